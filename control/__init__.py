@@ -1,0 +1,1 @@
+"""People: the control API, its store, the feed to sidecars, and the command line."""

@@ -1,0 +1,1 @@
+"""Names: DNS questions answered from the registry."""

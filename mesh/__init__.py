@@ -1,0 +1,1 @@
+"""Trust: who is who, and how traffic between sidecars is secured."""

@@ -1,0 +1,1 @@
+"""Rules: what should happen, as pure functions over facts and resources."""

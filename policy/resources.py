@@ -1,0 +1,552 @@
+"""Resources as people wrote them, typed: what `parse` returns and `compile` reads.
+
+Field names are the upstream ones (camelCase on the wire, snake_case here; `from_` and `except_` for Python's
+keywords). Durations are seconds as float, already read from text by the schema check; absent is None. Upstream
+defaults are applied where upstream applies them at decoding time, and otherwise by `compile`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct, field
+
+
+class Meta(Struct, frozen=True, rename="camel"):
+    """Of any object. Order of age: `created`, then name, then namespace (Istio's order)."""
+
+    name: str
+    namespace: str = ""
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    created: float = 0.0
+    """metadata.creationTimestamp as Unix seconds."""
+    resource_version: str = ""
+    source: str = ""
+    """Where it stands: `file.yaml:12`, or `control` with the resourceVersion."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+class Spec(Struct, frozen=True, rename="camel"):
+    """Base of everything below `spec`."""
+
+
+# --- networking.istio.io VirtualService -----------------------------------------------------------------------------
+
+
+class StringMatch(Spec):
+    """Exactly one is set; none at all means presence (headers, query) or no condition."""
+
+    exact: str | None = None
+    prefix: str | None = None
+    regex: str | None = None
+
+
+class PortSelector(Spec):
+    number: int = 0
+
+
+class DestinationRef(Spec):
+    host: str
+    subset: str | None = None
+    port: PortSelector | None = None
+
+
+class HeaderOperations(Spec):
+    set: dict[str, str] = {}
+    add: dict[str, str] = {}
+    remove: list[str] = []
+
+
+class Headers(Spec):
+    request: HeaderOperations | None = None
+    response: HeaderOperations | None = None
+
+
+class HTTPRouteDestination(Spec):
+    destination: DestinationRef
+    weight: int = 0
+    headers: Headers | None = None
+
+
+class HTTPMatchRequest(Spec):
+    name: str = ""
+    uri: StringMatch | None = None
+    scheme: StringMatch | None = None
+    method: StringMatch | None = None
+    authority: StringMatch | None = None
+    headers: dict[str, StringMatch] = {}
+    without_headers: dict[str, StringMatch] = {}
+    query_params: dict[str, StringMatch] = {}
+    ignore_uri_case: bool = False
+    port: int = 0
+    source_labels: dict[str, str] = {}
+    source_namespace: str = ""
+    gateways: list[str] = []
+    stat_prefix: str = ""
+
+
+class HTTPRewrite(Spec):
+    uri: str = ""
+    authority: str = ""
+    uri_regex_rewrite: dict[str, str] | None = None
+    """{"match": RE2, "rewrite": text}"""
+
+
+class HTTPRedirect(Spec):
+    uri: str = ""
+    prefix_rewrite: str = ""
+    authority: str = ""
+    port: int | None = None
+    derive_port: str | None = None
+    scheme: str = ""
+    redirect_code: int = 301
+
+
+class HTTPBody(Spec):
+    string: str | None = None
+    bytes: str | None = None
+
+
+class HTTPDirectResponse(Spec):
+    status: int
+    body: HTTPBody | None = None
+
+
+class Percent(Spec):
+    value: float = 0.0
+
+
+class FaultDelay(Spec):
+    fixed_delay: float | None = None
+    percentage: Percent | None = None
+    percent: int | None = None
+
+
+class FaultAbort(Spec):
+    http_status: int | None = None
+    grpc_status: str | None = None
+    percentage: Percent | None = None
+
+
+class HTTPFaultInjection(Spec):
+    delay: FaultDelay | None = None
+    abort: FaultAbort | None = None
+
+
+class HTTPRetry(Spec):
+    attempts: int = 0
+    per_try_timeout: float | None = None
+    retry_on: str = ""
+    backoff: float | None = None
+    retry_remote_localities: bool | None = None
+    retry_ignore_previous_hosts: bool | None = None
+
+
+class CorsPolicy(Spec):
+    allow_origins: list[StringMatch] = []
+    allow_methods: list[str] = []
+    allow_headers: list[str] = []
+    expose_headers: list[str] = []
+    max_age: float | None = None
+    allow_credentials: bool | None = None
+    unmatched_preflights: str = ""
+
+
+class HTTPMirrorPolicy(Spec):
+    destination: DestinationRef
+    percentage: Percent | None = None
+
+
+class Delegate(Spec):
+    name: str = ""
+    namespace: str = ""
+
+
+class HTTPRoute(Spec):
+    name: str = ""
+    match: list[HTTPMatchRequest] = []
+    route: list[HTTPRouteDestination] = []
+    redirect: HTTPRedirect | None = None
+    direct_response: HTTPDirectResponse | None = None
+    delegate: Delegate | None = None
+    rewrite: HTTPRewrite | None = None
+    timeout: float | None = None
+    retries: HTTPRetry | None = None
+    fault: HTTPFaultInjection | None = None
+    mirror: DestinationRef | None = None
+    mirrors: list[HTTPMirrorPolicy] = []
+    mirror_percentage: Percent | None = None
+    mirror_percent: int | None = None
+    cors_policy: CorsPolicy | None = None
+    headers: Headers | None = None
+
+
+class L4MatchAttributes(Spec):
+    destination_subnets: list[str] = []
+    port: int = 0
+    source_labels: dict[str, str] = {}
+    gateways: list[str] = []
+    source_namespace: str = ""
+    source_subnet: str = ""
+
+
+class RouteDestination(Spec):
+    destination: DestinationRef
+    weight: int = 0
+
+
+class TCPRoute(Spec):
+    match: list[L4MatchAttributes] = []
+    route: list[RouteDestination] = []
+
+
+class TLSMatchAttributes(Spec):
+    sni_hosts: list[str] = []
+    destination_subnets: list[str] = []
+    port: int = 0
+    source_labels: dict[str, str] = {}
+    gateways: list[str] = []
+    source_namespace: str = ""
+
+
+class TLSRoute(Spec):
+    match: list[TLSMatchAttributes] = []
+    route: list[RouteDestination] = []
+
+
+class VirtualServiceSpec(Spec):
+    hosts: list[str] = []
+    gateways: list[str] = []
+    http: list[HTTPRoute] = []
+    tls: list[TLSRoute] = []
+    tcp: list[TCPRoute] = []
+    export_to: list[str] = []
+
+
+class VirtualService(Struct, frozen=True):
+    meta: Meta
+    spec: VirtualServiceSpec
+
+
+# --- networking.istio.io DestinationRule ----------------------------------------------------------------------------
+
+
+class HTTPCookie(Spec):
+    name: str
+    path: str = ""
+    ttl: float | None = None
+
+
+class RingHash(Spec):
+    minimum_ring_size: int = 1024
+
+
+class MagLev(Spec):
+    table_size: int = 65537
+
+
+class ConsistentHashLB(Spec):
+    http_header_name: str | None = None
+    http_cookie: HTTPCookie | None = None
+    use_source_ip: bool | None = None
+    http_query_parameter_name: str | None = None
+    ring_hash: RingHash | None = None
+    maglev: MagLev | None = None
+    minimum_ring_size: int | None = None
+
+
+class LoadBalancerSettings(Spec):
+    simple: str | None = None
+    """UNSPECIFIED, LEAST_REQUEST, LEAST_CONN, ROUND_ROBIN, RANDOM, PASSTHROUGH."""
+    consistent_hash: ConsistentHashLB | None = None
+    locality_lb_setting: dict[str, Any] | None = None
+    warmup: dict[str, Any] | None = None
+    warmup_duration_secs: float | None = None
+
+
+class TcpKeepalive(Spec):
+    probes: int = 0
+    time: float | None = None
+    interval: float | None = None
+
+
+class TCPSettings(Spec):
+    max_connections: int = 0
+    connect_timeout: float | None = None
+    tcp_keepalive: TcpKeepalive | None = None
+    max_connection_duration: float | None = None
+    idle_timeout: float | None = None
+
+
+class HTTPSettings(Spec):
+    http1_max_pending_requests: int = field(default=0, name="http1MaxPendingRequests")
+    http2_max_requests: int = field(default=0, name="http2MaxRequests")
+    max_requests_per_connection: int = 0
+    max_retries: int = 0
+    idle_timeout: float | None = None
+    h2_upgrade_policy: str = field(default="", name="h2UpgradePolicy")
+    use_client_protocol: bool = False
+    max_concurrent_streams: int = 0
+    http2_keep_alive: dict[str, Any] | None = field(default=None, name="http2KeepAlive")
+
+
+class ConnectionPoolSettings(Spec):
+    """0 is unset: no limit."""
+
+    tcp: TCPSettings | None = None
+    http: HTTPSettings | None = None
+
+
+class OutlierDetection(Spec):
+    consecutive_errors: int | None = None
+    split_external_local_origin_errors: bool = False
+    consecutive_local_origin_failures: int | None = None
+    consecutive_gateway_errors: int | None = None
+    consecutive5xx_errors: int | None = field(default=None, name="consecutive5xxErrors")
+    interval: float | None = None
+    base_ejection_time: float | None = None
+    max_ejection_percent: int = 0
+    min_health_percent: int = 0
+
+
+class ClientTLSSettings(Spec):
+    mode: str = "DISABLE"
+    """DISABLE, SIMPLE, MUTUAL, ISTIO_MUTUAL."""
+    client_certificate: str = ""
+    private_key: str = ""
+    ca_certificates: str = ""
+    credential_name: str = ""
+    subject_alt_names: list[str] = []
+    sni: str = ""
+    insecure_skip_verify: bool | None = None
+    ca_crl: str = ""
+
+
+class PortTrafficPolicy(Spec):
+    port: PortSelector | None = None
+    load_balancer: LoadBalancerSettings | None = None
+    connection_pool: ConnectionPoolSettings | None = None
+    outlier_detection: OutlierDetection | None = None
+    tls: ClientTLSSettings | None = None
+
+
+class TrafficPolicy(Spec):
+    load_balancer: LoadBalancerSettings | None = None
+    connection_pool: ConnectionPoolSettings | None = None
+    outlier_detection: OutlierDetection | None = None
+    tls: ClientTLSSettings | None = None
+    port_level_settings: list[PortTrafficPolicy] = []
+    tunnel: dict[str, Any] | None = None
+    proxy_protocol: dict[str, Any] | None = None
+    retry_budget: dict[str, Any] | None = None
+
+
+class Subset(Spec):
+    name: str
+    labels: dict[str, str] = {}
+    traffic_policy: TrafficPolicy | None = None
+
+
+class LabelsSelector(Spec):
+    match_labels: dict[str, str] = {}
+
+
+class DestinationRuleSpec(Spec):
+    host: str
+    traffic_policy: TrafficPolicy | None = None
+    subsets: list[Subset] = []
+    export_to: list[str] = []
+    workload_selector: LabelsSelector | None = None
+
+
+class DestinationRule(Struct, frozen=True):
+    meta: Meta
+    spec: DestinationRuleSpec
+
+
+# --- networking.k8s.io NetworkPolicy --------------------------------------------------------------------------------
+
+
+class LabelSelectorRequirement(Spec):
+    key: str
+    operator: str
+    """In, NotIn, Exists, DoesNotExist."""
+    values: list[str] = []
+
+
+class LabelSelector(Spec):
+    """Empty matches everything; absent (None where it stands) matches nothing."""
+
+    match_labels: dict[str, str] = {}
+    match_expressions: list[LabelSelectorRequirement] = []
+
+
+class IPBlock(Spec):
+    cidr: str
+    except_: list[str] = field(default_factory=list, name="except")
+
+
+class NetworkPolicyPeer(Spec):
+    pod_selector: LabelSelector | None = None
+    namespace_selector: LabelSelector | None = None
+    ip_block: IPBlock | None = None
+
+
+class NetworkPolicyPort(Spec):
+    protocol: str = "TCP"
+    port: int | str | None = None
+    end_port: int | None = None
+
+
+class NetworkPolicyIngressRule(Spec):
+    from_: list[NetworkPolicyPeer] = field(default_factory=list, name="from")
+    ports: list[NetworkPolicyPort] = []
+
+
+class NetworkPolicyEgressRule(Spec):
+    to: list[NetworkPolicyPeer] = []
+    ports: list[NetworkPolicyPort] = []
+
+
+class NetworkPolicySpec(Spec):
+    """`policyTypes` is defaulted by `parse` as the API server does at write time."""
+
+    pod_selector: LabelSelector = LabelSelector()
+    ingress: list[NetworkPolicyIngressRule] = []
+    egress: list[NetworkPolicyEgressRule] = []
+    policy_types: list[str] = []
+
+
+class NetworkPolicy(Struct, frozen=True):
+    meta: Meta
+    spec: NetworkPolicySpec
+
+
+# --- security.istio.io ----------------------------------------------------------------------------------------------
+
+
+class MutualTLS(Spec):
+    mode: str = "UNSET"
+    """UNSET, DISABLE, PERMISSIVE, STRICT."""
+
+
+class PeerAuthenticationSpec(Spec):
+    selector: LabelsSelector | None = None
+    mtls: MutualTLS | None = None
+    port_level_mtls: dict[str, MutualTLS] = {}
+    """By workload port, as decimal text."""
+
+
+class PeerAuthentication(Struct, frozen=True):
+    meta: Meta
+    spec: PeerAuthenticationSpec
+
+
+class AuthorizationSource(Spec):
+    principals: list[str] = []
+    not_principals: list[str] = []
+    request_principals: list[str] = []
+    not_request_principals: list[str] = []
+    namespaces: list[str] = []
+    not_namespaces: list[str] = []
+    service_accounts: list[str] = []
+    not_service_accounts: list[str] = []
+    ip_blocks: list[str] = []
+    not_ip_blocks: list[str] = []
+    remote_ip_blocks: list[str] = []
+    not_remote_ip_blocks: list[str] = []
+
+
+class AuthorizationFrom(Spec):
+    source: AuthorizationSource
+
+
+class AuthorizationOperation(Spec):
+    hosts: list[str] = []
+    not_hosts: list[str] = []
+    ports: list[str] = []
+    not_ports: list[str] = []
+    methods: list[str] = []
+    not_methods: list[str] = []
+    paths: list[str] = []
+    not_paths: list[str] = []
+
+
+class AuthorizationTo(Spec):
+    operation: AuthorizationOperation
+
+
+class AuthorizationCondition(Spec):
+    key: str
+    values: list[str] = []
+    not_values: list[str] = []
+
+
+class AuthorizationRule(Spec):
+    from_: list[AuthorizationFrom] = field(default_factory=list, name="from")
+    to: list[AuthorizationTo] = []
+    when: list[AuthorizationCondition] = []
+
+
+class AuthorizationPolicySpec(Spec):
+    selector: LabelsSelector | None = None
+    action: str = "ALLOW"
+    """ALLOW, DENY, AUDIT. (CUSTOM is refused by name.)"""
+    rules: list[AuthorizationRule] | None = None
+    """None or empty: matches never. A rule without conditions matches everything."""
+
+
+class AuthorizationPolicy(Struct, frozen=True):
+    meta: Meta
+    spec: AuthorizationPolicySpec
+
+
+# --- fairlead.dev MeshConfig ----------------------------------------------------------------------------------------
+
+
+class PathNormalization(Spec):
+    normalization: str = "BASE"
+    """NONE, BASE, MERGE_SLASHES, DECODE_AND_MERGE_SLASHES."""
+
+
+class OutboundTrafficPolicy(Spec):
+    mode: str = "ALLOW_ANY"
+    """ALLOW_ANY or REGISTRY_ONLY."""
+
+
+class MeshConfigSpec(Spec):
+    trust_domain: str = "cluster.local"
+    trust_domain_aliases: list[str] = []
+    cluster_domain: str = "cluster.local"
+    root_namespace: str = "istio-system"
+    outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
+    default_http_retry_policy: HTTPRetry | None = None
+    """None: Istio's built-in default, 2 retries on connect-failure,refused-stream,unavailable,cancelled."""
+    path_normalization: PathNormalization = PathNormalization()
+    connect_timeout: float = 10.0
+    enable_auto_mtls: bool = True
+    access_log_file: str = "/dev/stdout"
+    """Empty switches the access log off."""
+    access_log_encoding: str = "TEXT"
+    """TEXT (Envoy's default format) or JSON."""
+    access_log_format: str = ""
+
+
+class MeshConfig(Struct, frozen=True):
+    meta: Meta = Meta(name="default")
+    spec: MeshConfigSpec = MeshConfigSpec()
+
+
+class Resources(Struct, frozen=True):
+    """Every rule in force, each list in order of age (created, name, namespace)."""
+
+    virtual_services: tuple[VirtualService, ...] = ()
+    destination_rules: tuple[DestinationRule, ...] = ()
+    network_policies: tuple[NetworkPolicy, ...] = ()
+    peer_authentications: tuple[PeerAuthentication, ...] = ()
+    authorization_policies: tuple[AuthorizationPolicy, ...] = ()
+    mesh: MeshConfig = MeshConfig()

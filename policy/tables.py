@@ -1,0 +1,548 @@
+"""The compiled, immutable form of everything a proxy decides by, and what a decision is.
+
+`compile` makes Tables for one viewpoint (a workload's sidecar, or a gateway); `decide` reads them; the proxy swaps
+them by one assignment. Running exchanges keep the tables they began with. The classes here are plain, slotted
+and without behaviour, so that the hot path pays for attribute look-ups only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ..registry.model import Endpoint, Workload
+from ..registry.snapshot import Snapshot
+from .resources import MeshConfig
+
+
+class Arrival:
+    """A connection as it came in."""
+
+    __slots__ = (
+        "alpn",
+        "destination_ip",
+        "host",
+        "identity",
+        "listener",
+        "port",
+        "sni",
+        "source_ip",
+        "source_port",
+        "tls",
+    )
+
+    def __init__(
+        self,
+        listener: str,
+        *,
+        source_ip: str = "",
+        source_port: int = 0,
+        destination_ip: str = "",
+        port: int = 0,
+        host: str = "",
+        identity: str = "",
+        tls: bool = False,
+        sni: str = "",
+        alpn: str = "",
+    ) -> None:
+        self.listener = listener
+        """`outbound`, `inbound`, or a gateway's `namespace/name`."""
+        self.source_ip = source_ip
+        self.source_port = source_port
+        self.destination_ip = destination_ip
+        """Where the connection was meant to go, where that is known (loopback address, redirect)."""
+        self.port = port
+        """Outbound: the service port dialled, 0 where only the Host header can tell. Inbound: the workload's port."""
+        self.host = host
+        """Outbound: the service meant, where the way of arrival says so (named port, loopback address)."""
+        self.identity = identity
+        """Verified SPIFFE id of the peer; empty: none."""
+        self.tls = tls
+        """Came by mesh TLS (inbound) or TLS ended here (gateway)."""
+        self.sni = sni
+        self.alpn = alpn
+
+
+class Request(Protocol):
+    """What `decide` reads of a request; the proxy's RequestHead has these, so has SimpleRequest below."""
+
+    method: str
+    """Empty: an opaque TCP connection; then only `arrival` counts."""
+    scheme: str
+    authority: str
+    """Host header as sent, with port where given."""
+    path: str
+    """Request target with query, already normalised."""
+    arrival: Arrival
+
+    def header(self, name: str) -> str | None:
+        """Value of a header by its lower-case name, several lines joined with `,`; None where absent."""
+        ...
+
+    def header_names(self) -> list[str]:
+        """Lower-case names of all headers."""
+        ...
+
+
+class SimpleRequest:
+    """A request put together by hand: for `explain`, tests and replays."""
+
+    __slots__ = ("arrival", "authority", "headers", "method", "path", "scheme")
+
+    def __init__(
+        self,
+        arrival: Arrival,
+        method: str = "",
+        authority: str = "",
+        path: str = "/",
+        headers: list[tuple[str, str]] | None = None,
+        scheme: str = "http",
+    ) -> None:
+        self.arrival = arrival
+        self.method = method
+        self.scheme = scheme
+        self.authority = authority
+        self.path = path
+        self.headers = [(name.lower(), value) for name, value in headers or []]
+
+    def header(self, name: str) -> str | None:
+        found = [value for own, value in self.headers if own == name]
+        return ",".join(found) if found else None
+
+    def header_names(self) -> list[str]:
+        return [name for name, _ in self.headers]
+
+
+class Verdict:
+    """A policy's answer for one connection or request."""
+
+    __slots__ = ("allowed", "by", "why")
+
+    def __init__(self, allowed: bool, by: str = "", why: str = "") -> None:
+        self.allowed = allowed
+        self.by = by
+        """`kind namespace/name rule N` of what decided; empty where no policy applies."""
+        self.why = why
+        """One sentence for people, naming the policy where one denied."""
+
+
+class HeaderOps:
+    """Header changes in the order in which they apply: remove, set, add. Names in lower case."""
+
+    __slots__ = ("add", "remove", "set", "wire")
+
+    def __init__(
+        self,
+        set: tuple[tuple[str, str], ...] = (),
+        add: tuple[tuple[str, str], ...] = (),
+        remove: tuple[str, ...] = (),
+    ) -> None:
+        self.set = set
+        self.add = add
+        self.remove = remove
+        self.wire: Any = None
+        """Left to the proxy for its own prepared form."""
+
+
+class Destination:
+    """One of the concrete destinations that a route's weights choose among."""
+
+    __slots__ = ("cluster", "host", "port", "request_headers", "response_headers", "subset", "weight")
+
+    def __init__(
+        self,
+        cluster: str,
+        host: str,
+        port: int,
+        subset: str = "",
+        weight: int = 100,
+        request_headers: HeaderOps | None = None,
+        response_headers: HeaderOps | None = None,
+    ) -> None:
+        self.cluster = cluster
+        """Key into Tables.clusters; absent there: unknown service, port or subset (FL-NO-CLUSTER)."""
+        self.host = host
+        self.port = port
+        self.subset = subset
+        self.weight = weight
+        self.request_headers = request_headers
+        """Route and destination level already merged in Istio's order."""
+        self.response_headers = response_headers
+
+
+class RetryPolicy:
+    __slots__ = ("attempts", "backoff_s", "conditions", "ignore_previous_hosts", "per_try_timeout_s", "status_codes")
+
+    def __init__(
+        self,
+        attempts: int,
+        conditions: frozenset[str],
+        status_codes: frozenset[int] = frozenset(),
+        per_try_timeout_s: float | None = None,
+        backoff_s: float = 0.025,
+        ignore_previous_hosts: bool = True,
+    ) -> None:
+        self.attempts = attempts
+        """Retries after the first try."""
+        self.conditions = conditions
+        """Names as in Istio's retryOn."""
+        self.status_codes = status_codes
+        self.per_try_timeout_s = per_try_timeout_s
+        self.backoff_s = backoff_s
+        self.ignore_previous_hosts = ignore_previous_hosts
+
+
+class Fault:
+    """Percentages are 0 to 100."""
+
+    __slots__ = ("abort_grpc_status", "abort_percentage", "abort_status", "delay_percentage", "delay_s")
+
+    def __init__(
+        self,
+        delay_s: float = 0.0,
+        delay_percentage: float = 0.0,
+        abort_status: int = 0,
+        abort_percentage: float = 0.0,
+        abort_grpc_status: str = "",
+    ) -> None:
+        self.delay_s = delay_s
+        self.delay_percentage = delay_percentage
+        self.abort_status = abort_status
+        self.abort_percentage = abort_percentage
+        self.abort_grpc_status = abort_grpc_status
+
+
+class Mirror:
+    __slots__ = ("cluster", "host", "percentage", "port", "subset")
+
+    def __init__(self, cluster: str, host: str, port: int, subset: str = "", percentage: float = 100.0) -> None:
+        self.cluster = cluster
+        self.host = host
+        self.port = port
+        self.subset = subset
+        self.percentage = percentage
+
+
+class Decision:
+    """What is to be done with a request. Immutable; may be shared between requests."""
+
+    __slots__ = (
+        "authority",
+        "body",
+        "destinations",
+        "fault",
+        "location",
+        "mirrors",
+        "path",
+        "policy",
+        "reason",
+        "request_headers",
+        "response_headers",
+        "retries",
+        "route",
+        "status",
+        "timeout_s",
+        "total_weight",
+        "verdict",
+        "virtual_service",
+        "why",
+    )
+
+    def __init__(
+        self,
+        verdict: str,
+        *,
+        status: int = 0,
+        reason: str = "",
+        why: str = "",
+        virtual_service: str = "",
+        route: str = "",
+        destinations: tuple[Destination, ...] = (),
+        authority: str | None = None,
+        path: str | None = None,
+        request_headers: HeaderOps | None = None,
+        response_headers: HeaderOps | None = None,
+        timeout_s: float | None = None,
+        retries: RetryPolicy | None = None,
+        fault: Fault | None = None,
+        mirrors: tuple[Mirror, ...] = (),
+        location: str = "",
+        body: bytes = b"",
+        policy: Verdict | None = None,
+    ) -> None:
+        self.verdict = verdict
+        """route, redirect, direct-response, not-found, denied, unavailable or passthrough."""
+        self.status = status
+        """Of an answer that we make ourselves; 0 where an endpoint will answer."""
+        self.reason = reason
+        """FL-... code of an answer that refuses."""
+        self.why = why
+        """One sentence for people."""
+        self.virtual_service = virtual_service
+        """namespace/name, or empty."""
+        self.route = route
+        """The route's name, else its index as text."""
+        self.destinations = destinations
+        self.total_weight = sum(destination.weight for destination in destinations)
+        self.authority = authority
+        """New Host, or None: unchanged."""
+        self.path = path
+        """New request target with query, or None: unchanged."""
+        self.request_headers = request_headers
+        """Of a route with no destination of its own (redirect, direct response); else see Destination."""
+        self.response_headers = response_headers
+        self.timeout_s = timeout_s
+        self.retries = retries
+        self.fault = fault
+        self.mirrors = mirrors
+        self.location = location
+        """Of a redirect."""
+        self.body = body
+        """Of a direct response."""
+        self.policy = policy
+        """Verdict of the policies that were looked at (inbound: ingress; outbound: None, see ClusterEndpoint.egress)."""
+
+
+class LoadBalancer:
+    """kind: least_request, round_robin, random, ring_hash, maglev, passthrough."""
+
+    __slots__ = ("cookie_path", "cookie_ttl_s", "hash_name", "hash_on", "kind", "table_size")
+
+    def __init__(
+        self,
+        kind: str = "least_request",
+        hash_on: str = "",
+        hash_name: str = "",
+        table_size: int = 1024,
+        cookie_ttl_s: float | None = None,
+        cookie_path: str = "",
+    ) -> None:
+        self.kind = kind
+        self.hash_on = hash_on
+        """header, cookie, source-ip, query, or empty."""
+        self.hash_name = hash_name
+        self.table_size = table_size
+        """Least number of ring points, or Maglev's table size (a prime)."""
+        self.cookie_ttl_s = cookie_ttl_s
+        """None: never make the cookie; 0: session cookie."""
+        self.cookie_path = cookie_path
+
+
+class PoolLimits:
+    """0 is no limit. Counted per cluster (service, port, subset) of this proxy, as Istio does."""
+
+    __slots__ = (
+        "connect_timeout_s",
+        "idle_timeout_s",
+        "keepalive",
+        "max_connection_duration_s",
+        "max_connections",
+        "max_pending",
+        "max_requests",
+        "max_requests_per_connection",
+        "max_retries",
+    )
+
+    def __init__(
+        self,
+        max_connections: int = 0,
+        connect_timeout_s: float = 10.0,
+        max_pending: int = 0,
+        max_requests: int = 0,
+        max_requests_per_connection: int = 0,
+        max_retries: int = 0,
+        idle_timeout_s: float = 3600.0,
+        max_connection_duration_s: float = 0.0,
+        keepalive: tuple[int, float, float] | None = None,
+    ) -> None:
+        self.max_connections = max_connections
+        self.connect_timeout_s = connect_timeout_s
+        self.max_pending = max_pending
+        self.max_requests = max_requests
+        self.max_requests_per_connection = max_requests_per_connection
+        self.max_retries = max_retries
+        self.idle_timeout_s = idle_timeout_s
+        self.max_connection_duration_s = max_connection_duration_s
+        self.keepalive = keepalive
+        """(probes, time_s, interval_s), 0 for the kernel's own value."""
+
+
+class OutlierPolicy:
+    """0 switches a detector off. Semantics: reference of Istio's outlierDetection."""
+
+    __slots__ = (
+        "base_ejection_s",
+        "consecutive_5xx",
+        "consecutive_gateway",
+        "consecutive_local",
+        "interval_s",
+        "max_ejection_percent",
+        "min_health_percent",
+        "split",
+    )
+
+    def __init__(
+        self,
+        consecutive_5xx: int = 5,
+        consecutive_gateway: int = 0,
+        consecutive_local: int = 5,
+        split: bool = False,
+        interval_s: float = 10.0,
+        base_ejection_s: float = 30.0,
+        max_ejection_percent: int = 10,
+        min_health_percent: int = 0,
+    ) -> None:
+        self.consecutive_5xx = consecutive_5xx
+        self.consecutive_gateway = consecutive_gateway
+        self.consecutive_local = consecutive_local
+        self.split = split
+        self.interval_s = interval_s
+        self.base_ejection_s = base_ejection_s
+        self.max_ejection_percent = max_ejection_percent
+        self.min_health_percent = min_health_percent
+
+
+class UpstreamTLS:
+    """How to secure the connection to an endpoint."""
+
+    __slots__ = ("ca_file", "cert_file", "identities", "key_file", "mode", "names", "skip_verify", "sni")
+
+    def __init__(
+        self,
+        mode: str,
+        sni: str = "",
+        identities: tuple[str, ...] = (),
+        names: tuple[str, ...] = (),
+        ca_file: str = "",
+        cert_file: str = "",
+        key_file: str = "",
+        skip_verify: bool = False,
+    ) -> None:
+        self.mode = mode
+        """mesh (our own certificates, peer must show one of `identities`), simple, or mutual (by files)."""
+        self.sni = sni
+        self.identities = identities
+        self.names = names
+        """simple, mutual: the names of which the server's certificate must carry one; empty: the SNI."""
+        self.ca_file = ca_file
+        self.cert_file = cert_file
+        self.key_file = key_file
+        self.skip_verify = skip_verify
+
+
+class ClusterEndpoint:
+    """One endpoint as this viewpoint reaches it."""
+
+    __slots__ = ("address", "egress", "endpoint", "locality", "port", "priority", "tls", "weight")
+
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        endpoint: Endpoint,
+        tls: UpstreamTLS | None = None,
+        weight: int = 1,
+        priority: int = 0,
+        egress: Verdict | None = None,
+    ) -> None:
+        self.address = address
+        """Where to connect: with mesh TLS the sidecar's mesh port."""
+        self.port = port
+        self.endpoint = endpoint
+        self.tls = tls
+        self.weight = weight
+        self.priority = priority
+        self.egress = egress
+        """None: no egress policy applies. Not allowed: a connection must not be made (FL-DENIED)."""
+
+
+class Cluster:
+    """One concrete destination: endpoints of a service's port and subset, and how to use them."""
+
+    __slots__ = (
+        "endpoints",
+        "host",
+        "limits",
+        "load_balancer",
+        "name",
+        "outlier",
+        "port",
+        "protocol",
+        "rule",
+        "service_name",
+        "service_namespace",
+        "subset",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        port: int,
+        subset: str,
+        endpoints: tuple[ClusterEndpoint, ...],
+        *,
+        protocol: str = "",
+        load_balancer: LoadBalancer | None = None,
+        limits: PoolLimits | None = None,
+        outlier: OutlierPolicy | None = None,
+        rule: str = "",
+        service_name: str = "",
+        service_namespace: str = "",
+    ) -> None:
+        self.name = name
+        """`outbound|PORT|SUBSET|HOST`, `inbound|PORT||`, or `PassthroughCluster`."""
+        self.host = host
+        self.port = port
+        self.subset = subset
+        self.endpoints = endpoints
+        """All that may be used, ready only; those not ready are left out by `compile` (explain lists them with why)."""
+        self.protocol = protocol
+        """http, http2, grpc, tcp, tls, ...; empty: undeclared."""
+        self.load_balancer = load_balancer or LoadBalancer()
+        self.limits = limits or PoolLimits()
+        self.outlier = outlier
+        self.rule = rule
+        """namespace/name of the DestinationRule in force, or empty."""
+        self.service_name = service_name
+        self.service_namespace = service_namespace
+
+
+class Viewpoint:
+    """For whom tables are compiled: a workload's sidecar, or a gateway."""
+
+    __slots__ = ("gateway", "workload")
+
+    def __init__(self, workload: Workload, gateway: str = "") -> None:
+        self.workload = workload
+        self.gateway = gateway
+        """namespace/name of a Gateway resource; empty: a sidecar."""
+
+
+class Tables:
+    """See `compile`. What is opaque here (`http`, `tcp`, `inbound`) belongs to compile/decide alone."""
+
+    __slots__ = ("clusters", "http", "inbound", "mesh", "ports", "snapshot", "tcp", "version", "viewpoint")
+
+    def __init__(
+        self,
+        version: str,
+        viewpoint: Viewpoint,
+        mesh: MeshConfig,
+        snapshot: Snapshot,
+        clusters: Mapping[str, Cluster],
+        http: Any = None,
+        tcp: Any = None,
+        inbound: Any = None,
+        ports: Mapping[tuple[str, int], str] | None = None,
+    ) -> None:
+        self.version = version
+        self.viewpoint = viewpoint
+        self.mesh = mesh
+        self.snapshot = snapshot
+        self.clusters = clusters
+        self.http = http
+        self.tcp = tcp
+        self.inbound = inbound
+        self.ports: Mapping[tuple[str, int], str] = ports or {}
+        """Declared protocol by (service host, service port); the ports a loopback address must listen on."""

@@ -1,0 +1,1 @@
+"""Bytes: HTTP and TCP moved between peers."""

@@ -1,0 +1,30 @@
+"""Names of services and workloads: build, take apart, compare."""
+
+from __future__ import annotations
+
+CLUSTER_DOMAIN = "cluster.local"
+
+
+def service_host(namespace: str, name: str, cluster_domain: str = CLUSTER_DOMAIN) -> str:
+    """The full name of a service, which is its key everywhere: `web.default.svc.cluster.local`."""
+    return f"{name}.{namespace}.svc.{cluster_domain}"
+
+
+def split_service_host(host: str, cluster_domain: str = CLUSTER_DOMAIN) -> tuple[str, str] | None:
+    """(namespace, name) of a full service name, or None where it is not one of this cluster domain."""
+    tail = f".svc.{cluster_domain}"
+    if not host.endswith(tail):
+        return None
+    name, dot, namespace = host[: -len(tail)].partition(".")
+    return (namespace, name) if dot and name and namespace and "." not in namespace else None
+
+
+def full_name(namespace: str, name: str) -> str:
+    """`namespace/name`, the form in which objects and workloads are named to people and in keys."""
+    return f"{namespace}/{name}"
+
+
+def split_full_name(text: str, default_namespace: str = "default") -> tuple[str, str]:
+    """(namespace, name) of `namespace/name`, or of a bare `name` in the default namespace."""
+    namespace, slash, name = text.partition("/")
+    return (namespace, name) if slash else (default_namespace, namespace)

@@ -1,0 +1,101 @@
+"""Compile the hot loops. Everything else about the package is in pyproject.toml.
+
+FAIRLEAD_PURE=1 builds without them; where there is no compiler the build says so and goes on, since every
+compiled module also runs as the plain Python that it is.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+PACKAGES = ("registry", "policy", "dns", "proxy", "mesh", "control")
+# Each has a .pxd beside it that gives the types; see tests/test_packaging.py.
+COMPILED: tuple[str, ...] = ()
+
+
+def link_view() -> Path:
+    """Make build/view/fairlead/<package>, links to the six folders, and return build/view.
+
+    Tools that look a module up by name in a folder (Cython for .pxd files, mypy, pyright) cannot see the
+    package-dir mapping of pyproject.toml; the view gives them that folder.
+    """
+    view = ROOT / "build" / "view"
+    (view / "fairlead").mkdir(parents=True, exist_ok=True)
+    for name in PACKAGES:
+        link = view / "fairlead" / name
+        if not link.is_symlink():
+            link.symlink_to(Path("../../..") / name)
+    tests = view / "tests"
+    if not tests.is_symlink():
+        tests.symlink_to(Path("../../tests"))
+    return view
+
+
+class OptionalBuildExt(build_ext):
+    """Build what can be built; say plainly what could not, and how to get it."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception as error:  # distutils raises half a dozen unrelated classes when a compiler is missing
+            self.plain(error)
+
+    def build_extension(self, ext: Extension) -> None:
+        try:
+            super().build_extension(ext)
+        except Exception as error:
+            self.plain(error, ext.name)
+
+    def plain(self, error: BaseException, name: str = "the hot modules") -> None:
+        print(
+            f"fairlead: {name} not compiled ({error}); running as plain Python, slower but complete. "
+            "To compile: install a C compiler and the Python headers (Debian: gcc python3-dev), then reinstall.",
+            file=sys.stderr,
+        )
+
+    def get_outputs(self) -> list[str]:
+        return [name for name in super().get_outputs() if Path(name).exists()]
+
+    def copy_extensions_to_source(self) -> None:
+        self.extensions = [ext for ext in self.extensions if Path(self.get_ext_fullpath(ext.name)).exists() or
+                           Path(self.build_lib, self.get_ext_filename(ext.name)).exists()]
+        super().copy_extensions_to_source()
+
+
+def extensions() -> list[Extension]:
+    view = link_view()
+    if os.environ.get("FAIRLEAD_PURE") == "1" or not COMPILED:
+        return []
+    if not (shutil.which(os.environ.get("CC", "cc").split()[0]) or shutil.which("gcc")):
+        print(
+            "fairlead: no C compiler found; the hot modules run as plain Python, slower but complete. "
+            "To compile: install gcc and python3-dev, then reinstall.",
+            file=sys.stderr,
+        )
+        return []
+    from Cython.Build import cythonize
+
+    found = []
+    for source in COMPILED:
+        if not (ROOT / source).with_suffix(".pxd").is_file():
+            raise SystemExit(f"{source}: no .pxd beside it; it would compile to slow, untyped code")
+        name = "fairlead." + source.removesuffix(".py").replace("/", ".")
+        found.append(Extension(name, [source], extra_compile_args=["-O2"]))
+    built: list[Extension] = cythonize(
+        found,
+        include_path=[str(view)],
+        # Types come from the .pxd alone: an `int` annotation in the .py is for people and mypy.
+        compiler_directives={"language_level": "3", "annotation_typing": False},
+    )
+    for extension in built:
+        extension.optional = True  # cythonize() drops it
+    return built
+
+
+shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)  # setuptools would ship modules deleted since
+setup(ext_modules=extensions(), cmdclass={"build_ext": OptionalBuildExt})

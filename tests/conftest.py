@@ -1,0 +1,44 @@
+"""Keep the checkout itself off sys.path, where our dns/ would hide dnspython; run async tests on uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest_asyncio
+import uvloop
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+if str(ROOT / "build" / "view") not in sys.path:
+    sys.path.append(str(ROOT / "build" / "view"))  # where `tests.*` helpers are found under any runner
+
+
+def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def no_lost_errors_or_tasks(request: Any) -> AsyncIterator[None]:
+    """Fail a test whose task dies unheard or is left running; pytest-asyncio itself lets both pass."""
+    if "asyncio" not in request.keywords:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    lost: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _loop, context: lost.append(context))
+    before = asyncio.all_tasks()
+    yield
+    for _ in range(20):  # let cancelled tasks finish
+        left = [task for task in asyncio.all_tasks() - before if not task.done()]
+        if not left:
+            break
+        await asyncio.sleep(0)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not left, f"tasks left running: {left}"
+    assert not lost, f"errors nobody heard: {lost}"
