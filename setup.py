@@ -62,8 +62,12 @@ class OptionalBuildExt(build_ext):
         return [name for name in super().get_outputs() if Path(name).exists()]
 
     def copy_extensions_to_source(self) -> None:
-        self.extensions = [ext for ext in self.extensions if Path(self.get_ext_fullpath(ext.name)).exists() or
-                           Path(self.build_lib, self.get_ext_filename(ext.name)).exists()]
+        self.extensions = [
+            ext
+            for ext in self.extensions
+            if Path(self.get_ext_fullpath(ext.name)).exists()
+            or Path(self.build_lib, self.get_ext_filename(ext.name)).exists()
+        ]
         super().copy_extensions_to_source()
 
 

@@ -300,7 +300,7 @@ class Decision:
         self.body = body
         """Of a direct response."""
         self.policy = policy
-        """Verdict of the policies that were looked at (inbound: ingress; outbound: None, see ClusterEndpoint.egress)."""
+        """Verdict of the policies looked at (inbound: ingress; outbound: None, see ClusterEndpoint.egress)."""
 
 
 class LoadBalancer:

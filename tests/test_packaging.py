@@ -16,12 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # Each folder may import from the folders written before it, and from no other.
 FOLDERS = ("registry", "policy", "dns", "proxy", "mesh", "control")
-WORLD = {"asyncio", "uvloop", "socket", "ssl", "select", "selectors", "subprocess", "threading", "time", "random", "aiohttp"}
+WORLD = {"asyncio", "uvloop", "socket", "ssl", "select", "selectors", "subprocess", "threading", "time", "random"} | {
+    "aiohttp"
+}
 
 
 def is_shell(source: Path) -> bool:
-    """A file that may touch the world says so in the first line of its docstring: `"""Shell: ...`."""
-    return source.read_text().startswith(('"""Shell: ', "#!/usr/bin/env python3\n\"\"\"Shell: "))
+    """A file that may touch the world says so at the start of its docstring: `Shell: ...`."""
+    return (ast.get_docstring(ast.parse(source.read_text())) or "").startswith("Shell: ")
 
 
 def modules() -> list[Path]:
