@@ -1,7 +1,7 @@
 """Resources as people wrote them, typed: what `parse` returns and `compile` reads.
 
 Field names are the upstream ones (camelCase on the wire, snake_case here; `from_` and `except_` for Python's
-keywords). Durations are seconds as float, already read from text by the schema check; absent is None. Upstream
+keywords). Long because one page shows every kind with all its fields. Durations are seconds as float, already read from text by the schema check; absent is None. Upstream
 defaults are applied where upstream applies them at decoding time, and otherwise by `compile`.
 """
 
