@@ -1,8 +1,9 @@
 """Resources as people wrote them, typed: what `parse` returns and `compile` reads.
 
 Field names are the upstream ones (camelCase on the wire, snake_case here; `from_` and `except_` for Python's
-keywords). Long because one page shows every kind with all its fields. Durations are seconds as float, already read from text by the schema check; absent is None. Upstream
+keywords). Durations are seconds as float, already read from text by the schema check; absent is None. Upstream
 defaults are applied where upstream applies them at decoding time, and otherwise by `compile`.
+Long because one page shows every kind with all its fields.
 """
 
 from __future__ import annotations

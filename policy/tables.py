@@ -3,6 +3,7 @@
 `compile` makes Tables for one viewpoint (a workload's sidecar, or a gateway); `decide` reads them; the proxy swaps
 them by one assignment. Running exchanges keep the tables they began with. The classes here are plain, slotted
 and without behaviour, so that the hot path pays for attribute look-ups only.
+Long because everything a decision is made of stands on one page.
 """
 
 from __future__ import annotations
