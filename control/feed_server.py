@@ -1,0 +1,173 @@
+"""Shell: the feed's server side: one stream per sidecar, what each was offered, what it took or refused.
+
+A sidecar's connection is also its sign of life: while it stands, the mesh port that it reported is part of the
+registry, and goes the moment it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from .push import Book
+
+HEARTBEAT_S = 10.0
+logger = logging.getLogger("fairlead.feed")
+
+
+class Member(msgspec.Struct, omit_defaults=False):
+    """One connected sidecar or DNS server, as shown by GET /fairlead/v1/sidecars."""
+
+    role: str
+    namespace: str
+    workload: str
+    address: str
+    mesh_port: int
+    service_account: str
+    labels: dict[str, str]
+    ports: list[int]
+    connected_at: float
+    offered: str = ""
+    """The version last sent."""
+    taken: str = ""
+    """The version that it last said to run."""
+    refused: str = ""
+    """The version that it last refused; empty once it has taken a later one."""
+    reasons: list[str] = []
+    confirmed_at: float = 0.0
+
+
+class FeedServer:
+    """`authorize(request, namespace, workload)` raises web.HTTPException for who may not read this feed."""
+
+    def __init__(
+        self,
+        book: Book,
+        authorize: Callable[[web.Request, str, str], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._book = book
+        self._authorize = authorize
+        self._changed = changed
+        """Called when sidecars come, go, or move."""
+        self.members: dict[str, Member] = {}
+        """By role/namespace/workload."""
+        self._wake: set[asyncio.Event] = set()
+        self._closing = False
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/fairlead/v1/feed", self._feed),
+            web.post("/fairlead/v1/feed/ack", self._ack),
+            web.get("/fairlead/v1/sidecars", self._list),
+        ]
+
+    def publish(self) -> None:
+        """The book has changed: wake every stream."""
+        for event in self._wake:
+            event.set()
+
+    def close(self) -> None:
+        """End every stream, so that sidecars go to another control plane at once."""
+        self._closing = True
+        self.publish()
+
+    async def _feed(self, request: web.Request) -> web.StreamResponse:
+        member = read_member(request.query)
+        self._authorize(request, member.namespace, member.workload)
+        response = web.StreamResponse(headers={"content-type": "application/x-ndjson", "cache-control": "no-store"})
+        await response.prepare(request)
+        key = f"{member.role}/{member.namespace}/{member.workload}"
+        replaced = self.members.get(key)
+        if replaced is not None:
+            member.taken, member.refused, member.reasons = replaced.taken, replaced.refused, replaced.reasons
+        self.members[key] = member
+        wake = asyncio.Event()
+        self._wake.add(wake)
+        logger.info("%s connected (mesh port %s)", key, member.mesh_port or "none")
+        if member.mesh_port:
+            self._changed()
+        version = request.query.get("since", "")
+        try:
+            await response.write(b"\n")
+            while not self._closing:
+                wake.clear()
+                message = self._book.message_since(version)
+                if message is not None:
+                    version = member.offered = self._book.version
+                    await response.write(message)
+                    continue
+                try:
+                    await asyncio.wait_for(wake.wait(), HEARTBEAT_S)
+                except TimeoutError:
+                    await response.write(b"\n")
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # the sidecar went; a cancelled handler is aiohttp's way to say the same
+        finally:
+            self._wake.discard(wake)
+            if self.members.get(key) is member:
+                del self.members[key]
+                logger.info("%s disconnected", key)
+                if member.mesh_port and not self._closing:
+                    self._changed()
+        return response
+
+    async def _ack(self, request: web.Request) -> web.Response:
+        try:
+            body = msgspec.json.decode(await request.read(), type=dict[str, Any])
+            key = f"{body.get('role', 'sidecar')}/{body['namespace']}/{body['workload']}"
+            version, accepted = str(body["version"]), bool(body["accepted"])
+            reasons = [str(reason) for reason in body.get("reasons", [])]
+        except (msgspec.MsgspecError, KeyError, TypeError) as error:
+            raise web.HTTPBadRequest(text=f"not an acknowledgement: {error}") from None
+        self._authorize(request, str(body["namespace"]), str(body["workload"]))
+        member = self.members.get(key)
+        if member is not None:
+            member.confirmed_at = time.time()
+            if accepted:
+                member.taken, member.refused, member.reasons = version, "", []
+            else:
+                member.refused, member.reasons = version, reasons
+                logger.error("%s refused version %s: %s", key, version, "; ".join(reasons))
+        return web.Response(status=204)
+
+    async def _list(self, request: web.Request) -> web.Response:
+        self._authorize(request, "", "")
+        listed = sorted(self.members.values(), key=lambda member: (member.role, member.namespace, member.workload))
+        body = {"version": self._book.version, "items": len(self._book), "sidecars": listed}
+        return web.Response(body=msgspec.json.encode(body), content_type="application/json")
+
+
+def read_member(query: Any) -> Member:
+    """The report in a feed request's query; raises HTTPBadRequest that names the parameter."""
+    role = query.get("role", "sidecar")
+    if role not in ("sidecar", "dns", "gateway"):
+        raise web.HTTPBadRequest(text=f"role: expected sidecar, dns or gateway, got {role!r}")
+    namespace, workload = query.get("namespace", ""), query.get("workload", "")
+    if not namespace or not workload:
+        raise web.HTTPBadRequest(text="namespace and workload must be given")
+    try:
+        mesh_port = int(query.get("meshPort", "0"))
+        ports = [int(port) for port in query.get("ports", "").split(",") if port]
+        if not 0 <= mesh_port <= 65535 or not all(0 < port <= 65535 for port in ports):
+            raise ValueError("out of range")
+    except ValueError:
+        raise web.HTTPBadRequest(text="meshPort and ports: expected port numbers") from None
+    labels = dict(item.split("=", 1) for item in query.get("labels", "").split(",") if "=" in item)
+    return Member(
+        role=role,
+        namespace=namespace,
+        workload=workload,
+        address=query.get("address", ""),
+        mesh_port=mesh_port,
+        service_account=query.get("serviceAccount", ""),
+        labels=labels,
+        ports=ports,
+        connected_at=time.time(),
+    )

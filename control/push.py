@@ -1,0 +1,121 @@
+"""What the mesh knows, as versioned items, and the difference that each sidecar needs to catch up.
+
+An item is one key and its JSON value:
+
+    object/PLURAL.GROUP/NAMESPACE/NAME   a resource, as written      (rules, MeshConfig)
+    service/HOST                         registry.model.Service
+    endpoints/HOST                       list of registry.model.Endpoint
+    workload/NAMESPACE/NAME              registry.model.Workload
+    namespace/NAME                       labels
+
+Versions are `EPOCH.NUMBER`; the number grows by one with every change, the epoch names one run of control. Who asks
+for what is newer than a version of the same epoch gets the difference; anyone else gets everything. Work per change
+grows with what changed: items are encoded once, for all sidecars.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ..registry.snapshot import Snapshot
+
+REMOVALS_KEPT = 10_000
+"""How many removals are remembered for catching up; a sidecar further behind gets everything."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Book:
+    """All items with the number at which each last changed."""
+
+    def __init__(self, epoch: str) -> None:
+        self.epoch = epoch
+        self.number = 0
+        self._items: dict[str, tuple[int, bytes]] = {}
+        self._recent: deque[tuple[int, str]] = deque(maxlen=REMOVALS_KEPT)
+        """(number, key) of the latest changes and removals, oldest first."""
+        self._floor = 0
+        """Differences can be told from this number on."""
+        self._snapshot = Snapshot()
+
+    @property
+    def version(self) -> str:
+        return f"{self.epoch}.{self.number}"
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def _change(self, changed: Mapping[str, bytes | None]) -> bool:
+        real = {
+            key: value
+            for key, value in changed.items()
+            if (key in self._items if value is None else self._items.get(key, (0, None))[1] != value)
+        }
+        if not real:
+            return False
+        self.number += 1
+        for key, value in real.items():
+            if len(self._recent) == self._recent.maxlen:
+                self._floor = self._recent[0][0]
+            self._recent.append((self.number, key))
+            if value is None:
+                del self._items[key]
+            else:
+                self._items[key] = (self.number, value)
+        return True
+
+    def objects(self, changed: Mapping[str, Mapping[str, Any] | None]) -> bool:
+        """Take resources by item key, None for a removed one; whether anything is new."""
+        return self._change({key: None if body is None else _encode(body) for key, body in changed.items()})
+
+    def facts(self, snapshot: Snapshot) -> bool:
+        """Take the registry's snapshot; looks only at what is not the same object as before."""
+        before, changed = self._snapshot, {}
+        for prefix, old, new in (
+            ("service/", before.services, snapshot.services),
+            ("endpoints/", before.endpoints, snapshot.endpoints),
+            ("workload/", before.workloads, snapshot.workloads),
+            ("namespace/", before.namespaces, snapshot.namespaces),
+        ):
+            for key, value in new.items():
+                if old.get(key) is not value:
+                    changed[prefix + key] = _encode(value)
+            for key in old:
+                if key not in new:
+                    changed[prefix + key] = None
+        self._snapshot = snapshot
+        return self._change(changed)
+
+    def message_since(self, version: str) -> bytes | None:
+        """The message that brings a sidecar from `version` (empty: nothing yet) to now; None: it is up to date.
+
+        One JSON object: {"version", "full": bool, "set": {key: value}, "remove": [keys]}.
+        """
+        epoch, _, number_text = version.rpartition(".")
+        number = int(number_text) if number_text.isdigit() else -1
+        if epoch == self.epoch and number == self.number:
+            return None
+        if epoch == self.epoch and self._floor <= number <= self.number:
+            keys: dict[str, None] = {}
+            for changed_at, key in reversed(self._recent):
+                if changed_at <= number:
+                    break
+                keys[key] = None
+            present = [(key, self._items[key][1]) for key in keys if key in self._items]
+            removed = [key for key in keys if key not in self._items]
+            return self._message(False, present, removed)
+        return self._message(True, [(key, value) for key, (_, value) in self._items.items()], [])
+
+    def _message(self, full: bool, present: list[tuple[str, bytes]], removed: list[str]) -> bytes:
+        body = b",".join(_encode(key) + b":" + value for key, value in present)
+        return (
+            b'{"version":%s,"full":%s,"set":{' % (_encode(self.version), b"true" if full else b"false")
+            + body
+            + b'},"remove":'
+            + _encode(removed)
+            + b"}\n"
+        )

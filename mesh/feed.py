@@ -1,0 +1,173 @@
+"""Shell: the stream from control: receive versions, keep the last one on disk, say what was taken or refused.
+
+`GET /fairlead/v1/feed?...&since=VERSION` answers one JSON object a line without end; `POST /fairlead/v1/feed/ack`
+tells control what became of a version. Control sends a line without content at least every ten seconds, so that a
+silent connection is found out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import urlencode
+
+import msgspec
+
+from ..policy.world import World
+from ..registry.needs import Fetch, FetchError
+from .update import Holdings, RefusedError
+
+SILENCE_S = 30.0
+"""Longest silence before the connection is given up; control sends something every 10 s."""
+LINE_BYTES_MAX = 256 << 20
+
+logger = logging.getLogger("fairlead.feed")
+
+
+class Feed:
+    """Follows control for one workload (or for a DNS server, which has no workload).
+
+    `take(world)` puts a version in force; it raises RefusedError where it cannot. `urls` are tried in turn.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        urls: list[str],
+        holdings: Holdings,
+        take: Callable[[World], None],
+        *,
+        report: Mapping[str, str],
+        headers: Callable[[], Mapping[str, str]] = dict,
+        keep: Path | None = None,
+    ) -> None:
+        self._fetch = fetch
+        self._urls = urls
+        self._holdings = holdings
+        self._take = take
+        self._report = dict(report)
+        """Sent with the request: who we are and where our sidecar listens."""
+        self._headers = headers
+        self._keep = keep
+        self.connected = False
+        self.confirmed_at = 0.0
+        """Unix seconds at which control last said anything."""
+        self.refused: list[str] = []
+        """Reasons for which the latest version is not in force; empty: it is."""
+        self.error = ""
+        self.in_force = asyncio.Event()
+        """Set once a version, received or from disk, is in force."""
+
+    def start_from_disk(self) -> bool:
+        """Put the version kept on disk in force; False where there is none or it cannot be read."""
+        if self._keep is None or not self._keep.is_file():
+            return False
+        try:
+            self._holdings.apply(self._keep.read_bytes())
+            self._take(self._holdings.world())
+        except (OSError, RefusedError) as error:
+            logger.warning("the version kept in %s is not used: %s", self._keep, error)
+            return False
+        self.in_force.set()
+        logger.info(
+            "started from the version kept on disk (%s); control has not confirmed it yet", self._holdings.version
+        )
+        return True
+
+    async def run(self) -> None:
+        """Follow for ever: reconnect with growing pauses, the next address each time."""
+        pause_s, turn = 0.1, 0
+        while True:
+            url = self._urls[turn % len(self._urls)]
+            try:
+                await self._follow(url)
+                self.error = f"{url}: control ended the feed"
+                pause_s = 0.1
+            except FetchError as error:
+                self.error = f"{url}: {error}"
+            if self.connected:
+                pause_s = 0.1
+                logger.warning("feed lost, going on with version %s: %s", self._holdings.version, self.error)
+            self.connected = False
+            turn += 1
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(pause_s * 2, 5.0)
+
+    async def _follow(self, url: str) -> None:
+        query = urlencode({**self._report, "since": self._holdings.version})
+        async with self._fetch.stream(
+            "GET", f"{url}/fairlead/v1/feed?{query}", headers=self._headers(), idle_timeout_s=SILENCE_S
+        ) as stream:
+            buffer = bytearray()
+            async for chunk in stream:
+                if stream.status != 200:
+                    raise FetchError(
+                        f"feed refused with status {stream.status}: {bytes(chunk[:300]).decode('utf-8', 'replace')}"
+                    )
+                if not self.connected:
+                    self.connected, self.error = True, ""
+                    logger.info("feed connected to %s", url)
+                self.confirmed_at = time.time()
+                buffer += chunk
+                while (end := buffer.find(b"\n")) >= 0:
+                    line = bytes(buffer[:end])
+                    del buffer[: end + 1]
+                    if line:
+                        await self._line(url, line)
+                if len(buffer) > LINE_BYTES_MAX:
+                    raise FetchError(f"a line of the feed is longer than {LINE_BYTES_MAX} bytes")
+            if stream.status != 200:
+                raise FetchError(f"feed refused with status {stream.status}")
+
+    async def _line(self, url: str, line: bytes) -> None:
+        try:
+            if not self._holdings.apply(line):
+                return
+            self._take(self._holdings.world())
+            self.refused = []
+        except RefusedError as error:
+            self.refused = error.reasons
+            logger.error("version %s refused, the one in force stays: %s", self._holdings.version, error)
+        else:
+            self.in_force.set()
+            self._save()
+        await self._acknowledge(url)
+
+    async def _acknowledge(self, url: str) -> None:
+        body = msgspec.json.encode(
+            {**self._report, "version": self._holdings.version, "accepted": not self.refused, "reasons": self.refused}
+        )
+        try:
+            await self._fetch.request(
+                "POST",
+                f"{url}/fairlead/v1/feed/ack",
+                headers={**self._headers(), "content-type": "application/json"},
+                body=body,
+                timeout_s=5.0,
+            )
+        except FetchError as error:
+            logger.warning("control did not hear that version %s was taken: %s", self._holdings.version, error)
+
+    def _save(self) -> None:
+        if self._keep is None:
+            return
+        draft = self._keep.with_suffix(".new")
+        try:
+            self._keep.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(self._holdings.dump())
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self._keep)
+        except OSError as error:
+            logger.error(
+                "version %s could not be kept on disk (%s): a restart without control would use an older one",
+                self._holdings.version,
+                error,
+            )

@@ -1,0 +1,133 @@
+"""A pushed version to a world: what a sidecar holds of the feed, and what is wrong with what it was offered.
+
+The items are those of control/push.py. A version that cannot be read as a whole is refused with its reasons; the
+world of the last good version stays in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from ..policy.world import World
+from ..registry.model import Endpoint, Service, Workload
+from ..registry.snapshot import Snapshot
+
+
+class FeedMessage(msgspec.Struct):
+    """One line of the feed. Without `set` and `remove` it only says that control is alive."""
+
+    version: str
+    full: bool = False
+    set: dict[str, msgspec.Raw] = {}
+    remove: list[str] = []
+
+
+class RefusedError(Exception):
+    """The offered version cannot be run; `reasons` are sentences for people."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
+
+
+_decode_message = msgspec.json.Decoder(FeedMessage).decode
+_decode_service = msgspec.json.Decoder(Service).decode
+_decode_endpoints = msgspec.json.Decoder(tuple[Endpoint, ...]).decode
+_decode_workload = msgspec.json.Decoder(Workload).decode
+_decode_labels = msgspec.json.Decoder(dict[str, str]).decode
+_decode_any = msgspec.json.Decoder().decode
+
+
+class Holdings:
+    """Everything received so far, as items."""
+
+    def __init__(self, build: Callable[[list[dict[str, Any]], Snapshot], World]) -> None:
+        self._build = build
+        """Objects as written and the facts to a world; raises RefusedError."""
+        self.version = ""
+        self.raw: dict[str, bytes] = {}
+        self._services: dict[str, Service] = {}
+        self._endpoints: dict[str, tuple[Endpoint, ...]] = {}
+        self._workloads: dict[str, Workload] = {}
+        self._namespaces: dict[str, dict[str, str]] = {}
+        self._objects: dict[str, dict[str, Any]] = {}
+        self._number = 0
+
+    def apply(self, line: bytes) -> bool:
+        """Take one line of the feed; whether it changed anything. Raises RefusedError, having taken nothing of it."""
+        try:
+            message = _decode_message(line)
+        except msgspec.MsgspecError as error:
+            raise RefusedError([f"a line of the feed is not a message: {error}"]) from error
+        if not message.full and not message.set and not message.remove:
+            return False
+        decoded, reasons = {}, []
+        for key, value in message.set.items():
+            try:
+                decoded[key] = self._read(key, bytes(value))
+            except (msgspec.MsgspecError, ValueError) as error:
+                reasons.append(f"{key}: {error}")
+        if reasons:
+            raise RefusedError(reasons)
+        if message.full:
+            self._clear(keep=set(message.set))
+        for key in message.remove:
+            self._drop(key)
+        for key, value in message.set.items():
+            self.raw[key] = bytes(value)
+            table, _, name = key.partition("/")
+            self._table(table)[name] = decoded[key]
+        self.version = message.version
+        self._number += 1
+        return True
+
+    def world(self) -> World:
+        """The world of what is held; raises RefusedError with every reason."""
+        snapshot = Snapshot(
+            self._number, dict(self._services), dict(self._endpoints), dict(self._workloads), dict(self._namespaces)
+        )
+        return self._build(list(self._objects.values()), snapshot)
+
+    def dump(self) -> bytes:
+        """All that is held, as one full message: what is kept on disk."""
+        return msgspec.json.encode(
+            {"version": self.version, "full": True, "set": {key: msgspec.Raw(value) for key, value in self.raw.items()}}
+        )
+
+    def _table(self, name: str) -> dict[str, Any]:
+        return {
+            "service": self._services,
+            "endpoints": self._endpoints,
+            "workload": self._workloads,
+            "namespace": self._namespaces,
+            "object": self._objects,
+        }[name]
+
+    def _read(self, key: str, value: bytes) -> Any:
+        table = key.partition("/")[0]
+        if table == "service":
+            return _decode_service(value)
+        if table == "endpoints":
+            return _decode_endpoints(value)
+        if table == "workload":
+            return _decode_workload(value)
+        if table == "namespace":
+            return _decode_labels(value)
+        if table == "object":
+            body = _decode_any(value)
+            if not isinstance(body, dict):
+                raise ValueError("expected an object")
+            return body
+        raise ValueError("a kind of item that this version of fairlead does not know: upgrade the sidecar")
+
+    def _clear(self, keep: set[str]) -> None:
+        for key in [key for key in self.raw if key not in keep]:
+            self._drop(key)
+
+    def _drop(self, key: str) -> None:
+        if self.raw.pop(key, None) is not None:
+            table, _, name = key.partition("/")
+            self._table(table).pop(name, None)
