@@ -1,0 +1,259 @@
+"""The command line: one parser for all verbs; each verb's code is imported only when it is called.
+
+Exit codes: 0 done; 1 failed, or something checked was not valid; 2 usage; 130 interrupted; `run` passes the app's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from .settings import Parser, SettingError, address, header, labels, seconds
+
+OUTPUTS = ("text", "json")
+
+
+def add_files(parser: Any, required: bool = False) -> None:
+    parser.add_argument(
+        "-f", "--filename", action="append", metavar="PATH", required=required, default=[],
+        help="manifest file or folder (YAML or JSON), - for standard input; may be given several times",
+    )  # fmt: skip
+
+
+def add_sources(parser: Any) -> None:
+    add_files(parser)
+    parser.add_argument(
+        "--consul", metavar="URL", help="take services from Consul; `env` for CONSUL_HTTP_ADDR and its companions"
+    )
+    parser.add_argument(
+        "--etcd", metavar="URLS", help="take services from etcd v3 (comma-separated endpoints; `env` for ETCDCTL_*)"
+    )
+    parser.add_argument("--etcd-prefix", metavar="PREFIX", default="/services/", help="where services stand in etcd")
+
+
+def add_client(parser: Any) -> None:
+    parser.add_argument(
+        "--control", metavar="URL", default="http://127.0.0.1:15010", help="the control API (default %(default)s)"
+    )
+    parser.add_argument("--token", metavar="TOKEN", help="bearer token")
+    parser.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
+    parser.add_argument("--ca", metavar="FILE", help="certificate authorities that vouch for the control API (PEM)")
+
+
+def add_output(parser: Any, choices: Sequence[str] = OUTPUTS) -> None:
+    parser.add_argument("-o", "--output", choices=choices, default=choices[0], help="output format")
+
+
+def build() -> Parser:
+    parser = Parser(
+        prog="fairlead", description="Service discovery, DNS and a sidecar mesh for hosts without Kubernetes."
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def verb(name: str, module: str, function: str, text: str, of: Any = verbs, **more: Any) -> Parser:
+        made: Parser = of.add_parser(name, help=text, description=text, **more)
+        made.set_defaults(module=module, function=function)
+        return made
+
+    _offline_verbs(verb)
+    _roles(verb)
+    _client_verbs(verb)
+    return parser
+
+
+def _offline_verbs(verb: Any) -> None:
+    made = verb("version", "cli_offline", "version", "Print the version.")
+    add_output(made)
+    made = verb("validate", "cli_offline", "validate", "Check manifests; exit 1 if any document is not valid.")
+    add_files(made, required=True)
+    add_output(made)
+    made = verb("explain", "cli_offline", "explain", "Show what would happen to a request, and why.")
+    add_files(made)
+    made.add_argument(
+        "--control", metavar="URL", help="explain against the live mesh of this control API instead of -f"
+    )
+    made.add_argument("--token", metavar="TOKEN", help="bearer token for --control")
+    made.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
+    made.add_argument("--ca", metavar="FILE", help="certificate authorities that vouch for the control API (PEM)")
+    made.add_argument("--from", dest="from_", metavar="NAMESPACE/WORKLOAD", help="who asks")
+    made.add_argument("--from-namespace", metavar="NS", help="namespace of a hypothetical client")
+    made.add_argument("--from-labels", type=labels, metavar="K=V,...", help="labels of a hypothetical client")
+    made.add_argument("--gateway", metavar="NAMESPACE/NAME", help="the request enters by this Gateway resource")
+    made.add_argument("--port", type=int, metavar="N", help="the service port dialled")
+    made.add_argument("-H", "--header", action="append", type=header, default=[], metavar="'NAME: VALUE'")
+    made.add_argument("--source-ip", metavar="IP", help="address of the client")
+    made.add_argument("--plaintext", action="store_true", help="the client has no identity (no mutual TLS)")
+    made.add_argument("--jwt-claims", metavar="JSON", help="claims of a verified token")
+    made.add_argument("--tcp", action="store_true", help="an opaque TCP connection; URL is tcp://HOST:PORT")
+    made.add_argument("--sni", metavar="NAME", help="server name of a TLS connection")
+    made.add_argument("--requests", metavar="FILE", help="many requests, one JSON object a line, keys like the flags")
+    made.add_argument("method", nargs="?", metavar="METHOD")
+    made.add_argument("url", nargs="?", metavar="URL")
+    add_output(made)
+    policy = verb("policy", "cli_offline", "matrix", "Questions about policies.")
+    matrix = verb(
+        "matrix", "cli_offline", "matrix", "Who may reach whom, for every pair of workloads and declared port.",
+        policy.add_subparsers(dest="policy_verb", metavar="VERB", required=True),
+    )  # fmt: skip
+    add_files(matrix, required=True)
+    add_output(matrix)
+
+
+def _roles(verb: Any) -> None:
+    made = verb("control", "role_control", "main", "Run the control plane: API, store, registry, authority, feed.")
+    add_sources(made)
+    made.add_argument(
+        "--listen", type=address, default="127.0.0.1:15010", help="plain API, for development (default %(default)s)"
+    )
+    made.add_argument(
+        "--tls-listen", type=address, default="off", help="API with TLS, usually 0.0.0.0:15012 (default off)"
+    )
+    made.add_argument("--data-dir", metavar="DIR", default="fairlead-data", help="store, authority, last snapshots")
+    made.add_argument("--trust-domain", default="cluster.local", help="trust domain of the mesh (default %(default)s)")
+    made.add_argument(
+        "--certificate-ttl", type=seconds, default="24h", help="life of workload certificates (default 24h)"
+    )
+    made.add_argument(
+        "--api-token-file", metavar="FILE", help="who writes must show this bearer token (always, if given)"
+    )
+    made.add_argument(
+        "--tls-names", metavar="NAMES", default="", help="further names and addresses in the API's certificate"
+    )
+
+    made = verb("dns", "role_dns", "main", "Run the DNS server.")
+    add_sources(made)
+    made.add_argument("--control", metavar="URL", help="take services from this control API")
+    made.add_argument("--token-file", metavar="FILE", help="workload token for --control")
+    made.add_argument("--ca", metavar="FILE", help="certificate authorities that vouch for --control (PEM)")
+    made.add_argument(
+        "--name", default="default/dns", metavar="NAMESPACE/NAME", help="how this server calls itself to control"
+    )
+    made.add_argument("--listen", type=address, default="127.0.0.1:15053", help="UDP and TCP (default %(default)s)")
+    made.add_argument("--health", type=address, default="off", help="health and metrics (default off)")
+    made.add_argument(
+        "--upstream",
+        action="append",
+        metavar="ADDRESS",
+        help="resolver for other zones (default /etc/resolv.conf; off: none)",
+    )
+    made.add_argument("--data-dir", metavar="DIR", help="keep the last snapshot here for a cold start")
+
+    made = verb("sidecar", "role_sidecar", "main", "Run the proxy beside one workload.")
+    _sidecar_flags(made)
+    made = verb(
+        "run", "role_sidecar", "run", "Run a sidecar and, once it is ready, the app behind --; exit with its code."
+    )
+    _sidecar_flags(made)
+    made.add_argument("command", nargs="+", metavar="-- CMD", help="the app and its arguments")
+    made = verb("healthcheck", "cli_client", "healthcheck", "Exit 0 if a role is ready (for container health checks).")
+    made.add_argument("--health", type=address, default="127.0.0.1:15021", help="the role's health port")
+
+
+def _sidecar_flags(made: Any) -> None:
+    add_files(made)
+    made.add_argument("--workload", required=True, metavar="NAMESPACE/NAME", help="the workload that it serves")
+    made.add_argument(
+        "--control",
+        action="append",
+        metavar="URL",
+        help="take everything from this control API; several: tried in turn",
+    )
+    made.add_argument("--token-file", metavar="FILE", help="workload token for --control")
+    made.add_argument("--ca", metavar="FILE", help="certificate authorities: of --control, and of the mesh with --cert")
+    made.add_argument("--cert", metavar="FILE", help="own certificate chain (PEM), where control does not issue it")
+    made.add_argument("--key", metavar="FILE", help="key of --cert (PEM)")
+    made.add_argument(
+        "--outbound", type=address, default="127.0.0.1:15001", help="by host, also an HTTP proxy; off: none"
+    )
+    made.add_argument(
+        "--inbound", type=address, default="0.0.0.0:15006", help="mutual TLS from other sidecars; off: none"
+    )
+    made.add_argument("--admin", type=address, default="127.0.0.1:15000", help="admin (loopback only); off: none")
+    made.add_argument("--health", type=address, default="0.0.0.0:15021", help="health; off: none")
+    made.add_argument("--metrics", type=address, default="0.0.0.0:15090", help="Prometheus; off: none")
+    made.add_argument("--dns", type=address, default="off", help="DNS that answers services with loopback addresses")
+    made.add_argument("--upstream", action="append", metavar="ADDRESS", help="resolver for other zones of --dns")
+    made.add_argument(
+        "--listen",
+        action="append",
+        default=[],
+        metavar="ADDRESS=SERVICE:PORT",
+        help="named port, e.g. 127.0.0.1:9001=web.default:80",
+    )
+    made.add_argument(
+        "--redirect-listen", type=address, default="off", help="listener for connections redirected by nftables"
+    )
+    made.add_argument("--app-address", default="127.0.0.1", help="where the app listens (default %(default)s)")
+    made.add_argument("--address", help="the workload's address as others reach it (default: of the inbound listener)")
+    made.add_argument(
+        "--ports", default="", metavar="PORT,...", help="the app's ports, where no manifest declares them"
+    )
+    made.add_argument("--labels", type=labels, default="", metavar="K=V,...", help="the workload's labels, likewise")
+    made.add_argument("--service-account", default="", help="the workload's service account, likewise")
+    made.add_argument(
+        "--register", metavar="WHERE", help="register the app: consul=URL or etcd=URLS (`consul`, `etcd`: environment)"
+    )
+    made.add_argument("--service", metavar="NAME:PORT", help="the service to register as, and the app's port")
+    made.add_argument("--data-dir", metavar="DIR", help="keep the last version and certificate here for a cold start")
+    made.add_argument(
+        "--drain-deadline", type=seconds, default="30s", help="longest wait for running requests on SIGTERM"
+    )
+    made.add_argument(
+        "--access-log", metavar="FILE", help="file, - for standard output, off; default as MeshConfig says"
+    )
+
+
+def _client_verbs(verb: Any) -> None:
+    made = verb("apply", "cli_client", "apply", "Create or change resources on the control plane.")
+    add_files(made, required=True)
+    add_client(made)
+    made.add_argument("-n", "--namespace", default="default", help="namespace of documents that name none")
+    made.add_argument("--dry-run", action="store_true", help="check on the server, change nothing")
+    made = verb("get", "cli_client", "get", "Show resources.")
+    add_client(made)
+    made.add_argument("kind", metavar="KIND", help="kind, plural or short name, e.g. virtualservices, vs")
+    made.add_argument("name", nargs="?", metavar="NAME")
+    made.add_argument("-n", "--namespace", default="default")
+    made.add_argument("-A", "--all-namespaces", action="store_true")
+    made.add_argument("-l", "--selector", default="", help="label selector")
+    add_output(made, ("table", "json", "yaml", "name"))
+    made = verb("delete", "cli_client", "delete", "Delete resources, by kind and name or by manifest.")
+    add_client(made)
+    add_files(made)
+    made.add_argument("kind", nargs="?", metavar="KIND")
+    made.add_argument("name", nargs="?", metavar="NAME")
+    made.add_argument("-n", "--namespace", default="default")
+    made = verb("status", "cli_client", "status", "Show connected sidecars, what they run, and how sources are doing.")
+    add_client(made)
+    add_output(made)
+    token = verb("token", "cli_client", "token", "Workload tokens.")
+    made = verb(
+        "create", "cli_client", "token", "Make a token that lets a workload get its certificate and feed.",
+        token.add_subparsers(dest="token_verb", metavar="VERB", required=True),
+    )  # fmt: skip
+    add_client(made)
+    made.add_argument("-n", "--namespace", default="default")
+    made.add_argument("--service-account", default="default")
+    made.add_argument("--ttl", type=seconds, default="24h", help="how long it can be used (default 24h)")
+    made.add_argument("--one-time", action="store_true", help="can be used for one certificate only")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `fairlead`; returns the exit code."""
+    Parser.environment = os.environ
+    options = build().parse_args(arguments)
+    package = __package__ or "fairlead.control"
+    try:
+        function = getattr(importlib.import_module(f".{options.module}", package), options.function)
+        return int(function(options) or 0)
+    except SettingError as error:
+        print(f"fairlead {options.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader went away: nothing more to say, also not at exit
+        return 1

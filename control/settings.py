@@ -1,0 +1,95 @@
+"""Command-line settings: every flag also as FAIRLEAD_* in the environment; flag over environment over default."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+USAGE = 2
+"""Exit code of a command line that cannot be understood."""
+
+
+class SettingError(Exception):
+    """A setting's value makes no sense; the message names the flag and what is expected."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose options take their default from the environment: --data-dir from FAIRLEAD_DATA_DIR."""
+
+    environment: Mapping[str, str] = {}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **kwargs)
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        long = next((name for name in names if isinstance(name, str) and name.startswith("--")), None)
+        if long and long != "--help" and options.get("action") not in ("help", "version"):
+            variable = "FAIRLEAD_" + long[2:].upper().replace("-", "_")
+            text = type(self).environment.get(variable)
+            if text:
+                if options.get("action") == "store_true":
+                    if text.lower() not in ("1", "0", "true", "false", "yes", "no"):
+                        self.error(f"{variable}: expected true or false, got {text!r}")
+                    options["default"] = text.lower() in ("1", "true", "yes")
+                elif options.get("action") == "append" or options.get("nargs") in ("+", "*"):
+                    options["default"] = [part for part in text.split(",") if part]
+                else:
+                    options["default"] = text
+                options.pop("required", None)
+            if options.get("help") and options["help"] != argparse.SUPPRESS:
+                options["help"] += f" [{variable}]"
+        return super().add_argument(*names, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+
+
+def address(text: str) -> tuple[str, int] | None:
+    """HOST:PORT, :PORT or PORT to (host, port); `off` to None. Raises argparse.ArgumentTypeError."""
+    if text == "off":
+        return None
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        host = ""
+    host = host.strip("[]") or "127.0.0.1"
+    if not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise argparse.ArgumentTypeError(f"expected HOST:PORT, got {text!r}")
+    return host, int(port)
+
+
+def labels(text: str) -> dict[str, str]:
+    """`k=v,k2=v2` to a dictionary."""
+    found = {}
+    for part in text.split(","):
+        if not part:
+            continue
+        key, equals, value = part.partition("=")
+        if not equals or not key:
+            raise argparse.ArgumentTypeError(f"expected key=value[,key=value...], got {part!r}")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def header(text: str) -> tuple[str, str]:
+    """`name: value` to a pair."""
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise argparse.ArgumentTypeError(f"expected 'name: value', got {text!r}")
+    return name.strip(), value.strip()
+
+
+def seconds(text: str) -> float:
+    """`30`, `30s`, `500ms`, `5m`, `24h` to seconds."""
+    for unit, factor in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86400.0), ("", 1.0)):
+        if text.endswith(unit):
+            number = text[: len(text) - len(unit)]
+            try:
+                value = float(number) * factor
+            except ValueError:
+                continue
+            if 0 <= value < float("inf"):
+                return value
+    raise argparse.ArgumentTypeError(f"expected a duration such as 30s, 500ms or 24h, got {text!r}")
