@@ -1,0 +1,137 @@
+"""Shell: a small blocking client of the control API, for the command line."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from .settings import SettingError
+
+TIMEOUT_S = 15.0
+
+
+class ApiError(Exception):
+    """The API refused; `status` is the Kubernetes Status object (or as much of one as came)."""
+
+    def __init__(self, code: int, status: dict[str, Any]) -> None:
+        super().__init__(str(status.get("message") or f"status {code}"))
+        self.code = code
+        self.status = status
+
+
+class UnreachableError(Exception):
+    """No answer; the message names the address, the cause and what to look at."""
+
+
+class ApiClient:
+    """One control API by its URL, with an optional bearer token and authorities."""
+
+    def __init__(self, url: str, token: str = "", ca_file: str = "") -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise SettingError(f"--control: expected http://HOST:PORT or https://HOST:PORT, got {url!r}")
+        self.url = url.rstrip("/")
+        self._token = token
+        context = None
+        if parts.scheme == "https":
+            try:
+                context = ssl.create_default_context(cafile=ca_file or None)
+            except (OSError, ssl.SSLError) as error:
+                raise SettingError(f"--ca {ca_file}: {error}") from error
+        handlers: list[Any] = [urllib.request.HTTPSHandler(context=context)] if context else []
+        self._opener = urllib.request.build_opener(*handlers)
+        self._resources: list[dict[str, Any]] | None = None
+
+    @classmethod
+    def of(cls, options: Any) -> ApiClient:
+        token = getattr(options, "token", None) or ""
+        if not token and getattr(options, "token_file", None):
+            try:
+                token = Path(options.token_file).read_text().strip()
+            except OSError as error:
+                raise SettingError(f"--token-file: {error}") from error
+        return cls(options.control, token, getattr(options, "ca", None) or "")
+
+    def call(
+        self, method: str, path: str, body: Any = None, content_type: str = "application/json", accept: str = ""
+    ) -> Any:
+        """One request; its decoded JSON. Raises ApiError for any status of 400 or more, UnreachableError for none."""
+        request = urllib.request.Request(self.url + path, method=method)
+        request.add_header("Accept", accept or "application/json")
+        if self._token:
+            request.add_header("Authorization", f"Bearer {self._token}")
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", content_type)
+        try:
+            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            text = error.read()
+            try:
+                status = json.loads(text)
+            except ValueError:
+                status = {"message": text[:300].decode("utf-8", "replace").strip()}
+            raise ApiError(error.code, status if isinstance(status, dict) else {}) from None
+        except (urllib.error.URLError, OSError, socket.timeout) as error:  # noqa: UP041  (both names say what is meant)
+            cause = getattr(error, "reason", error)
+            raise UnreachableError(
+                f"no answer from control at {self.url}: {cause}. Does `fairlead control` run there (--control)?"
+            ) from None
+        try:
+            return json.loads(text) if text else None
+        except ValueError:
+            raise UnreachableError(f"{self.url}{path} did not answer JSON: is this the control API?") from None
+
+    def resources(self) -> list[dict[str, Any]]:
+        """Every resource of the API: its discovery entry with `groupVersion` beside it."""
+        if self._resources is None:
+            found = [{**entry, "groupVersion": "v1"} for entry in self.call("GET", "/api/v1").get("resources", [])]
+            for group in self.call("GET", "/apis").get("groups", []):
+                preferred = group.get("preferredVersion", {}).get("groupVersion")
+                for version in [v["groupVersion"] for v in group.get("versions", [])]:
+                    listed = self.call("GET", f"/apis/{version}").get("resources", [])
+                    found += [{**e, "groupVersion": version, "preferred": version == preferred} for e in listed]
+            self._resources = [entry for entry in found if "/" not in entry["name"]]
+        return self._resources
+
+    def find(self, word: str) -> dict[str, Any]:
+        """The resource that a person means by kind, plural, singular, short name or plural.group."""
+        lower = word.lower()
+        matching = [
+            entry
+            for entry in self.resources()
+            if lower
+            in (
+                entry["name"],
+                entry["kind"].lower(),
+                entry.get("singularName", ""),
+                *entry.get("shortNames", []),
+                f"{entry['name']}.{entry['groupVersion'].partition('/')[0]}",
+            )
+        ]
+        if not matching:
+            known = ", ".join(sorted({entry["name"] for entry in self.resources()}))
+            raise SettingError(f"the server has no resource called {word!r}; it has {known}")
+        return next((entry for entry in matching if entry.get("preferred")), matching[0])
+
+    def path(self, entry: dict[str, Any], namespace: str | None, name: str = "") -> str:
+        version = entry["groupVersion"]
+        path = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        if entry.get("namespaced") and namespace:
+            path += f"/namespaces/{quote(namespace, safe='')}"
+        path += f"/{entry['name']}"
+        return f"{path}/{quote(name, safe='')}" if name else path
+
+    def path_of(self, api_version: str, kind: str, namespace: str, name: str) -> str:
+        """The path of one object by what its manifest says."""
+        for entry in self.resources():
+            if entry["groupVersion"] == api_version and entry["kind"] == kind:
+                return self.path(entry, namespace or "default", name)
+        raise SettingError(f"the server has no {kind} of {api_version}")

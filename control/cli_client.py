@@ -1,0 +1,232 @@
+"""Shell: the verbs that speak to a running mesh: apply, get, delete, status, token, healthcheck."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import yaml
+
+from ..registry.documents import Document, load
+from .api_client import ApiClient, ApiError, UnreachableError
+
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+
+
+def failed(message: str) -> int:
+    print(f"fairlead: {message}", file=sys.stderr)
+    return 1
+
+
+def read_documents(paths: list[str], namespace: str) -> tuple[list[Document], list[str]]:
+    """All documents below the paths in order, and what could not be read, as sentences."""
+    documents: list[Document] = []
+    problems: list[str] = []
+    for name in paths:
+        for source, text in read_texts(name, problems):
+            found, wrong = load(text, source, namespace)
+            documents += found
+            problems += [str(problem) for problem in wrong]
+    return documents, problems
+
+
+def read_texts(name: str, problems: list[str]) -> list[tuple[str, bytes]]:
+    """(source, text) of a file, of every manifest in a folder (sorted), or of standard input."""
+    if name == "-":
+        return [("<stdin>", sys.stdin.buffer.read())]
+    path = Path(name)
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix in (".yaml", ".yml", ".json") and p.is_file())
+        if not files:
+            problems.append(f"{name}: no .yaml, .yml or .json file in this folder")
+    else:
+        files = [path]
+    texts = []
+    for file in files:
+        try:
+            texts.append((str(file), file.read_bytes()))
+        except OSError as error:
+            problems.append(f"{file}: {error.strerror or error}")
+    return texts
+
+
+def explain_refusal(what: str, error: ApiError) -> str:
+    causes = (error.status.get("details") or {}).get("causes") or []
+    lines = [f"{what}: {error}"]
+    if len(causes) > 1:
+        lines += [f"  {cause.get('field', '')}: {cause.get('message', '')}" for cause in causes]
+    return "\n".join(lines)
+
+
+def apply(options: Any) -> int:
+    documents, problems = read_documents(options.filename, options.namespace)
+    for problem in problems:
+        failed(problem)
+    code = 1 if problems else 0
+    client = ApiClient.of(options)
+    query = {"fieldManager": "fairlead", "force": "true", **({"dryRun": "All"} if options.dry_run else {})}
+    for document in documents:
+        what = f"{document.kind} {document.namespace + '/' if document.namespace else ''}{document.name}"
+        try:
+            path = client.path_of(document.api_version, document.kind, document.namespace, document.name)
+            before = None
+            try:
+                before = client.call("GET", path)
+            except ApiError as error:
+                if error.code != 404:
+                    raise
+            content_type = "application/apply-patch+yaml"
+            after = client.call("PATCH", f"{path}?{urlencode(query)}", document.body, content_type)
+        except ApiError as error:
+            code = failed(explain_refusal(f"{document.source}: {what}", error))
+            continue
+        except UnreachableError as error:
+            return failed(str(error))
+        version = after["metadata"].get("resourceVersion")
+        word = (
+            "created"
+            if before is None
+            else "unchanged"
+            if before["metadata"].get("resourceVersion") == version
+            else "configured"
+        )
+        print(f"{what} {word}{' (dry run)' if options.dry_run else ''}")
+    return code
+
+
+def get(options: Any) -> int:
+    try:
+        client = ApiClient.of(options)
+        entry = client.find(options.kind)
+        namespace = None if options.all_namespaces else options.namespace
+        path = client.path(entry, namespace, options.name or "")
+        if options.selector:
+            path += "?" + urlencode({"labelSelector": options.selector})
+        answer = client.call("GET", path, accept=TABLE if options.output == "table" else "")
+    except (ApiError, UnreachableError) as error:
+        return failed(str(error))
+    if options.output == "json":
+        print(json.dumps(answer, indent=2))
+    elif options.output == "yaml":
+        print(yaml.safe_dump(answer, sort_keys=False), end="")
+    elif options.output == "name":
+        for item in answer.get("items", [answer]):
+            print(f"{entry['name']}/{item['metadata']['name']}")
+    else:
+        print_table(answer, with_namespace=bool(options.all_namespaces and entry.get("namespaced")))
+    return 0
+
+
+def print_table(answer: dict[str, Any], with_namespace: bool) -> None:
+    columns = [c for c in answer.get("columnDefinitions", []) if not c.get("priority")]
+    chosen = [n for n, c in enumerate(answer.get("columnDefinitions", [])) if not c.get("priority")]
+    rows = []
+    for row in answer.get("rows") or []:
+        cells = [str(row["cells"][n]) for n in chosen]
+        rows.append(
+            [row.get("object", {}).get("metadata", {}).get("namespace", ""), *cells] if with_namespace else cells
+        )
+    if not rows:
+        print("No resources found.", file=sys.stderr)
+        return
+    names = [column["name"].upper() for column in columns]
+    print_columns([["NAMESPACE", *names] if with_namespace else names, *rows])
+
+
+def print_columns(rows: list[list[str]]) -> None:
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    for row in rows:
+        print("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def delete(options: Any) -> int:
+    client = ApiClient.of(options)
+    paths: list[tuple[str, str]] = []
+    code = 0
+    try:
+        if options.filename:
+            documents, problems = read_documents(options.filename, options.namespace)
+            for problem in problems:
+                code = failed(problem)
+            for document in documents:
+                path = client.path_of(document.api_version, document.kind, document.namespace, document.name)
+                paths.append((f"{document.kind} {document.name}", path))
+        elif options.kind and options.name:
+            entry = client.find(options.kind)
+            paths.append((f"{entry['kind']} {options.name}", client.path(entry, options.namespace, options.name)))
+        else:
+            return failed("name a kind and an object, or give manifests with -f")
+        for what, path in paths:
+            try:
+                client.call("DELETE", path)
+                print(f"{what} deleted")
+            except ApiError as error:
+                code = failed(str(error))
+    except UnreachableError as error:
+        return failed(str(error))
+    return code
+
+
+def status(options: Any) -> int:
+    try:
+        answer = ApiClient.of(options).call("GET", "/fairlead/v1/status")
+    except (ApiError, UnreachableError) as error:
+        return failed(str(error))
+    if options.output == "json":
+        print(json.dumps(answer, indent=2))
+        return 0
+    now = time.time()
+    print(f"version {answer['version']}: {answer['items']} items")
+    rows = [["SOURCE", "STATE", "CONFIRMED", "ERROR"]]
+    for source in answer["sources"]:
+        confirmed = source.get("confirmed_at") or 0
+        rows.append([source["name"], source.get("state", "starting"),
+                     f"{now - confirmed:.0f} s ago" if confirmed else "never", source.get("error", "")])  # fmt: skip
+        rows += [["", "", "", f"skipped: {problem}"] for problem in source.get("problems", [])]
+    print_columns(rows)
+    rows = [["SIDECAR", "ROLE", "MESH PORT", "RUNS", "REFUSED"]]
+    for member in answer["sidecars"]:
+        refused = f"{member['refused']}: {'; '.join(member['reasons'])}" if member["refused"] else ""
+        rows.append([f"{member['namespace']}/{member['workload']}", member["role"], str(member["mesh_port"] or "-"),
+                     member["taken"] or "-", refused])  # fmt: skip
+    print_columns(rows)
+    return 1 if any(member["refused"] for member in answer["sidecars"]) else 0
+
+
+def token(options: Any) -> int:
+    body = {
+        "namespace": options.namespace,
+        "serviceAccount": options.service_account,
+        "ttlSeconds": int(options.ttl),
+        "oneTime": options.one_time,
+    }
+    try:
+        answer = ApiClient.of(options).call("POST", "/fairlead/v1/tokens", body)
+    except (ApiError, UnreachableError) as error:
+        return failed(str(error))
+    print(answer["token"])
+    return 0
+
+
+def healthcheck(options: Any) -> int:
+    if options.health is None:
+        return failed("--health: expected HOST:PORT, got off")
+    host, port = options.health
+    connection = http.client.HTTPConnection("127.0.0.1" if host == "0.0.0.0" else host, port, timeout=3)
+    try:
+        connection.request("GET", "/healthz/ready")
+        answer = connection.getresponse()
+        text = answer.read(2000).decode("utf-8", "replace").strip()
+    except OSError as error:
+        return failed(f"{host}:{port}: {error}")
+    finally:
+        connection.close()
+    if answer.status != 200:
+        return failed(f"not ready ({answer.status}): {text}")
+    print(text or "ready")
+    return 0
