@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml setup.py $(wildcard */*.pxd) $(shell sed -n 's/^COMPILE
 	touch $@
 
 demo: install
-	$(BIN)/python -m examples.demo
+	ONCE=$(ONCE) $(BIN)/python examples/demo.py
 
 servers: install
 	sh tests/get-servers.sh
