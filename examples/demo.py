@@ -357,7 +357,7 @@ def farewell(mesh: Mesh) -> None:
         f"fairlead status --control {mesh.control}\n"
         f"fairlead get virtualservices --control {mesh.control}\n"
         f"kubectl --server {mesh.control} get pods,services,virtualservices -o wide\n"
-        f"kubectl --server {mesh.control} edit virtualservice catalogue        # move the canary to 50/50, and curl again\n"
+        f"kubectl --server {mesh.control} edit virtualservice catalogue   # make the canary 50/50, curl again\n"
         f"kubectl --server {mesh.control} delete networkpolicy catalogue-from-front   # let the intruder in\n"
         f"dig @{DNS[0]} -p {DNS[1]} _http._tcp.catalogue.default.svc.cluster.local SRV\n"
         f"logs: {mesh.folder}"

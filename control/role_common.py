@@ -1,0 +1,94 @@
+"""Shell: what every role does the same: event loop, signals, log, the line that says it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import uvloop
+
+logger = logging.getLogger("fairlead")
+
+
+class Signals:
+    """`stop` is set by the first SIGTERM or SIGINT; the second ends the process. SIGHUP calls `on_reload`."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.on_reload: Callable[[], None] | None = None
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _stop(self, number: int) -> None:
+        if self.stop.is_set():
+            logger.warning("second signal: ending at once")
+            os._exit(128 + number)
+        self.stop.set()
+
+    def _reload(self) -> None:
+        if self.on_reload:
+            self.on_reload()
+
+
+def run(role: Callable[[Signals], Coroutine[Any, Any, int]]) -> int:
+    """Run a role on uvloop until it returns its exit code."""
+    set_up_log()
+
+    async def whole() -> int:
+        asyncio.get_running_loop().set_exception_handler(_unheard)
+        return await role(Signals())
+
+    return uvloop.run(whole())
+
+
+def set_up_log() -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=os.environ.get("FAIRLEAD_LOG_LEVEL", "INFO").upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+
+
+def _unheard(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    logger.error("%s", context.get("message", "an error nobody waited for"), exc_info=context.get("exception"))
+
+
+def ready(line: str) -> None:
+    """The one line on standard output that says: this role is ready."""
+    print(line, flush=True)
+
+
+class Tasks:
+    """Background tasks of a role; one that dies ends the role, with its reason in the log."""
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.failed = False
+
+    def start(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or task.exception() is None:
+            return
+        logger.error("%s died; ending", task.get_name(), exc_info=task.exception())
+        self.failed = True
+        self._stop.set()
+
+    async def close(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
