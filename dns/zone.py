@@ -1,0 +1,335 @@
+"""The names we answer for, made from the registry's snapshot, and kept up to date by what changed in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from msgspec import Struct
+
+from ..registry.model import Endpoint, Service
+from ..registry.snapshot import Snapshot
+from .message import AAAA, ANY, CNAME, NOERROR, NXDOMAIN, PTR, SOA, SRV, A, RRset, parents, wire_name
+from .records import (
+    ENDPOINT_PTR,
+    Records,
+    ZoneOptions,
+    namespace_records,
+    service_records,
+    soa,
+    workload_records,
+    zone_records,
+)
+
+CHAIN = 8
+"""The most aliases followed for one question."""
+
+# RFC 6303 (and RFC 1918, 6598): address space whose reverse names nobody outside can know.
+_LOCAL_ONLY = ("0", "127", "254.169", "255.255.255.255", "2.0.192", "100.51.198", "113.0.203")
+_PRIVATE = ("10", "168.192", *(f"{n}.172" for n in range(16, 32)), *(f"{n}.100" for n in range(64, 128)))
+_NIL6 = ".".join("0" * 31)
+_LOCAL_ONLY6 = (f"0.{_NIL6}", f"1.{_NIL6}", *(f"{n}.e.f" for n in "89ab"), "8.b.d.0.1.0.0.2")
+_PRIVATE6 = ("d.f", "c.f")
+
+
+class Found(Struct, frozen=True):
+    """What the zone has to say about a question."""
+
+    rcode: int
+    answer: tuple[RRset, ...] = ()
+    authority: tuple[RRset, ...] = ()
+    additional: tuple[RRset, ...] = ()
+    depends: tuple[bytes, ...] = ()
+    """Names whose change would change this answer."""
+    pending: bytes = b""
+    """An alias to a name of somebody else: ask upstream for this name, and append what it says."""
+
+
+class _Node:
+    """One name: its record sets, and the zone it belongs to."""
+
+    __slots__ = ("apex", "external", "sets")
+
+    def __init__(self, sets: dict[int, RRset], apex: bytes, external: bool) -> None:
+        self.sets = sets
+        self.apex = apex
+        self.external = external
+        """A ServiceEntry's host in a zone of somebody else: only its addresses are ours to give."""
+
+
+class _Made:
+    """What was made of one object of the registry, to tell whether it has to be made again."""
+
+    __slots__ = ("parts", "records")
+
+    def __init__(self, parts: tuple[object, ...], records: Records) -> None:
+        self.parts = parts
+        self.records = records
+
+    def of(self, parts: tuple[object, ...]) -> bool:
+        return all(
+            mine is theirs or (theirs.__class__ is tuple and _is_override(theirs) and mine == theirs)
+            for mine, theirs in zip(self.parts, parts, strict=True)
+        )
+
+
+def _is_override(part: object) -> bool:
+    """Addresses to answer instead; made anew for each update, and short, so compared by value."""
+    return isinstance(part, tuple) and (not part or isinstance(part[0], str))
+
+
+_NO_ENDPOINTS: tuple[Endpoint, ...] = ()
+_NO_OVERRIDE: tuple[str, ...] = ()
+
+
+class Zone:
+    """Names to record sets. `update` takes a snapshot; `lookup` answers from the last one."""
+
+    def __init__(self, options: ZoneOptions) -> None:
+        self.options = options
+        self.apex = wire_name(options.cluster_domain)
+        self.synced = False
+        """Whether any snapshot has come; before, nothing is known to be missing."""
+        self.version = 0
+        self.problems: dict[str, str] = {}
+        """Services left out, and why."""
+        self._made: dict[str, _Made] = {}
+        # All contributions to a name, by the object they come from; most names have one.
+        self._given: dict[bytes, tuple[tuple[str, dict[int, RRset]], ...]] = {}
+        self._nodes: dict[bytes, _Node] = {}
+        self._children: dict[bytes, int] = {}
+        self._wildcards: dict[bytes, bytes] = {}
+        local = [f"{name}.in-addr.arpa" for name in _LOCAL_ONLY] + [f"{name}.ip6.arpa" for name in _LOCAL_ONLY6]
+        private = [f"{name}.in-addr.arpa" for name in _PRIVATE] + [f"{name}.ip6.arpa" for name in _PRIVATE6]
+        self._reverse = {wire_name(name): True for name in local}
+        self._reverse |= {wire_name(name): not options.forward_private_reverse for name in private}
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def update(self, snapshot: Snapshot, addresses: Mapping[str, tuple[str, ...]] | None = None) -> set[bytes]:
+        """Take over a snapshot; return the names that are now different, to be forgotten by caches.
+
+        `addresses`: by host, what to answer instead of the service's own addresses. Only objects that are not the
+        same (`is`) as last time are looked at. A service that cannot be put in DNS is left out and named in `problems`.
+        """
+        addresses = addresses or {}
+        changed: set[bytes] = set()
+        wanted: dict[str, tuple[object, ...]] = {"": (self.options,)}
+        for host, service in snapshot.services.items():
+            override = addresses.get(host, _NO_OVERRIDE)
+            wanted["s" + host] = (service, snapshot.endpoints.get(host, _NO_ENDPOINTS), override)
+        for namespace in snapshot.namespaces:
+            wanted["n" + namespace] = ()
+        for service in snapshot.services.values():
+            wanted.setdefault("n" + service.namespace, ())
+        if self.options.pods:
+            for key, workload in snapshot.workloads.items():
+                wanted["w" + key] = (workload,)
+        for key in [key for key in self._made if key not in wanted]:
+            self.problems.pop(key[1:], None)
+            self._replace(key, self._made.pop(key).records, {}, changed)
+        for key, parts in wanted.items():
+            made = self._made.get(key)
+            if made is not None and made.of(parts):
+                continue
+            records = self._records(key, parts, snapshot)
+            self._made[key] = _Made(parts, records)
+            self._replace(key, made.records if made else {}, records, changed)
+        self.synced = True
+        self.version = snapshot.version
+        apex = self._nodes[self.apex]
+        apex.sets = {**apex.sets, SOA: soa(self.apex, self.options, self.version)}
+        changed.add(self.apex)
+        return changed
+
+    def _records(self, key: str, parts: tuple[object, ...], snapshot: Snapshot) -> Records:
+        kind, name = key[:1], key[1:]
+        try:
+            if not key:
+                return zone_records(self.options, snapshot.version)
+            if kind == "n":
+                return namespace_records(name, self.options)
+            if kind == "w":
+                return workload_records(snapshot.workloads[name], self.options)
+            service, endpoints, override = parts
+            assert isinstance(service, Service)
+            records = service_records(service, endpoints, override, self.options)  # type: ignore[arg-type]
+        except ValueError as error:
+            self.problems[name] = str(error)
+            return {}
+        self.problems.pop(name, None)
+        return records
+
+    def _replace(self, key: str, old: Records, new: Records, changed: set[bytes]) -> None:
+        for owner in old:
+            if owner not in new:
+                self._give(key, owner, None, changed)
+        for owner, sets in new.items():
+            if owner not in old or old[owner] != sets:
+                self._give(key, owner, sets, changed)
+
+    def _give(self, key: str, owner: bytes, sets: dict[int, RRset] | None, changed: set[bytes]) -> None:
+        """Put in, replace or (None) take out one object's contribution to one name."""
+        given = tuple(pair for pair in self._given.get(owner, ()) if pair[0] != key)
+        if sets is not None:
+            given = (*given, (key, sets))
+        if given:
+            self._given[owner] = given
+            self._set_node(owner, _merged(owner, [sets for _, sets in given]), changed)
+            return
+        del self._given[owner]
+        if self._children.get(owner):
+            self._set_node(owner, {}, changed)
+        else:
+            self._drop_node(owner, changed)
+
+    def _set_node(self, owner: bytes, sets: dict[int, RRset], changed: set[bytes]) -> None:
+        changed.add(owner)
+        known = self._nodes.get(owner)
+        if known is not None:
+            known.sets = sets
+            return
+        apex = self._apex_of(owner)
+        self._nodes[owner] = _Node(sets, apex or owner, not apex)
+        if owner[:2] == b"\1*":
+            self._wildcards[owner[2:]] = owner
+        if apex and owner != apex:
+            parent = owner[1 + owner[0] :]
+            self._children[parent] = self._children.get(parent, 0) + 1
+            if parent not in self._nodes:
+                self._set_node(parent, {}, changed)
+
+    def _drop_node(self, owner: bytes, changed: set[bytes]) -> None:
+        changed.add(owner)
+        apex = self._nodes.pop(owner).apex
+        if self._wildcards.get(owner[2:]) == owner:
+            del self._wildcards[owner[2:]]
+        if owner == apex:
+            return
+        parent = owner[1 + owner[0] :]
+        left = self._children[parent] - 1
+        if left:
+            self._children[parent] = left
+            return
+        del self._children[parent]
+        if parent not in self._given:
+            self._drop_node(parent, changed)
+
+    def owns(self, name: bytes) -> bool:
+        """Whether a name (wire form, lower case) lies in a zone that we answer for."""
+        return bool(self._apex_of(name))
+
+    def _apex_of(self, name: bytes) -> bytes:
+        """The zone of ours that the name is in; empty where it is in none."""
+        if name.endswith(self.apex) or name.endswith(b"\x04arpa\0"):
+            for above in (name, *parents(name)):
+                if above == self.apex or above in self._reverse:
+                    return above
+        return b""
+
+    def lookup(self, name: bytes, qtype: int, recursive: bool) -> Found | None:
+        """The answer, or None where the question is not ours. `name`: wire form in lower case.
+
+        `recursive`: whether somebody else can be asked for what is not ours.
+        """
+        answer: list[RRset] = []
+        depends: list[bytes] = []
+        for _ in range(CHAIN):
+            owner, node = self._find(name)
+            depends.append(name)
+            if owner != name:
+                depends.append(owner)
+            if node is None:
+                if not answer:
+                    return self._nothing(name, recursive)
+                return self._end_of_chain(name, answer, depends, recursive)
+            if node.external and qtype not in (A, AAAA) and CNAME not in node.sets and recursive:
+                return Found(NOERROR, tuple(answer), depends=tuple(depends), pending=name) if answer else None
+            rrset = _pick(node.sets, qtype, node.external)
+            if rrset is not None:
+                if owner != name:
+                    rrset = RRset(name, rrset.rtype, rrset.ttl, rrset.rdata)
+                glue = self._glue(rrset, depends) if rrset.rtype == SRV else ()
+                return Found(NOERROR, (*answer, rrset), (), glue, tuple(depends))
+            alias = node.sets.get(CNAME)
+            if alias is None or qtype == ANY:
+                apex = name if node.external else node.apex
+                return Found(NOERROR, tuple(answer), (self._soa(apex),), depends=tuple(depends))
+            answer.append(alias if owner == name else RRset(name, CNAME, alias.ttl, alias.rdata))
+            name = alias.rdata[0].lower()
+            if name in depends:
+                break
+        # A loop of aliases, or a chain without end: what there is, and no claim about the rest.
+        return Found(NOERROR, tuple(answer), depends=tuple(depends))
+
+    def _find(self, name: bytes) -> tuple[bytes, _Node | None]:
+        """The node for a name, by itself or by the nearest wildcard host above it."""
+        node = self._nodes.get(name)
+        if node is not None:
+            return name, node
+        if self._wildcards:
+            for above in parents(name):
+                owner = self._wildcards.get(above)
+                if owner is not None:
+                    return owner, self._nodes[owner]
+        return name, None
+
+    def _nothing(self, name: bytes, recursive: bool) -> Found | None:
+        """NXDOMAIN where the name lies in a zone of ours."""
+        apex = self._apex_of(name)
+        if not apex or (apex != self.apex and not self._reverse[apex] and recursive):
+            return None
+        rcode = NOERROR if name == apex else NXDOMAIN
+        return Found(rcode, (), (self._soa(apex),), depends=(name,))
+
+    def _end_of_chain(self, name: bytes, answer: list[RRset], depends: list[bytes], recursive: bool) -> Found:
+        """The last alias points to a name that we do not have: missing in our zone, or somebody else's."""
+        nothing = self._nothing(name, recursive)
+        if nothing is not None:  # RFC 6604: the RCODE is that of the last name
+            return Found(nothing.rcode, tuple(answer), nothing.authority, depends=tuple(depends))
+        return Found(NOERROR, tuple(answer), depends=tuple(depends), pending=name)
+
+    def _soa(self, apex: bytes) -> RRset:
+        if apex == self.apex and apex in self._nodes:
+            return self._nodes[apex].sets[SOA]
+        return soa(apex, self.options, self.version)
+
+    def _glue(self, srv: RRset, depends: list[bytes]) -> tuple[RRset, ...]:
+        glue = []
+        for target in dict.fromkeys(data[6:] for data in srv.rdata):
+            depends.append(target)
+            node = self._nodes.get(target)
+            if node is not None:
+                glue += [node.sets[rtype] for rtype in (A, AAAA) if rtype in node.sets]
+        return tuple(glue)
+
+    def names(self) -> Iterable[tuple[bytes, Mapping[int, RRset]]]:
+        """Every name with its record sets, for people and tests."""
+        return ((name, node.sets) for name, node in self._nodes.items())
+
+
+def _pick(sets: dict[int, RRset], qtype: int, external: bool) -> RRset | None:
+    if qtype != ANY:
+        if external and qtype not in (A, AAAA, CNAME):
+            return None
+        return sets.get(qtype)
+    for rtype in (A, AAAA, CNAME, *sets):  # RFC 8482: one record set is answer enough
+        if rtype in sets:
+            return sets[rtype]
+    return None
+
+
+def _merged(owner: bytes, given: list[dict[int, RRset]]) -> dict[int, RRset]:
+    """The union of all contributions, each record once, with the lowest TTL."""
+    if len(given) == 1 and ENDPOINT_PTR not in given[0]:
+        return given[0]
+    merged: dict[int, RRset] = {}
+    for sets in given:
+        for rtype, rrset in sets.items():
+            known = merged.get(rtype)
+            rdata = rrset.rdata if known is None else tuple(dict.fromkeys((*known.rdata, *rrset.rdata)))
+            merged[rtype] = RRset(owner, rtype, min(rrset.ttl, known.ttl) if known else rrset.ttl, rdata)
+    by_endpoint = merged.pop(ENDPOINT_PTR, None)
+    if by_endpoint is not None and PTR not in merged:
+        merged[PTR] = RRset(owner, PTR, by_endpoint.ttl, by_endpoint.rdata)
+    return merged
