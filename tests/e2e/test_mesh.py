@@ -222,7 +222,7 @@ async def test_tokens_let_nobody_be_somebody_else(tmp_path: Path) -> None:
         )  # fmt: skip
 
         async def told() -> bool:
-            return "403" in role.log or "not" in role.log.lower() and "friend" in role.log
+            return "403" in role.log or ("not" in role.log.lower() and "friend" in role.log)
 
         await until("the refusal in the sidecar's log", told)
         await role.kill()
