@@ -1,0 +1,236 @@
+"""What the proxy passes around: heads of requests and responses, protocol errors, and outcomes.
+
+A head keeps its bytes as they came (`raw`) and only the facts that nearly every exchange needs; any other header is
+looked for when somebody asks. Runs compiled (with message.pxd) or as it stands.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..registry.reasons import MALFORMED, Reason
+
+# The headers that the codec recognises while it scans; a head's `seen` has bit N for the Nth.
+KNOWN: tuple[str, ...] = (
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "expect",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "http2-settings",
+    "x-request-id",
+    "x-forwarded-proto",
+    "x-forwarded-for",
+    "x-forwarded-client-cert",
+    "x-envoy-attempt-count",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-upstream-service-time",
+    "x-fairlead-reason",
+    "x-envoy-original-path",
+    "traceparent",
+    "user-agent",
+    "date",
+    "server",
+)
+BIT: dict[str, int] = {name: 1 << number for number, name in enumerate(KNOWN)}
+_NEEDLES: dict[str, bytes] = {}
+_NEEDLES_MOST = 4096
+
+
+class ProtocolError(Exception):
+    """A peer's bytes break the protocol. `str()` is one sentence: what was expected, what came, where."""
+
+    def __init__(self, why: str, reason: Reason = MALFORMED, status: int = 0) -> None:
+        super().__init__(why)
+        self.reason = reason
+        self.status = status or reason.status
+        """What to answer, where the peer is a client."""
+
+
+def needle(name: str) -> bytes:
+    """How a line of the header `name` (lower case) begins in a lower-cased head."""
+    found = _NEEDLES.get(name)
+    if found is None:
+        found = b"\r\n" + name.encode("latin-1", "replace") + b":"
+        if len(_NEEDLES) < _NEEDLES_MOST:  # names come from configuration; this is for those that do not
+            _NEEDLES[name] = found
+    return found
+
+
+class Head:
+    """What heads of requests and responses share. Made by the codec, from bytes that it has checked."""
+
+    def __init__(self) -> None:
+        self.raw = b""
+        """The whole head, up to and with its empty line."""
+        self.first = 0
+        """Where in `raw` the first header line begins."""
+        self.minor = 1
+        """HTTP/1.`minor`."""
+        self.seen = 0
+        """Which headers of KNOWN there are."""
+        self.cuts: list[int] | None = None
+        """Begin, end, begin, end ... of the lines that stay on this hop (Connection, what it names, and so on)."""
+        self.content_length = -1
+        """Of the body that follows; -1: not said."""
+        self.chunked = False
+        self.keep_alive = True
+        """The peer will go on with this connection after this message."""
+        self.upgrade = ""
+        """The protocol asked for or switched to, in lower case, where Connection names Upgrade; else empty."""
+        self._lower: bytes | None = None
+
+    def has(self, bit: int) -> bool:
+        return (self.seen & bit) != 0
+
+    def lower(self) -> bytes:
+        """`raw` from the line end before the first header on, in lower case, for searches by `needle(name)`."""
+        if self._lower is None:
+            self._lower = self.raw[self.first - 2 :].lower()
+        return self._lower
+
+    def header(self, name: str) -> str | None:
+        """Value of a header by its lower-case name, several lines joined with `,`; None where absent."""
+        bit = BIT.get(name)
+        if bit is not None and not self.seen & bit:
+            return None
+        sought = needle(name)
+        lower = self.lower()
+        at = lower.find(sought)
+        if at < 0:
+            return None
+        shift = self.first - 2
+        start = at + len(sought)
+        end = lower.find(b"\r\n", start)
+        value = self.raw[start + shift : end + shift].strip(b" \t").decode("latin-1")
+        at = lower.find(sought, end)
+        if at < 0:
+            return value
+        values = [value]
+        while at >= 0:
+            start = at + len(sought)
+            end = lower.find(b"\r\n", start)
+            values.append(self.raw[start + shift : end + shift].strip(b" \t").decode("latin-1"))
+            at = lower.find(sought, end)
+        return ",".join(values)
+
+    def headers(self) -> list[tuple[str, str]]:
+        """All header lines in order, names as they came."""
+        found = []
+        for line in self.raw[self.first : -4].split(b"\r\n"):
+            if line:
+                name, _, value = line.partition(b":")
+                found.append((name.decode("latin-1"), value.strip(b" \t").decode("latin-1")))
+        return found
+
+    def header_names(self) -> list[str]:
+        """The names of all header lines, in lower case, in order."""
+        return [name.lower() for name, _ in self.headers()]
+
+
+class RequestHead(Head):
+    """A request's head; has what policy's `decide` reads (policy/tables.py, Request)."""
+
+    def __init__(self) -> None:
+        self.raw = b""
+        self.first = 0
+        self.minor = 1
+        self.seen = 0
+        self.cuts = None
+        self.content_length = -1
+        self.chunked = False
+        self.keep_alive = True
+        self.upgrade = ""
+        self._lower = None
+        self.method = ""
+        self.scheme = "http"
+        self.authority = ""
+        """Host as sent, with port where given; empty only in HTTP/1.0 without Host. CONNECT: the target."""
+        self.path = ""
+        """Request target with query; of an absolute-form target what follows the authority; the shell normalises it."""
+        self.target = ""
+        """Request target as it came."""
+        self.expect_continue = False
+        self.arrival: Any = None
+        """policy.tables.Arrival; set by whoever received it."""
+
+
+class ResponseHead(Head):
+    def __init__(self) -> None:
+        self.raw = b""
+        self.first = 0
+        self.minor = 1
+        self.seen = 0
+        self.cuts = None
+        self.content_length = -1
+        self.chunked = False
+        self.keep_alive = True
+        self.upgrade = ""
+        self._lower = None
+        self.status = 0
+        self.until_close = False
+        """The body ends with the connection."""
+
+
+class Outcome:
+    """How an exchange or a relay ended; handed to the observer once. Times in seconds of the monotonic clock."""
+
+    def __init__(self) -> None:
+        self.kind = "http"
+        """http or tcp."""
+        self.request: Any = None
+        """RequestHead; None where there was none that could be read, and for tcp."""
+        self.response: Any = None
+        """The endpoint's ResponseHead, where one came."""
+        self.arrival: Any = None
+        """policy.tables.Arrival of the connection."""
+        self.decision: Any = None
+        """policy.tables.Decision; None where the request never came to one."""
+        self.destination: Any = None
+        """policy.tables.Destination picked; None where none was."""
+        self.cluster: Any = None
+        """LiveCluster used; None where none was."""
+        self.endpoint: Any = None
+        """policy.tables.ClusterEndpoint of the last try."""
+        self.status = 0
+        """HTTP status sent to the client; 0: none was."""
+        self.reason = ""
+        """FL-... code; empty: all went well."""
+        self.flag = ""
+        """Envoy's response flag that goes with the reason; several joined with `,`."""
+        self.why = ""
+        """One sentence with numbers in it, where there is a reason."""
+        self.details = ""
+        """Envoy's response code details (`via_upstream`, `route_not_found` ...)."""
+        self.original_path = ""
+        """Path before rewriting, where it was rewritten."""
+        self.authority = ""
+        self.request_id = ""
+        """x-request-id that the endpoint saw."""
+        self.started_at = 0.0
+        self.started_unix = 0.0
+        """Wall clock at the start; 0: not taken (started_at and the clocks' difference tell it)."""
+        self.sent_at = 0.0
+        """When the head was given to the endpoint; 0: never."""
+        self.first_at = 0.0
+        """When the endpoint's response head came; 0: never."""
+        self.ended_at = 0.0
+        self.received_bytes = 0
+        """Body bytes from the client; of a relay all bytes."""
+        self.sent_bytes = 0
+        """Body bytes to the client; of a relay all bytes."""
+        self.attempts = 0
+        """Tries made at an endpoint."""
+        self.source_identity = ""
+        self.upstream_tls = False
+        self.upstream_local = ""
+        """Local address of the connection to the endpoint, `ip:port`, where known."""
+        self.local_address = ""
+        """Of the client's connection, `ip:port`."""
+        self.mirrored = False
+        """A copy sent to a mirror; nobody waited for it."""
