@@ -24,7 +24,7 @@ FAILURE_S = 1.0
 class Entry:
     """One answer, as it was at `stored`."""
 
-    __slots__ = ("ad", "answer", "authority", "additional", "expires", "octets", "rcode", "retry_at", "stored")
+    __slots__ = ("ad", "additional", "answer", "authority", "expires", "octets", "rcode", "retry_at", "stored")
 
     def __init__(self, message: Message, now: float, ttl: float) -> None:
         self.rcode = message.rcode

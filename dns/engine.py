@@ -40,9 +40,9 @@ class DnsOptions(ZoneOptions, frozen=True):
     addresses: Mapping[str, tuple[str, ...]] = {}
     """By host, what to answer instead of the service's own addresses (a sidecar's loopback addresses)."""
     upstreams: tuple[str, ...] | None = None
-    """Servers for all other names, as ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT. None: those of /etc/resolv.conf; empty: refuse."""
+    """Servers for other names: ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT. None: as /etc/resolv.conf; empty: refuse."""
     recursion: tuple[str, ...] | None = None
-    """Networks whose clients may ask for other names. None: everyone if only loopback is listened on, else private networks."""
+    """Networks whose clients may ask for other names. None: all if listening on loopback, else private networks."""
     cache_entries: int = 10_000
     cache_octets: int = 16 << 20
     serve_stale_s: float = 86_400.0

@@ -223,7 +223,7 @@ def error(message: bytes, rcode: int, question_end: int = 12) -> bytes:
 
 
 def read_query(message: bytes) -> Query | bytes | None:
-    """The question; or the reply that refuses it, ready to send; or None where nothing may be said (dns.md section 7)."""
+    """The question; or the reply that refuses it, ready to send; or None where nothing may be said."""
     if len(message) < 12 or message[2] & 0x80:
         return None
     if message[2] & 0x78:
@@ -438,7 +438,7 @@ _NAMES_IN |= {26: (2, 2), 39: (0, 1)}
 def _rdata_at(message: bytes, rtype: int, at: int, length: int) -> bytes:
     """Rdata with its names written out. Raises Malformed."""
     end = at + length
-    if rtype == A and length != 4 or rtype == AAAA and length != 16:
+    if (rtype == A and length != 4) or (rtype == AAAA and length != 16):
         raise Malformed("an address of a wrong length")
     layout = _NAMES_IN.get(rtype)
     if layout is None:

@@ -1,4 +1,4 @@
-"""What one service, workload or the zone itself contributes: names and their record sets (Kubernetes DNS spec 1.1.0)."""
+"""What each service, workload and the zone itself contributes: names and their records (Kubernetes DNS spec 1.1.0)."""
 
 from __future__ import annotations
 

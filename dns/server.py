@@ -6,7 +6,8 @@ import asyncio
 import random
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from ..registry.snapshot import Snapshot
@@ -122,10 +123,11 @@ class DnsServer:
             self.engine.metrics.durations.add((time.perf_counter() - start) / count, count)
 
     def _make(self, message: bytes, client: tuple[str, int]) -> bytes | None:
-        reply = self.engine.reply(message, False, client[0], self._now(), _draw())
-        if reply.__class__ is not Pending:
-            return reply  # type: ignore[return-value]
-        self._forward(reply, lambda octets: self._send(octets, client))  # type: ignore[arg-type]
+        """The reply, or None where there is none, or none yet."""
+        made = self.engine.reply(message, False, client[0], self._now(), _draw())
+        if not isinstance(made, Pending):
+            return made
+        self._forward(made, lambda octets: self._send(octets, client))
         return None
 
     def _send(self, octets: bytes, client: tuple[str, int]) -> None:
@@ -136,7 +138,7 @@ class DnsServer:
                 self.engine.metrics.overload += 1
 
     def _read_with_source(self) -> None:
-        """As `_read`, on all of the host's addresses: the reply leaves from the one that was asked (RFC 2181 section 4)."""
+        """As `_read`, on all of the host's addresses: the reply leaves from the one asked (RFC 2181 section 4)."""
         sock = self._sock
         start = time.perf_counter()
         count = 0
@@ -144,22 +146,20 @@ class DnsServer:
             while sock is not None and count < BATCH:
                 message, ancillary, _, client = sock.recvmsg(LARGEST_QUERY, 128)
                 count += 1
-                reply = self.engine.udp.get(message)
-                back = _reply_from(ancillary)
-                if reply is None:
+                made: bytes | Pending | None = self.engine.udp.get(message)
+                if made is None:
                     made = self.engine.reply(message, False, client[0], self._now(), _draw())
-                    if isinstance(made, Pending):
-                        self._forward(made, lambda octets, b=back, c=client: self._send_from(octets, b, c))  # type: ignore[misc]
-                        continue
-                    reply = made
-                if reply is not None:
-                    self._send_from(reply, back, client)
+                send = partial(self._send_from, _reply_from(ancillary), client)
+                if isinstance(made, Pending):
+                    self._forward(made, send)
+                elif made is not None:
+                    send(made)
         except OSError:
             pass
         if count:
             self.engine.metrics.durations.add((time.perf_counter() - start) / count, count)
 
-    def _send_from(self, octets: bytes, back: list[tuple[int, int, bytes]], client: tuple[str, int]) -> None:
+    def _send_from(self, back: list[tuple[int, int, bytes]], client: tuple[str, int], octets: bytes) -> None:
         if self._sock is not None:
             try:
                 self._sock.sendmsg([octets], back, 0, client)
@@ -171,9 +171,9 @@ class DnsServer:
     def _now(self) -> float:
         return time.monotonic()
 
-    def _forward(self, pending: Pending, reply: object) -> bool:
+    def _forward(self, pending: Pending, reply: Callable[[bytes], None]) -> bool:
         assert self._forwarder is not None
-        taken = self._forwarder.ask(pending, reply)  # type: ignore[arg-type]
+        taken = self._forwarder.ask(pending, reply)
         if not taken:
             self.engine.metrics.overload += 1
         return taken

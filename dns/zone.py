@@ -221,7 +221,7 @@ class Zone:
 
     def _apex_of(self, name: bytes) -> bytes:
         """The zone of ours that the name is in; empty where it is in none."""
-        if name.endswith(self.apex) or name.endswith(b"\x04arpa\0"):
+        if name.endswith((self.apex, b"\x04arpa\0")):
             for above in (name, *parents(name)):
                 if above == self.apex or above in self._reverse:
                     return above
