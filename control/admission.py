@@ -1,0 +1,242 @@
+"""What must hold of an object before it is stored: its envelope, its metadata, its schema, and its meaning.
+
+All that is wrong is said at once, each with the path of its field. References to other objects are warnings, because
+objects may be applied in any order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .catalog import Resource
+from .status import Cause, StatusError, bad_request, invalid
+
+DEPTH_MAX = 100
+ANNOTATIONS_BYTES_MAX = 256 << 10
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
+_STRINGS = ("name", "generateName", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp",
+            "selfLink")  # fmt: skip
+METADATA_FIELDS = frozenset(
+    (*_STRINGS, "labels", "annotations", "generation", "deletionGracePeriodSeconds", "finalizers", "ownerReferences",
+     "managedFields")
+)  # fmt: skip
+
+Problem = tuple[str, str]
+"""(path, message)."""
+
+
+class Findings:
+    """What a check of the body found. Unknown fields apart, because `fieldValidation` decides about them."""
+
+    def __init__(self) -> None:
+        self.errors: list[Problem] = []
+        self.unknown: list[Problem] = []
+        self.warnings: list[Problem] = []
+
+
+BodyCheck = Callable[[Resource, str, dict[str, Any]], Findings]
+"""(resource, version, whole object) to what schema and meaning say of it."""
+
+
+def depth_is_bounded(value: Any, limit: int = DEPTH_MAX) -> bool:
+    """Whether a JSON value nests no deeper than `limit`; does not recurse itself."""
+    level: list[Any] = [value]
+    for _ in range(limit):
+        level = [
+            item
+            for one in level
+            if isinstance(one, (dict, list))
+            for item in (one.values() if isinstance(one, dict) else one)
+            if isinstance(item, (dict, list))
+        ]
+        if not level:
+            return True
+    return False
+
+
+def check_envelope(resource: Resource, version: str, body: Any) -> dict[str, Any]:
+    """`body` as an object of this resource, apiVersion and kind filled in. Raises StatusError 400."""
+    if not isinstance(body, dict):
+        raise bad_request(f"the body is not an object of kind {resource.kind}")
+    if not depth_is_bounded(body):
+        raise bad_request(f"the object nests deeper than {DEPTH_MAX} levels")
+    api_version, kind = body.get("apiVersion"), body.get("kind")
+    expected = resource.api_version(version)
+    if api_version not in (None, "", expected):
+        raise bad_request(
+            f"the API version in the data ({api_version}) does not match the expected API version ({expected})"
+        )
+    if kind not in (None, "", resource.kind):
+        raise bad_request(f"the kind in the data ({kind}) does not match the expected kind ({resource.kind})")
+    metadata = body.get("metadata")
+    if metadata is None:
+        metadata = {}
+    if not isinstance(metadata, dict):
+        raise bad_request("metadata: expected an object")
+    for key in _STRINGS:
+        if metadata.get(key) is not None and not isinstance(metadata[key], str):
+            raise bad_request(f"metadata.{key}: expected text, got {type(metadata[key]).__name__}")
+    rest = {key: value for key, value in body.items() if key not in ("apiVersion", "kind", "metadata")}
+    kept = {key: value for key, value in metadata.items() if value is not None}
+    return {"apiVersion": expected, "kind": resource.kind, "metadata": kept, **rest}
+
+
+def check_metadata(resource: Resource, metadata: Mapping[str, Any]) -> list[Cause]:
+    """Everything that is wrong with names, labels and annotations."""
+    causes = _check_name(resource, metadata.get("name") or "")
+    for field in ("labels", "annotations"):
+        value = metadata.get(field)
+        if value is None:
+            continue
+        if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+            causes.append(Cause(f"metadata.{field}", "Invalid value: expected a map of text to text"))
+            continue
+        for key, item in value.items():
+            causes += _check_key(f"metadata.{field}", key)
+            if field == "labels" and (len(item) > 63 or not _LABEL_VALUE.fullmatch(item)):
+                causes.append(
+                    Cause(
+                        "metadata.labels",
+                        f'Invalid value: "{item[:80]}": a label value has at most 63 characters, letters, digits, '
+                        "'-', '_' or '.', and begins and ends with a letter or digit",
+                    )
+                )
+    annotations = metadata.get("annotations")
+    if isinstance(annotations, dict):
+        total = sum(len(key) + len(item) for key, item in annotations.items() if isinstance(item, str))
+        if total > ANNOTATIONS_BYTES_MAX:
+            causes.append(
+                Cause("metadata.annotations", f"Too long: may not be more than {ANNOTATIONS_BYTES_MAX} bytes")
+            )
+    finalizers = metadata.get("finalizers")
+    if finalizers is not None and not (
+        isinstance(finalizers, list) and all(isinstance(item, str) and item for item in finalizers)
+    ):
+        causes.append(Cause("metadata.finalizers", "Invalid value: expected a list of names"))
+    for field in ("ownerReferences", "managedFields"):
+        value = metadata.get(field)
+        if value is not None and not (isinstance(value, list) and all(isinstance(item, dict) for item in value)):
+            causes.append(Cause(f"metadata.{field}", "Invalid value: expected a list of objects"))
+    return causes
+
+
+def _check_name(resource: Resource, name: str) -> list[Cause]:
+    if not name:
+        return [Cause("metadata.name", "Required value: name or generateName is required", "FieldValueRequired")]
+    if resource.group == "rbac.authorization.k8s.io":
+        bad = name in (".", "..") or "/" in name or "%" in name or len(name) > 253
+        rule = "may not be '.' or '..', or contain '/' or '%'"
+    elif resource.name == "services":
+        bad = len(name) > 63 or not _LABEL_1035.fullmatch(name)
+        rule = (
+            "a service name has at most 63 characters, lower-case letters, digits or '-', begins with a letter and "
+            "ends with a letter or digit"
+        )
+    elif resource.name == "namespaces":
+        bad = len(name) > 63 or not _LABEL_1123.fullmatch(name)
+        rule = (
+            "a namespace name has at most 63 characters, lower-case letters, digits or '-', and begins and ends with "
+            "a letter or digit"
+        )
+    else:
+        bad = len(name) > 253 or not _SUBDOMAIN.fullmatch(name)
+        rule = (
+            "a name has at most 253 characters, lower-case letters, digits, '-' or '.', and begins and ends with a "
+            "letter or digit"
+        )
+    return [Cause("metadata.name", f'Invalid value: "{name[:80]}": {rule}')] if bad else []
+
+
+def _check_key(field: str, key: str) -> list[Cause]:
+    prefix, slash, name = key.rpartition("/")
+    good = len(name) <= 63 and _QUALIFIED.fullmatch(name)
+    if slash:
+        good = good and len(prefix) <= 253 and _SUBDOMAIN.fullmatch(prefix.lower())
+    if good:
+        return []
+    return [Cause(field, f'Invalid value: "{key[:80]}": expected [PREFIX/]NAME of letters, digits, "-", "_", "."')]
+
+
+def check_namespace(namespace: str) -> None:
+    """Raises StatusError 422 for what cannot name a namespace."""
+    if len(namespace) > 63 or not _LABEL_1123.fullmatch(namespace):
+        raise invalid("Namespace", "", namespace, [Cause("metadata.namespace", f'Invalid value: "{namespace[:80]}"')])
+
+
+class Admission:
+    """`check` says what schema and meaning have against a body."""
+
+    def __init__(self, check: BodyCheck) -> None:
+        self._check = check
+
+    def admit(
+        self, resource: Resource, version: str, body: dict[str, Any], validation: str, duplicates: list[str]
+    ) -> tuple[dict[str, Any], list[str]]:
+        """(the object to store, warnings) of one whose envelope is in order. `validation`: Strict, Warn or Ignore.
+
+        `duplicates`: fields that its JSON had twice. Raises StatusError 400 for unknown fields, 422 for all else.
+        """
+        findings = self._check(resource, version, body)
+        unknown = findings.unknown + [
+            (f"metadata.{key}", f'unknown field "metadata.{key}"')
+            for key in body["metadata"]
+            if key not in METADATA_FIELDS
+        ]
+        loose = [message for _, message in unknown] + [f'duplicate field "{name}"' for name in duplicates]
+        warnings: list[str] = []
+        if loose and validation == "Strict":
+            raise StatusError(
+                400,
+                f'{resource.kind} in version "{version}" cannot be handled as a {resource.kind}: '
+                f"strict decoding error: {', '.join(loose)}",
+                causes=[Cause(path, message, "FieldValueNotSupported") for path, message in unknown],
+            )
+        if loose and validation == "Warn":
+            warnings += loose
+        if unknown:
+            body = without(body, [path for path, _ in unknown])
+        causes = check_metadata(resource, body["metadata"])
+        causes += [Cause(path, message) for path, message in findings.errors]
+        if causes:
+            raise invalid(resource.kind, resource.group, str(body["metadata"].get("name") or ""), causes)
+        warnings += [f"{path}: {message}" if path else message for path, message in findings.warnings]
+        return body, warnings
+
+
+def steps_of(path: str) -> list[str | int]:
+    """The steps of a path such as `spec.http[0].match` or `metadata.labels["a.b"]`."""
+    steps: list[str | int] = []
+    for name, index, key in re.findall(r'([^.\[\]"]+)(?![^\[]*\])|\[(\d+)\]|\["?([^\]"]+)"?\]', path):
+        steps.append(int(index) if index else (key or name))
+    return steps
+
+
+def without(body: dict[str, Any], paths: list[str]) -> dict[str, Any]:
+    """A copy of the object that lacks the fields at these paths."""
+    for path in paths:
+        body = _without(body, steps_of(path))
+    return body
+
+
+def _without(node: Any, steps: list[str | int]) -> Any:
+    if not steps:
+        return node
+    step = steps[0]
+    if isinstance(node, dict) and step in node:
+        copy = dict(node)
+        if len(steps) == 1:
+            del copy[step]
+        else:
+            copy[step] = _without(node[step], steps[1:])
+        return copy
+    if isinstance(node, list) and isinstance(step, int) and step < len(node):
+        changed = list(node)
+        changed[step] = _without(node[step], steps[1:])
+        return changed
+    return node

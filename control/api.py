@@ -1,0 +1,451 @@
+"""Shell: the control API as a whole: who may in, what became of it, and the servers it listens on.
+
+api = ControlApi(store, issuer, Options())
+api.add_routes([...])                        further routes, below /fairlead/v1/
+await api.start("127.0.0.1", 15010)          plain; open to all on loopback while no token is configured
+await api.start("0.0.0.0", 15012, ssl=...)   TLS; may be called several times
+stop = api.subscribe(changed)                {item key: object or None} with every change
+await api.close()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import random
+import secrets
+import ssl as tls
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from .admission import Admission, BodyCheck
+from .api_body import YamlLoad
+from .api_objects import ObjectApi, respond
+from .api_request import Form, Target
+from .audit import Audit, timestamp
+from .auth import ADMIN, NOBODY, AdminTokens, Authenticator, Principal, check_own, forbidden, unauthorized
+from .catalog import Catalog
+from .certificates_api import CertificatesApi, Issuer
+from .objects import ObjectOperations
+from .openapi import OpenApi, SchemaOf
+from .status import REASONS, StatusError
+from .store import Change, ConflictError, Key, Store, Stored, StoreError, StoreFullError
+from .watch_hub import WatchHub
+
+BODY_BYTES_MAX = 3 << 20
+FIRST_REQUEST_S = 15.0
+"""A new connection must bring its first request within this."""
+PUBLIC = frozenset(("/healthz", "/livez", "/readyz", "/healthz/ready", "/version", "/fairlead/v1/roots"))
+"""Answered to anybody."""
+OWN_PREFIX = "/fairlead/"
+"""Below this, workloads get in too; the handlers see to it that each gets only its own."""
+GIT_VERSION = "v1.32.0"
+"""Of the Kubernetes API whose behaviour this follows; clients compare it with their own."""
+logger = logging.getLogger("fairlead.api")
+
+
+class Options(msgspec.Struct):
+    """Settings of the API."""
+
+    version: str = "0.1.0"
+    admin_token_file: str = ""
+    """Bearer tokens of administrators (`auth`); empty: none, and loopback is open."""
+    audit_file: str = ""
+    """Audit lines go here; empty: to the log `fairlead.audit`."""
+    allow_open: bool = False
+    """Let a listener beyond loopback be open, too, where no token is configured."""
+
+
+class Parts(msgspec.Struct):
+    """What the API is told about kinds; `fairlead.control.kinds.parts()` has the real ones."""
+
+    kinds: Iterable[Any]
+    check: BodyCheck
+    schema_of: SchemaOf
+    load_yaml: YamlLoad
+
+
+Changed = Callable[[Mapping[str, dict[str, Any] | None]], None]
+
+
+class ControlApi:
+    """One API server over one store. Make it, and use it, within a running loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        issuer: Issuer | None = None,
+        options: Options | None = None,
+        *,
+        parts: Parts | None = None,
+        identity_of: Callable[[bytes], str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`identity_of`: the SPIFFE id of a verified client certificate (DER), or ValueError.
+
+        Raises OSError and ValueError where the audit or the token file cannot be used.
+        """
+        if parts is None:
+            from .kinds import parts as real_parts
+
+            parts = real_parts(store)
+        self.store = store
+        self.options = options or Options()
+        self.catalog = Catalog(parts.kinds)
+        self.hub = WatchHub(store.memory, random.random, clock)
+        self.operations = ObjectOperations(store, self.catalog, Admission(parts.check), clock, secrets.token_bytes)
+        self.checks: dict[str, Callable[[], str]] = {}
+        """Further parts of /readyz: name to what is wrong with it, empty: nothing."""
+        self.counts: dict[tuple[str, int], int] = {}
+        """Answers by method and status code."""
+        self._clock = clock
+        self._authenticator = Authenticator(store.memory, identity_of)
+        self._token_mtime = 0.0
+        self._token_looked = 0.0
+        self._read_tokens()
+        self._audit_descriptor = -1
+        self._audit = Audit(self._open_audit())
+        self._servers: list[asyncio.Server] = []
+        self._open_ports: set[int] = set()
+        self._fresh: dict[Any, asyncio.TimerHandle] = {}
+        openapi = OpenApi(self.catalog, parts.schema_of, self.options.version)
+        objects = ObjectApi(store, self.catalog, self.operations, openapi, self.hub, parts.load_yaml, clock)
+        self.certificates = CertificatesApi(store, issuer, clock, secrets.token_bytes)
+        self.app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[self._around])
+        self.app.add_routes(self._own_routes())
+        self.app.add_routes(self.certificates.routes())
+        self.app.add_routes(objects.routes())
+        self._runner: web.AppRunner | None = None
+        self.port = 0
+        """Of the first listener."""
+
+    # --- for the rest of control ------------------------------------------------------------------------------------
+
+    def add_routes(self, routes: Iterable[web.AbstractRouteDef]) -> None:
+        """Further handlers, before `start`. Below /fairlead/ workloads get in, so call `authorize` there."""
+        self.app.add_routes(routes)
+
+    def authorize(
+        self, request: web.Request, namespace: str, workload: str, service_account: str | None = None
+    ) -> Principal:
+        """Refuse (StatusError 401, 403) who may not act for this workload; without one, who is no administrator.
+
+        `service_account`: that of the workload, where the registry knows it.
+        """
+        principal: Principal = request["principal"]
+        if not namespace and not workload:
+            if principal.role != ADMIN:
+                raise forbidden(principal, "see this", "it is for administrators")
+            return principal
+        if principal.one_time:
+            raise forbidden(principal, "read a feed", "a one-time token is good for one certificate only")
+        check_own(principal, namespace, workload, service_account)
+        return principal
+
+    def objects(self, resources: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
+        """Every object by its item key, in its preferred version. `resources`: names such as `services`; None: all."""
+        return {
+            item_key(stored.key): self.shown(stored)
+            for resource in self.catalog.resources
+            if resources is None or resource.name in resources
+            for stored in self.store.memory.all(resource.name)
+        }
+
+    def shown(self, stored: Stored) -> dict[str, Any]:
+        """An object of the catalog with its preferred apiVersion and its kind."""
+        resource = self.catalog.by_name[stored.key.resource]
+        return {"apiVersion": resource.api_version(), "kind": resource.kind, **stored.object()}
+
+    def subscribe(self, changed: Changed, resources: Collection[str] | None = None) -> Callable[[], None]:
+        """Call `changed` with {item key: object, None for a removed one} of every commit; returns how to end that."""
+
+        def take(changes: Sequence[Change]) -> None:
+            told = {
+                item_key(change.key): self.shown(change.after) if change.after is not None else None
+                for change in changes
+                if change.key.resource in self.catalog.by_name
+                and (resources is None or change.key.resource in resources)
+            }
+            if told:
+                changed(told)
+
+        return self.store.memory.subscribe(take)
+
+    # --- servers ----------------------------------------------------------------------------------------------------
+
+    async def start(self, host: str, port: int, ssl: tls.SSLContext | None = None) -> int:
+        """Listen; the port. Raises OSError, and ValueError for a listener that would be open to the network."""
+        is_open = ssl is None and (is_loopback(host) or self.options.allow_open)
+        if ssl is None and not is_open and not len(self._authenticator.admins):
+            raise ValueError(
+                f"the plain API on {host} would be open to everybody who can reach it: listen on loopback, "
+                "use TLS, or give administrators' tokens (--api-token-file)"
+            )
+        if self._runner is None:
+            # Log no access lines; cancel a handler whose client has gone, so that watches end at once.
+            self._runner = web.AppRunner(self.app, access_log=None, handler_cancellation=True, keepalive_timeout=75)
+            await self._runner.setup()
+        await self._make_default_namespace()
+        server = await asyncio.get_running_loop().create_server(
+            self._connection, host, port, ssl=ssl, backlog=1024, reuse_address=True
+        )
+        self._servers.append(server)
+        actual = int(server.sockets[0].getsockname()[1])
+        if is_open:
+            self._open_ports.add(actual)
+        self.port = self.port or actual
+        return actual
+
+    async def _make_default_namespace(self) -> None:
+        if self.store.memory.get(Key("namespaces", "", "default")) is None:
+            try:
+                await self.store.write([self.operations.namespace_write("default")])
+            except StoreError as error:
+                logger.error("namespace default not made: %s", error)
+
+    def _connection(self) -> asyncio.Protocol:
+        """A protocol for a new connection, which is closed if it does not bring a request soon."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        protocol = self._runner.server()
+        self._fresh[protocol] = asyncio.get_running_loop().call_later(FIRST_REQUEST_S, self._too_slow, protocol)
+        return protocol
+
+    def _too_slow(self, protocol: Any) -> None:
+        self._fresh.pop(protocol, None)
+        if protocol.transport is not None:
+            protocol.transport.abort()
+
+    async def close(self) -> None:
+        """Stop listening, end every watch, let running requests finish. The store stays open."""
+        for server in self._servers:
+            server.close()
+        self.hub.close()
+        for handle in self._fresh.values():
+            handle.cancel()
+        self._fresh.clear()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        if self._audit_descriptor >= 0:
+            os.close(self._audit_descriptor)
+            self._audit_descriptor = -1
+
+    # --- around every request ---------------------------------------------------------------------------------------
+
+    @web.middleware
+    async def _around(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        handle = self._fresh.pop(request.protocol, None)
+        if handle is not None:
+            handle.cancel()
+        request_id = secrets.token_hex(8)
+        refusal: StatusError | None = None
+        response: web.StreamResponse
+        try:
+            request["principal"] = principal = self._who(request)
+            self._let_in(request, principal)
+            response = await handler(request)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            refusal = self._refusal(error)
+            response = respond(request, refusal.body(), refusal.code, Form("application/json"))
+            if refusal.retry_after_s:
+                response.headers["Retry-After"] = str(refusal.retry_after_s)
+            if refusal.code == 401:
+                response.headers["WWW-Authenticate"] = 'Bearer realm="fairlead"'
+            if isinstance(error, web.HTTPException) and error.headers.get("Allow"):
+                response.headers["Allow"] = error.headers["Allow"]
+        if not response.prepared:
+            response.headers["Audit-Id"] = request_id
+        counted = (request.method, response.status)
+        self.counts[counted] = self.counts.get(counted, 0) + 1
+        if request.method not in ("GET", "HEAD", "OPTIONS") or (refusal and refusal.code in (401, 403)):
+            self._record(request, request_id, response.status, refusal)
+        return response
+
+    def _who(self, request: web.Request) -> Principal:
+        self._read_tokens()
+        certificate = None
+        wire = request.transport.get_extra_info("ssl_object") if request.transport else None
+        if wire is not None:
+            certificate = wire.getpeercert(binary_form=True)
+        local = request.transport.get_extra_info("sockname") if request.transport else None
+        is_open = wire is None and isinstance(local, tuple) and local[1] in self._open_ports
+        authorization = request.headers.get("Authorization", "")
+        try:
+            return self._authenticator.principal(authorization, certificate, is_open, self._clock())
+        except StatusError:
+            request["principal"] = Principal(NOBODY, "unknown")
+            if request.path in PUBLIC:
+                return Principal(NOBODY, "system:anonymous")
+            raise
+
+    def _let_in(self, request: web.Request, principal: Principal) -> None:
+        """Raises StatusError 401 and 403."""
+        if request.path in PUBLIC:
+            return
+        if principal.role == NOBODY:
+            raise unauthorized("show a bearer token or a client certificate")
+        if principal.role != ADMIN and not request.path.startswith(OWN_PREFIX):
+            raise forbidden(principal, f"{request.method.lower()} {request.path}", "workloads see no objects")
+        if principal.name == "fairlead:local":
+            check_not_a_browser(request)
+
+    def _refusal(self, error: Exception) -> StatusError:
+        """Every way for a request to fail, as a Status."""
+        if isinstance(error, StatusError):
+            return error
+        if isinstance(error, web.HTTPException):
+            if error.status == 404:
+                return StatusError(404, "the server could not find the requested resource")
+            if error.status == 405:
+                return StatusError(405, "the server does not allow this method on the requested resource")
+            if error.status == 413:
+                return StatusError(413, f"the body is too large, limit is {BODY_BYTES_MAX} bytes")
+            return StatusError(error.status, error.text or error.reason, reason=REASONS.get(error.status, ""))
+        if isinstance(error, ConflictError):
+            return StatusError(409, str(error))
+        if isinstance(error, StoreFullError):
+            return StatusError(507, str(error), retry_after_s=5)
+        if isinstance(error, StoreError):
+            return StatusError(500, str(error))
+        if isinstance(error, RecursionError):
+            return StatusError(400, "the request nests too deep")
+        logger.exception("a request failed for a fault of ours")
+        return StatusError(500, "an error on the server has prevented the request from succeeding; its log says more")
+
+    def _record(self, request: web.Request, request_id: str, code: int, refusal: StatusError | None) -> None:
+        target: Target | None = request.get("target")
+        principal: Principal | None = request.get("principal")
+        self._audit.record(
+            self._clock(),
+            auditId=request_id,
+            user=principal.name if principal else "",
+            sourceIP=request.remote or "",
+            userAgent=request.headers.get("User-Agent", "")[:200],
+            verb=request.method.lower(),
+            path=request.path,
+            resource=target.resource.name if target else "",
+            namespace=target.namespace if target else "",
+            name=(target.name if target else "") or request.get("object", ""),
+            subresource=target.subresource if target else "",
+            dryRun="dryRun" in request.query,
+            code=code,
+            reason=refusal.reason if refusal else "",
+            message=refusal.message if refusal else "",
+            **request.get("audit", {}),
+        )
+
+    def _open_audit(self) -> Callable[[bytes], None]:
+        if not self.options.audit_file:
+            log = logging.getLogger("fairlead.audit")
+            return lambda line: log.info("%s", line[:-1].decode())
+        self._audit_descriptor = os.open(
+            self.options.audit_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        return self._write_audit
+
+    def _write_audit(self, line: bytes) -> None:
+        try:
+            os.write(self._audit_descriptor, line)
+        except OSError as error:
+            logger.error("audit line not written (%s): %s", error, line.decode())
+
+    def _read_tokens(self) -> None:
+        """Read the administrators' tokens again where their file has changed; looks at most every five seconds."""
+        path, now = self.options.admin_token_file, time.monotonic()
+        if not path or (self._token_mtime and now - self._token_looked < 5):
+            return
+        self._token_looked = now
+        try:
+            changed = Path(path).stat().st_mtime
+            if changed != self._token_mtime:
+                found = AdminTokens(Path(path).read_text())
+                if not len(found):
+                    raise ValueError("there is no token in it")
+                self._authenticator.admins = found
+                self._token_mtime = changed
+        except (OSError, ValueError) as error:
+            if not self._token_mtime:
+                raise ValueError(f"administrators' tokens {path}: {error}") from error
+            logger.error("administrators' tokens %s: %s; the ones read before stay in force", path, error)
+
+    # --- health -----------------------------------------------------------------------------------------------------
+
+    def _own_routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/version", self._version),
+            web.get("/livez", self._live),
+            web.get("/healthz", self._live),
+            web.get("/readyz", self._ready),
+            web.get("/healthz/ready", self._ready),
+        ]
+
+    async def _version(self, request: web.Request) -> web.Response:
+        major, minor = GIT_VERSION[1:].split(".")[:2]
+        return respond(
+            request,
+            {"major": major, "minor": minor, "gitVersion": f"{GIT_VERSION}+fairlead-{self.options.version}",
+             "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "",
+             "compiler": "", "platform": "", "time": timestamp(self._clock())},
+        )  # fmt: skip
+
+    async def _live(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        wrong = {"store": await self.store.probe(), **{name: check() for name, check in self.checks.items()}}
+        failed = [name for name, problem in wrong.items() if problem]
+        if not failed and "verbose" not in request.query:
+            return web.Response(text="ok")
+        lines = [f"[-]{name} failed: {problem}" if problem else f"[+]{name} ok" for name, problem in wrong.items()]
+        lines.append(f"readyz check {'failed' if failed else 'passed'}")
+        return web.Response(text="\n".join(lines) + "\n", status=503 if failed else 200)
+
+
+def create_app(store: Store, issuer: Issuer | None = None, options: Options | None = None) -> web.Application:
+    """The API as an aiohttp application, for who brings a server of their own."""
+    return ControlApi(store, issuer, options).app
+
+
+def item_key(key: Key) -> str:
+    """`object/virtualservices.networking.istio.io/default/web`, as the feed calls it."""
+    return f"object/{key.resource}/{key.namespace}/{key.name}"
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_not_a_browser(request: web.Request) -> None:
+    """Where the API is open on loopback, a web page in somebody's browser must not be able to use it.
+
+    Pages of other sites send Origin or Sec-Fetch-Site; a name that an attacker points to 127.0.0.1 shows in Host.
+    """
+    host = request.headers.get("Host", "")
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
+    name = name.strip("[]").lower()
+    try:
+        ipaddress.ip_address(name)
+        is_local = True
+    except ValueError:
+        is_local = name in ("", "localhost") or name.endswith(".localhost")
+    foreign = request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin") or (
+        request.headers.get("Origin", "") not in ("", f"http://{host}")
+    )
+    if foreign or not is_local:
+        raise StatusError(
+            403, "the open development API takes no requests from web pages or under other names than localhost; "
+            "configure an administrators' token (--api-token-file) to use it so",
+        )  # fmt: skip

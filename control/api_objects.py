@@ -1,0 +1,303 @@
+"""Shell: the object API over HTTP: /api/v1/... and /apis/GROUP/VERSION/..., and its discovery documents."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import yaml
+from aiohttp import web
+
+from . import catalog as discovery
+from .api_body import JSON_TYPES, YamlLoad, media_type, read_body, read_json, read_patch
+from .api_request import JSON, Form, Query, Target, negotiate, parse_path, parse_query
+from .auth import Principal
+from .catalog import Catalog
+from .listing import list_body, page, spliced
+from .objects import ObjectOperations, Result, external
+from .openapi import OpenApi
+from .status import StatusError, bad_request, no_such_path, success
+from .store import Store
+from .table import partial, table
+from .watch_hub import WATCHES_MAX, WatchHub
+
+BODY_TIMEOUT_S = 30.0
+encode = msgspec.json.encode
+
+
+async def body_of(request: web.Request) -> bytes:
+    """The whole body. Raises StatusError 408; aiohttp raises 413 beyond its limit."""
+    try:
+        return await asyncio.wait_for(request.read(), BODY_TIMEOUT_S)
+    except TimeoutError:
+        raise StatusError(408, f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s") from None
+
+
+def respond(
+    request: web.Request, body: Any, code: int = 200, form: Form = JSON, warnings: tuple[str, ...] = ()
+) -> web.Response:
+    """An answer of JSON (bytes are JSON already), YAML where that was asked for."""
+    if form.media == "application/yaml":
+        value = msgspec.json.decode(body) if isinstance(body, bytes) else body
+        data = yaml.dump(value, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False).encode()
+    else:
+        data = body if isinstance(body, bytes) else encode(body)
+        if wants_pretty(request):
+            data = msgspec.json.format(data, indent=2) + b"\n"
+    response = web.Response(body=data, status=code)
+    response.headers["Content-Type"] = form.media
+    response.headers["Cache-Control"] = "no-cache, private"
+    for warning in warnings[:20]:
+        response.headers.add("Warning", f'299 - "{quoted(warning)}"')
+    return response
+
+
+def wants_pretty(request: web.Request) -> bool:
+    asked = request.query.get("pretty")
+    if asked is not None:
+        return asked.lower() in ("", "1", "true", "t")
+    return request.headers.get("User-Agent", "").startswith(("curl/", "Wget/", "Mozilla/", "HTTPie/"))
+
+
+def quoted(text: str) -> str:
+    """For within the quotes of a Warning header."""
+    flat = " ".join(text.split())[:1000].replace("\\", "\\\\").replace('"', '\\"')
+    return flat.encode("ascii", "backslashreplace").decode()
+
+
+class ObjectApi:
+    """Handlers of one API server."""
+
+    def __init__(
+        self, store: Store, catalog: Catalog, operations: ObjectOperations, openapi: OpenApi, hub: WatchHub,
+        load_yaml: YamlLoad, clock: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._catalog = catalog
+        self._operations = operations
+        self._openapi = openapi
+        self._hub = hub
+        self._load_yaml = load_yaml
+        self._clock = clock
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/", self._index),
+            web.get("/api", self._api),
+            web.get("/api/", self._api),
+            web.get("/apis", self._apis),
+            web.get("/apis/", self._apis),
+            web.get("/openapi/v3", self._openapi_root),
+            web.get("/openapi/v3/{path:.+}", self._openapi_document),
+            web.get("/api/{version}", self._resources),
+            web.get("/apis/{group}", self._group),
+            web.get("/apis/{group}/{version}", self._resources),
+            web.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self._access_review),
+            web.post("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", self._rules_review),
+            web.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", self._self_review),
+            web.route("*", "/api/{rest:.+}", self._object),
+            web.route("*", "/apis/{rest:.+}", self._object),
+        ]
+
+    # --- discovery --------------------------------------------------------------------------------------------------
+
+    async def _index(self, request: web.Request) -> web.Response:
+        paths = {str(resource.canonical) for resource in request.app.router.resources()}
+        return respond(request, {"paths": sorted(path for path in paths if "{" not in path and path != "/")})
+
+    async def _api(self, request: web.Request) -> web.Response:
+        if self._wants_aggregated(request):
+            return self._aggregated(request, True)
+        return respond(request, discovery.api_versions(request.host))
+
+    async def _apis(self, request: web.Request) -> web.Response:
+        if self._wants_aggregated(request):
+            return self._aggregated(request, False)
+        return respond(request, discovery.group_list(self._catalog))
+
+    def _wants_aggregated(self, request: web.Request) -> bool:
+        return negotiate(request.headers.get("Accept", "")).as_ == "APIGroupDiscoveryList"
+
+    def _aggregated(self, request: web.Request, core: bool) -> web.Response:
+        response = respond(request, discovery.aggregated(self._catalog, core))
+        response.headers["Content-Type"] = discovery.AGGREGATED
+        response.headers["Vary"] = "Accept"
+        return response
+
+    async def _group(self, request: web.Request) -> web.Response:
+        found = discovery.group(self._catalog, request.match_info["group"])
+        if found is None:
+            raise no_such_path()
+        return respond(request, found)
+
+    async def _resources(self, request: web.Request) -> web.Response:
+        group, version = request.match_info.get("group", ""), request.match_info["version"]
+        found = discovery.resource_list(self._catalog, group, version)
+        if found is None:
+            raise no_such_path()
+        return respond(request, found)
+
+    async def _openapi_root(self, request: web.Request) -> web.Response:
+        return respond(request, self._openapi.root())
+
+    async def _openapi_document(self, request: web.Request) -> web.Response:
+        if "application/com.github.proto-openapi" in request.headers.get("Accept", "") and (
+            "json" not in request.headers["Accept"] and "*/*" not in request.headers["Accept"]
+        ):
+            raise StatusError(406, "OpenAPI documents are served as application/json", reason="NotAcceptable")
+        try:
+            body, digest = self._openapi.document(request.match_info["path"].strip("/"))
+        except KeyError:
+            raise no_such_path() from None
+        etag = f'"{digest}"'
+        headers = {"ETag": etag, "Vary": "Accept"}
+        if request.query.get("hash") == digest:  # the address changes with the content
+            headers["Cache-Control"] = "public, immutable, max-age=31536000"
+        if request.headers.get("If-None-Match") == etag:
+            return web.Response(status=304, headers=headers)
+        response = respond(request, body)
+        response.headers.update(headers)
+        return response
+
+    # --- questions --------------------------------------------------------------------------------------------------
+
+    async def _question(self, request: web.Request, kind: str, group: str, answer: dict[str, Any]) -> web.Response:
+        body, _ = read_body(await body_of(request), request.headers.get("Content-Type", ""), self._load_yaml, False)
+        if not isinstance(body, dict) or body.get("kind") not in (None, kind):
+            raise bad_request(f"expected a {kind}")
+        made = {"kind": kind, "apiVersion": f"{group}/v1", "metadata": {"creationTimestamp": None},
+                "spec": body.get("spec") or {}, "status": answer}  # fmt: skip
+        return respond(request, made, 201)
+
+    async def _access_review(self, request: web.Request) -> web.Response:
+        answer = {"allowed": True, "reason": "administrators may do everything"}  # nobody else gets this far
+        return await self._question(request, "SelfSubjectAccessReview", "authorization.k8s.io", answer)
+
+    async def _rules_review(self, request: web.Request) -> web.Response:
+        every = ["*"]
+        answer = {
+            "resourceRules": [{"verbs": every, "apiGroups": every, "resources": every}],
+            "nonResourceRules": [{"verbs": every, "nonResourceURLs": every}],
+            "incomplete": False,
+        }
+        return await self._question(request, "SelfSubjectRulesReview", "authorization.k8s.io", answer)
+
+    async def _self_review(self, request: web.Request) -> web.Response:
+        principal: Principal = request["principal"]
+        answer = {"userInfo": {"username": principal.name, "groups": list(principal.groups)}}
+        return await self._question(request, "SelfSubjectReview", "authentication.k8s.io", answer)
+
+    # --- objects ----------------------------------------------------------------------------------------------------
+
+    async def _object(self, request: web.Request) -> web.StreamResponse:
+        target = parse_path(self._catalog, request.rel_url.raw_path)
+        request["target"] = target
+        query = parse_query(request.query)
+        method = request.method
+        if method in ("GET", "HEAD"):
+            form = negotiate(request.headers.get("Accept", ""))
+            if query.watch:
+                if self._hub.count >= WATCHES_MAX:
+                    raise StatusError(429, f"{WATCHES_MAX} watches are open already", retry_after_s=5)
+                return await self._hub.serve(request, target, query, form)
+            return self._get(request, target, form) if target.name else self._list(request, target, query, form)
+        if method == "POST" and not target.name:
+            return await self._create(request, target, query)
+        if method == "PUT" and target.name:
+            return await self._update(request, target, query)
+        if method == "PATCH" and target.name:
+            return await self._patch(request, target, query)
+        if method == "DELETE" and not target.subresource:
+            return await self._delete(request, target, query)
+        raise StatusError(405, "the server does not allow this method on the requested resource")
+
+    def _get(self, request: web.Request, target: Target, form: Form) -> web.Response:
+        stored = self._operations.get(target)
+        if form.as_:
+            body = external(stored, target)
+            if form.as_ == "Table":
+                return respond(request, self._table(request, target, [body], {"resourceVersion": str(stored.version)}))
+            return respond(request, partial(body), form=form)
+        return respond(request, spliced(stored, target), form=form)
+
+    def _table(self, request: web.Request, target: Target, bodies: list[dict[str, Any]], metadata: Any) -> Any:
+        include = request.query.get("includeObject", "") or "Metadata"
+        return table(target.resource.name, bodies, metadata, self._clock(), include)
+
+    def _list(self, request: web.Request, target: Target, query: Query, form: Form) -> web.Response:
+        found, metadata = page(self._store.memory, target, query)
+        if form.as_ == "Table":
+            bodies = [external(one, target) for one in found]
+            return respond(request, self._table(request, target, bodies, metadata))
+        if form.as_:
+            shown = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+                     "items": [partial(external(one, target)) for one in found]}  # fmt: skip
+            return respond(request, shown, form=form)
+        return respond(request, list_body(found, metadata, target), form=form)
+
+    def _answer(self, request: web.Request, result: Result, target: Target, code: int) -> web.Response:
+        form = negotiate(request.headers.get("Accept", ""))
+        body: Any = result.body
+        if form.as_ == "Table":
+            metadata = {"resourceVersion": body["metadata"].get("resourceVersion", "")}
+            body = self._table(request, target, [body], metadata)
+        elif form.as_:
+            body = partial(body)
+        return respond(request, body, code, form, result.warnings)
+
+    def _manager(self, request: web.Request, query: Query) -> str:
+        """Who changes: as named, else the program's name from its User-Agent."""
+        if query.field_manager:
+            return query.field_manager
+        agent = request.headers.get("User-Agent", "").partition("/")[0].strip()
+        return agent[:128] if agent and agent.isprintable() else "unknown"
+
+    async def _body(self, request: web.Request, query: Query) -> tuple[Any, list[str]]:
+        data, content_type = await body_of(request), request.headers.get("Content-Type", "")
+        return read_body(data, content_type, self._load_yaml, query.field_validation != "Ignore")
+
+    async def _create(self, request: web.Request, target: Target, query: Query) -> web.Response:
+        negotiate(request.headers.get("Accept", ""))
+        body, duplicates = await self._body(request, query)
+        result = await self._operations.create(target, body, query, duplicates, self._manager(request, query))
+        request["object"] = str(result.body["metadata"].get("name", ""))
+        return self._answer(request, result, target, 201)
+
+    async def _update(self, request: web.Request, target: Target, query: Query) -> web.Response:
+        negotiate(request.headers.get("Accept", ""))
+        body, duplicates = await self._body(request, query)
+        result = await self._operations.update(target, body, query, duplicates, self._manager(request, query))
+        return self._answer(request, result, target, 200)
+
+    async def _patch(self, request: web.Request, target: Target, query: Query) -> web.Response:
+        negotiate(request.headers.get("Accept", ""))
+        data = await body_of(request)
+        kind, patch, duplicates = read_patch(data, request.headers.get("Content-Type", ""), self._load_yaml)
+        if kind == "apply":
+            result = await self._operations.apply(target, patch, query, duplicates)
+        else:
+            manager = self._manager(request, query)
+            result = await self._operations.patch(target, kind, patch, query, duplicates, manager)
+        return self._answer(request, result, target, 201 if result.created else 200)
+
+    async def _delete(self, request: web.Request, target: Target, query: Query) -> web.Response:
+        data = await body_of(request)
+        options: Any = {}
+        if data.strip():
+            if media_type(request.headers.get("Content-Type", "")) not in JSON_TYPES:
+                raise StatusError(415, "DeleteOptions are accepted as application/json")
+            options, _ = read_json(data, False)
+            if not isinstance(options, dict) or options.get("kind") not in (None, "", "DeleteOptions"):
+                raise bad_request("the body of a deletion is DeleteOptions")
+        dry_run = query.dry_run or options.get("dryRun") == ["All"]
+        if target.name:
+            return respond(request, await self._operations.delete(target, options, dry_run))
+        if target.resource.namespaced and not target.namespace:
+            raise StatusError(405, "a collection is deleted within one namespace")
+        found, _ = page(self._store.memory, target, query)
+        await self._operations.delete_all(found, dry_run)
+        request["object"] = f"{len(found)} objects"
+        return respond(request, success("", target.resource.group, target.resource.plural, ""))

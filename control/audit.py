@@ -1,0 +1,46 @@
+"""The audit log: one JSON object a line for every write, every certificate, and every refusal. Never a secret.
+
+Who, from where, what, and how it ended. Bodies are not recorded, so neither are the contents of Secrets, tokens or
+keys.
+JSON escapes control characters, so that no line can be forged through a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+TEXT_MAX = 1000
+"""Longer texts are cut."""
+
+
+class Audit:
+    """`write` takes one finished line; it must not raise."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+
+    def record(self, now: float, **fields: Any) -> None:
+        """Fields with empty values are left out."""
+        line: dict[str, Any] = {"time": timestamp(now)}
+        for key, value in fields.items():
+            if value not in ("", None, [], {}):
+                line[key] = value[:TEXT_MAX] if isinstance(value, str) else value
+        try:
+            encoded = msgspec.json.encode(line)
+        except (TypeError, ValueError, UnicodeError):
+            encoded = msgspec.json.encode({key: repr(value)[:TEXT_MAX] for key, value in line.items()})
+        self._write(encoded + b"\n")
+
+
+def timestamp(now: float) -> str:
+    """RFC 3339 with microseconds, as Kubernetes' MicroTime."""
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def seconds_timestamp(now: float) -> str:
+    """RFC 3339 to the second, as Kubernetes' Time."""
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,156 @@
+"""Who asks: administrators by bearer token, workloads by workload token or by their certificate.
+
+The file of administrators' tokens has one a line: `TOKEN [NAME]` or `sha256:HEX [NAME]`; `#` begins a comment. Only
+digests are kept in memory. Where no administrators' token is configured, a listener on loopback is open to all who
+can reach it, which is meant for development.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from . import tokens
+from .status import StatusError
+from .store import Objects
+
+ADMIN, WORKLOAD, NOBODY = "admin", "workload", "nobody"
+
+
+class Principal(Struct, frozen=True):
+    """Somebody who asks."""
+
+    role: str
+    """admin (everything), workload (its own certificate and feed), nobody."""
+    name: str
+    namespace: str = ""
+    service_account: str = ""
+    workload: str = ""
+    """Of a token that is bound to one workload."""
+    identity: str = ""
+    """Verified SPIFFE id, where a certificate was shown."""
+    token_id: str = ""
+    one_time: bool = False
+    groups: tuple[str, ...] = ()
+
+
+def unauthorized(why: str) -> StatusError:
+    return StatusError(401, f"Unauthorized: {why}")
+
+
+def forbidden(principal: Principal, what: str, why: str = "") -> StatusError:
+    return StatusError(403, f"{principal.name} may not {what}{f': {why}' if why else ''}")
+
+
+class AdminTokens:
+    """Digests of the administrators' tokens with their names."""
+
+    def __init__(self, text: str = "") -> None:
+        """Raises ValueError naming the line."""
+        self._entries: list[tuple[bytes, str]] = []
+        for number, line in enumerate(text.splitlines(), 1):
+            words = line.split("#")[0].split() if not line.lstrip().startswith("#") else []
+            if not words:
+                continue
+            if len(words) > 2:
+                raise ValueError(f"line {number}: expected TOKEN [NAME] or sha256:HEX [NAME]")
+            name = words[1] if len(words) == 2 else "admin"
+            if words[0].startswith("sha256:"):
+                if not re.fullmatch(r"sha256:[0-9a-fA-F]{64}", words[0]):
+                    raise ValueError(f"line {number}: sha256: wants 64 hexadecimal digits")
+                digest = bytes.fromhex(words[0][7:])
+            elif len(words[0]) < 8:
+                raise ValueError(f"line {number}: a token of fewer than 8 characters can be guessed")
+            else:
+                digest = hashlib.sha256(words[0].encode()).digest()
+            self._entries.append((digest, name))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find(self, text: str) -> str | None:
+        """The name of the administrator with this token; takes the same time whichever it is."""
+        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+        found = None
+        for own, name in self._entries:
+            if hmac.compare_digest(own, digest):
+                found = name
+        return found
+
+
+class Authenticator:
+    """`identity_of`: the SPIFFE id in a verified client certificate (DER); raises ValueError where it has none."""
+
+    def __init__(self, objects: Objects, identity_of: Callable[[bytes], str] | None = None) -> None:
+        self.admins = AdminTokens()
+        self._objects = objects
+        self._identity_of = identity_of
+
+    def principal(self, authorization: str, certificate: bytes | None, loopback: bool, now: float) -> Principal:
+        """Who shows these credentials. Raises StatusError 401 for credentials that are not good."""
+        if authorization:
+            return self._bearer(authorization, now)
+        if certificate is not None and self._identity_of is not None:
+            try:
+                identity = self._identity_of(certificate)
+            except ValueError as error:
+                raise unauthorized(f"client certificate: {error}") from None
+            namespace, service_account = split_identity(identity)
+            return Principal(
+                WORKLOAD, identity, namespace, service_account, identity=identity, groups=("fairlead:workloads",)
+            )
+        if loopback and not len(self.admins):
+            return Principal(ADMIN, "fairlead:local", groups=("system:masters", "system:authenticated"))
+        return Principal(NOBODY, "system:anonymous", groups=("system:unauthenticated",))
+
+    def _bearer(self, authorization: str, now: float) -> Principal:
+        scheme, _, text = authorization.partition(" ")
+        text = text.strip()
+        if scheme.lower() != "bearer" or not text:
+            raise unauthorized("expected `Authorization: Bearer TOKEN`")
+        if tokens.is_token(text):
+            try:
+                token, _ = tokens.verify(self._objects, text, now)
+            except tokens.TokenError as error:
+                raise unauthorized(str(error)) from None
+            return Principal(
+                WORKLOAD,
+                f"token:{token.namespace}/{token.service_account}:{token.id}",
+                token.namespace,
+                token.service_account,
+                token.workload,
+                token_id=token.id,
+                one_time=token.one_time,
+                groups=("fairlead:workloads",),
+            )
+        name = self.admins.find(text)
+        if name is None:
+            raise unauthorized("this bearer token is not known here")
+        return Principal(ADMIN, name, groups=("system:masters", "system:authenticated"))
+
+
+def split_identity(identity: str) -> tuple[str, str]:
+    """(namespace, service account) of spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT. Raises StatusError 401."""
+    found = re.fullmatch(r"spiffe://[^/]+/ns/([^/]+)/sa/([^/]+)", identity)
+    if not found:
+        raise unauthorized(f"{identity} does not name a namespace and a service account")
+    return found[1], found[2]
+
+
+def check_own(principal: Principal, namespace: str, workload: str, service_account: str | None = None) -> None:
+    """Refuse (403) a workload what is not its own. `service_account`: of the workload asked for, where known."""
+    if principal.role == ADMIN:
+        return
+    what = f"act for workload {namespace}/{workload}"
+    if principal.role != WORKLOAD:
+        raise unauthorized("a workload token or certificate is needed")
+    if not namespace or principal.namespace != namespace:
+        raise forbidden(principal, what, f"it belongs to namespace {principal.namespace}")
+    if principal.workload and principal.workload != workload:
+        raise forbidden(principal, what, f"its token is bound to workload {principal.workload}")
+    if service_account is not None and principal.service_account != service_account:
+        raise forbidden(principal, what, f"that runs as service account {service_account}")

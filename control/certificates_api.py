@@ -1,0 +1,202 @@
+"""Shell: workload tokens and certificates over HTTP.
+
+`POST /fairlead/v1/certificates` {"csr": PEM, "namespace", "workload"} answers {"certificates": PEM, "roots": PEM,
+"notAfter": RFC 3339, "identity"}. The identity comes from the caller's token or present certificate alone, never from
+what the CSR or the body asks for. `GET /fairlead/v1/roots` answers {"roots": PEM} to anybody.
+`POST /fairlead/v1/tokens` makes a token, `GET` lists them without their secrets, `DELETE .../ID` revokes one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from . import tokens
+from .admission import check_namespace
+from .api_body import read_json
+from .api_objects import body_of, respond
+from .auth import ADMIN, WORKLOAD, Principal, check_own, forbidden, unauthorized
+from .status import StatusError, bad_request, not_found
+from .store import ConflictError, Key, Store, Write
+
+CSR_BYTES_MAX = 16 << 10
+ISSUES_PER_MINUTE = 60
+"""Per identity; a whole service of 60 instances may start at once, a loop gone wild may not."""
+logger = logging.getLogger("fairlead.certificates")
+
+
+class Issuer(Protocol):
+    """What is needed of the authority."""
+
+    def issue(self, csr: str, namespace: str, service_account: str, now: float) -> dict[str, Any]:
+        """{"certificates": PEM, "roots": PEM, "notAfter": RFC 3339, "identity", "serial"}. Raises ValueError."""
+        ...
+
+    def roots(self) -> str:
+        """PEM."""
+        ...
+
+
+class CertificatesApi:
+    """Handlers; `issuer` None: there is no authority here. `clock`: Unix seconds; `draw(n)`: n random bytes."""
+
+    def __init__(
+        self, store: Store, issuer: Issuer | None, clock: Callable[[], float], draw: Callable[[int], bytes]
+    ) -> None:
+        self._store = store
+        self._issuer = issuer
+        self._clock = clock
+        self._draw = draw
+        self._recent: dict[tuple[str, str], list[float]] = {}
+        self.issued = 0
+        self.refused = 0
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.post("/fairlead/v1/certificates", self._certificate),
+            web.get("/fairlead/v1/roots", self._roots),
+            web.post("/fairlead/v1/tokens", self._make_token),
+            web.get("/fairlead/v1/tokens", self._list_tokens),
+            web.delete("/fairlead/v1/tokens/{id}", self._revoke_token),
+        ]
+
+    async def _roots(self, request: web.Request) -> web.Response:
+        if self._issuer is None:
+            raise StatusError(404, "this control plane has no certificate authority")
+        return respond(request, {"roots": self._issuer.roots()})
+
+    async def _certificate(self, request: web.Request) -> web.Response:
+        principal: Principal = request["principal"]
+        try:
+            answer = await self._issue(request, principal)
+        except StatusError:
+            self.refused += 1
+            raise
+        self.issued += 1
+        return respond(request, answer)
+
+    async def _issue(self, request: web.Request, principal: Principal) -> dict[str, Any]:
+        if self._issuer is None:
+            raise StatusError(404, "this control plane has no certificate authority")
+        if principal.role != WORKLOAD:
+            raise unauthorized("a certificate needs a workload token (`fairlead token create`) or the present one")
+        body = await fields(request)
+        csr = body.get("csr")
+        if not isinstance(csr, str) or not csr or len(csr) > CSR_BYTES_MAX:
+            raise bad_request(f"csr: expected a PEM certificate request of at most {CSR_BYTES_MAX} bytes")
+        namespace = text(body, "namespace", principal.namespace)
+        workload = text(body, "workload", "")
+        account = text(body, "serviceAccount", principal.service_account)
+        check_own(principal, namespace, workload)
+        if account != principal.service_account:
+            raise forbidden(
+                principal, f"have a certificate of service account {account}", f"it is {principal.service_account}"
+            )
+        now = self._clock()
+        self._limit((namespace, account), now)
+        try:
+            issued = self._issuer.issue(csr, namespace, account, now)
+        except ValueError as error:
+            raise bad_request(f"csr: {error}") from None
+        if principal.token_id:
+            await self._note_use(request, principal, now)
+        request["audit"] = {
+            "identity": issued.get("identity", ""),
+            "serial": issued.get("serial", ""),
+            "notAfter": issued.get("notAfter", ""),
+            "workload": f"{namespace}/{workload}",
+            "by": "token" if principal.token_id else "certificate",
+        }
+        return issued
+
+    async def _note_use(self, request: web.Request, principal: Principal, now: float) -> None:
+        """A one-time token is spent before its certificate is handed out: of two at once, one gets nothing."""
+        if not principal.one_time:
+            return
+        secret = request.headers["Authorization"].partition(" ")[2].strip()
+        try:
+            _, stored = tokens.verify(self._store.memory, secret, now)
+            await self._store.write([tokens.used(stored, now)])
+        except (tokens.TokenError, ConflictError) as error:
+            raise unauthorized(str(error) or "the token has been used") from None
+
+    def _limit(self, identity: tuple[str, str], now: float) -> None:
+        recent = [at for at in self._recent.get(identity, ()) if at > now - 60]
+        if len(recent) >= ISSUES_PER_MINUTE:
+            wait = int(recent[0] + 60 - now) + 1
+            raise StatusError(429, f"more than {ISSUES_PER_MINUTE} certificates a minute for one identity",
+                              retry_after_s=wait)  # fmt: skip
+        self._recent[identity] = [*recent, now]
+        if len(self._recent) > 10_000:
+            self._recent = {key: times for key, times in self._recent.items() if times[-1] > now - 60}
+
+    # --- tokens -----------------------------------------------------------------------------------------------------
+
+    async def _make_token(self, request: web.Request) -> web.Response:
+        principal = only_admin(request, "make workload tokens")
+        body = await fields(request)
+        namespace = text(body, "namespace", "default")
+        check_namespace(namespace)
+        account = text(body, "serviceAccount", "default")
+        check_namespace(account.replace(".", "-"))
+        ttl = body.get("ttlSeconds", 86400)
+        if isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
+            raise bad_request("ttlSeconds: expected a number of seconds")
+        one_time = body.get("oneTime", False)
+        if not isinstance(one_time, bool):
+            raise bad_request("oneTime: expected true or false")
+        now = self._clock()
+        try:
+            secret, token, write = tokens.make(
+                self._draw(tokens.ID_BYTES + tokens.SECRET_BYTES), namespace, account, now=now, ttl_s=float(ttl),
+                one_time=one_time, workload=text(body, "workload", ""), created_by=principal.name,
+            )  # fmt: skip
+        except tokens.TokenError as error:
+            raise bad_request(str(error)) from None
+        await self._store.write([write, *tokens.outdated(self._store.memory, now)])
+        request["audit"] = {"token": token.id, "for": f"{namespace}/{account}"}
+        shown = {"token": secret, "id": token.id, "namespace": namespace, "serviceAccount": account,
+                 "expiresAt": token.expires_at, "oneTime": one_time}  # fmt: skip
+        return respond(request, shown, 201)
+
+    async def _list_tokens(self, request: web.Request) -> web.Response:
+        only_admin(request, "list workload tokens")
+        return respond(request, {"tokens": tokens.listed(self._store.memory)})
+
+    async def _revoke_token(self, request: web.Request) -> web.Response:
+        only_admin(request, "revoke workload tokens")
+        name = request.match_info["id"]
+        stored = self._store.memory.get(Key(tokens.RESOURCE, "", name))
+        if stored is None:
+            raise not_found("tokens", "", name)
+        try:
+            await self._store.write([Write(stored.key, None)])
+        except ConflictError:
+            pass  # somebody else has just revoked it
+        request["audit"] = {"token": name}
+        return web.Response(status=204)
+
+
+def only_admin(request: web.Request, what: str) -> Principal:
+    principal: Principal = request["principal"]
+    if principal.role != ADMIN:
+        raise forbidden(principal, what)
+    return principal
+
+
+async def fields(request: web.Request) -> dict[str, Any]:
+    """The body as a JSON object. Raises StatusError 400."""
+    value, _ = read_json(await body_of(request), False)
+    if not isinstance(value, dict):
+        raise bad_request("expected a JSON object")
+    return value
+
+
+def text(body: dict[str, Any], name: str, default: str) -> str:
+    value = body.get(name, default)
+    if not isinstance(value, str) or len(value) > 300:
+        raise bad_request(f"{name}: expected text")
+    return value or default

@@ -1,0 +1,449 @@
+"""What the API does to objects: create, update, patch, apply and delete, over any store.
+
+Every change is read, computed, and written with the version it was read at; where somebody was faster and the client
+did not ask for a certain version, it is computed again. Status may be written with the object (a declared Pod has
+nobody else to write it) or by itself through the status subresource; `generation` grows when anything outside of
+metadata and status changes. A namespace that does not exist is made with the first object in it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from . import status
+from .admission import Admission, check_envelope, check_namespace
+from .api_request import Query, Target
+from .audit import seconds_timestamp
+from .catalog import Catalog
+from .managed_fields import ApplyConflict, after_update, server_side_apply
+from .patch import PatchError, PatchTestError, json_patch, merge_patch
+from .patch_strategic import rules_of, strategic_patch
+from .status import Cause, StatusError, bad_request, invalid
+from .store import ConflictError, Key, Store, Stored, Write, encode
+
+ATTEMPTS = 20
+"""How often a change is computed again when others are faster."""
+OBJECT_BYTES_MAX = 3 << 20
+PROTECTED_NAMESPACES = ("default",)
+AUTO_CREATED = "fairlead.dev/auto-created"
+KEPT_METADATA = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
+
+
+class Result(Struct, frozen=True):
+    """`body`: the object as it is now, with apiVersion and kind."""
+
+    body: dict[str, Any]
+    created: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+Compute = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def key_of(target: Target, name: str = "") -> Key:
+    return Key(target.resource.name, target.namespace, name or target.name)
+
+
+def external(stored: Stored, target: Target) -> dict[str, Any]:
+    """An object as the API shows it in this version."""
+    return {"apiVersion": target.api_version, "kind": target.resource.kind, **stored.object()}
+
+
+def internal(body: dict[str, Any]) -> dict[str, Any]:
+    """As it is stored: the version it came in does not matter."""
+    return {key: value for key, value in body.items() if key not in ("apiVersion", "kind")}
+
+
+class ObjectOperations:
+    """`clock`: Unix seconds now; `draw(n)`: n random bytes."""
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        admission: Admission,
+        clock: Callable[[], float],
+        draw: Callable[[int], bytes],
+    ) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._admission = admission
+        self._clock = clock
+        self._draw = draw
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def get(self, target: Target) -> Stored:
+        """Raises StatusError 404."""
+        stored = self._store.memory.get(key_of(target))
+        if stored is None:
+            raise status.not_found(target.resource.plural, target.resource.group, target.name)
+        return stored
+
+    # --- create -----------------------------------------------------------------------------------------------------
+
+    async def create(self, target: Target, body: Any, query: Query, duplicates: list[str], manager: str) -> Result:
+        """POST. Raises StatusError."""
+        body = check_envelope(target.resource, target.version, body)
+        metadata = body["metadata"]
+        if metadata.get("resourceVersion"):
+            raise bad_request("resourceVersion should not be set on objects to be created")
+        self._place(target, metadata)
+        if not metadata.get("name") and metadata.get("generateName"):
+            metadata["name"] = metadata["generateName"][:248] + self._suffix()
+        body, warnings = self._admission.admit(
+            target.resource, target.version, body, query.field_validation, duplicates
+        )
+        owner = (manager, "Update", "")
+        self._born(target, body)
+        after_update(None, body, target.resource.name, owner, target.api_version, self._now())
+        return await self._write_new(target, body, query, warnings)
+
+    def _now(self) -> str:
+        return seconds_timestamp(self._clock())
+
+    def _suffix(self) -> str:
+        letters = "bcdfghjklmnpqrstvwxz2456789"
+        return "".join(letters[value % len(letters)] for value in self._draw(5))
+
+    def _place(self, target: Target, metadata: dict[str, Any]) -> None:
+        """Set the namespace from the path. Raises StatusError 400 where the body says another."""
+        if not target.resource.namespaced:
+            metadata.pop("namespace", None)
+            return
+        if not target.namespace:
+            raise StatusError(405, f"{target.resource.kind} objects are created within a namespace")
+        if metadata.get("namespace") not in (None, "", target.namespace):
+            raise bad_request(
+                f"the namespace of the provided object does not match the namespace sent on the request: "
+                f"{metadata['namespace']} and {target.namespace}"
+            )
+        check_namespace(target.namespace)
+        metadata["namespace"] = target.namespace
+
+    def _born(self, target: Target, body: dict[str, Any]) -> None:
+        metadata = body["metadata"]
+        for key in ("selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"):
+            metadata.pop(key, None)
+        metadata["uid"] = str(uuid.UUID(bytes=self._draw(16), version=4))
+        metadata["creationTimestamp"] = self._now()
+        metadata["generation"] = 1
+        if target.resource.name == "namespaces":
+            name = metadata.get("name")
+            metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": name}
+            body.setdefault("status", {"phase": "Active"})
+
+    async def _write_new(self, target: Target, body: dict[str, Any], query: Query, warnings: list[str]) -> Result:
+        resource, name = target.resource, body["metadata"]["name"]
+        key = key_of(target, name)
+        self._check_size(target, body)
+        for _ in range(ATTEMPTS):
+            if self._store.memory.get(key) is not None:
+                raise status.already_exists(resource.plural, resource.group, name)
+            writes, notes = self._namespace_writes(target)
+            if query.dry_run:
+                return Result(body, True, (*warnings, *notes))
+            try:
+                changes = await self._store.write([*writes, Write(key, internal(body), expect=0)])
+            except ConflictError:
+                continue
+            after = changes[-1].after
+            assert after is not None
+            return Result(external(after, target), True, (*warnings, *notes))
+        raise status.conflict(resource.plural, resource.group, name)
+
+    def _namespace_writes(self, target: Target) -> tuple[list[Write], list[str]]:
+        """What makes the namespace, where it is missing, and a note that says so."""
+        if not target.namespace or self._store.memory.get(Key("namespaces", "", target.namespace)):
+            return [], []
+        return [self.namespace_write(target.namespace)], [
+            f'namespace "{target.namespace}" did not exist and was created with this object'
+        ]
+
+    def namespace_write(self, name: str) -> Write:
+        """The write that makes a namespace which nobody declared."""
+        body = {
+            "metadata": {
+                "name": name,
+                "uid": str(uuid.UUID(bytes=self._draw(16), version=4)),
+                "creationTimestamp": self._now(),
+                "generation": 1,
+                "labels": {"kubernetes.io/metadata.name": name},
+                "annotations": {AUTO_CREATED: "true"},
+            },
+            "status": {"phase": "Active"},
+        }
+        return Write(Key("namespaces", "", name), body, expect=0)
+
+    def _check_size(self, target: Target, body: dict[str, Any]) -> None:
+        try:
+            size = len(encode(body))
+        except (TypeError, ValueError, OverflowError, UnicodeError) as error:
+            raise bad_request(f"the object cannot be stored: {error}") from None
+        if size > OBJECT_BYTES_MAX:
+            raise StatusError(413, f"the object is too large: {size} bytes, limit is {OBJECT_BYTES_MAX}")
+
+    # --- update and patch -------------------------------------------------------------------------------------------
+
+    async def update(self, target: Target, body: Any, query: Query, duplicates: list[str], manager: str) -> Result:
+        """PUT. Raises StatusError."""
+        given = check_envelope(target.resource, target.version, body)
+        self._place(target, given["metadata"])
+        if given["metadata"].get("name") not in (None, "", target.name):
+            raise bad_request(
+                f"the name of the object ({given['metadata']['name']}) does not match the URL ({target.name})"
+            )
+        given["metadata"]["name"] = target.name
+        expect = given["metadata"].get("resourceVersion") or ""
+
+        def compute(_current: dict[str, Any]) -> dict[str, Any]:
+            return {**given, "metadata": dict(given["metadata"])}
+
+        return await self._change(target, compute, query, duplicates, manager, expect)
+
+    async def patch(
+        self, target: Target, kind: str, patch: Any, query: Query, duplicates: list[str], manager: str
+    ) -> Result:
+        """PATCH with `merge`, `json` or `strategic` semantics. Raises StatusError."""
+        resource = target.resource
+        if kind == "strategic" and "." in resource.group and not resource.group.endswith(".k8s.io"):
+            raise StatusError(
+                415,
+                "the body of the request was in an unknown format - accepted media types include: "
+                "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+            )
+        rules = rules_of(resource.name)
+
+        def compute(current: dict[str, Any]) -> dict[str, Any]:
+            try:
+                if kind == "json":
+                    patched = json_patch(current, patch)
+                elif kind == "merge":
+                    if not isinstance(patch, dict):
+                        raise PatchError("a merge patch is an object")
+                    patched = merge_patch(current, patch)
+                else:
+                    patched = strategic_patch(current, patch, rules)
+            except PatchTestError as error:
+                raise invalid(resource.kind, resource.group, target.name, [Cause("", str(error))]) from None
+            except PatchError as error:
+                code = 422 if kind == "json" and isinstance(patch, list) else 400
+                raise StatusError(code, f"the patch cannot be applied: {error}", name=target.name) from None
+            made = check_envelope(resource, target.version, patched)
+            for field in ("name", "namespace"):
+                if made["metadata"].get(field) != current["metadata"].get(field):
+                    raise bad_request(f"metadata.{field} cannot be changed by a patch")
+            return made
+
+        expect = ""
+        if kind != "json" and isinstance(patch, dict) and isinstance(patch.get("metadata"), dict):
+            expect = str(patch["metadata"].get("resourceVersion") or "")
+        return await self._change(target, compute, query, duplicates, manager, expect)
+
+    async def apply(self, target: Target, config: Any, query: Query, duplicates: list[str]) -> Result:
+        """PATCH by server-side apply; makes the object where there is none. Raises StatusError."""
+        if not query.field_manager:
+            raise bad_request(
+                "PatchOptions.meta.k8s.io is invalid: fieldManager: Required value: is required for apply"
+            )
+        resource = target.resource
+        given = check_envelope(resource, target.version, config)
+        metadata = given["metadata"]
+        self._place(target, metadata)
+        if metadata.get("name") not in (None, "", target.name):
+            raise bad_request(f"the name of the object ({metadata['name']}) does not match the URL ({target.name})")
+        if metadata.get("managedFields"):
+            raise bad_request("metadata.managedFields must be nil")
+        metadata["name"] = target.name
+
+        def compute(current: dict[str, Any] | None) -> dict[str, Any]:
+            try:
+                return server_side_apply(
+                    current, given, resource.name, query.field_manager, query.force, target.api_version, self._now(),
+                    target.subresource,
+                )  # fmt: skip
+            except ApplyConflict as error:
+                raise apply_conflict(error) from None
+
+        if self._store.memory.get(key_of(target)) is None and not target.subresource:
+            if metadata.get("resourceVersion") or metadata.get("uid"):
+                raise status.conflict(resource.plural, resource.group, target.name, "the object does not exist")
+            body = check_envelope(resource, target.version, compute(None))
+            body, warnings = self._admission.admit(resource, target.version, body, query.field_validation, duplicates)
+            self._born(target, body)
+            return await self._write_new(target, body, query, warnings)
+        expect = str(metadata.get("resourceVersion") or "")
+        return await self._change(target, compute, query, duplicates, "", expect)
+
+    async def _change(
+        self, target: Target, compute: Compute, query: Query, duplicates: list[str], manager: str, expect: str
+    ) -> Result:
+        """Read, compute, admit, write at the version read. `expect`: the version that the client insists on."""
+        resource = target.resource
+        for _ in range(ATTEMPTS):
+            stored = self.get(target)
+            if expect and expect != str(stored.version):
+                raise status.conflict(resource.plural, resource.group, target.name)
+            current = external(stored, target)
+            made = compute(external(stored, target))
+            uid = made["metadata"].get("uid")
+            if uid and uid != current["metadata"].get("uid"):
+                raise status.conflict(
+                    resource.plural, resource.group, target.name,
+                    f"Precondition failed: UID in precondition: {uid}, in the object: {current['metadata'].get('uid')}",
+
+                )  # fmt: skip
+            made = self._only_what_may_change(target, current, made)
+            made, warnings = self._admission.admit(resource, target.version, made, query.field_validation, duplicates)
+            if manager:
+                owner = (manager, "Update", target.subresource)
+                after_update(current, made, resource.name, owner, target.api_version, self._now())
+            if same(current, made):
+                return Result(current, False, tuple(warnings))
+            self._check_size(target, made)
+            done = made["metadata"].get("deletionTimestamp") and not made["metadata"].get("finalizers")
+            if query.dry_run:
+                made["metadata"]["resourceVersion"] = str(stored.version)
+                return Result(made, False, tuple(warnings))
+            try:
+                changes = await self._store.write([Write(stored.key, internal(made), expect=stored.version)])
+                if done:  # the last finalizer is gone, and so is the object
+                    await self._store.write([Write(stored.key, None, expect=changes[-1].revision)])
+            except ConflictError:
+                continue
+            after = changes[-1].after
+            assert after is not None
+            return Result(external(after, target), False, tuple(warnings))
+        raise status.conflict(resource.plural, resource.group, target.name)
+
+    def _only_what_may_change(self, target: Target, current: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
+        """What the server keeps is taken from the stored object, and a subresource changes its own part only."""
+        old, new = current["metadata"], made["metadata"]
+        if target.subresource == "status":
+            merged = {**current, **({"status": made["status"]} if "status" in made else {})}
+            if "status" not in made:
+                merged.pop("status", None)
+            merged["metadata"] = {**old, "managedFields": new.get("managedFields", old.get("managedFields", []))}
+            if not merged["metadata"]["managedFields"]:
+                del merged["metadata"]["managedFields"]
+            return merged
+        for key in KEPT_METADATA:
+            new.pop(key, None)
+            if key in old:
+                new[key] = old[key]
+        new.pop("selfLink", None)
+        new["resourceVersion"] = old["resourceVersion"]
+        if "status" in current and "status" not in made:
+            made["status"] = current["status"]
+        if target.resource.name == "namespaces":
+            new["labels"] = {**(new.get("labels") or {}), "kubernetes.io/metadata.name": target.name}
+        if desired(made) != desired(current):
+            new["generation"] = int(old.get("generation") or 1) + 1
+        return made
+
+    # --- delete -----------------------------------------------------------------------------------------------------
+
+    async def delete(self, target: Target, options: dict[str, Any], dry_run: bool) -> dict[str, Any]:
+        """DELETE of one object: the Status, or the object where finalizers still hold it. Raises StatusError."""
+        resource = target.resource
+        for _ in range(ATTEMPTS):
+            stored = self.get(target)
+            body = stored.object()
+            check_preconditions(target, stored, body, options)
+            if resource.name == "namespaces" and target.name in PROTECTED_NAMESPACES:
+                raise StatusError(
+                    403, f'namespaces "{target.name}" is forbidden: this namespace may not be deleted',
+                    name=target.name, kind="namespaces",
+                )  # fmt: skip
+            writes = self._deletion(stored, body)
+            if resource.name == "namespaces":
+                writes = [w for other in self._contents(target.name) for w in self._deletion(other, other.object())]
+                writes.append(Write(stored.key, None, expect=stored.version))
+            held = writes and writes[-1].body is not None
+            answer = {"apiVersion": target.api_version, "kind": resource.kind, **(writes[-1].body or {})} if held else (
+                status.success(target.name, resource.group, resource.plural, body["metadata"].get("uid", ""))
+            )  # fmt: skip
+            if dry_run or not writes:
+                return answer if writes else external(stored, target)
+            try:
+                changes = await self._store.write(writes)
+            except ConflictError:
+                continue
+            after = changes[-1].after
+            return external(after, target) if after is not None else answer
+        raise status.conflict(resource.plural, resource.group, target.name)
+
+    def _contents(self, namespace: str) -> list[Stored]:
+        memory = self._store.memory
+        return [
+            stored
+            for resource in self._catalog.resources
+            if resource.namespaced
+            for stored in memory.all(resource.name, namespace)
+        ]
+
+    def _deletion(self, stored: Stored, body: dict[str, Any]) -> list[Write]:
+        """What deletes an object: its removal, or, while finalizers hold it, the mark that it is to go."""
+        metadata = body["metadata"]
+        if not metadata.get("finalizers"):
+            return [Write(stored.key, None, expect=stored.version)]
+        if metadata.get("deletionTimestamp"):
+            return []
+        marked = {**metadata, "deletionTimestamp": self._now(), "deletionGracePeriodSeconds": 0}
+        return [Write(stored.key, {**body, "metadata": marked}, expect=stored.version)]
+
+    async def delete_all(self, found: list[Stored], dry_run: bool) -> None:
+        """Delete these objects, all at once; who is gone already does not matter. Raises StatusError."""
+        for _ in range(ATTEMPTS):
+            writes = []
+            for one in found:
+                current = self._store.memory.get(one.key)
+                if current is not None and not (
+                    one.key.resource == "namespaces" and one.key.name in PROTECTED_NAMESPACES
+                ):
+                    writes += self._deletion(current, current.object())
+            if dry_run or not writes:
+                return
+            try:
+                await self._store.write(writes)
+            except ConflictError:
+                continue
+            return
+        raise StatusError(409, "the collection keeps changing; try again")
+
+
+def check_preconditions(target: Target, stored: Stored, body: dict[str, Any], options: dict[str, Any]) -> None:
+    wanted = options.get("preconditions") or {}
+    if not isinstance(wanted, dict):
+        raise bad_request("preconditions: expected an object")
+    for field, actual in (("uid", body["metadata"].get("uid")), ("resourceVersion", str(stored.version))):
+        if wanted.get(field) and wanted[field] != actual:
+            raise status.conflict(
+                target.resource.plural, target.resource.group, target.name,
+                f"Precondition failed: {field} in precondition: {wanted[field]}, {field} in object meta: {actual}",
+            )  # fmt: skip
+
+
+def desired(body: dict[str, Any]) -> dict[str, Any]:
+    """The part of an object whose changes count in `generation`."""
+    return {key: value for key, value in body.items() if key not in ("metadata", "status", "apiVersion", "kind")}
+
+
+def same(one: dict[str, Any], two: dict[str, Any]) -> bool:
+    def essence(body: dict[str, Any]) -> dict[str, Any]:
+        metadata = {key: value for key, value in body["metadata"].items() if key != "resourceVersion" and value != {}}
+        return {**body, "metadata": metadata}
+
+    return essence(one) == essence(two)
+
+
+def apply_conflict(error: ApplyConflict) -> StatusError:
+    causes = [Cause(path, f'conflict with "{manager}"', "FieldManagerConflict") for manager, path in error.conflicts]
+    listed = ", ".join(f'conflict with "{manager}": {path}' for manager, path in error.conflicts[:20])
+    many = len(causes) > 1
+    text = f"Apply failed with {len(causes)} conflict{'s' if many else ''}: {listed}"
+    return StatusError(409, text, causes=causes)

@@ -1,0 +1,130 @@
+"""Refusals as Kubernetes Status objects: one exception, and a constructor for each reason.
+
+Reasons, codes and wording follow apimachinery's `errors` package, because kubectl and client libraries read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+
+REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    406: "NotAcceptable",
+    408: "Timeout",
+    409: "Conflict",
+    410: "Expired",
+    413: "RequestEntityTooLarge",
+    415: "UnsupportedMediaType",
+    422: "Invalid",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "ServiceUnavailable",
+    504: "Timeout",
+    507: "InsufficientStorage",
+}
+
+
+class Cause(Struct, frozen=True):
+    """One thing that is wrong. `field` is a path such as `spec.http[0].route[0].weight`."""
+
+    field: str
+    message: str
+    reason: str = "FieldValueInvalid"
+
+
+class StatusError(Exception):
+    """A request that is refused; `body()` is the Status object that says so."""
+
+    def __init__(
+        self,
+        code: int,
+        message: str,
+        *,
+        reason: str = "",
+        name: str = "",
+        group: str = "",
+        kind: str = "",
+        causes: Sequence[Cause] = (),
+        retry_after_s: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.reason = reason or REASONS.get(code, "")
+        self.retry_after_s = retry_after_s
+        self._details: dict[str, Any] = {"name": name, "group": group, "kind": kind}
+        self._details["causes"] = [
+            {"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes
+        ]
+        self._details["retryAfterSeconds"] = retry_after_s
+
+    def body(self) -> dict[str, Any]:
+        details = {key: value for key, value in self._details.items() if value}
+        return {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+            "reason": self.reason,
+            **({"details": details} if details else {}),
+            "code": self.code,
+        }
+
+
+def qualified(name: str, group: str) -> str:
+    """`virtualservices.networking.istio.io`; of the core group just `services`."""
+    return f"{name}.{group}" if group else name
+
+
+def success(name: str, group: str, resource: str, uid: str) -> dict[str, Any]:
+    """The answer to a deletion that is complete."""
+    details = {"name": name, "group": group, "kind": resource, "uid": uid}
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": {key: value for key, value in details.items() if value},
+    }
+
+
+def bad_request(message: str) -> StatusError:
+    return StatusError(400, message)
+
+
+def not_found(resource: str, group: str, name: str) -> StatusError:
+    return StatusError(404, f'{qualified(resource, group)} "{name}" not found', name=name, group=group, kind=resource)
+
+
+def no_such_path() -> StatusError:
+    return StatusError(404, "the server could not find the requested resource")
+
+
+def already_exists(resource: str, group: str, name: str) -> StatusError:
+    message = f'{qualified(resource, group)} "{name}" already exists'
+    return StatusError(409, message, reason="AlreadyExists", name=name, group=group, kind=resource)
+
+
+def conflict(resource: str, group: str, name: str, why: str = "") -> StatusError:
+    why = why or ("the object has been modified; please apply your changes to the latest version and try again")
+    message = f'Operation cannot be fulfilled on {qualified(resource, group)} "{name}": {why}'
+    return StatusError(409, message, name=name, group=group, kind=resource)
+
+
+def invalid(kind: str, group: str, name: str, causes: Sequence[Cause]) -> StatusError:
+    listed = [f"{cause.field}: {cause.message}" if cause.field else cause.message for cause in causes]
+    text = listed[0] if len(listed) == 1 else f"[{', '.join(listed)}]"
+    message = f'{qualified(kind, group)} "{name}" is invalid: {text}'
+    return StatusError(422, message, name=name, group=group, kind=kind, causes=causes)
+
+
+def expired(message: str) -> StatusError:
+    return StatusError(410, message)

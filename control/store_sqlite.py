@@ -1,0 +1,278 @@
+"""Shell: the embedded store: SQLite with a write-ahead log, one writer thread, commits of many writes at once.
+
+`synchronous=FULL`: a write is answered after its bytes are on the disk. Reads come from memory and go on when the disk
+is full. A lock file keeps a second process from the same store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import sqlite3
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .store import (
+    LOG_ENTRIES,
+    Change,
+    ConflictError,
+    Key,
+    Log,
+    Objects,
+    Stored,
+    StoreError,
+    StoreFullError,
+    Write,
+)
+
+FORMAT = 1
+BATCH_MAX = 500
+"""Most groups of writes in one commit."""
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS objects (
+    resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (resource, namespace, name));
+CREATE TABLE IF NOT EXISTS log (
+    revision INTEGER PRIMARY KEY, resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+    before_version INTEGER NOT NULL, before_body BLOB, after_body BLOB);
+"""
+logger = logging.getLogger("fairlead.store")
+
+
+class SqliteStore:
+    """`await SqliteStore.open(path)`, then `write`; reads through `memory`."""
+
+    def __init__(self, path: Path, *, log_entries: int = LOG_ENTRIES, pages_max: int = 0) -> None:
+        self.path = path
+        self.memory = Objects()
+        self._log_entries = log_entries
+        self._pages_max = pages_max
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="fairlead-store")
+        self._database: sqlite3.Connection | None = None
+        self._lock_file = -1
+        self._floor = 0
+        """Of the log on disk; only the thread touches it after opening."""
+        self._queue: list[tuple[Sequence[Write], asyncio.Future[list[Change]]]] = []
+        self._committing: asyncio.Task[None] | None = None
+        self._problem = ""
+        self._closed = False
+
+    @classmethod
+    async def open(cls, path: str | Path, *, log_entries: int = LOG_ENTRIES, pages_max: int = 0) -> SqliteStore:
+        """Open or make the store. `pages_max` bounds its size in 4 KiB pages (0: the disk does). Raises StoreError."""
+        store = cls(Path(path), log_entries=log_entries, pages_max=pages_max)
+        try:
+            await asyncio.get_running_loop().run_in_executor(store._thread, store._open)
+        except BaseException:
+            store._release()
+            raise
+        return store
+
+    def _open(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock_file = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # readable for us alone
+        except OSError as error:
+            raise StoreError(f"store {self.path}: {error.strerror or error}") from error
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreError(f"store {self.path}: another process has it open; give each control its own") from None
+        try:
+            self._load(sqlite3.connect(self.path, isolation_level=None, check_same_thread=False))
+        except sqlite3.Error as error:
+            raise StoreError(f"store {self.path}: {error}; restore it from a backup, or move it away") from error
+
+    def _load(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        if self._pages_max:
+            database.execute(f"PRAGMA max_page_count={int(self._pages_max)}")
+        database.executescript(SCHEMA)
+        meta = dict(database.execute("SELECT name, value FROM meta"))
+        if meta.get("format", FORMAT) != FORMAT:
+            raise StoreError(f"store {self.path}: written by another version of Fairlead (format {meta['format']})")
+        database.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (FORMAT,))
+        self._floor = meta.get("floor", 0)
+        log = Log(self._floor, self._log_entries)
+        for revision, resource, namespace, name, before_version, before_body, after_body in database.execute(
+            "SELECT revision, resource, namespace, name, before_version, before_body, after_body FROM log "
+            "WHERE revision > ? ORDER BY revision",
+            (self._floor,),
+        ):
+            key = Key(resource, namespace, name)
+            before = Stored(key, before_version, before_body) if before_body is not None else None
+            after = Stored(key, revision, after_body) if after_body is not None else None
+            log.append(Change(revision, key, before, after))
+        self.memory = Objects(meta.get("revision", 0), log)
+        self.memory.load(
+            Stored(Key(resource, namespace, name), version, body)
+            for resource, namespace, name, version, body in database.execute(
+                "SELECT resource, namespace, name, version, body FROM objects"
+            )
+        )
+
+    async def write(self, writes: Sequence[Write]) -> list[Change]:
+        """All or nothing; durable when it returns. Raises ConflictError, StoreFullError, StoreError."""
+        if self._closed:
+            raise StoreError("the store is closed")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Change]] = loop.create_future()
+        self._queue.append((writes, future))
+        if self._committing is None or self._committing.done():
+            self._committing = loop.create_task(self._drain())
+        return await future
+
+    async def _drain(self) -> None:
+        """Commit what waits, all that has come meanwhile in one transaction, until nothing waits."""
+        loop = asyncio.get_running_loop()
+        while self._queue:
+            batch, self._queue = self._queue[:BATCH_MAX], self._queue[BATCH_MAX:]
+            planned: list[tuple[asyncio.Future[list[Change]], list[Change]]] = []
+            everything: list[Change] = []
+            for writes, future in batch:
+                if future.cancelled():
+                    continue  # nobody waits any more, and nothing has been promised
+                try:
+                    changes = self.memory.plan(writes, everything)
+                except (ConflictError, StoreError) as error:
+                    future.set_exception(error)
+                except Exception as error:
+                    future.set_exception(StoreError(f"the object cannot be stored: {error}"))
+                else:
+                    everything += changes
+                    planned.append((future, changes))
+            if not everything:
+                for future, _ in planned:
+                    answer(future, [])
+                continue
+            try:
+                await loop.run_in_executor(self._thread, self._commit, everything)
+            except Exception as failure:
+                told = failure if isinstance(failure, StoreError) else StoreError(f"store {self.path}: {failure}")
+                self._fail(told)
+                for future, _ in planned:
+                    if not future.done():
+                        future.set_exception(told)
+                continue
+            self._recovered()
+            try:
+                self.memory.commit(everything)
+            except Exception:
+                logger.exception("a subscriber of the store failed")
+            for future, changes in planned:
+                answer(future, changes)
+
+    def _commit(self, changes: list[Change]) -> None:
+        """In the thread: one transaction; raises StoreError with nothing changed."""
+        database = self._database
+        assert database is not None
+        revision = changes[-1].revision
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            for change in changes:
+                if change.after is None:
+                    database.execute("DELETE FROM objects WHERE resource=? AND namespace=? AND name=?", change.key)
+                else:
+                    database.execute(
+                        "INSERT OR REPLACE INTO objects VALUES (?,?,?,?,?)",
+                        (*change.key, change.revision, change.after.body),
+                    )
+                before, after = change.before, change.after
+                database.execute(
+                    "INSERT INTO log VALUES (?,?,?,?,?,?,?)",
+                    (change.revision, *change.key, before.version if before else 0,
+                     before.body if before else None, after.body if after else None),
+                )  # fmt: skip
+            database.execute("INSERT OR REPLACE INTO meta VALUES ('revision', ?)", (revision,))
+            if self.memory.log.floor > self._floor:  # what memory has forgotten, forget here
+                database.execute("DELETE FROM log WHERE revision <= ?", (self.memory.log.floor,))
+                database.execute("INSERT OR REPLACE INTO meta VALUES ('floor', ?)", (self.memory.log.floor,))
+            database.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise self._explain(error) from error
+        self._floor = self.memory.log.floor
+
+    def _roll_back(self) -> None:
+        assert self._database is not None
+        try:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            logger.error("store %s: roll back: %s", self.path, error)
+
+    def _explain(self, error: sqlite3.Error) -> StoreError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            return StoreFullError(
+                f"the disk under {self.path.parent} is full: nothing was changed; free some space there and try again"
+            )
+        return StoreError(f"store {self.path}: {error}; nothing was changed")
+
+    def _fail(self, error: StoreError) -> None:
+        if not self._problem:
+            logger.error("%s", error)
+        self._problem = str(error)
+
+    def _recovered(self) -> None:
+        if self._problem:
+            logger.info("store %s can be written again", self.path)
+        self._problem = ""
+
+    def problem(self) -> str:
+        """Why the last write failed for want of storage; empty: it did not."""
+        return self._problem
+
+    async def probe(self) -> str:
+        """Where the last write failed: try a small one. The problem, empty: none."""
+        if self._problem and not self._closed:
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._probe)
+                self._recovered()
+            except StoreError as error:
+                self._problem = str(error)
+        return self._problem
+
+    def _probe(self) -> None:
+        assert self._database is not None
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute("CREATE TABLE probe (filler BLOB)")
+            self._database.execute("INSERT INTO probe VALUES (zeroblob(16384))")
+            self._database.execute("DROP TABLE probe")
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise self._explain(error) from error
+
+    async def close(self) -> None:
+        """Finish what was accepted for writing, then close the files."""
+        self._closed = True
+        if self._committing is not None:
+            await self._committing
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close_database)
+        self._release()
+
+    def _close_database(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _release(self) -> None:
+        self._thread.submit(self._close_database)
+        self._thread.shutdown(wait=True)
+        if self._lock_file >= 0:
+            os.close(self._lock_file)
+            self._lock_file = -1
+
+
+def answer(future: asyncio.Future[list[Change]], changes: list[Change]) -> None:
+    if not future.done():
+        future.set_result(changes)

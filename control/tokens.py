@@ -1,0 +1,109 @@
+"""Workload tokens: a secret handed to one workload (or to all of one service account) to get its identity with.
+
+`flt_ID_SECRET`; the store keeps the SHA-256 of the secret (256 random bits: no slower hash is needed), what the token
+is bound to, and until when. A one-time token is good for one certificate, whoever comes first.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from .store import Key, Objects, Stored, Write
+
+RESOURCE = "workloadtokens.internal.fairlead.dev"
+"""Not in the catalog: the object API does not show tokens."""
+PREFIX = "flt"
+ID_BYTES = 8
+SECRET_BYTES = 32
+TTL_MAX_S = 366 * 86400.0
+KEEP_EXPIRED_S = 86400.0
+"""So long the list still shows a token that has expired."""
+
+
+class TokenError(Exception):
+    """The token is not good; the message says why without repeating it."""
+
+
+class Token(Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """What is kept of a token."""
+
+    id: str
+    namespace: str
+    service_account: str
+    workload: str = ""
+    """Bound to this one workload; empty: to any of the service account."""
+    created_at: float = 0.0
+    created_by: str = ""
+    expires_at: float = 0.0
+    one_time: bool = False
+    used_at: float = 0.0
+    """When it was last traded for a certificate; 0: never."""
+
+
+def make(
+    draw: bytes, namespace: str, service_account: str, *, now: float, ttl_s: float, one_time: bool = False,
+    workload: str = "", created_by: str = "",
+) -> tuple[str, Token, Write]:  # fmt: skip
+    """(the token's text, what is kept, the write that keeps it) from ID_BYTES + SECRET_BYTES random bytes."""
+    if len(draw) != ID_BYTES + SECRET_BYTES:
+        raise ValueError("a token needs all its random bytes")
+    if not 0 < ttl_s <= TTL_MAX_S:
+        raise TokenError(f"ttlSeconds: expected more than 0 and at most {TTL_MAX_S:.0f}")
+    name = draw[:ID_BYTES].hex()
+    secret = base64.urlsafe_b64encode(draw[ID_BYTES:]).rstrip(b"=").decode()
+    token = Token(name, namespace, service_account, workload, now, created_by, now + ttl_s, one_time)
+    body = {"metadata": {"name": name}, "digest": _digest(secret), "token": msgspec.to_builtins(token)}
+    return f"{PREFIX}_{name}_{secret}", token, Write(Key(RESOURCE, "", name), body, expect=0)
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def is_token(text: str) -> bool:
+    """Whether this looks like a workload token, good or not."""
+    return text.startswith(f"{PREFIX}_")
+
+
+def verify(objects: Objects, text: str, now: float) -> tuple[Token, Stored]:
+    """What a token stands for. Raises TokenError."""
+    prefix, _, rest = text.partition("_")
+    name, _, secret = rest.partition("_")
+    stored = objects.get(Key(RESOURCE, "", name)) if prefix == PREFIX and name.isalnum() else None
+    body = stored.object() if stored else {}
+    matches = hmac.compare_digest(str(body.get("digest", "0" * 64)), _digest(secret))
+    if stored is None or not matches:
+        raise TokenError("the token is not known here: it was revoked, or made by another control plane")
+    token = msgspec.convert(body["token"], Token)
+    if now >= token.expires_at:
+        raise TokenError("the token has expired; make a new one with `fairlead token create`")
+    if token.one_time and token.used_at:
+        raise TokenError("the one-time token has been used; make a new one with `fairlead token create`")
+    return token, stored
+
+
+def used(stored: Stored, now: float) -> Write:
+    """The write that notes the use; of two at once only one succeeds, as it expects the version that was verified."""
+    body = stored.object()
+    body["token"]["usedAt"] = now
+    return Write(stored.key, body, expect=stored.version)
+
+
+def listed(objects: Objects) -> list[dict[str, Any]]:
+    """All tokens without their secrets."""
+    return [stored.object()["token"] for stored in objects.all(RESOURCE)]
+
+
+def outdated(objects: Objects, now: float) -> list[Write]:
+    """Writes that forget tokens which expired long ago."""
+    return [
+        Write(stored.key, None, expect=stored.version)
+        for stored in objects.all(RESOURCE)
+        if stored.object()["token"].get("expiresAt", 0.0) + KEEP_EXPIRED_S < now
+    ]

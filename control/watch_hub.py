@@ -1,0 +1,199 @@
+"""Shell: watches: wakes the streams whose resources have changed, and writes the events of one stream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from .api_request import Form, Query, Target
+from .listing import spliced
+from .selectors import Predicate, both, field_predicate, label_predicate
+from .status import expired
+from .store import Change, CompactedError, Objects, Stored
+from .table import partial, table
+
+BOOKMARK_S = 60.0
+TIMEOUT_S = 1800.0
+"""A watch without timeoutSeconds ends after this to twice this, so that not all come back at once."""
+WATCHES_MAX = 5000
+EVENTS_PER_WRITE = 64
+logger = logging.getLogger("fairlead.api")
+encode = msgspec.json.encode
+
+
+class WatchHub:
+    """One per store. `draw`: a number in [0, 1); `clock`: Unix seconds, for ages in tables."""
+
+    def __init__(self, memory: Objects, draw: Callable[[], float], clock: Callable[[], float]) -> None:
+        self._memory = memory
+        self._draw = draw
+        self._clock = clock
+        self._wake: dict[str, set[asyncio.Event]] = {}
+        self._unsubscribe = memory.subscribe(self._publish)
+        self.count = 0
+        self.closing = False
+
+    def _publish(self, changes: Sequence[Change]) -> None:
+        for resource in {change.key.resource for change in changes}:
+            for event in self._wake.get(resource, ()):
+                event.set()
+
+    def close(self) -> None:
+        """End every watch; clients come back, or go to another control plane."""
+        self.closing = True
+        self._unsubscribe()
+        for events in self._wake.values():
+            for event in events:
+                event.set()
+
+    async def serve(self, request: web.Request, target: Target, query: Query, form: Form) -> web.StreamResponse:
+        """Answer a watch until it times out, the client goes, or the server closes."""
+        stream = Stream(self._memory, target, query, form, self._clock)
+        response = web.StreamResponse(
+            headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
+        )
+        response.enable_chunked_encoding()
+        wake = asyncio.Event()
+        waiting = self._wake.setdefault(target.resource.name, set())
+        waiting.add(wake)
+        self.count += 1
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + (query.timeout_s or TIMEOUT_S * (1 + self._draw()))
+        try:
+            await response.prepare(request)
+            await self._follow(stream, response, wake, ends_at, query.allow_watch_bookmarks)
+            await response.write_eof()
+        except ConnectionError:
+            pass  # the client went
+        finally:
+            waiting.discard(wake)
+            self.count -= 1
+        return response
+
+    async def _follow(
+        self, stream: Stream, response: web.StreamResponse, wake: asyncio.Event, ends_at: float, bookmarks: bool
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        pending = stream.initial()
+        next_bookmark = loop.time() + BOOKMARK_S
+        while not self.closing:
+            wake.clear()
+            if not pending:
+                try:
+                    pending = stream.news()
+                except CompactedError as error:
+                    gone = expired(f"too old resource version: {error.asked} ({error.floor})")
+                    await response.write(encode({"type": "ERROR", "object": gone.body()}) + b"\n")
+                    return
+            for start in range(0, len(pending), EVENTS_PER_WRITE):
+                await response.write(b"".join(pending[start : start + EVENTS_PER_WRITE]))
+            had_news, pending = bool(pending), []
+            now = loop.time()
+            if now >= ends_at:
+                break
+            if had_news:
+                continue
+            if bookmarks and now >= next_bookmark:
+                await response.write(stream.bookmark())
+                next_bookmark = now + BOOKMARK_S
+            until = min(ends_at, next_bookmark) if bookmarks else ends_at
+            handle = loop.call_at(until, wake.set)
+            try:
+                await wake.wait()
+            finally:
+                handle.cancel()
+        if bookmarks:
+            await response.write(stream.bookmark())
+
+
+class Stream:
+    """The events of one watch, as lines."""
+
+    def __init__(self, memory: Objects, target: Target, query: Query, form: Form, clock: Callable[[], float]) -> None:
+        self._memory = memory
+        self._target = target
+        self._form = form
+        self._include = query.include_object
+        self._clock = clock
+        self._predicate: Predicate | None = both(
+            label_predicate(query.label_selector), field_predicate(query.field_selector)
+        )
+        self._marks_end = bool(query.send_initial_events)
+        from_now = query.resource_version in ("", "0")
+        wants_initial = query.send_initial_events if query.send_initial_events is not None else from_now
+        self._initial_wanted = bool(wants_initial)
+        self._seen = memory.revision if wants_initial or from_now else int(query.resource_version)
+        self._defined = False
+        """Whether a Table's columns have been sent; they come with the first event only."""
+
+    def initial(self) -> list[bytes]:
+        """What is there now, as events; and the mark that this was all, where it was asked for."""
+        if not self._initial_wanted:
+            return []
+        namespace = self._target.namespace or None
+        found = self._memory.all(self._target.resource.name, namespace)
+        lines = [self._line("ADDED", one) for one in found if self._matches(one)]
+        if self._marks_end:
+            lines.append(self.bookmark({"k8s.io/initial-events-end": "true"}))
+        return lines
+
+    def news(self) -> list[bytes]:
+        """What has happened since the last call. Raises CompactedError."""
+        if self._seen > self._memory.revision:  # from another life of the store: only a fresh list can help
+            raise CompactedError(self._seen, self._memory.revision)
+        changes = self._memory.log.after(self._seen)
+        self._seen = self._memory.revision
+        lines = []
+        for change in changes:
+            key = change.key
+            if key.resource != self._target.resource.name:
+                continue
+            if self._target.namespace and key.namespace != self._target.namespace:
+                continue
+            if self._target.name and key.name != self._target.name:
+                continue
+            before = change.before is not None and self._matches(change.before)
+            after = change.after is not None and self._matches(change.after)
+            if after:
+                assert change.after is not None
+                lines.append(self._line("MODIFIED" if before else "ADDED", change.after))
+            elif before:
+                lines.append(self._line("DELETED", change.last))
+        return lines
+
+    def _matches(self, one: Stored) -> bool:
+        if self._target.name and one.key.name != self._target.name:
+            return False
+        return self._predicate is None or self._predicate(one.object())
+
+    def _line(self, kind: str, one: Stored) -> bytes:
+        if self._form.as_:
+            return encode({"type": kind, "object": self._shown(one)}) + b"\n"
+        return b'{"type":"%s","object":%s}\n' % (kind.encode(), spliced(one, self._target))
+
+    def _shown(self, one: Stored) -> dict[str, Any]:
+        target = self._target
+        body = {"apiVersion": target.api_version, "kind": target.resource.kind, **one.object()}
+        if self._form.as_ != "Table":
+            return partial(body)
+        first, self._defined = not self._defined, True
+        metadata = {"resourceVersion": str(one.version)}
+        return table(target.resource.name, [body], metadata, self._clock(), self._include, first)
+
+    def bookmark(self, annotations: dict[str, str] | None = None) -> bytes:
+        """How far this watch has come, without an object."""
+        metadata: dict[str, Any] = {"resourceVersion": str(self._seen), "creationTimestamp": None}
+        if annotations:
+            metadata["annotations"] = annotations
+        target = self._target
+        shown: dict[str, Any] = {"apiVersion": target.api_version, "kind": target.resource.kind, "metadata": metadata}
+        if self._form.as_ == "Table":
+            shown = table(target.resource.name, [], metadata, self._clock(), self._include, False)
+        elif self._form.as_:
+            shown = partial(shown)
+        return encode({"type": "BOOKMARK", "object": shown}) + b"\n"
