@@ -1,0 +1,448 @@
+"""The HTTP/1.1 codec: what it takes, what it refuses, and that cuts in the input change nothing."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import h11
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairlead.proxy import http1 as built
+from fairlead.proxy.message import ProtocolError
+from tests.proxy.plain import plain
+
+CODECS = [pytest.param(built, id="as-installed"), pytest.param(plain("http1"), id="plain")]
+
+
+def read_requests(codec: Any, pieces: list[bytes]) -> list[tuple[str, str, str, list[tuple[str, str]], bytes]]:
+    """All requests in the pieces, each whole, as a server would read them."""
+    parser = codec.RequestParser()
+    found = []
+    head, body = None, b""
+    for piece in pieces:
+        parser.feed(piece)
+        while True:
+            if head is None:
+                head = parser.read_head()
+                if head is None:
+                    break
+            got = parser.read_body()
+            body += got
+            if parser.complete:
+                found.append((head.method, head.authority, head.path, head.headers(), body))
+                head, body = None, b""
+                parser.next_message()
+            elif not got:
+                break
+    return found
+
+
+def read_response(codec: Any, pieces: list[bytes], method: str = "GET", eof: bool = False) -> tuple[Any, bytes, Any]:
+    parser = codec.ResponseParser()
+    parser.expect(method)
+    head, body = None, b""
+    for piece in pieces:
+        parser.feed(piece)
+        while head is None or (head.status < 200 and head.status != 101):
+            head = parser.read_head()
+            if head is None:
+                break
+        if head is not None:
+            body += parser.read_body()
+    if eof:
+        parser.eof()
+    return head, body, parser
+
+
+def cuts(data: bytes) -> list[list[bytes]]:
+    return [
+        [data],
+        [data[k : k + 1] for k in range(len(data))],
+        *([data[:k], data[k:]] for k in range(1, len(data))),
+    ]
+
+
+GOOD = (
+    b"GET /a?b=c HTTP/1.1\r\nHost: web.default:80\r\nX-One: 1\r\nx-one:  2 \r\nEmpty:\r\n\r\n"
+    b"POST http://web/x HTTP/1.1\r\nHost: WEB\r\nContent-Length: 5\r\n\r\nhello"
+    b"PUT /chunks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n"
+    b"3;ext=1\r\nabc\r\n00A\r\n0123456789\r\n0\r\nTrailer-One: x\r\n\r\n"
+    b"OPTIONS * HTTP/1.0\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_requests_read_the_same_however_the_bytes_are_cut(codec: Any) -> None:
+    expected = [
+        ("GET", "web.default:80", "/a?b=c"),
+        ("POST", "web", "/x"),
+        ("PUT", "a", "/chunks"),
+        ("OPTIONS", "", "*"),
+    ]
+    for pieces in cuts(GOOD):
+        found = read_requests(codec, pieces)
+        assert [request[:3] for request in found] == expected
+        assert [request[4] for request in found] == [b"", b"hello", b"abc0123456789", b""]
+        assert found[0][3] == [("Host", "web.default:80"), ("X-One", "1"), ("x-one", "2"), ("Empty", "")]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_responses_read_the_same_however_the_bytes_are_cut(codec: Any) -> None:
+    data = (
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Made it\r\nTransfer-Encoding: chunked\r\nX: y\r\n\r\n"
+        b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
+    )
+    for pieces in cuts(data):
+        head, body, parser = read_response(codec, pieces)
+        assert (head.status, body, parser.complete, parser.unread()) == (201, b"hello world", True, 0)
+
+
+REFUSED = {
+    "cl and te": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "te and cl": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
+    "cl twice": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+    "cl list": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n",
+    "cl sign": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n",
+    "cl hex": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\n",
+    "cl empty": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
+    "cl underscore": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1_0\r\n\r\n",
+    "cl blank inside": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5 5\r\n\r\n",
+    "cl overflow": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
+    "cl unicode digit": "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: \uff15\r\n\r\n".encode(),
+    "cl vertical tab": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: \x0b5\r\n\r\n",
+    "te other": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+    "te identity last": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n",
+    "te xchunked": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
+    "te quoted": b'POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "chunked"\r\n\r\n',
+    "te twice": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "te empty": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n",
+    "te empty members": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ,chunked\r\n\r\n",
+    "te high byte": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\xa0\r\n\r\n",
+    "te separator": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\x1c\r\n\r\n",
+    "te in 1.0": b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "te name with blank": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n",
+    "blank before colon": b"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n",
+    "blank before first header": b"GET / HTTP/1.1\r\n Host: a\r\n\r\n",
+    "obs-fold": b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n z\r\n\r\n",
+    "bare lf after line": b"GET / HTTP/1.1\nHost: a\r\n\r\n",
+    "bare lf in header": b"GET / HTTP/1.1\r\nHost: a\r\nX: y\nZ: 1\r\n\r\n",
+    "bare lf everywhere": b"GET / HTTP/1.1\nHost: a\n\n",
+    "bare cr in value": b"GET / HTTP/1.1\r\nHost: a\r\nX: y\rz\r\n\r\n",
+    "bare cr before lf": b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\r\n\r\n",
+    "nul in value": b"GET / HTTP/1.1\r\nHost: a\r\nX: y\0z\r\n\r\n",
+    "nul in name": b"GET / HTTP/1.1\r\nHost: a\r\nX\0: y\r\n\r\n",
+    "control in value": b"GET / HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n",
+    "delete in value": b"GET / HTTP/1.1\r\nHost: a\r\nX: \x7f\r\n\r\n",
+    "name with high byte": b"GET / HTTP/1.1\r\nHost: a\r\nX\xe9: y\r\n\r\n",
+    "empty name": b"GET / HTTP/1.1\r\nHost: a\r\n: y\r\n\r\n",
+    "no colon": b"GET / HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n",
+    "known name without colon": b"GET / HTTP/1.1\r\nHost: a\r\nDate\r\n\r\n",
+    "host missing": b"GET / HTTP/1.1\r\nX: y\r\n\r\n",
+    "no headers at all": b"GET / HTTP/1.1\r\n\r\n",
+    "host twice": b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+    "host empty": b"GET / HTTP/1.1\r\nHost:\r\n\r\n",
+    "host with user": b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n",
+    "host with backslash": b"GET / HTTP/1.1\r\nHost: a\\b\r\n\r\n",
+    "host with path": b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
+    "host list": b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n",
+    "host port too big": b"GET / HTTP/1.1\r\nHost: a:65536\r\n\r\n",
+    "host port not digits": b"GET / HTTP/1.1\r\nHost: a:8x\r\n\r\n",
+    "host bad ipv6": b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n",
+    "target and host differ": b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "target with https": b"GET https://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "target with user": b"GET http://x@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "target without slash": b"GET x HTTP/1.1\r\nHost: a\r\n\r\n",
+    "target with fragment": b"GET /x#y HTTP/1.1\r\nHost: a\r\n\r\n",
+    "target with high byte": b"GET /\xe9 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "target with tab": b"GET /a\tb HTTP/1.1\r\nHost: a\r\n\r\n",
+    "two blanks": b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "blank at end": b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n",
+    "blank in target": b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
+    "no target": b"GET HTTP/1.1\r\nHost: a\r\n\r\n",
+    "empty target": b"GET  HTTP/1.1\r\nHost: a\r\n\r\n",
+    "star for get": b"GET * HTTP/1.1\r\nHost: a\r\n\r\n",
+    "http 0.9": b"GET /\r\nHost: a\r\n\r\n",
+    "lower-case version": b"GET / http/1.1\r\nHost: a\r\n\r\n",
+    "version 1.10": b"GET / HTTP/1.10\r\nHost: a\r\n\r\n",
+    "version 1.2": b"GET / HTTP/1.2\r\nHost: a\r\n\r\n",
+    "version 2.0": b"GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+    "preface of http/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "leading line end": b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "leading blank": b" GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "method with colon": b"GE:T / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "long method": b"G" * 33 + b" / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "connect without port": b"CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n",
+    "connect with a path": b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "connect and host differ": b"CONNECT a:1 HTTP/1.1\r\nHost: b:1\r\n\r\n",
+    "connect with a body": b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nContent-Length: 1\r\n\r\nx",
+    "expect other": b"POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n",
+    "connection not names": b"GET / HTTP/1.1\r\nHost: a\r\nConnection: a b\r\n\r\n",
+    "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "chunk size not hex": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "chunk size signed": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n+1\r\na\r\n",
+    "chunk size 0x": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n",
+    "chunk size blank": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1 \r\na\r\n",
+    "chunk size underscore": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1_0\r\na\r\n",
+    "chunk size empty": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\r\n",
+    "chunk size huge": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
+    "chunk line with lf": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n",
+    "chunk ext with lf": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;a\nb\r\na\r\n0\r\n\r\n",
+    "chunk without end": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n",
+    "chunk line endless": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"x" * 2000,
+    "chunk ext in all": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    + (b"1;" + b"x" * 1000 + b"\r\na\r\n") * 20,
+    "trailer folded": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n a: b\r\n\r\n",
+    "trailer bare lf": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na: b\n\r\n\r\n",
+    "trailers endless": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"a: b\r\n" * 2000,
+}
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_could_be_read_in_two_ways_is_refused(codec: Any, name: str) -> None:
+    data = REFUSED[name]
+    some = cuts(data) if len(data) < 200 else [[data], [data[:60], data[60:]]]
+    for pieces in some:
+        with pytest.raises(ProtocolError) as error:
+            read_requests(codec, pieces)
+        assert error.value.status in (400, 417, 431, 505)
+        assert error.value.reason.code in ("FL-MALFORMED", "FL-TOO-LARGE")
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_limits_of_size_and_number_have_their_own_answers(codec: Any) -> None:
+    for data, status in (
+        (b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 70000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 70000, 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 100 + b"\r\n", 431),
+    ):
+        with pytest.raises(ProtocolError) as error:
+            read_requests(codec, [data])
+        assert (error.value.status, error.value.reason.code) == (status, "FL-TOO-LARGE")
+    assert len(read_requests(codec, [b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 99 + b"\r\n"])) == 1
+
+
+BAD_RESPONSES = {
+    "cl and te": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "cl twice": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+    "te other": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+    "te in 1.0": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "bare lf": b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",
+    "obs-fold": b"HTTP/1.1 200 OK\r\nX: y\r\n z\r\n\r\n",
+    "status of two digits": b"HTTP/1.1 20 OK\r\n\r\n",
+    "status of four digits": b"HTTP/1.1 2000 OK\r\n\r\n",
+    "status zero": b"HTTP/1.1 000 OK\r\n\r\n",
+    "version 2.0": b"HTTP/2.0 200 OK\r\n\r\n",
+    "lower case": b"http/1.1 200 OK\r\n\r\n",
+    "not http": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+    "nul in reason": b"HTTP/1.1 200 O\0K\r\n\r\n",
+    "cr in reason": b"HTTP/1.1 200 O\rK\r\n\r\n",
+    "interim flood": b"HTTP/1.1 100 Continue\r\n\r\n" * 17,
+}
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("name", BAD_RESPONSES)
+def test_bad_responses_are_refused_as_the_upstreams_fault(codec: Any, name: str) -> None:
+    data = BAD_RESPONSES[name]
+    for pieces in cuts(data) if len(data) < 200 else [[data]]:
+        with pytest.raises(ProtocolError) as error:
+            read_response(codec, pieces)
+        assert (error.value.status, error.value.reason.code) == (502, "FL-UP-MALFORMED")
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_some_responses_have_no_body_whatever_their_headers_say(codec: Any) -> None:
+    data = b"HTTP/1.1 %d X\r\nContent-Length: 5\r\n\r\n"
+    for method, status in (("HEAD", 200), ("GET", 204), ("GET", 304)):
+        head, body, parser = read_response(codec, [data % status + b"HTTP/"], method)
+        assert (head.status, head.content_length, body) == (status, 5, b"")
+        assert (parser.complete, parser.unread()) == (True, 5)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_response_without_length_ends_with_the_connection(codec: Any) -> None:
+    head, body, parser = read_response(codec, [b"HTTP/1.0 200 OK\r\n\r\nab", b"cd"])
+    assert (head.until_close, body, parser.complete) == (True, b"abcd", False)
+    parser.eof()
+    assert parser.complete
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"HTTP/1.1 200",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n",
+    ],
+)
+def test_a_response_cut_short_is_an_error_and_not_an_end(codec: Any, data: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        read_response(codec, [data] if data else [], eof=True)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_switch_of_protocols_leaves_raw_bytes(codec: Any) -> None:
+    head, body, parser = read_response(
+        codec, [b"HTTP/1.1 101 Switching\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\r\n\x81\x01", b"a"]
+    )
+    assert (head.status, head.upgrade, body, parser.complete) == (101, "websocket", b"\x81\x01a", False)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_lines_that_stay_on_this_hop_are_cut(codec: Any) -> None:
+    parser = codec.RequestParser()
+    parser.feed(
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close, X-Hop, Authorization, X-Forwarded-For\r\nX-Hop: 1\r\n"
+        b"Authorization: b\r\nX-Forwarded-For: c\r\nTE: trailers\r\nKeep-Alive: 1\r\nx-hop: 2\r\nUpgrade: h2c\r\n"
+        b"Proxy-Connection: k\r\nHTTP2-Settings: x\r\nLast: 1\r\n\r\n"
+    )
+    head = parser.read_head()
+    kept, at = b"", head.first
+    for k in range(0, len(head.cuts), 2):
+        kept += head.raw[at : head.cuts[k]]
+        at = head.cuts[k + 1]
+    kept += head.raw[at:]
+    assert kept == b"Host: a\r\nAuthorization: b\r\nX-Forwarded-For: c\r\nLast: 1\r\n\r\n"
+    assert not head.keep_alive
+    assert head.upgrade == ""
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_connection_goes_on_as_version_and_connection_say(codec: Any) -> None:
+    for line, header, expected in (
+        (b"HTTP/1.1", b"", True),
+        (b"HTTP/1.0", b"", False),
+        (b"HTTP/1.0", b"Connection: Keep-Alive\r\n", True),
+        (b"HTTP/1.1", b"Connection: close\r\n", False),
+        (b"HTTP/1.1", b"Connection: keep-alive, close\r\n", False),
+        (b"HTTP/1.1", b"Connection: keep-alive\r\nConnection: close\r\n", False),
+    ):
+        parser = codec.RequestParser()
+        parser.feed(b"GET / %b\r\nHost: a\r\n%b\r\n" % (line, header))
+        assert parser.read_head().keep_alive is expected
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_headers_are_found_by_name_in_any_case_and_joined(codec: Any) -> None:
+    parser = codec.RequestParser()
+    parser.feed(b"GET / HTTP/1.1\r\nHost: a\r\nX-Tag: 1\r\nx-tag:\t2 \r\nX-Tagged: no\r\nUSER-AGENT: me\r\n\r\n")
+    head = parser.read_head()
+    assert head.header("x-tag") == "1,2"
+    assert head.header("x-ta") is None
+    assert head.header("user-agent") == "me"
+    assert head.header("host") == "a"
+    assert head.header("server") is None
+    assert head.header_names() == ["host", "x-tag", "x-tag", "x-tagged", "user-agent"]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_expect_continue_counts_only_before_a_body_of_1_1(codec: Any) -> None:
+    for line, length, expected in ((b"HTTP/1.1", 5, True), (b"HTTP/1.1", 0, False), (b"HTTP/1.0", 5, False)):
+        parser = codec.RequestParser()
+        parser.feed(b"POST / %b\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: %d\r\n\r\n" % (line, length))
+        assert parser.read_head().expect_continue is expected
+
+
+NAMES = st.text("abcXYZ019-_!~", min_size=1, max_size=12)
+VALUES = st.binary(max_size=30).map(lambda raw: bytes(c for c in raw if c >= 32 and c != 127).strip(b" \t"))
+
+
+@given(
+    headers=st.lists(st.tuples(NAMES, VALUES), max_size=8),
+    body=st.lists(st.binary(min_size=1, max_size=40), max_size=5),
+    chunked=st.booleans(),
+    cut=st.lists(st.integers(0, 400), max_size=6),
+)
+def test_what_is_written_is_read_back(
+    headers: list[tuple[str, bytes]], body: list[bytes], chunked: bool, cut: list[int]
+) -> None:
+    whole = b"".join(body)
+    lines = b"".join(b"x-%b:%b\r\n" % (name.encode(), value) for name, value in headers)
+    if chunked:
+        framing = b"Transfer-Encoding: chunked\r\n"
+        payload = b"".join(built.chunk(piece) for piece in body) + built.LAST_CHUNK
+    else:
+        framing = b"Content-Length: %d\r\n" % len(whole)
+        payload = whole
+    data = b"POST /p HTTP/1.1\r\nHost: h\r\n" + lines + framing + b"\r\n" + payload
+    marks = sorted({0, len(data), *(k for k in cut if k < len(data))})
+    pieces = [data[a:b] for a, b in pairwise(marks)]
+    for codec in (built, plain("http1")):
+        ((method, host, path, found, got),) = read_requests(codec, pieces)
+        assert (method, host, path, got) == ("POST", "h", "/p", whole)
+        assert found[1:-1] == [(f"x-{name}", value.decode("latin-1")) for name, value in headers]
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [b"GET / HTTP/1.1", b"\r\n", b"\n", b"\r", b" ", b":", b"Host: a", b"Content-Length: 3", b"abc", b"0", b";"]  # noqa: RUF005
+            + [b"Transfer-Encoding: chunked", b"Connection: ", b"close", b"\0", b"\xff", b"X", b"3\r\nabc\r\n0\r\n\r\n"]
+        ),
+        max_size=14,
+    ).map(b"".join)
+)
+def test_compiled_and_plain_agree_on_anything_and_only_refuse(data: bytes) -> None:
+    results = []
+    for codec in (built, plain("http1")):
+        try:
+            results.append(read_requests(codec, [data]))
+        except ProtocolError as error:
+            results.append(error.status)
+    assert results[0] == results[1]
+
+
+def h11_reads(data: bytes) -> bool:
+    """Whether h11 takes all of `data` as one whole request."""
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(data)
+    try:
+        while True:
+            event = connection.next_event()
+            if isinstance(event, h11.EndOfMessage):
+                return True
+            if event is h11.NEED_DATA:
+                return False
+    except h11.RemoteProtocolError:
+        return False
+
+
+# What h11 takes and we refuse, all of it on purpose: line ends, folding and controls; Host and target; versions.
+H11_TAKES = {
+    *("obs-fold", "bare lf after line", "bare lf in header", "bare lf everywhere", "control in value"),
+    *("delete in value", "host empty", "host with user", "host with backslash", "host with path", "host list"),
+    *("host port too big", "host port not digits", "host bad ipv6", "target and host differ", "target with https"),
+    *("target with user", "target without slash", "target with fragment", "star for get", "version 1.2"),
+    *("version 2.0", "preface of http/2", "long method", "connect without port", "connect with a path"),
+    *("connect and host differ", "connect with a body", "expect other", "connection not names", "trailer bare lf"),
+}
+
+
+def test_we_refuse_all_that_h11_refuses_and_the_listed_more() -> None:
+    assert {name for name, data in REFUSED.items() if h11_reads(data)} == H11_TAKES
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [b"GET / HTTP/1.1\r\nHost: a\r\n", b"X: ", b"y\r\n", b"\r\n", b"\n", b" ", b"Content-Length: 3\r\n", b"abc"]  # noqa: RUF005
+            + [b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n", b"0\r\n\r\n", b"\0", b"\xff", b":"]
+        ),
+        max_size=10,
+    ).map(b"".join)
+)
+def test_what_we_take_h11_takes_too(data: bytes) -> None:
+    try:
+        taken = read_requests(built, [data])
+    except ProtocolError:
+        return
+    if taken:
+        assert h11_reads(data)
