@@ -354,7 +354,6 @@ class _Writer:
             turn %= len(rdata)
             rdata = rdata[turn:] + rdata[:turn]
         start = len(self.out)
-        known = dict(self.names) if whole else None
         count = 0
         for data in rdata:
             before = len(self.out)
@@ -362,9 +361,9 @@ class _Writer:
             if rtype in _COMPRESSED:
                 data = self._squeezed(rtype, data, 12 + before + len(owner) + 10)
             if before + len(owner) + 10 + len(data) > self.room:
-                if known is not None:
+                if whole:
                     del self.out[start:]
-                    self.names = known
+                    self.names = {name: at for name, at in self.names.items() if at < 12 + start}
                     count = 0
                 return count, False
             self.out += owner
@@ -373,7 +372,21 @@ class _Writer:
                 self._note(data[6:].lower(), 12 + len(self.out) + 6)
             self.out += data
             count += 1
+            if count == 1 and len(rdata) > 1 and not whole and rtype in (A, AAAA):
+                count += self._add_addresses(rrset, rdata[1:])
+                if count > 1:
+                    return count, count == len(rdata)
         return count, True
+
+    def _add_addresses(self, rrset: RRset, rdata: tuple[bytes, ...]) -> int:
+        """As many further records as fit, of a set of addresses whose first has just been written."""
+        again = self.name(rrset.owner, 12 + len(self.out)) + _FIXED.pack(rrset.rtype, IN, rrset.ttl, len(rdata[0]))
+        if len(again) > 12:  # too far along to be pointed at
+            return 0
+        count = min(len(rdata), (self.room - len(self.out)) // (12 + len(rdata[0])))
+        if count > 0:
+            self.out += again + again.join(rdata[:count])
+        return max(count, 0)
 
     def _squeezed(self, rtype: int, data: bytes, offset: int) -> bytes:
         """Rdata of the types whose names may be compressed (RFC 1035; RFC 3597 section 4 forbids it for others)."""
@@ -420,9 +433,11 @@ def write_answer(
                 count, complete = writer.add(rrset, turn, False)
                 counts[section] += count
                 cut = not complete
-    for rrset in additional:
-        if not cut:
-            counts[2] += writer.add(rrset, turn, True)[0]
+    for rrset in () if cut else additional:
+        count, complete = writer.add(rrset, turn, True)
+        counts[2] += count
+        if not complete:
+            break
     flags = 0x8000 | (aa and 0x400) | (cut and 0x200) | (query.rd and 0x100) | (ra and 0x80) | (ad and 0x20)
     flags |= (query.cd and 0x10) | rcode & 15
     counts[2] += bool(opt)

@@ -14,23 +14,8 @@ if TYPE_CHECKING:
 
 RCODE_NAMES = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED", 16: "BADVERS"}
 # CoreDNS's buckets, and two below them: our usual answer takes less than its first.
-DURATIONS: tuple[float, ...] = (
-    0.00001,
-    0.00005,
-    0.00025,
-    0.0005,
-    0.001,
-    0.002,
-    0.004,
-    0.008,
-    0.016,
-    0.032,
-    0.064,
-    0.128,
-    0.256,
-    0.512,
-)
-DURATIONS += (1.024, 2.048, 4.096, 8.192)
+DURATIONS: tuple[float, ...] = (0.00001, 0.00005, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
+DURATIONS += (0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192)
 SIZES = (0, 100, 200, 300, 400, 511, 1023, 2047, 4095, 8291, 16000, 32000, 48000, 64000)
 
 
