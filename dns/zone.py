@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from ..registry.model import Endpoint, Service
+from ..registry.model import Endpoint
 from ..registry.snapshot import Snapshot
 from .message import AAAA, ANY, CNAME, NOERROR, NXDOMAIN, PTR, SOA, SRV, A, RRset, parents, wire_name
 from .records import (
@@ -57,28 +57,20 @@ class _Node:
 
 
 class _Made:
-    """What was made of one object of the registry, to tell whether it has to be made again."""
+    """What was made of one service or workload, to tell whether it has to be made again."""
 
-    __slots__ = ("parts", "records")
+    __slots__ = ("endpoints", "override", "records", "source")
 
-    def __init__(self, parts: tuple[object, ...], records: Records) -> None:
-        self.parts = parts
+    def __init__(self, source: object, endpoints: object, override: tuple[str, ...], records: Records) -> None:
+        self.source = source
+        self.endpoints = endpoints
+        self.override = override
         self.records = records
-
-    def of(self, parts: tuple[object, ...]) -> bool:
-        return all(
-            mine is theirs or (theirs.__class__ is tuple and _is_override(theirs) and mine == theirs)
-            for mine, theirs in zip(self.parts, parts, strict=True)
-        )
-
-
-def _is_override(part: object) -> bool:
-    """Addresses to answer instead; made anew for each update, and short, so compared by value."""
-    return isinstance(part, tuple) and (not part or isinstance(part[0], str))
 
 
 _NO_ENDPOINTS: tuple[Endpoint, ...] = ()
 _NO_OVERRIDE: tuple[str, ...] = ()
+_NOT_MADE = _Made(None, None, (), {})
 
 
 class Zone:
@@ -92,7 +84,9 @@ class Zone:
         self.version = 0
         self.problems: dict[str, str] = {}
         """Services left out, and why."""
-        self._made: dict[str, _Made] = {}
+        self._services: dict[str, _Made] = {}
+        self._workloads: dict[str, _Made] = {}
+        self._namespaces: set[str] = set()
         # All contributions to a name, by the object they come from; most names have one.
         self._given: dict[bytes, tuple[tuple[str, dict[int, RRset]], ...]] = {}
         self._nodes: dict[bytes, _Node] = {}
@@ -112,29 +106,13 @@ class Zone:
         `addresses`: by host, what to answer instead of the service's own addresses. Only objects that are not the
         same (`is`) as last time are looked at. A service that cannot be put in DNS is left out and named in `problems`.
         """
-        addresses = addresses or {}
         changed: set[bytes] = set()
-        wanted: dict[str, tuple[object, ...]] = {"": (self.options,)}
-        for host, service in snapshot.services.items():
-            override = addresses.get(host, _NO_OVERRIDE)
-            wanted["s" + host] = (service, snapshot.endpoints.get(host, _NO_ENDPOINTS), override)
-        for namespace in snapshot.namespaces:
-            wanted["n" + namespace] = ()
-        for service in snapshot.services.values():
-            wanted.setdefault("n" + service.namespace, ())
+        if not self.synced:
+            self._replace("", {}, zone_records(self.options, snapshot.version), changed)
+        self._update_services(snapshot, addresses or {}, changed)
+        self._update_namespaces(snapshot, changed)
         if self.options.pods:
-            for key, workload in snapshot.workloads.items():
-                wanted["w" + key] = (workload,)
-        for key in [key for key in self._made if key not in wanted]:
-            self.problems.pop(key[1:], None)
-            self._replace(key, self._made.pop(key).records, {}, changed)
-        for key, parts in wanted.items():
-            made = self._made.get(key)
-            if made is not None and made.of(parts):
-                continue
-            records = self._records(key, parts, snapshot)
-            self._made[key] = _Made(parts, records)
-            self._replace(key, made.records if made else {}, records, changed)
+            self._update_workloads(snapshot, changed)
         self.synced = True
         self.version = snapshot.version
         apex = self._nodes[self.apex]
@@ -142,23 +120,61 @@ class Zone:
         changed.add(self.apex)
         return changed
 
-    def _records(self, key: str, parts: tuple[object, ...], snapshot: Snapshot) -> Records:
-        kind, name = key[:1], key[1:]
-        try:
-            if not key:
-                return zone_records(self.options, snapshot.version)
-            if kind == "n":
-                return namespace_records(name, self.options)
-            if kind == "w":
-                return workload_records(snapshot.workloads[name], self.options)
-            service, endpoints, override = parts
-            assert isinstance(service, Service)
-            records = service_records(service, endpoints, override, self.options)  # type: ignore[arg-type]
-        except ValueError as error:
-            self.problems[name] = str(error)
-            return {}
-        self.problems.pop(name, None)
-        return records
+    def _update_services(
+        self, snapshot: Snapshot, addresses: Mapping[str, tuple[str, ...]], changed: set[bytes]
+    ) -> None:
+        made, endpoints = self._services, snapshot.endpoints
+        for host in [host for host in made if host not in snapshot.services]:
+            self.problems.pop(host, None)
+            self._replace("s" + host, made.pop(host).records, {}, changed)
+        for host, service in snapshot.services.items():
+            known = made.get(host, _NOT_MADE)
+            ends = endpoints.get(host, _NO_ENDPOINTS)
+            override = addresses.get(host, _NO_OVERRIDE)
+            if known.source is service and known.endpoints is ends and known.override == override:
+                continue
+            try:
+                records = service_records(service, ends, override, self.options)
+                self.problems.pop(host, None)
+            except ValueError as error:
+                self.problems[host] = str(error)
+                records = {}
+            made[host] = _Made(service, ends, override, records)
+            self._replace("s" + host, known.records, records, changed)
+
+    def _update_namespaces(self, snapshot: Snapshot, changed: set[bytes]) -> None:
+        wanted = {service.namespace for service in snapshot.services.values()} | set(snapshot.namespaces)
+        if wanted == self._namespaces:
+            return
+        for name in self._namespaces ^ wanted:
+            try:
+                records = namespace_records(name, self.options)
+            except ValueError as error:
+                self.problems[name] = str(error)
+                continue
+            if name in wanted:
+                self._replace("n" + name, {}, records, changed)
+            else:
+                self._replace("n" + name, records, {}, changed)
+        self._namespaces = wanted
+
+    def _update_workloads(self, snapshot: Snapshot, changed: set[bytes]) -> None:
+        made = self._workloads
+        for key in [key for key in made if key not in snapshot.workloads]:
+            self.problems.pop(key, None)
+            self._replace("w" + key, made.pop(key).records, {}, changed)
+        for key, workload in snapshot.workloads.items():
+            known = made.get(key, _NOT_MADE)
+            if known.source is workload:
+                continue
+            try:
+                records = workload_records(workload, self.options)
+                self.problems.pop(key, None)
+            except ValueError as error:
+                self.problems[key] = str(error)
+                records = {}
+            made[key] = _Made(workload, None, (), records)
+            self._replace("w" + key, known.records, records, changed)
 
     def _replace(self, key: str, old: Records, new: Records, changed: set[bytes]) -> None:
         for owner in old:
