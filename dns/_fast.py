@@ -26,6 +26,18 @@ class Entry:
         self.whole = whole
         """The variants are all there are; else they are made anew when each has been used."""
 
+    def next(self) -> bytes | None:
+        """The variant whose turn it is; None where all have been used and others should be made."""
+        turn = self.turn
+        if turn >= len(self.variants):
+            if not self.whole:
+                return None
+            turn = 0
+        self.turn = turn + 1
+        self.hits += 1
+        body: bytes = self.variants[turn]
+        return body
+
 
 class Finished:
     """Two generations of at most `size` entries each: what the older one still has in use moves to the younger."""
@@ -41,21 +53,20 @@ class Finished:
 
     def get(self, message: bytes) -> bytes | None:
         """The reply to a message, or None where it has to be made."""
-        key = message[2:]
+        body = self.find(message[2:])
+        return None if body is None else message[:2] + body
+
+    def find(self, key: bytes) -> bytes | None:
+        """What follows the ID in the reply, by what follows it in the message."""
         entry = self.young.get(key)
         if entry is None:
             entry = self._promote(key)
             if entry is None:
                 return None
-        turn = entry.turn
-        if turn >= len(entry.variants):
-            if not entry.whole:
-                self._drop(key)
-                return None
-            turn = 0
-        entry.turn = turn + 1
-        entry.hits += 1
-        return message[:2] + entry.variants[turn]
+        body = entry.next()
+        if body is None:
+            self._drop(key)
+        return body
 
     def put(self, message: bytes, entry: Entry) -> None:
         """Keep the reply to a message (of more than 12 octets, of a kind that is always answered the same)."""

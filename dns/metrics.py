@@ -59,6 +59,8 @@ class Metrics:
         """Messages that were owed no reply: too short, or replies themselves."""
         self.overload = 0
         """Questions not answered for lack of room: pending limit, full socket."""
+        self.unsent = 0
+        """Replies that could not be sent, as the reader of datagrams counts them."""
         self.panics = 0
         """Faults of ours; each should be reported."""
         self.connections = 0
@@ -153,7 +155,11 @@ def _rest(engine: Engine, upstreams: Upstreams, now: float) -> list[str]:
         *_counter("fairlead_dns_upstream_replies_total", "Replies of upstreams.", asked),
         *_counter("fairlead_dns_upstream_failures_total", "Upstreams silent, unreachable or garbled.", failed),
         *_counter("fairlead_dns_ignored_total", "Messages owed no reply.", {"": metrics.dropped}),
-        *_counter("fairlead_dns_overload_total", "Questions dropped for lack of room.", {"": metrics.overload}),
+        *_counter(
+            "fairlead_dns_overload_total",
+            "Questions dropped for lack of room.",
+            {"": metrics.overload + metrics.unsent},
+        ),
         *_counter("fairlead_dns_tcp_connections", "Open connections.", {"": metrics.connections}, "gauge"),
         *_counter("fairlead_dns_zone_synced", "1: a snapshot has come.", {"": int(zone.synced)}, "gauge"),
         *_counter("fairlead_dns_zone_version", "Version of the snapshot served.", {"": zone.version}, "gauge"),

@@ -11,14 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from ..registry.snapshot import Snapshot
+from ._datagrams import BATCH, LARGEST_QUERY, Datagrams
 from .engine import DnsOptions, Engine, Pending
 from .forward import Server, Upstreams
 from .forwarder import Forwarder
 from .metrics import render
 
-BATCH = 64
-"""Datagrams read before others get their turn."""
-LARGEST_QUERY = 4096
 _WRITE_HIGH = 256 << 10
 _PENDING_PER_CONNECTION = 64
 _PKTINFO4 = getattr(socket, "IP_PKTINFO", 8)
@@ -42,6 +40,7 @@ class DnsServer:
         self._forwarder: Forwarder | None = None
         self._connections: set[_Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
+        self._datagrams: Datagrams | None = None
         self._wildcard = False
 
     @property
@@ -62,7 +61,9 @@ class DnsServer:
         self.engine.everyone = self.options.recursion is None and _is_loopback(host)
         self._forwarder = Forwarder(self.engine, self.upstreams, loop)
         self._tcp = await loop.create_server(lambda: _Connection(self), sock=listener, backlog=256)
-        loop.add_reader(self._sock.fileno(), self._read_with_source if self._wildcard else self._read)
+        self._datagrams = Datagrams(self._sock, self.engine.udp, self._make, self.engine.metrics.durations.add)
+        reader = self._read_with_source if self._wildcard else self._datagrams.read
+        loop.add_reader(self._sock.fileno(), reader)
         self._sweep()
 
     def update(self, snapshot: Snapshot, addresses: Mapping[str, tuple[str, ...]] | None = None) -> None:
@@ -90,37 +91,13 @@ class DnsServer:
 
     def metric_lines(self) -> list[str]:
         """Prometheus text, line by line."""
+        if self._datagrams is not None:
+            self.engine.metrics.unsent = self._datagrams.failed
         shown = f"[{self.host}]" if ":" in self.host else self.host
         family = "2" if ":" in self.host else "1"
         return render(self.engine, self.upstreams, f"dns://{shown}:{self.port}", family, time.monotonic())
 
     # UDP ------------------------------------------------------------------------------------------------------
-
-    def _read(self) -> None:
-        """Answer what has arrived, up to BATCH datagrams."""
-        sock = self._sock
-        if sock is None:
-            return
-        known, receive, send = self.engine.udp.get, sock.recvfrom, sock.sendto
-        start = time.perf_counter()
-        count = 0
-        try:
-            while count < BATCH:
-                message, client = receive(LARGEST_QUERY)
-                count += 1
-                reply = known(message)
-                if reply is None:
-                    reply = self._make(message, client)
-                    if reply is None:
-                        continue
-                try:
-                    send(reply, client)
-                except OSError:  # the client's address is unreachable, or the socket's buffer is full
-                    self.engine.metrics.overload += 1
-        except OSError:  # nothing left to read, or an ICMP error for an earlier reply
-            pass
-        if count:
-            self.engine.metrics.durations.add((time.perf_counter() - start) / count, count)
 
     def _make(self, message: bytes, client: tuple[str, int]) -> bytes | None:
         """The reply, or None where there is none, or none yet."""
