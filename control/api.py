@@ -24,11 +24,13 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from .admission import Admission, BodyCheck
 from .api_body import YamlLoad
+from .api_context import Context, begin, current
 from .api_objects import ObjectApi, respond
-from .api_request import Form, Target
+from .api_request import Form
 from .audit import Audit, timestamp
 from .auth import ADMIN, NOBODY, AdminTokens, Authenticator, Principal, check_own, forbidden, unauthorized
 from .catalog import Catalog
@@ -139,7 +141,7 @@ class ControlApi:
 
         `service_account`: that of the workload, where the registry knows it.
         """
-        principal: Principal = request["principal"]
+        principal = current().principal
         if not namespace and not workload:
             if principal.role != ADMIN:
                 raise forbidden(principal, "see this", "it is for administrators")
@@ -190,7 +192,9 @@ class ControlApi:
             )
         if self._runner is None:
             # Log no access lines; cancel a handler whose client has gone, so that watches end at once.
-            self._runner = web.AppRunner(self.app, access_log=None, handler_cancellation=True, keepalive_timeout=75)
+            self._runner = web.AppRunner(
+                self.app, access_log=None, logger=http_logger(), handler_cancellation=True, keepalive_timeout=75
+            )
             await self._runner.setup()
         await self._make_default_namespace()
         server = await asyncio.get_running_loop().create_server(
@@ -245,15 +249,15 @@ class ControlApi:
         handle = self._fresh.pop(request.protocol, None)
         if handle is not None:
             handle.cancel()
-        request_id = secrets.token_hex(8)
+        request_id, context = secrets.token_hex(8), begin()
         refusal: StatusError | None = None
         response: web.StreamResponse
         try:
-            request["principal"] = principal = self._who(request)
-            self._let_in(request, principal)
+            context.principal = self._who(request)
+            self._let_in(request, context.principal)
             response = await handler(request)
-        except asyncio.CancelledError:
-            raise
+        except (asyncio.CancelledError, ConnectionError):
+            raise  # the client has gone; aiohttp knows
         except Exception as error:
             refusal = self._refusal(error)
             response = respond(request, refusal.body(), refusal.code, Form("application/json"))
@@ -268,7 +272,7 @@ class ControlApi:
         counted = (request.method, response.status)
         self.counts[counted] = self.counts.get(counted, 0) + 1
         if request.method not in ("GET", "HEAD", "OPTIONS") or (refusal and refusal.code in (401, 403)):
-            self._record(request, request_id, response.status, refusal)
+            self._record(request, context, request_id, response.status, refusal)
         return response
 
     def _who(self, request: web.Request) -> Principal:
@@ -283,7 +287,6 @@ class ControlApi:
         try:
             return self._authenticator.principal(authorization, certificate, is_open, self._clock())
         except StatusError:
-            request["principal"] = Principal(NOBODY, "unknown")
             if request.path in PUBLIC:
                 return Principal(NOBODY, "system:anonymous")
             raise
@@ -322,26 +325,27 @@ class ControlApi:
         logger.exception("a request failed for a fault of ours")
         return StatusError(500, "an error on the server has prevented the request from succeeding; its log says more")
 
-    def _record(self, request: web.Request, request_id: str, code: int, refusal: StatusError | None) -> None:
-        target: Target | None = request.get("target")
-        principal: Principal | None = request.get("principal")
+    def _record(
+        self, request: web.Request, context: Context, request_id: str, code: int, refusal: StatusError | None
+    ) -> None:
+        target = context.target
         self._audit.record(
             self._clock(),
             auditId=request_id,
-            user=principal.name if principal else "",
+            user=context.principal.name,
             sourceIP=request.remote or "",
             userAgent=request.headers.get("User-Agent", "")[:200],
             verb=request.method.lower(),
             path=request.path,
             resource=target.resource.name if target else "",
             namespace=target.namespace if target else "",
-            name=(target.name if target else "") or request.get("object", ""),
+            name=(target.name if target else "") or context.name,
             subresource=target.subresource if target else "",
             dryRun="dryRun" in request.query,
             code=code,
             reason=refusal.reason if refusal else "",
             message=refusal.message if refusal else "",
-            **request.get("audit", {}),
+            **context.audit,
         )
 
     def _open_audit(self) -> Callable[[bytes], None]:
@@ -409,6 +413,22 @@ class ControlApi:
         lines = [f"[-]{name} failed: {problem}" if problem else f"[+]{name} ok" for name, problem in wrong.items()]
         lines.append(f"readyz check {'failed' if failed else 'passed'}")
         return web.Response(text="\n".join(lines) + "\n", status=503 if failed else 200)
+
+
+def http_logger() -> logging.Logger:
+    """A logger for aiohttp that tells of requests which are not HTTP in one line, without a traceback."""
+    made = logging.getLogger("fairlead.http")
+    if not made.filters:
+        made.addFilter(_one_line)
+    return made
+
+
+def _one_line(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.levelno, record.levelname, record.exc_info = logging.INFO, "INFO", None
+        record.msg, record.args = "%s: %s", (record.getMessage(), " ".join(error.message.split())[:200])
+    return True
 
 
 def create_app(store: Store, issuer: Issuer | None = None, options: Options | None = None) -> web.Application:

@@ -13,8 +13,8 @@ from aiohttp import web
 
 from . import catalog as discovery
 from .api_body import JSON_TYPES, YamlLoad, media_type, read_body, read_json, read_patch
+from .api_context import current
 from .api_request import JSON, Form, Query, Target, negotiate, parse_path, parse_query
-from .auth import Principal
 from .catalog import Catalog
 from .listing import list_body, page, spliced
 from .objects import ObjectOperations, Result, external
@@ -34,6 +34,8 @@ async def body_of(request: web.Request) -> bytes:
         return await asyncio.wait_for(request.read(), BODY_TIMEOUT_S)
     except TimeoutError:
         raise StatusError(408, f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s") from None
+    except ConnectionError:
+        raise StatusError(400, "the connection was cut before the whole body had come") from None
 
 
 def respond(
@@ -186,7 +188,7 @@ class ObjectApi:
         return await self._question(request, "SelfSubjectRulesReview", "authorization.k8s.io", answer)
 
     async def _self_review(self, request: web.Request) -> web.Response:
-        principal: Principal = request["principal"]
+        principal = current().principal
         answer = {"userInfo": {"username": principal.name, "groups": list(principal.groups)}}
         return await self._question(request, "SelfSubjectReview", "authentication.k8s.io", answer)
 
@@ -194,7 +196,7 @@ class ObjectApi:
 
     async def _object(self, request: web.Request) -> web.StreamResponse:
         target = parse_path(self._catalog, request.rel_url.raw_path)
-        request["target"] = target
+        current().target = target
         query = parse_query(request.query)
         method = request.method
         if method in ("GET", "HEAD"):
@@ -263,7 +265,7 @@ class ObjectApi:
         negotiate(request.headers.get("Accept", ""))
         body, duplicates = await self._body(request, query)
         result = await self._operations.create(target, body, query, duplicates, self._manager(request, query))
-        request["object"] = str(result.body["metadata"].get("name", ""))
+        current().name = str(result.body["metadata"].get("name", ""))
         return self._answer(request, result, target, 201)
 
     async def _update(self, request: web.Request, target: Target, query: Query) -> web.Response:
@@ -299,5 +301,5 @@ class ObjectApi:
             raise StatusError(405, "a collection is deleted within one namespace")
         found, _ = page(self._store.memory, target, query)
         await self._operations.delete_all(found, dry_run)
-        request["object"] = f"{len(found)} objects"
+        current().name = f"{len(found)} objects"
         return respond(request, success("", target.resource.group, target.resource.plural, ""))

@@ -17,6 +17,7 @@ from aiohttp import web
 from . import tokens
 from .admission import check_namespace
 from .api_body import read_json
+from .api_context import current
 from .api_objects import body_of, respond
 from .auth import ADMIN, WORKLOAD, Principal, check_own, forbidden, unauthorized
 from .status import StatusError, bad_request, not_found
@@ -69,7 +70,7 @@ class CertificatesApi:
         return respond(request, {"roots": self._issuer.roots()})
 
     async def _certificate(self, request: web.Request) -> web.Response:
-        principal: Principal = request["principal"]
+        principal = current().principal
         try:
             answer = await self._issue(request, principal)
         except StatusError:
@@ -103,7 +104,7 @@ class CertificatesApi:
             raise bad_request(f"csr: {error}") from None
         if principal.token_id:
             await self._note_use(request, principal, now)
-        request["audit"] = {
+        current().audit = {
             "identity": issued.get("identity", ""),
             "serial": issued.get("serial", ""),
             "notAfter": issued.get("notAfter", ""),
@@ -136,7 +137,7 @@ class CertificatesApi:
     # --- tokens -----------------------------------------------------------------------------------------------------
 
     async def _make_token(self, request: web.Request) -> web.Response:
-        principal = only_admin(request, "make workload tokens")
+        principal = only_admin("make workload tokens")
         body = await fields(request)
         namespace = text(body, "namespace", "default")
         check_namespace(namespace)
@@ -157,17 +158,17 @@ class CertificatesApi:
         except tokens.TokenError as error:
             raise bad_request(str(error)) from None
         await self._store.write([write, *tokens.outdated(self._store.memory, now)])
-        request["audit"] = {"token": token.id, "for": f"{namespace}/{account}"}
+        current().audit = {"token": token.id, "for": f"{namespace}/{account}"}
         shown = {"token": secret, "id": token.id, "namespace": namespace, "serviceAccount": account,
                  "expiresAt": token.expires_at, "oneTime": one_time}  # fmt: skip
         return respond(request, shown, 201)
 
     async def _list_tokens(self, request: web.Request) -> web.Response:
-        only_admin(request, "list workload tokens")
+        only_admin("list workload tokens")
         return respond(request, {"tokens": tokens.listed(self._store.memory)})
 
     async def _revoke_token(self, request: web.Request) -> web.Response:
-        only_admin(request, "revoke workload tokens")
+        only_admin("revoke workload tokens")
         name = request.match_info["id"]
         stored = self._store.memory.get(Key(tokens.RESOURCE, "", name))
         if stored is None:
@@ -176,12 +177,12 @@ class CertificatesApi:
             await self._store.write([Write(stored.key, None)])
         except ConflictError:
             pass  # somebody else has just revoked it
-        request["audit"] = {"token": name}
+        current().audit = {"token": name}
         return web.Response(status=204)
 
 
-def only_admin(request: web.Request, what: str) -> Principal:
-    principal: Principal = request["principal"]
+def only_admin(what: str) -> Principal:
+    principal = current().principal
     if principal.role != ADMIN:
         raise forbidden(principal, what)
     return principal

@@ -196,7 +196,7 @@ def server_side_apply(
         if other != owner:
             others |= fields
     dropped = owners.get(owner, frozenset()) - mine - others
-    for path in sorted(dropped, key=len, reverse=True):
+    for path in sorted(dropped, key=len):  # an item before its fields, by which it is found
         if not any(other[: len(path)] == path for other in others | mine):
             _remove(result, path)
     same = owners.get(owner) == mine
@@ -242,7 +242,8 @@ def _remove(node: Any, path: Path) -> bool:
         if not isinstance(node, dict) or key not in node:
             return False
         if len(path) == 1:
-            del node[key]
+            if not (isinstance(node[key], dict) and node[key]):  # was owned as an empty object, and is not empty now
+                del node[key]
         else:
             node[key] = copy.copy(node[key])
             if _remove(node[key], path[1:]):

@@ -25,7 +25,7 @@ from .patch_strategic import rules_of, strategic_patch
 from .status import Cause, StatusError, bad_request, invalid
 from .store import ConflictError, Key, Store, Stored, Write, encode
 
-ATTEMPTS = 20
+ATTEMPTS = 200
 """How often a change is computed again when others are faster."""
 OBJECT_BYTES_MAX = 3 << 20
 PROTECTED_NAMESPACES = ("default",)

@@ -171,7 +171,7 @@ class Objects:
 
     def __init__(self, revision: int = 0, log: Log | None = None) -> None:
         self.revision = revision
-        self.log = log or Log(revision)
+        self.log = log if log is not None else Log(revision)
         self._objects: dict[str, dict[tuple[str, str], Stored]] = {}
         self._subscribers: list[Subscriber] = []
 

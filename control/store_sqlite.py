@@ -18,7 +18,6 @@ from pathlib import Path
 from .store import (
     LOG_ENTRIES,
     Change,
-    ConflictError,
     Key,
     Log,
     Objects,
@@ -131,43 +130,50 @@ class SqliteStore:
 
     async def _drain(self) -> None:
         """Commit what waits, all that has come meanwhile in one transaction, until nothing waits."""
-        loop = asyncio.get_running_loop()
         while self._queue:
             batch, self._queue = self._queue[:BATCH_MAX], self._queue[BATCH_MAX:]
             planned: list[tuple[asyncio.Future[list[Change]], list[Change]]] = []
+            refused: list[tuple[asyncio.Future[list[Change]], StoreError]] = []
             everything: list[Change] = []
             for writes, future in batch:
                 if future.cancelled():
                     continue  # nobody waits any more, and nothing has been promised
                 try:
                     changes = self.memory.plan(writes, everything)
-                except (ConflictError, StoreError) as error:
-                    future.set_exception(error)
+                except StoreError as error:
+                    refused.append((future, error))
                 except Exception as error:
-                    future.set_exception(StoreError(f"the object cannot be stored: {error}"))
+                    refused.append((future, StoreError(f"the object cannot be stored: {error}")))
                 else:
                     everything += changes
                     planned.append((future, changes))
-            if not everything:
-                for future, _ in planned:
-                    answer(future, [])
-                continue
-            try:
-                await loop.run_in_executor(self._thread, self._commit, everything)
-            except Exception as failure:
-                told = failure if isinstance(failure, StoreError) else StoreError(f"store {self.path}: {failure}")
-                self._fail(told)
-                for future, _ in planned:
-                    if not future.done():
-                        future.set_exception(told)
-                continue
-            self._recovered()
-            try:
-                self.memory.commit(everything)
-            except Exception:
-                logger.exception("a subscriber of the store failed")
+            failure = await self._take(everything) if everything else None
             for future, changes in planned:
-                answer(future, changes)
+                if future.done():
+                    continue  # its writer was cancelled meanwhile
+                if failure is not None:
+                    future.set_exception(failure)
+                else:
+                    future.set_result(changes)
+            # Told only now, when whoever tries again reads what it was in conflict with.
+            for future, error in refused:
+                if not future.done():
+                    future.set_exception(error)
+
+    async def _take(self, changes: list[Change]) -> StoreError | None:
+        """Commit to the disk, then to memory; what went wrong."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, changes)
+        except Exception as error:
+            told = error if isinstance(error, StoreError) else StoreError(f"store {self.path}: {error}")
+            self._fail(told)
+            return told
+        self._recovered()
+        try:
+            self.memory.commit(changes)
+        except Exception:
+            logger.exception("a subscriber of the store failed")
+        return None
 
     def _commit(self, changes: list[Change]) -> None:
         """In the thread: one transaction; raises StoreError with nothing changed."""
@@ -245,7 +251,7 @@ class SqliteStore:
         try:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.execute("CREATE TABLE probe (filler BLOB)")
-            self._database.execute("INSERT INTO probe VALUES (zeroblob(16384))")
+            self._database.execute("INSERT INTO probe VALUES (zeroblob(1048576))")
             self._database.execute("DROP TABLE probe")
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
@@ -271,8 +277,3 @@ class SqliteStore:
         if self._lock_file >= 0:
             os.close(self._lock_file)
             self._lock_file = -1
-
-
-def answer(future: asyncio.Future[list[Change]], changes: list[Change]) -> None:
-    if not future.done():
-        future.set_result(changes)
