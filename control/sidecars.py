@@ -1,0 +1,96 @@
+"""What connected sidecars tell of themselves, laid over what sources say of their workloads.
+
+A mesh port once learned stays: were it dropped whenever a sidecar or control restarts, peers would fall back to plain
+text, past the policies of the destination. It goes when the workload goes. A workload that no source declares exists
+as long as its sidecar has told of it; while that is not connected, the workload is not ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from ..registry.model import Facts, Workload, WorkloadPort
+
+
+class Known(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A sidecar as last heard of."""
+
+    namespace: str
+    workload: str
+    address: str = ""
+    mesh_port: int = 0
+    service_account: str = ""
+    labels: dict[str, str] = {}
+    ports: tuple[int, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.workload}"
+
+
+class Sidecars:
+    """All sidecars ever heard of, and which of them are connected now."""
+
+    def __init__(self, kept: bytes = b"") -> None:
+        """`kept`: what `dump` gave before a restart. Raises ValueError where it cannot be read."""
+        known = msgspec.json.decode(kept, type=list[Known]) if kept else []
+        self.known: dict[str, Known] = {one.key: one for one in known}
+        self._seen: set[str] = set()
+        """Connected at some time in this process's life."""
+        self._gone: set[str] = set()
+        """Of these, the ones that are not connected any more."""
+
+    def dump(self) -> bytes:
+        return msgspec.json.encode(sorted(self.known.values(), key=lambda one: one.key))
+
+    def connected(self, now: Iterable[Known]) -> bool:
+        """Take those that are connected now; whether anything is new to the overlay."""
+        present = {one.key: one for one in now if one.mesh_port}
+        self._seen |= set(present)
+        gone = self._seen - set(present)
+        merged = {**self.known, **present}
+        changed = merged != self.known or gone != self._gone
+        self.known, self._gone = merged, gone
+        return changed
+
+    def forget(self, removed: Iterable[str]) -> None:
+        """Drop what is known of workloads whose declaration was removed, unless their sidecars are connected."""
+        for key in removed:
+            if key in self.known and (key in self._gone or key not in self._seen):
+                del self.known[key]
+                self._gone.discard(key)
+                self._seen.discard(key)
+
+    def over(self, facts: Facts) -> Facts:
+        """The facts with the mesh ports of the workloads in it."""
+        workloads = {
+            key: msgspec.structs.replace(workload, mesh_port=self.known[key].mesh_port)
+            if not workload.mesh_port and key in self.known
+            else workload
+            for key, workload in facts.workloads.items()
+        }
+        return msgspec.structs.replace(facts, workloads=workloads)
+
+    def alone(self, declared: Iterable[str]) -> Facts:
+        """The workloads that only their sidecars tell of."""
+        others = set(declared)
+        return Facts(
+            workloads={
+                key: Workload(
+                    namespace=one.namespace,
+                    name=one.workload,
+                    addresses=(one.address,) if one.address else (),
+                    ports=tuple(WorkloadPort(port) for port in one.ports),
+                    labels=one.labels,
+                    service_account=one.service_account or "default",
+                    mesh_port=one.mesh_port,
+                    ready=key not in self._gone,
+                    why="its sidecar is not connected to control" if key in self._gone else "",
+                    source="sidecars",
+                )
+                for key, one in self.known.items()
+                if key not in others
+            }
+        )

@@ -1,0 +1,63 @@
+"""What sidecars tell of themselves: mesh ports stay, undeclared workloads come and go with readiness."""
+
+from __future__ import annotations
+
+from fairlead.control.sidecars import Known, Sidecars
+from fairlead.registry.model import Facts, Workload
+
+FRONT = Known("default", "front-1", "10.0.0.1", 15006, "front", {"app": "front"}, (8080,))
+DECLARED = Facts(workloads={"default/front-1": Workload("default", "front-1", addresses=("10.0.0.1",))})
+
+
+def test_a_declared_workload_gets_the_mesh_port_of_its_sidecar() -> None:
+    sidecars = Sidecars()
+    assert sidecars.connected([FRONT])
+    assert sidecars.over(DECLARED).workloads["default/front-1"].mesh_port == 15006
+    assert sidecars.alone(DECLARED.workloads).workloads == {}
+
+
+def test_the_mesh_port_stays_when_the_sidecar_goes_and_over_a_restart_of_control() -> None:
+    sidecars = Sidecars()
+    sidecars.connected([FRONT])
+    sidecars.connected([])
+    assert sidecars.over(DECLARED).workloads["default/front-1"].mesh_port == 15006
+    again = Sidecars(sidecars.dump())
+    assert again.over(DECLARED).workloads["default/front-1"].mesh_port == 15006
+
+
+def test_an_undeclared_workload_is_not_ready_while_its_sidecar_is_away() -> None:
+    sidecars = Sidecars()
+    sidecars.connected([FRONT])
+    assert sidecars.alone(()).workloads["default/front-1"].ready
+    assert sidecars.connected([])
+    lonely = sidecars.alone(()).workloads["default/front-1"]
+    assert not lonely.ready
+    assert lonely.why
+    assert sidecars.connected([FRONT])
+    assert sidecars.alone(()).workloads["default/front-1"].ready
+
+
+def test_after_a_restart_of_control_it_is_ready_until_it_is_known_to_be_away() -> None:
+    sidecars = Sidecars()
+    sidecars.connected([FRONT])
+    again = Sidecars(sidecars.dump())
+    assert again.alone(()).workloads["default/front-1"].ready
+    again.connected([])
+    assert again.alone(()).workloads["default/front-1"].ready
+
+
+def test_nothing_new_is_no_change() -> None:
+    sidecars = Sidecars()
+    assert sidecars.connected([FRONT])
+    assert not sidecars.connected([FRONT])
+    assert sidecars.connected([Known("default", "front-1", "10.0.0.1", 15007)])
+
+
+def test_what_was_declared_and_is_removed_is_forgotten_unless_connected() -> None:
+    sidecars = Sidecars()
+    sidecars.connected([FRONT])
+    sidecars.forget(["default/front-1"])
+    assert sidecars.known
+    sidecars.connected([])
+    sidecars.forget(["default/front-1"])
+    assert not sidecars.known
