@@ -56,10 +56,8 @@ def address_of(number: int) -> str:
 
 
 def free_port() -> int:
-    with (
-        socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
-    ):
+    """One that is free for both transports."""
+    with socket.socket(type=socket.SOCK_STREAM) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
         tcp.bind(("127.0.0.1", 0))
         udp.bind(tcp.getsockname())
         return int(tcp.getsockname()[1])

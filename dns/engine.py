@@ -25,6 +25,7 @@ from .message import (
     Query,
     error,
     read_query,
+    write_denial,
 )
 from .metrics import Label, Metrics
 from .records import ZoneOptions
@@ -197,6 +198,9 @@ class Engine:
 
     def _finished(self, message: bytes, query: Query, tcp: bool, found: Found, draw: float) -> bytes:
         ra = self.forwards
+        if self.zone.is_plain_denial(found):
+            body = write_denial(query, found.rcode, self.zone.start_behind(query.question), ra=ra)
+            return self._keep(message, query, tcp, (body,), found.depends, found.rcode, "fairlead", True)
         starts, whole = rotations(found.answer, draw)
         if not query.plain:
             starts = starts[:1]

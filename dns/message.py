@@ -30,6 +30,7 @@ _ROTATED = frozenset((A, AAAA, SRV))
 
 _HEADER = Struct("!HHHHHH")
 _FIXED = Struct("!HHIH")
+_DENIAL = Struct("!HHHHH")
 _U16 = Struct("!H")
 
 
@@ -442,6 +443,13 @@ def write_answer(
     flags |= (query.cd and 0x10) | rcode & 15
     counts[2] += bool(opt)
     return _HEADER.pack(0, flags, 1, *counts)[2:] + bytes(writer.out) + opt
+
+
+def write_denial(query: Query, rcode: int, authority: bytes, *, ra: bool) -> bytes:
+    """As `write_answer` for our own zone's "no": `authority` is the SOA record as it stands behind such a question."""
+    opt = _opt(query, rcode, ()) if query.edns else b""
+    flags = 0x8400 | (query.rd and 0x100) | (ra and 0x80) | (query.cd and 0x10) | rcode
+    return _DENIAL.pack(flags, 1, 0, 1, 1 if opt else 0) + query.question + authority + opt
 
 
 # Where names stand in the rdata of types that a sender may have compressed: (octets before, names).

@@ -157,7 +157,7 @@ def _rest(engine: Engine, upstreams: Upstreams, now: float) -> list[str]:
         *_counter("fairlead_dns_ignored_total", "Messages owed no reply.", {"": metrics.dropped}),
         *_counter(
             "fairlead_dns_overload_total",
-            "Questions dropped for lack of room.",
+            "Questions dropped, or replies unsent, for lack of room.",
             {"": metrics.overload + metrics.unsent},
         ),
         *_counter("fairlead_dns_tcp_connections", "Open connections.", {"": metrics.connections}, "gauge"),

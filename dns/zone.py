@@ -92,6 +92,7 @@ class Zone:
         self._nodes: dict[bytes, _Node] = {}
         self._children: dict[bytes, int] = {}
         self._wildcards: dict[bytes, bytes] = {}
+        self._starts: dict[int, bytes] = {}
         local = [f"{name}.in-addr.arpa" for name in _LOCAL_ONLY] + [f"{name}.ip6.arpa" for name in _LOCAL_ONLY6]
         private = [f"{name}.in-addr.arpa" for name in _PRIVATE] + [f"{name}.ip6.arpa" for name in _PRIVATE6]
         self._reverse = {wire_name(name): True for name in local}
@@ -115,6 +116,7 @@ class Zone:
             self._update_workloads(snapshot, changed)
         self.synced = True
         self.version = snapshot.version
+        self._starts.clear()
         apex = self._nodes[self.apex]
         apex.sets = {**apex.sets, SOA: soa(self.apex, self.options, self.version)}
         changed.add(self.apex)
@@ -309,6 +311,24 @@ class Zone:
         if apex == self.apex and apex in self._nodes:
             return self._nodes[apex].sets[SOA]
         return soa(apex, self.options, self.version)
+
+    def start_behind(self, question: bytes) -> bytes:
+        """Our zone's SOA record as octets for behind a question in the zone, whose name's end it points to."""
+        offset = 12 + len(question) - 4 - len(self.apex)
+        known = self._starts.get(offset)
+        if known is None:
+            apex = (0xC000 | offset).to_bytes(2, "big")
+            start = self._soa(self.apex)
+            rdata = start.rdata[0][:-20].replace(self.apex, apex) + start.rdata[0][-20:]
+            fixed = b"\0\6\0\1" + start.ttl.to_bytes(4, "big") + len(rdata).to_bytes(2, "big")
+            known = self._starts[offset] = apex + fixed + rdata
+        return known
+
+    def is_plain_denial(self, found: Found) -> bool:
+        """Whether an answer is nothing but our zone's SOA."""
+        return (
+            not found.answer and not found.pending and bool(found.authority) and found.authority[0].owner == self.apex
+        )
 
     def _glue(self, srv: RRset, depends: list[bytes]) -> tuple[RRset, ...]:
         glue = []
