@@ -75,7 +75,8 @@ def fairlead(folder: Path, port: int, upstream: str = "", names: int = NAMES) ->
 
 def unbound(folder: Path, port: int) -> list[str]:
     lines = [
-        "server:", "interface: 127.0.0.1", f"port: {port}", "do-ip6: no", "num-threads: 1", 'username: ""', 'chroot: ""',
+        "server:", "interface: 127.0.0.1", f"port: {port}", "do-ip6: no", "num-threads: 1", 'username: ""',
+        'chroot: ""',
         f'directory: "{folder}"', 'pidfile: ""', "use-syslog: no", 'module-config: "iterator"',
         "access-control: 127.0.0.0/8 allow", 'local-zone: "cluster.local." static',
     ]  # fmt: skip
