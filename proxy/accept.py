@@ -1,0 +1,336 @@
+"""Shell: new connections, from listening sockets to the protocol object that serves them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from ..policy.tables import Arrival, Tables
+from . import sniff
+from .arrive import address_of, declared, host_at, mesh_name, outbound_arrival, workload_port
+from .connection import Downstream
+from .tcp import Session
+
+SO_ORIGINAL_DST = 80
+ACCEPTS_A_TURN = 64
+SILENT_INBOUND_S = 1.0
+"""An inbound connection that says nothing for so long is plaintext whose server speaks first."""
+
+
+def original_destination(sock: Any) -> tuple[str, int] | None:
+    """Where a redirected connection was going (nftables REDIRECT), or None: it was not redirected."""
+    try:
+        if sock.family == socket.AF_INET6:
+            raw = sock.getsockopt(socket.IPPROTO_IPV6, SO_ORIGINAL_DST, 28)
+            port, address = struct.unpack_from("!2xH4x16s", raw)
+            return address_of((socket.inet_ntop(socket.AF_INET6, address), port))
+        raw = sock.getsockopt(socket.SOL_IP, SO_ORIGINAL_DST, 16)
+        port, address = struct.unpack_from("!2xH4s", raw)
+        return socket.inet_ntoa(address), port
+    except OSError:
+        return None
+
+
+class Entry(asyncio.Protocol):
+    """A new connection until it is known who serves it: by the port's declared protocol, or by the first bytes."""
+
+    def __init__(self, engine: Any, arrive: Callable[[Any], tuple[Arrival, str] | None]) -> None:
+        self.engine = engine
+        self.arrive = arrive
+        """(arrival, protocol as in `declared`) of a transport; None: close it."""
+        self.arrival: Any = None
+        self.transport: Any = None
+        self.first = b""
+        self.timer: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        engine = self.engine
+        self.transport = transport
+        if not engine.room():
+            transport.abort()  # type: ignore[attr-defined]
+            return
+        found = self.arrive(transport)
+        if found is None:
+            transport.abort()  # type: ignore[attr-defined]
+            return
+        self.arrival, protocol = found
+        if protocol == "http":
+            self._serve_http()
+        elif protocol == "tcp":
+            self._serve_tcp()
+        else:
+            engine.entries.add(self)
+            self.timer = engine.later(engine.settings.first_speaker_s, self._silent)
+
+    def data_received(self, data: bytes) -> None:
+        self.first += data
+        spoken = sniff.speaks(self.first)
+        if spoken == sniff.HTTP1:
+            self._serve_http()
+        elif spoken != sniff.MORE or len(self.first) > 64:
+            self._serve_tcp()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._leave()
+
+    def _silent(self) -> None:
+        self.timer = None
+        self._serve_tcp()
+
+    def _leave(self) -> None:
+        self.engine.entries.discard(self)
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def _serve_http(self) -> None:
+        self._leave()
+        downstream = Downstream(self.engine, self.arrival)
+        self.transport.set_protocol(downstream)
+        downstream.connection_made(self.transport)
+        if self.first:
+            downstream.data_received(self.first)
+
+    def _serve_tcp(self) -> None:
+        self._leave()
+        Session(self.engine, self.arrival, self.transport).start(self.first)
+
+
+def arrive_by_host(transport: Any) -> tuple[Arrival, str]:
+    """Way 2: the Host header tells."""
+    return outbound_arrival(transport.get_extra_info("peername")), "http"
+
+
+def arrive_named(engine: Any, host: str, port: int) -> Callable[[Any], tuple[Arrival, str]]:
+    """Ways 1 and 3: the listening address stands for one port of one service."""
+
+    def arrive(transport: Any) -> tuple[Arrival, str]:
+        arrival = outbound_arrival(transport.get_extra_info("peername"), host=host, port=port)
+        return arrival, declared(engine.tables, host, port)
+
+    return arrive
+
+
+def arrive_redirected(engine: Any, find: Callable[[Any], tuple[str, int] | None]) -> Callable[[Any], Any]:
+    """Way 4: the packet filter sent it here; where it was going is known from the socket."""
+
+    def arrive(transport: Any) -> tuple[Arrival, str] | None:
+        destination = find(transport.get_extra_info("socket"))
+        local = address_of(transport.get_extra_info("sockname"))
+        if destination is None or destination == local or engine.is_own(destination):
+            return None  # came straight to this port: passing it on would go round in circles
+        address, port = destination
+        host = host_at(engine.tables, address)
+        arrival = outbound_arrival(transport.get_extra_info("peername"), host=host, port=port, destination_ip=address)
+        return arrival, declared(engine.tables, host, port) if host else ""
+
+    return arrive
+
+
+class Inbound:
+    """A listening socket that takes mutual TLS and plaintext, told apart by the first bytes, which stay unread.
+
+    `server_context()` gives the context of the moment (verify mode CERT_REQUIRED), or None: no certificate, no TLS.
+    `identity_of(transport)` gives the peer's verified SPIFFE id; empty: the connection is closed.
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        sock: socket.socket,
+        server_context: Callable[[], ssl.SSLContext | None],
+        identity_of: Callable[[Any], str],
+        find: Callable[[Any], tuple[str, int] | None] | None,
+        port_of: Callable[[Tables, str, int], int],
+    ) -> None:
+        self.engine = engine
+        self.sock = sock
+        self.server_context = server_context
+        self.identity_of = identity_of
+        self.find = find
+        self.port_of = port_of
+        self.local = address_of(sock.getsockname())
+        self.peeks: set[_Peek] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.failed_handshakes = 0
+        self.loop = asyncio.get_running_loop()
+        self.loop.add_reader(sock.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_A_TURN):
+            try:
+                sock, peer = self.sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:  # out of descriptors: the backlog keeps the rest for later
+                return
+            if not self.engine.room():
+                sock.close()
+                continue
+            sock.setblocking(False)
+            _Peek(self, sock, peer).look()
+
+    def hand_over(self, sock: socket.socket, peer: Any, hello: sniff.Hello | None) -> None:
+        task = self.loop.create_task(self._hand_over(sock, peer, hello))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _hand_over(self, sock: socket.socket, peer: Any, hello: sniff.Hello | None) -> None:
+        context = None
+        if hello is not None:
+            context = self.server_context()
+            if context is None:
+                sock.close()
+                self.failed_handshakes += 1
+                return
+
+        def arrive(transport: Any) -> tuple[Arrival, str] | None:
+            return self._arrival(transport, sock, peer, hello)
+
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await self.loop.connect_accepted_socket(
+                lambda: Entry(self.engine, arrive),
+                sock,
+                ssl=context,
+                ssl_handshake_timeout=self.engine.settings.handshake_timeout_s if context is not None else None,
+            )
+        except (OSError, ssl.SSLError, TimeoutError, asyncio.CancelledError):
+            self.failed_handshakes += 1
+            sock.close()
+
+    def _arrival(
+        self, transport: Any, sock: socket.socket, peer: Any, hello: sniff.Hello | None
+    ) -> tuple[Arrival, str] | None:
+        source_ip, source_port = address_of(peer)
+        destination = self.find(sock) if self.find is not None else None
+        if destination is not None and (destination == self.local or self.engine.is_own(destination)):
+            destination = None
+        port = destination[1] if destination is not None else 0
+        arrival = Arrival("inbound", source_ip=source_ip, source_port=source_port, port=port)
+        if destination is not None:
+            arrival.destination_ip = destination[0]
+        tables = self.engine.tables
+        protocol = ""
+        if hello is not None:
+            identity = self.identity_of(transport)
+            if not identity:
+                return None
+            arrival.identity = identity
+            arrival.tls = True
+            arrival.sni = hello.sni
+            chosen = transport.get_extra_info("ssl_object")
+            arrival.alpn = (chosen.selected_alpn_protocol() or "") if chosen is not None else ""
+            meant = mesh_name(hello.sni)
+            if meant is not None:
+                arrival.host = meant[0]
+                arrival.port = self.port_of(tables, *meant)
+                if not arrival.port:
+                    return None
+                protocol = declared(tables, *meant)
+        elif not port:
+            ports = tables.viewpoint.workload.ports
+            if len(ports) == 1:
+                arrival.port = ports[0].number
+        return arrival, protocol
+
+    async def close(self) -> None:
+        self.stop()
+        for peek in list(self.peeks):
+            peek.drop()
+        tasks = list(self.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def stop(self) -> None:
+        """Accept no more."""
+        if self.sock.fileno() >= 0:
+            self.loop.remove_reader(self.sock.fileno())
+            self.sock.close()
+
+
+class _Peek:
+    """An accepted socket until its first bytes are there; they are looked at and left in the kernel."""
+
+    def __init__(self, inbound: Inbound, sock: socket.socket, peer: Any) -> None:
+        self.inbound = inbound
+        self.sock = sock
+        self.peer = peer
+        self.waiting = False
+        self.timer: Any = None
+        self.low_water = 1
+
+    def look(self) -> None:
+        try:
+            data = self.sock.recv(sniff.MAX_HELLO, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            self._wait(0)
+            return
+        except OSError:
+            self.drop()
+            return
+        if not data or len(data) < self.low_water:  # closed, with or without having said enough
+            self.drop()
+            return
+        spoken = sniff.speaks(data)
+        hello = None
+        if spoken == sniff.TLS:
+            try:
+                hello = sniff.client_hello(data)
+            except ValueError:
+                self.inbound.failed_handshakes += 1
+                self.drop()
+                return
+            if hello is None:
+                self._wait(len(data))
+                return
+        elif spoken == sniff.MORE:
+            self._wait(len(data))
+            return
+        self._pass(hello)
+
+    def _wait(self, have: int) -> None:
+        """Wait until more is there than was seen; without the low-water mark the loop would spin."""
+        if have:
+            self.low_water = have + 1
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, self.low_water)
+        if not self.waiting:
+            self.waiting = True
+            self.inbound.peeks.add(self)
+            self.inbound.loop.add_reader(self.sock.fileno(), self.look)
+            self.timer = self.inbound.loop.call_later(SILENT_INBOUND_S, self._silent)
+
+    def _silent(self) -> None:
+        if self.low_water == 1:  # not one octet: the server may have to speak first
+            self._pass(None)
+            return
+        rest = self.inbound.engine.settings.peek_timeout_s - SILENT_INBOUND_S
+        self.timer = self.inbound.loop.call_later(max(rest, 0.0), self.drop)
+
+    def _leave(self) -> None:
+        if self.waiting:
+            self.waiting = False
+            self.inbound.loop.remove_reader(self.sock.fileno())
+            self.inbound.peeks.discard(self)
+            self.timer.cancel()
+
+    def _pass(self, hello: sniff.Hello | None) -> None:
+        self._leave()
+        if self.low_water > 1:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        self.inbound.hand_over(self.sock, self.peer, hello)
+
+    def drop(self) -> None:
+        self._leave()
+        self.sock.close()
+
+
+DEFAULT_PORT_OF = workload_port

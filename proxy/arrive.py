@@ -1,0 +1,70 @@
+"""What a new connection is for: the Arrival of each way in, and the protocol that it is expected to speak."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..policy.tables import Arrival, Tables
+
+HTTP_PROTOCOLS = frozenset({"http", "http1", "http/1.1", "grpc-web"})
+
+
+def address_of(name: Any) -> tuple[str, int]:
+    """(address, port) of a socket name; IPv4 in IPv6 folded, scope ids stripped."""
+    if not isinstance(name, tuple) or len(name) < 2:
+        return "", 0
+    address = str(name[0]).partition("%")[0]
+    if address.startswith("::ffff:") and "." in address:
+        address = address[7:]
+    return address, int(name[1])
+
+
+def declared(tables: Tables, host: str, port: int) -> str:
+    """`http`, `tcp`, or empty: told by the first bytes. HTTP/2 is passed on as it is, for now."""
+    protocol = tables.ports.get((host, port), "").lower()
+    if not protocol:
+        return ""
+    return "http" if protocol in HTTP_PROTOCOLS else "tcp"
+
+
+def mesh_name(sni: str) -> tuple[str, int] | None:
+    """(service host, service port) of an SNI `outbound_.PORT_.SUBSET_.HOST`; None where it is something else."""
+    parts = sni.split("_.", 3)
+    if len(parts) != 4 or parts[0] != "outbound" or not parts[1].isdigit() or len(parts[1]) > 5 or not parts[3]:
+        return None
+    return parts[3], int(parts[1])
+
+
+def workload_port(tables: Tables, host: str, port: int) -> int:
+    """Port of this viewpoint's workload that serves `port` of the service `host`; 0 where there is none."""
+    workload = tables.viewpoint.workload
+    service = tables.snapshot.services.get(host)
+    if service is None:
+        return 0
+    for service_port in service.ports:
+        if service_port.number == port:
+            target = service_port.target or port
+            if isinstance(target, int):
+                return target
+            for own in workload.ports:
+                if own.name == target:
+                    return own.number
+            for endpoint in tables.snapshot.endpoints.get(host, ()):
+                if endpoint.workload == workload.key and endpoint.port_name in ("", service_port.name):
+                    return endpoint.port
+    return 0
+
+
+def host_at(tables: Tables, address: str) -> str:
+    """The service with this virtual address; empty where there is none."""
+    for host, service in tables.snapshot.services.items():
+        if address in service.addresses:
+            return host
+    return ""
+
+
+def outbound_arrival(peer: Any, *, host: str = "", port: int = 0, destination_ip: str = "") -> Arrival:
+    source_ip, source_port = address_of(peer)
+    return Arrival(
+        "outbound", source_ip=source_ip, source_port=source_port, host=host, port=port, destination_ip=destination_ip
+    )

@@ -1,0 +1,364 @@
+"""A client's HTTP/1.1 connection, as the protocol object of its transport: one exchange after another, in order.
+
+It reads requests with the codec, makes an Exchange for each, and keeps the connection's own deadlines. Runs compiled
+(with connection.pxd) or as it stands.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..registry.reasons import CLIENT_GONE, MALFORMED, SLOW, Reason
+from .exchange import Exchange
+from .headers import own_response
+from .http1 import RequestParser
+from .message import Outcome, ProtocolError
+from .relay import Relay
+
+NEVER = float("inf")
+
+
+class Downstream:
+    """`arrival` goes with every request; `engine` is what exchanges need (engine.py)."""
+
+    def __init__(self, engine: Any, arrival: Any) -> None:
+        self.engine = engine
+        self.arrival = arrival
+        self.transport: Any = None
+        self.parser = RequestParser()
+        self.exchange: Any = None
+        self.relay: Relay | None = None
+        self.advancing = False
+        self.closing = False
+        """No further request is read."""
+        self.lost = False
+        self.lingering = 0
+        """Octets that may still be thrown away before the connection is closed; 0: not lingering."""
+        self.reading_paused = False
+        self.half_closed = False
+        self.requests = 0
+        self.since = 0.0
+        """Start of the present state: of waiting for a request, of a head, of lingering."""
+        self.mid_head = True
+        """A head is awaited with its deadline: on a new connection from the start, later from its first octet on."""
+        self.tls = False
+        self.local = ""
+        self._timer: Any = None
+        self._armed_at = NEVER
+        self._write: Any = None
+
+    # --- the transport's calls
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self._write = transport.write
+        self.tls = transport.get_extra_info("sslcontext") is not None
+        engine = self.engine
+        engine.connections.add(self)
+        self.since = engine.clock()
+        self.arm(self.since + engine.settings.head_timeout_s)
+
+    def data_received(self, data: bytes) -> None:
+        if self.closing:
+            if self.lingering:
+                self.lingering -= len(data)
+                if self.lingering <= 0:
+                    self.abort()
+            return
+        self.parser.feed(data)
+        exchange = self.exchange
+        if exchange is None:
+            self._advance()
+        elif not exchange.request_complete:
+            self._read_body(exchange)
+        else:
+            self.pause_reading()  # pipelined: it waits its turn
+
+    def eof_received(self) -> bool:
+        self.half_closed = True
+        exchange = self.exchange
+        if exchange is not None and exchange.request_complete and not self.tls and not self.closing:
+            return True  # it still reads
+        if exchange is not None and not exchange.request_complete:
+            exchange.client_lost(CLIENT_GONE, "The client closed the connection before its request was complete.")
+            self.exchange = None
+        self.closing = True
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
+        self.closing = True
+        self.engine.connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        exchange = self.exchange
+        if exchange is not None:
+            self.exchange = None
+            exchange.client_lost(CLIENT_GONE, "The client closed the connection before it had the whole response.")
+        self.engine.client_closed(self)
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.client_full(True)
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.client_full(False)
+
+    # --- requests
+
+    def _advance(self) -> None:
+        """Begin what exchanges can begin; a loop, so that many pipelined requests do not nest."""
+        if self.advancing:
+            return
+        self.advancing = True
+        parser = self.parser
+        engine = self.engine
+        try:
+            while self.exchange is None and not self.closing:
+                head = parser.read_head()
+                if head is None:
+                    if not self.mid_head and parser.unread():
+                        self.mid_head = True
+                        self.since = engine.clock()
+                        self.arm(self.since + engine.settings.head_timeout_s)
+                    break
+                self.mid_head = False
+                self.requests += 1
+                head.arrival = self.arrival
+                if self.tls and self.arrival.listener != "inbound":
+                    head.scheme = "https"
+                if head.method == "CONNECT":
+                    self._connect(head)
+                    break
+                exchange = Exchange(engine, self, head, engine.clock())
+                self.exchange = exchange
+                body = parser.read_body()
+                exchange.start(body, parser.complete)
+        except ProtocolError as error:
+            self._refuse(error)
+        finally:
+            self.advancing = False
+        if self.exchange is None and not self.closing and self.reading_paused:
+            self.resume_reading()
+
+    def _read_body(self, exchange: Any) -> None:
+        parser = self.parser
+        try:
+            body = parser.read_body()
+        except ProtocolError as error:
+            self.closing = True
+            self.exchange = None
+            exchange.request_failed(error.reason, f"The request's body is malformed: {error}.", error.status)
+            return
+        if body or parser.complete:
+            exchange.request_body(body, parser.complete)
+
+    def _refuse(self, error: ProtocolError) -> None:
+        """Answer what is not a request, and close."""
+        self._answer(error.reason, f"Malformed request: {error}.", error.status)
+
+    def _answer(self, reason: Reason, why: str, status: int) -> None:
+        """An answer where no exchange is; the connection ends with it."""
+        engine = self.engine
+        now = engine.clock()
+        outcome = Outcome()
+        outcome.arrival = self.arrival
+        outcome.status = status
+        outcome.reason = reason.code
+        outcome.flag = reason.flag
+        outcome.why = why
+        outcome.details = "http1.codec_error" if reason is MALFORMED else "request_headers_failed_strict_check"
+        outcome.started_at = self.since
+        outcome.ended_at = now
+        body = why.encode("utf-8", "replace") + b"\n"
+        outcome.sent_bytes = len(body)
+        if not self.lost:
+            self._write(own_response(status, body, True, reason.code))
+        self._close_after(True)
+        engine.observe(outcome)
+
+    def _connect(self, head: Any) -> None:
+        """CONNECT: from here on a relay, or an answer why not."""
+        self.closing = True
+        early = self.parser.take_rest()
+        if early:
+            self._answer(MALFORMED, "CONNECT: octets came before the connection was confirmed.", 400)
+            return
+        self.engine.connect_tunnel(self, head)
+
+    # --- the exchange's calls
+
+    def write(self, data: bytes) -> None:
+        if not self.lost:
+            self._write(data)
+
+    def done(self, exchange: Any, close: bool) -> None:
+        """The exchange has ended, and its response, if any, is written."""
+        if self.exchange is exchange:
+            self.exchange = None
+        if self.lost or self.closing:
+            if not self.lost and not self.lingering:
+                self._close_after(not exchange.request_complete)
+            return
+        if close or self.half_closed:
+            self._close_after(not exchange.request_complete)
+            return
+        parser = self.parser
+        parser.next_message()
+        if parser.unread():
+            if not self.advancing:
+                self._advance()
+        else:
+            if self.reading_paused and not self.advancing:
+                self.resume_reading()
+            if self._armed_at == NEVER:
+                self.since = self.engine.clock()
+                self.arm(self.since + self.engine.settings.idle_timeout_s)
+            else:
+                self.since = 0.0
+
+    def last_request(self, exchange: Any) -> bool:
+        """Whether the connection must end after this exchange, for the client's or its own reasons."""
+        return self.half_closed or self.closing
+
+    def _close_after(self, unread: bool) -> None:
+        """Close when all is written; where the client may still be sending (`unread`), read on for a moment, so that
+        the kernel does not reset the connection under the answer."""
+        self.closing = True
+        if self.lost:
+            return
+        if not unread or self.half_closed or self.tls:
+            self.transport.close()
+            return
+        settings = self.engine.settings
+        self.lingering = settings.linger_bytes
+        self.since = self.engine.clock()
+        self.transport.write_eof()
+        self.resume_reading()
+        self.arm(self.since + settings.linger_s)
+
+    def abort(self) -> None:
+        """Close at once; what is still to be written is lost, and the client can tell."""
+        self.closing = True
+        self.exchange = None
+        if not self.lost:
+            self.transport.abort()
+
+    def pause_reading(self) -> None:
+        if not self.reading_paused and not self.lost:
+            self.reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.reading_paused and not self.lost:
+            self.reading_paused = False
+            self.transport.resume_reading()
+
+    def switch(self, exchange: Any, upstream: Any, data: bytes) -> None:
+        """101: the two transports become a relay. `data`: the response's head and what came behind it."""
+        engine = self.engine
+        rest = self.parser.take_rest()
+        self.exchange = None
+        self.closing = True
+        relay = Relay(engine.clock(), lambda ended: self._switched_back(ended, exchange, upstream))
+        self.relay = relay
+        engine.relays.add(relay)
+        upstream.exchange = None
+        upstream.usable = False
+        relay.client.connection_made(self.transport)
+        relay.server.connection_made(upstream.transport)
+        self.transport.set_protocol(relay.client)
+        upstream.transport.set_protocol(relay.server)
+        self._write(data)
+        if rest:
+            relay.client.count += len(rest)
+            relay.server.write(rest)
+        self.resume_reading()
+        upstream.resume_reading()
+
+    def _switched_back(self, relay: Relay, exchange: Any, upstream: Any) -> None:
+        engine = self.engine
+        engine.relays.discard(relay)
+        if relay.reason is not None:
+            exchange.outcome.reason = relay.reason.code
+            exchange.outcome.flag = relay.reason.flag
+            exchange.outcome.why = relay.why
+        exchange.relay_ended(relay.client.count, relay.server.count)
+        upstream.lost = True
+        upstream.pool.closed(upstream)
+        self.connection_lost(None)
+
+    # --- time
+
+    def arm(self, at: float) -> None:
+        """Wake this connection at `at` or earlier. One timer a connection; one that is early costs nothing but a look."""
+        if at < self._armed_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._armed_at = at
+            self._timer = self.engine.later(at - self.engine.clock(), self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._armed_at = NEVER
+        if self.lost:
+            return
+        engine = self.engine
+        now = engine.clock()
+        exchange = self.exchange
+        if exchange is not None:
+            at = exchange.wake(now)
+            if at:
+                self.arm(at)
+            elif self.exchange is not None:
+                self.arm(now + engine.settings.idle_timeout_s)
+            return
+        if self.relay is not None:
+            return
+        if self.lingering:
+            if now >= self.since + engine.settings.linger_s:
+                self.abort()
+            else:
+                self.arm(self.since + engine.settings.linger_s)
+        elif self.mid_head:
+            self._wake_in_head(now)
+        elif self.closing:
+            return
+        else:
+            if not self.since:  # idle since some request's end, not looked at before
+                self.since = now
+            at = self.since + engine.settings.idle_timeout_s
+            if now >= at:
+                self.closing = True
+                self.transport.close()
+            else:
+                self.arm(at)
+
+    def _wake_in_head(self, now: float) -> None:
+        longest = self.engine.settings.head_timeout_s
+        if now < self.since + longest:
+            self.arm(self.since + longest)
+        elif self.closing:
+            return
+        elif self.parser.unread():
+            self._answer(SLOW, f"The request's head was not complete within {longest:g} s.", 408)
+        else:
+            self.closing = True
+            self.transport.close()
+
+    def detach(self) -> None:
+        """Another protocol object serves the transport from here on."""
+        self.closing = True
+        self.lost = True
+        self.engine.connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def drain(self) -> None:
+        """Close when idle; else after the running exchange, whose response says so."""
+        if self.exchange is None and self.relay is None and not self.lingering and not self.closing:
+            self.closing = True
+            self.transport.close()

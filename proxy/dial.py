@@ -1,0 +1,137 @@
+"""Shell: make connections to endpoints, in time and to the right peer."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from ..policy.tables import ClusterEndpoint, PoolLimits, UpstreamTLS
+
+ClientContext = Callable[[UpstreamTLS], "ssl.SSLContext | None"]
+VerifyPeer = Callable[[Any, UpstreamTLS], "str | None"]
+
+
+class _Pending(asyncio.Protocol):
+    """Holds a new connection still until its peer is verified and its real protocol takes over."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.pause_reading()  # type: ignore[attr-defined]
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
+        self.error = error
+
+
+class Dialer:
+    def __init__(self, client_context: ClientContext, verify_peer: VerifyPeer) -> None:
+        self.client_context = client_context
+        self.verify_peer = verify_peer
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def dial(
+        self,
+        endpoint: ClusterEndpoint,
+        limits: PoolLimits,
+        protocol: Any,
+        connected: Callable[[], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        """Connect `protocol`; then `connected()`, or `failed(why)` with one sentence, never both."""
+        task = asyncio.get_running_loop().create_task(self._dial(endpoint, limits, protocol, connected, failed))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _dial(
+        self,
+        endpoint: ClusterEndpoint,
+        limits: PoolLimits,
+        protocol: Any,
+        connected: Callable[[], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        try:
+            made = await self._connect(endpoint, limits)
+        except asyncio.CancelledError:
+            failed(f"The connection to {endpoint.address}:{endpoint.port} was given up: the proxy is closing.")
+            raise
+        if isinstance(made, str):
+            failed(made)
+            return
+        transport = made
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        connected()
+        if not transport.is_closing():
+            transport.resume_reading()
+
+    async def _connect(self, endpoint: ClusterEndpoint, limits: PoolLimits) -> Any:
+        """The transport, verified, reading paused; or why there is none."""
+        where = f"{endpoint.address}:{endpoint.port}"
+        tls = endpoint.tls
+        context = None
+        if tls is not None:
+            context = self.client_context(tls)
+            if context is None:
+                return f"There is no certificate for a {tls.mode} TLS connection to {where} yet."
+        seconds = limits.connect_timeout_s or 10.0
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(seconds):
+                if context is None:
+                    transport, pending = await loop.create_connection(_Pending, endpoint.address, endpoint.port)
+                else:
+                    assert tls is not None
+                    transport, pending = await loop.create_connection(
+                        _Pending,
+                        endpoint.address,
+                        endpoint.port,
+                        ssl=context,
+                        server_hostname=tls.sni or endpoint.address,
+                    )
+        except TimeoutError:
+            return f"{where} did not accept a connection within connectTimeout {seconds:g} s."
+        except ssl.SSLError as error:
+            return f"The TLS handshake with {where} failed: {error.reason or error}."
+        except (OSError, UnicodeError, ValueError) as error:
+            return f"No connection to {where}: {_said(error)}."
+        if tls is not None:
+            wrong = self.verify_peer(transport, tls)
+            if wrong is not None:
+                transport.abort()
+                return f"{where} is not who it should be: {wrong}."
+        if pending.lost:
+            return f"{where} closed the connection at once."
+        if limits.keepalive is not None:
+            _keep_alive(transport.get_extra_info("socket"), limits.keepalive)
+        return transport
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    text = getattr(error, "strerror", None) or str(error)
+    return str(text) or type(error).__name__
+
+
+def _keep_alive(sock: Any, keepalive: tuple[int, float, float]) -> None:
+    probes, time_s, interval_s = keepalive
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if probes:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, int(probes))
+    if time_s:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(time_s)))
+    if interval_s:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, int(interval_s)))

@@ -1,0 +1,501 @@
+"""Shell: the data path as one object: listeners, pools, tables and how they are swapped, draining.
+
+Cores call back into it for clock, draws, identifiers, timers and pools; mesh/ makes one for each sidecar or gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from ..policy.tables import (
+    Arrival,
+    Cluster,
+    ClusterEndpoint,
+    Decision,
+    Destination,
+    LoadBalancer,
+    Mirror,
+    PoolLimits,
+    Request,
+    Tables,
+    UpstreamTLS,
+    Verdict,
+)
+from ..registry.model import Endpoint
+from ..registry.reasons import DENIED, DRAINING, IDLE, Reason
+from . import accept
+from .arrive import workload_port
+from .cluster import Host, LiveCluster
+from .dial import ClientContext, Dialer, VerifyPeer
+from .headers import own_response
+from .limits import Settings
+from .message import Outcome, RequestHead
+from .mirror import Mirror as MirrorCopy
+from .pool import Pool
+from .tcp import Session
+from .upstream import Upstream
+
+TICK_S = 1.0
+
+
+class Observer(Protocol):
+    def done(self, outcome: Outcome) -> None:
+        """An exchange or a relay has ended."""
+        ...
+
+
+class Rules:
+    """The functions of policy/ that exchanges use, given as arguments so that tests can put others in their place."""
+
+    def __init__(
+        self,
+        decide: Callable[[Tables, Request], Decision],
+        admit: Callable[[Tables, Arrival], Verdict],
+        pick: Callable[[Decision, float], Destination],
+        hash_input: Callable[[LoadBalancer, Request], str | None],
+        normalize: Callable[[str, str], str],
+    ) -> None:
+        self.decide = decide
+        self.admit = admit
+        self.pick = pick
+        self.hash_input = hash_input
+        self.normalize = normalize
+
+
+def policy_rules() -> Rules:
+    from ..policy.decide import admit, decide, hash_input, pick
+    from ..policy.path_normalization import normalize_path
+
+    return Rules(decide, admit, pick, hash_input, normalize_path)
+
+
+class Nobody:
+    """Observes nothing."""
+
+    def done(self, outcome: Outcome) -> None: ...
+
+
+def no_context(_tls: UpstreamTLS) -> ssl.SSLContext | None:
+    return None
+
+
+def no_verification(_transport: Any, _tls: UpstreamTLS) -> str | None:
+    return "nothing to verify it with"
+
+
+class Engine:
+    """`observer.done(outcome)` is called once for each exchange and relay."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        *,
+        client_context: ClientContext = no_context,
+        verify_peer: VerifyPeer = no_verification,
+        observer: Observer | None = None,
+        settings: Settings | None = None,
+        rules: Rules | None = None,
+    ) -> None:
+        rules = rules or policy_rules()
+        self.tables = tables
+        self.settings = settings or Settings()
+        self.decide = rules.decide
+        self.admit = rules.admit
+        self.pick = rules.pick
+        self.hash_input = rules.hash_input
+        self._normalize = rules.normalize
+        self.observe = (observer or Nobody()).done
+        self.clock: Callable[[], float] = time.monotonic
+        self.draw: Callable[[], float] = random.random
+        self.draining = False
+        self.own_identity = ""
+        self.pools: dict[str, Pool] = {}
+        self.outside: dict[str, Pool] = {}
+        """Passthrough destinations by `address:port`."""
+        self.connections: set[Any] = set()
+        """Clients' HTTP connections (Downstream)."""
+        self.sessions: set[Session] = set()
+        self.relays: set[Any] = set()
+        self.entries: set[Any] = set()
+        """Connections that have not shown their protocol yet."""
+        self.mirrors = 0
+        self.refused_connections = 0
+        self._dialer = Dialer(client_context, verify_peer)
+        self._servers: list[asyncio.Server] = []
+        self._inbounds: list[accept.Inbound] = []
+        self._own: set[tuple[str, int]] = set()
+        self._ids = ""
+        self._ids_at = 0
+        self._tick: asyncio.TimerHandle | None = None
+        self._empty: asyncio.Event | None = None
+        self._normalization = ""
+        self._take_tables(tables)
+
+    # --- what cores ask for
+
+    def later(self, delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(max(delay_s, 0.0), callback)
+
+    def new_id(self) -> str:
+        """A random UUID (version 4) as text."""
+        at = self._ids_at
+        if at >= len(self._ids):
+            self._ids = os.urandom(16 * 256).hex()
+            at = 0
+        h = self._ids[at : at + 32]
+        self._ids_at = at + 32
+        return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-a{h[17:20]}-{h[20:]}"
+
+    def normalize(self, path: str) -> str:
+        return self._normalize(path, self._normalization)
+
+    def pool(self, tables: Tables, name: str) -> Pool | None:
+        """The pool of a cluster, made when first asked for; None: the tables have no such cluster."""
+        found = self.pools.get(name)
+        if found is None:
+            config = tables.clusters.get(name)
+            if config is None:
+                return None
+            found = Pool(LiveCluster(config, self.clock()), self._connect)
+            if tables is self.tables:
+                self.pools[name] = found
+            else:
+                found.retired = True  # only exchanges that began before a swap still use it
+        return found
+
+    def passthrough(self, arrival: Arrival, authority: str) -> Pool | str:
+        """The pool of a destination outside the registry; or why it may not be reached."""
+        if arrival.destination_ip:
+            address, port = arrival.destination_ip, arrival.port
+        else:
+            address, port = _split(authority, arrival.port or 80)
+        if not address:
+            return "The request names no destination."
+        if self.is_own((address, port)):
+            return f"{address}:{port} is this proxy itself."
+        key = f"{address}:{port}"
+        found = self.outside.get(key)
+        if found is None:
+            if len(self.outside) >= self.settings.max_passthrough:
+                self._forget_outside()
+            endpoint = ClusterEndpoint(address, port, Endpoint(address=address, port=port))
+            config = Cluster(
+                "PassthroughCluster",
+                address,
+                port,
+                "",
+                (endpoint,),
+                limits=PoolLimits(connect_timeout_s=self.tables.mesh.spec.connect_timeout, idle_timeout_s=60.0),
+            )
+            found = Pool(LiveCluster(config, self.clock()), self._connect)
+            self.outside[key] = found
+        return found
+
+    def mirror(self, exchange: Any, mirror: Mirror) -> None:
+        """Send a copy of this exchange's request, if there is room for it."""
+        pool = self.pool(exchange.tables, mirror.cluster)
+        if pool is None or self.mirrors >= self.settings.max_mirrors:
+            return
+        host = pool.live.choose(None, self.draw, ())
+        if host is None or (host.endpoint.egress is not None and not host.endpoint.egress.allowed):
+            return
+        limits = pool.live.config.limits
+        if limits.max_requests and pool.live.active >= limits.max_requests:
+            return
+        destination = exchange.destination or Destination(mirror.cluster, mirror.host, mirror.port)
+        MirrorCopy(self, pool, host, exchange, destination).start()
+
+    def dial(
+        self,
+        endpoint: ClusterEndpoint,
+        limits: PoolLimits,
+        protocol: Any,
+        connected: Callable[[], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        self._dialer.dial(endpoint, limits, protocol, connected, failed)
+
+    def _connect(self, pool: Pool, host: Host) -> None:
+        upstream = Upstream(pool, host, self.clock)
+        self._dialer.dial(
+            host.endpoint, pool.live.config.limits, upstream, upstream.ready, lambda why: pool.failed(host, why)
+        )
+
+    def connect_tunnel(self, downstream: Any, head: RequestHead) -> None:
+        """CONNECT: the client's connection becomes a relay to what the target names."""
+        address, port = _split(head.authority, 0)
+        came = downstream.arrival
+        arrival = Arrival(
+            came.listener, source_ip=came.source_ip, source_port=came.source_port, host=address.lower(), port=port
+        )
+        transport = downstream.transport
+        downstream.detach()
+
+        def refuse(reason: Reason, why: str) -> None:
+            transport.write(own_response(reason.status or 503, why.encode() + b"\n", True, reason.code))
+            transport.close()
+
+        if came.listener != "outbound":
+            transport.write(own_response(405, b"CONNECT is for the outbound port.\n", True))
+            transport.close()
+            return
+        session = Session(self, arrival, transport, refuse, b"HTTP/1.1 200 Connection established\r\n\r\n")
+        session.outcome.authority = head.authority
+        session.start()
+
+    def client_closed(self, downstream: Any) -> None:
+        self._check_empty()
+
+    def room(self) -> bool:
+        """Whether one more client may come in."""
+        if len(self.connections) + len(self.sessions) + len(self.entries) < self.settings.max_connections:
+            return True
+        self.refused_connections += 1
+        return False
+
+    def is_own(self, destination: tuple[str, int]) -> bool:
+        """Whether this address is one that this engine listens on."""
+        address, port = destination
+        for own, own_port in self._own:
+            if port == own_port and (
+                address == own
+                or own in ("0.0.0.0", "::")
+                and (address == "localhost" or address.startswith("127.") or address == "::1")
+                or (address == "localhost" and own.startswith("127."))
+            ):
+                return True
+        return False
+
+    # --- tables
+
+    def swap(self, tables: Tables) -> None:
+        """From now on decide by these tables. What runs goes on, unless its permission was withdrawn."""
+        now = self.clock()
+        self.tables = tables
+        self._take_tables(tables)
+        for name, pool in list(self.pools.items()):
+            config = tables.clusters.get(name)
+            if config is None:
+                del self.pools[name]
+                pool.retire()
+                continue
+            before = {id(host): host.endpoint.tls for host in pool.live.hosts}
+            pool.drop_idle(pool.live.update(config, now))
+            pool.drop_idle(
+                host for host in pool.live.hosts if id(host) in before and _differ(before[id(host)], host.endpoint.tls)
+            )
+        self._withdraw(tables)
+
+    def _take_tables(self, tables: Tables) -> None:
+        mesh = tables.mesh.spec
+        self._normalization = mesh.path_normalization.normalization
+        workload = tables.viewpoint.workload
+        self.own_identity = f"spiffe://{mesh.trust_domain}/ns/{workload.namespace}/sa/{workload.service_account}"
+
+    def _withdraw(self, tables: Tables) -> None:
+        """Close what the new tables no longer permit."""
+        for downstream in list(self.connections):
+            if downstream.arrival.listener == "inbound" and downstream.exchange is not None:
+                verdict = self.admit(tables, downstream.arrival)
+                if not verdict.allowed:
+                    exchange = downstream.exchange
+                    exchange.client_lost(DENIED, f"Permission was withdrawn: {verdict.why or verdict.by}")
+                    downstream.abort()
+        for session in list(self.sessions):
+            why = self._withdrawn(tables, session)
+            if why:
+                session.relay.abort(DENIED, f"Permission was withdrawn: {why}")
+
+    def _withdrawn(self, tables: Tables, session: Session) -> str:
+        if session.arrival.listener == "inbound":
+            verdict = self.admit(tables, session.arrival)
+            return "" if verdict.allowed else verdict.why or verdict.by
+        endpoint = session.outcome.endpoint
+        pool = session.pool
+        if endpoint is None or pool is None:
+            return ""
+        config = tables.clusters.get(pool.live.config.name)
+        for now in config.endpoints if config is not None else ():
+            if (now.address, now.port) == (endpoint.address, endpoint.port):
+                if now.egress is not None and not now.egress.allowed:
+                    return now.egress.why or now.egress.by
+        return ""
+
+    # --- listeners
+
+    async def listen_outbound(self, host: str, port: int) -> int:
+        """Way 2, by Host, and HTTP_PROXY. Returns the port; so do the others."""
+        return await self._listen(host, port, accept.arrive_by_host)
+
+    async def listen_named(self, host: str, port: int, service_host: str, service_port: int) -> int:
+        """Ways 1 and 3: `host:port` stands for one port of one service."""
+        return await self._listen(host, port, accept.arrive_named(self, service_host, service_port))
+
+    async def listen_original(
+        self,
+        host: str,
+        port: int,
+        find: Callable[[Any], tuple[str, int] | None] = accept.original_destination,
+    ) -> int:
+        """Way 4: outbound connections that the packet filter redirects."""
+        return await self._listen(host, port, accept.arrive_redirected(self, find))
+
+    async def listen_inbound(
+        self,
+        host: str,
+        port: int,
+        server_context: Callable[[], ssl.SSLContext | None],
+        identity_of: Callable[[Any], str],
+        *,
+        find: Callable[[Any], tuple[str, int] | None] | None = None,
+        port_of: Callable[[Tables, str, int], int] = workload_port,
+    ) -> int:
+        """Mutual TLS from other sidecars, and plaintext for policy to judge. `find`: as listen_original's."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setblocking(False)
+            sock.bind((host, port))
+            sock.listen(4096)
+        except OSError:
+            sock.close()
+            raise
+        self._inbounds.append(accept.Inbound(self, sock, server_context, identity_of, find, port_of))
+        bound: int = sock.getsockname()[1]
+        self._own.add((host, bound))
+        self._start_ticking()
+        return bound
+
+    async def _listen(self, host: str, port: int, arrive: Callable[[Any], Any]) -> int:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: accept.Entry(self, arrive), host, port, backlog=4096)
+        self._servers.append(server)
+        bound: int = server.sockets[0].getsockname()[1]
+        self._own.add((host, bound))
+        self._start_ticking()
+        return bound
+
+    async def unlisten(self, host: str, port: int) -> None:
+        """Stop accepting on this address; connections stay."""
+        for server in list(self._servers):
+            if any(sock.getsockname()[:2] == (host, port) for sock in server.sockets):
+                self._servers.remove(server)
+                server.close()
+        self._own.discard((host, port))
+
+    # --- time and end
+
+    def _start_ticking(self) -> None:
+        if self._tick is None:
+            self._tick = asyncio.get_running_loop().call_later(TICK_S, self._ticked)
+
+    def _ticked(self) -> None:
+        self._tick = asyncio.get_running_loop().call_later(TICK_S, self._ticked)
+        now = self.clock()
+        for pool in list(self.pools.values()):
+            pool.live.sweep(now)
+            pool.sweep(now)
+        for key, pool in list(self.outside.items()):
+            pool.sweep(now)
+            if not pool.live.connections and not pool.live.active:
+                del self.outside[key]
+        longest = self.settings.relay_idle_timeout_s
+        for relay in list(self.relays):
+            if relay.sweep(now, longest):
+                relay.abort(IDLE, f"Nothing went through for {longest:g} s.")
+        self._check_empty()
+
+    def _forget_outside(self) -> None:
+        for key, pool in list(self.outside.items()):
+            if not pool.live.active:
+                del self.outside[key]
+                pool.retire()
+
+    def begin_drain(self) -> None:
+        """Accept no more, close what is idle; responses from now on say that the connection ends."""
+        self.draining = True
+        for server in self._servers:
+            server.close()
+        for inbound in self._inbounds:
+            inbound.stop()
+        for downstream in list(self.connections):
+            downstream.drain()
+
+    def busy(self) -> int:
+        """Client connections that still have something running."""
+        return len(self.connections) + len(self.sessions) + len(self.entries)
+
+    async def drained(self, deadline_s: float) -> bool:
+        """Wait until nothing runs; after `deadline_s` seconds what still does is cut off, and the answer is False."""
+        self._empty = asyncio.Event()
+        self._check_empty()
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._empty.wait()
+        except TimeoutError:
+            self._cut_off()
+            return False
+        return True
+
+    def _check_empty(self) -> None:
+        if self._empty is not None and not self.busy():
+            self._empty.set()
+
+    def _cut_off(self) -> None:
+        for downstream in list(self.connections):
+            if downstream.exchange is not None:
+                downstream.exchange.client_lost(DRAINING, "The proxy is shutting down.")
+            downstream.abort()
+        for session in list(self.sessions):
+            session.relay.abort(DRAINING, "The proxy is shutting down.")
+        for relay in list(self.relays):
+            relay.abort(DRAINING, "The proxy is shutting down.")
+        for entry in list(self.entries):
+            entry.transport.abort()
+
+    async def close(self) -> None:
+        """Close everything at once. Idempotent."""
+        if not self.draining:
+            self.begin_drain()
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        self._cut_off()
+        for inbound in self._inbounds:
+            await inbound.close()
+        await self._dialer.close()
+        for pool in _all_pools(self.pools.values(), self.outside.values()):
+            pool.retire()
+        for _ in range(100):  # let transports tell their protocols
+            if not self.busy():
+                break
+            await asyncio.sleep(0)
+
+
+def _all_pools(*many: Iterable[Pool]) -> Iterable[Pool]:
+    for pools in many:
+        yield from pools
+
+
+def _split(authority: str, default_port: int) -> tuple[str, int]:
+    """(host, port) of `host[:port]`, IPv6 literals without their brackets."""
+    if authority.startswith("["):
+        host, _, rest = authority[1:].partition("]")
+        port = rest[1:]
+    else:
+        host, _, port = authority.partition(":")
+    return host, int(port) if port.isdigit() else default_port
+
+
+def _differ(one: UpstreamTLS | None, other: UpstreamTLS | None) -> bool:
+    if one is None or other is None:
+        return one is not other
+    return any(getattr(one, name) != getattr(other, name) for name in UpstreamTLS.__slots__)

@@ -1,0 +1,800 @@
+"""One HTTP request's life: decision, endpoint, tries, response, outcome.
+
+A core: it is told what happens (`start`, `request_body`, `connected`, `connect_failed`, `response`, `response_body`,
+`upstream_lost`, `wake`, `client_lost`) and calls `write`, `arm`, `pause_reading` ... of the two connections it stands between.
+`engine` gives it tables, rules, pools, clock and draws. Runs compiled (with exchange.pxd) or as it stands.
+Long because a request's whole life is easier to follow on one page.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..policy.tables import Decision, Destination
+from ..registry.reasons import (
+    CONNECT,
+    DENIED,
+    FAULT,
+    NO_CLUSTER,
+    NO_HEALTHY,
+    NO_ROUTE,
+    OVERFLOW,
+    REASONS,
+    RESET,
+    SLOW,
+    TIMEOUT,
+    UP_MALFORMED,
+    Reason,
+)
+from .headers import clean, own_response, prepared, request_bytes, response_bytes, safe_trailers
+from .http1 import LAST_CHUNK, chunk
+from .message import BIT, Outcome, RequestHead, ResponseHead
+from .pool import Overflow, Pool
+
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+HAS_ID = BIT["x-request-id"]
+HAS_PROTO = BIT["x-forwarded-proto"]
+HAS_TE = BIT["te"]
+DETAILS = {
+    "FL-NO-ROUTE": "route_not_found",
+    "FL-NO-CLUSTER": "cluster_not_found",
+    "FL-NO-HEALTHY": "no_healthy_upstream",
+    "FL-OVERFLOW": "upstream_reset_before_response_started{overflow}",
+    "FL-CONNECT": "upstream_reset_before_response_started{connection_failure}",
+    "FL-RESET": "upstream_reset_before_response_started{connection_termination}",
+    "FL-TIMEOUT": "response_timeout",
+    "FL-DENIED": "rbac_access_denied",
+    "FL-FAULT": "fault_filter_abort",
+    "FL-UP-MALFORMED": "upstream_reset_before_response_started{protocol_error}",
+    "FL-SLOW": "request_body_timeout",
+}
+
+# Phases.
+NEW, PAUSED, WAITING, SENT, ANSWERED, ENDED = range(6)
+
+
+class Exchange:
+    """See the module. Made for each request by the client's connection, which it outlives by no more than a call."""
+
+    def __init__(self, engine: Any, client: Any, head: RequestHead, now: float) -> None:
+        self.engine = engine
+        self.client = client
+        self.head = head
+        self.tables = engine.tables
+        self.phase = NEW
+        self.decision: Any = None
+        self.destination: Any = None
+        self.pool: Any = None
+        self.host: Any = None
+        self.upstream: Any = None
+        self.key: str | None = None
+        self.path = ""
+        self.cookie = b""
+        self.body: list[bytes] | None = None
+        """Body octets so far, kept until they are sent, or until no other try can need them."""
+        self.body_size = 0
+        self.replayable = True
+        """`body` holds the whole of the body that came so far."""
+        self.request_complete = False
+        self.response_started = False
+        self.response_chunked = False
+        self.client_close = False
+        self.retries = 0
+        self.retried_stale = False
+        self.counts_as_retry = False
+        self.tried: Any = None
+        self.resume_at = 0.0
+        self.route_deadline = 0.0
+        self.try_deadline = 0.0
+        self.body_at = now
+        outcome = Outcome()
+        outcome.request = head
+        outcome.arrival = head.arrival
+        outcome.started_at = now
+        outcome.authority = head.authority
+        self.outcome = outcome
+
+    # --- the request
+
+    def start(self, body: bytes, complete: bool) -> None:
+        """The head is read; `body` is what has come of the body."""
+        head = self.head
+        engine = self.engine
+        if complete:
+            self.request_complete = True
+            if body:
+                self._keep(body)
+        else:
+            if body:
+                self._keep(body)
+            self.client.arm(self.body_at + engine.settings.body_timeout_s)
+        path = head.path
+        if "%" in path or "//" in path or "/." in path or "\\" in path:
+            try:
+                normal = engine.normalize(path)
+            except ValueError as error:
+                self._reply(REASONS["FL-MALFORMED"], f"The path cannot be normalised: {error}.", 400)
+                return
+            if normal is None:
+                self._reply(REASONS["FL-MALFORMED"], "The path cannot be normalised.", 400)
+                return
+            head.path = normal
+        decision = engine.decide(self.tables, head)
+        self.decision = decision
+        self.outcome.decision = decision
+        if decision.fault is not None and self._fault(decision):
+            return
+        self._carry_out(decision)
+
+    def _fault(self, decision: Decision) -> bool:
+        """Whether a fault delays or ends the exchange."""
+        fault = decision.fault
+        assert fault is not None
+        if fault.delay_s > 0 and self.engine.draw() * 100 < fault.delay_percentage:
+            self.phase = PAUSED
+            self.outcome.flag = "DI"
+            self.resume_at = self.engine.clock() + fault.delay_s
+            self.client.arm(self.resume_at)
+            return True
+        return self._abort(decision)
+
+    def _abort(self, decision: Decision) -> bool:
+        fault = decision.fault
+        if fault is None or not fault.abort_status or self.engine.draw() * 100 >= fault.abort_percentage:
+            return False
+        self._reply(
+            FAULT,
+            f"A fault of {decision.virtual_service} route {decision.route} aborts {fault.abort_percentage:g}% of its "
+            f"requests with {fault.abort_status}.",
+            fault.abort_status,
+        )
+        return True
+
+    def _carry_out(self, decision: Decision) -> None:
+        verdict = decision.verdict
+        head = self.head
+        if verdict == "route":
+            destinations = decision.destinations
+            destination = destinations[0] if len(destinations) == 1 else self.engine.pick(decision, self.engine.draw())
+            self.destination = destination
+            self.outcome.destination = destination
+            pool = self.engine.pool(self.tables, destination.cluster)
+            if pool is None:
+                self._reply(
+                    NO_CLUSTER,
+                    f"{destination.host} port {destination.port}"
+                    + (f" subset {destination.subset}" if destination.subset else "")
+                    + " is not in the registry.",
+                )
+                return
+            self._send_to(pool)
+        elif verdict == "passthrough":
+            pool = self.engine.passthrough(head.arrival, head.authority)
+            if isinstance(pool, str):
+                self._reply(NO_ROUTE, pool, 502)
+            else:
+                self._send_to(pool)
+        elif verdict == "redirect":
+            location = b"location: " + clean(decision.location) + b"\r\n"
+            self._own(decision.status or 301, b"", "", location, decision.response_headers)
+        elif verdict == "direct-response":
+            self._own(decision.status or 200, decision.body, "", b"", decision.response_headers)
+        else:
+            reason = REASONS.get(decision.reason) or (
+                DENIED if verdict == "denied" else NO_ROUTE if verdict == "not-found" else NO_CLUSTER
+            )
+            self._reply(reason, decision.why or f"No rule allows {head.method} {head.authority}.", decision.status)
+
+    def _send_to(self, pool: Pool) -> None:
+        decision = self.decision
+        head = self.head
+        self.pool = pool
+        self.outcome.cluster = pool.live
+        self.path = decision.path if decision.path is not None else head.path
+        if decision.path is not None and decision.path != head.path:
+            self.outcome.original_path = head.path
+        balancer = pool.live.config.load_balancer
+        if balancer.hash_on:
+            self._hash(balancer)
+        if not self.request_complete and not self._wanted_later():
+            self.replayable = False
+        self._attempt()
+        if self.request_complete and self.phase != ENDED:
+            self._request_ended()
+
+    def _hash(self, balancer: Any) -> None:
+        self.key = self.engine.hash_input(balancer, self.head)
+        if self.key is None and balancer.hash_on == "cookie" and balancer.cookie_ttl_s is not None:
+            self.key = self.engine.new_id()
+            self.cookie = b"set-cookie: %b=%b%b; Path=%b; HttpOnly\r\n" % (
+                clean(balancer.hash_name),
+                self.key.encode(),
+                b"; Max-Age=%d" % balancer.cookie_ttl_s if balancer.cookie_ttl_s else b"",
+                clean(balancer.cookie_path or "/"),
+            )
+
+    def _wanted_later(self) -> bool:
+        """Whether the body may have to be sent again."""
+        decision = self.decision
+        return (decision.retries is not None and decision.retries.attempts > 0) or bool(decision.mirrors)
+
+    def _keep(self, body: bytes) -> None:
+        self.outcome.received_bytes += len(body)
+        if self.body is None:
+            self.body = [body]
+        else:
+            self.body.append(body)
+        self.body_size += len(body)
+
+    def request_body(self, body: bytes, complete: bool) -> None:
+        """More of the request's body, or its end, or both."""
+        if self.phase == ENDED:
+            return
+        if body:
+            if self.replayable or self.upstream is None:
+                self._keep(body)
+                if self.upstream is not None and self.body_size > self.engine.settings.replay_bytes:
+                    self.replayable = False
+                    self.body = None
+            else:
+                self.outcome.received_bytes += len(body)
+            if self.upstream is not None:
+                self.upstream.write(chunk(body) if self.head.chunked else body)
+            elif self.body_size > self.engine.settings.hold_bytes:
+                self.client.pause_reading()
+        if complete:
+            self.request_complete = True
+            if self.upstream is not None and self.head.chunked:
+                self.upstream.write(LAST_CHUNK)
+            self._request_ended()
+        else:
+            self.body_at = self.engine.clock()
+
+    def _request_ended(self) -> None:
+        """The request is complete: the route's timeout begins, mirrors get their copies."""
+        decision = self.decision
+        if self.pool is None:
+            return
+        if decision.timeout_s:
+            self.route_deadline = self.engine.clock() + decision.timeout_s
+            self.client.arm(self.route_deadline)
+        retries = decision.retries
+        if retries is not None and retries.per_try_timeout_s and self.phase in (WAITING, SENT):
+            self.try_deadline = self.engine.clock() + retries.per_try_timeout_s
+            self.client.arm(self.try_deadline)
+        if decision.mirrors and self.replayable:
+            for mirror in decision.mirrors:
+                if self.engine.draw() * 100 < mirror.percentage:
+                    self.engine.mirror(self, mirror)
+
+    # --- a try
+
+    def _attempt(self) -> None:
+        pool = self.pool
+        live = pool.live
+        host = live.choose(self.key, self.engine.draw, self.tried or ())
+        if host is None:
+            total = len(live.hosts)
+            self._reply(
+                NO_HEALTHY,
+                f"{live.config.host} port {live.config.port} has no endpoint that may be used: {total} known"
+                + (", all ejected or tried" if total else "")
+                + ".",
+            )
+            return
+        endpoint = host.endpoint
+        self.host = host
+        self.outcome.endpoint = endpoint
+        if endpoint.egress is not None and not endpoint.egress.allowed:
+            verdict = endpoint.egress
+            self._reply(DENIED, verdict.why or f"{verdict.by} does not allow {endpoint.address}:{endpoint.port}.")
+            return
+        limits = live.config.limits
+        if limits.max_requests and live.active >= limits.max_requests:
+            self._reply(
+                OVERFLOW,
+                f"{live.active} requests to {live.config.host}:{live.config.port} are in flight; http2MaxRequests is "
+                f"{limits.max_requests}.",
+            )
+            return
+        self.phase = WAITING
+        live.active += 1
+        host.active += 1
+        try:
+            upstream = pool.acquire(host, self)
+        except Overflow as error:
+            self._uncount()
+            self._reply(OVERFLOW, f"{error}.")
+            return
+        if upstream is not None:
+            self.connected(upstream)
+
+    def connected(self, upstream: Any) -> None:
+        """There is a connection for this try: send what there is of the request."""
+        if upstream.host is not self.host:  # waited for one, got another
+            self.host.active -= 1
+            self.host = upstream.host
+            self.host.active += 1
+            self.outcome.endpoint = self.host.endpoint
+        self.phase = SENT
+        self.upstream = upstream
+        outcome = self.outcome
+        outcome.attempts += 1
+        outcome.sent_at = self.engine.clock()
+        data = self._request_head(upstream)
+        body = self.body
+        if body is not None:
+            if self.head.chunked:
+                data += b"".join([chunk(piece) for piece in body if piece])
+            elif len(body) == 1:
+                data += body[0]
+            else:
+                data += b"".join(body)
+            if not self.replayable or self.body_size > self.engine.settings.replay_bytes:
+                self.replayable = False
+                self.body = None
+        if self.request_complete and self.head.chunked:
+            data += LAST_CHUNK
+        upstream.begin(self, self.head.method, data)
+        if not self.request_complete and not upstream.write_paused:
+            self.client.resume_reading()
+
+    def _request_head(self, upstream: Any) -> bytes:
+        head = self.head
+        outcome = self.outcome
+        decision = self.decision
+        engine = self.engine
+        arrival = head.arrival
+        inbound = arrival.listener == "inbound"
+        extra = b""
+        if head.chunked:
+            extra = b"transfer-encoding: chunked\r\n"
+        elif head.upgrade and self._upgrading():
+            extra = b"connection: upgrade\r\nupgrade: websocket\r\n"
+        if upstream.last:
+            extra += b"connection: close\r\n"
+        if not head.seen & HAS_ID:
+            if not outcome.request_id:
+                outcome.request_id = engine.new_id()
+            extra += b"x-request-id: %b\r\n" % outcome.request_id.encode()
+        if not head.seen & HAS_PROTO:
+            extra += b"x-forwarded-proto: https\r\n" if head.scheme == "https" else b"x-forwarded-proto: http\r\n"
+        if inbound:
+            if arrival.identity:
+                extra += b"x-forwarded-client-cert: By=%b;URI=%b\r\n" % (
+                    engine.own_identity.encode(),
+                    arrival.identity.encode(),
+                )
+        else:
+            if outcome.attempts == 1:
+                extra += b"x-envoy-attempt-count: 1\r\n"
+            else:
+                extra += b"x-envoy-attempt-count: %d\r\n" % outcome.attempts
+            if decision.timeout_s and engine.settings.expected_timeout_header:
+                extra += b"x-envoy-expected-rq-timeout-ms: %d\r\n" % (decision.timeout_s * 1000)
+            if outcome.original_path:
+                extra += b"x-envoy-original-path: %b\r\n" % clean(outcome.original_path)
+            if arrival.listener != "outbound":  # a gateway
+                extra += b"x-forwarded-for: %b\r\n" % arrival.source_ip.encode()
+        destination: Destination | None = self.destination
+        ops = destination.request_headers if destination is not None else None
+        return request_bytes(head, self.path, decision.authority or "", ops, inbound, extra)
+
+    def _upgrading(self) -> bool:
+        head = self.head
+        return head.upgrade == "websocket" and head.method == "GET" and not head.chunked and head.content_length <= 0
+
+    def connect_failed(self, why: str) -> None:
+        """The connection that this try waited for could not be made."""
+        live = self.pool.live
+        self._uncount()
+        live.report(self.host, 0, True, self.engine.clock())
+        self._failed("connect", CONNECT, why)
+
+    def upstream_lost(self, why: str, malformed: bool = False) -> None:
+        """The endpoint's connection ended, or made no sense, before the response did."""
+        upstream = self.upstream
+        self.upstream = None
+        now = self.engine.clock()
+        if self.response_started:
+            self._uncount()
+            self.pool.live.report(self.host, 0 if not malformed else 502, not malformed, now)
+            self._cut(UP_MALFORMED if malformed else RESET, why)
+            return
+        live = self.pool.live
+        stale = upstream.reused and not upstream.answered and not malformed
+        if not stale:
+            live.report(self.host, 502 if malformed else 0, not malformed, now)
+        self._uncount()
+        decision = self.decision
+        if (
+            stale
+            and not self.retried_stale
+            and self.replayable
+            and self.head.method in IDEMPOTENT
+            and decision.retries is not None
+            and decision.retries.attempts > 0
+        ):
+            # The endpoint closed a connection that we kept; the request is safe to send once more.
+            self.retried_stale = True
+            self._attempt()
+            return
+        self._failed("reset", UP_MALFORMED if malformed else RESET, why)
+
+    def _failed(self, kind: str, reason: Reason, why: str) -> None:
+        """A try ended without a response: again, or an answer of ours."""
+        retries = self.decision.retries
+        if retries is not None and retries.attempts > 0:
+            conditions = retries.conditions
+            wanted = "5xx" in conditions or "gateway-error" in conditions
+            if kind == "connect":
+                wanted = wanted or "connect-failure" in conditions or "reset-before-request" in conditions
+            else:
+                wanted = wanted or "reset" in conditions
+            if wanted and self._retry():
+                return
+        self._reply(reason, why)
+
+    def _retry(self) -> bool:
+        """Whether another try is allowed; it is then under way."""
+        retries = self.decision.retries
+        live = self.pool.live
+        if self.retries >= retries.attempts:
+            if self.retries:
+                self.outcome.flag = "URX"
+            return False
+        most = live.config.limits.max_retries
+        if not self.replayable or (most and live.retrying >= most):
+            return False
+        if retries.ignore_previous_hosts and self.host is not None:
+            if self.tried is None:
+                self.tried = []
+            self.tried.append(self.host)
+        live.retrying += 1
+        self.counts_as_retry = True
+        self.try_deadline = 0.0
+        self.retries += 1
+        widest = min((2**self.retries - 1) * retries.backoff_s, 10 * retries.backoff_s)
+        self.phase = PAUSED
+        self.resume_at = self.engine.clock() + self.engine.draw() * widest
+        self.client.arm(self.resume_at)
+        return True
+
+    def _uncount(self) -> None:
+        """The try is over."""
+        live = self.pool.live
+        live.active -= 1
+        self.host.active -= 1
+        if self.counts_as_retry:
+            self.counts_as_retry = False
+            live.retrying -= 1
+
+    # --- the response
+
+    def interim(self, head: ResponseHead) -> None:
+        """A 1xx head before the final one."""
+        if self.head.minor == 1 and not self.response_started:
+            self.client.write(response_bytes(head, None, b""))
+
+    def response(self, head: ResponseHead, body: bytes, complete: bool) -> None:
+        """The response's head, with what has come of its body."""
+        engine = self.engine
+        now = engine.clock()
+        outcome = self.outcome
+        outcome.first_at = now
+        outcome.response = head
+        status = head.status
+        live = self.pool.live
+        live.report(self.host, status, False, now)
+        if status >= 400 and self._retry_status(status, complete):
+            return
+        request = self.head
+        if status == 101:
+            self._switch(head, body)
+            return
+        extra = b"x-envoy-upstream-service-time: %d\r\n" % int((now - outcome.sent_at) * 1000)
+        close = (
+            not request.keep_alive or engine.draining or not self.request_complete or self.client.last_request(self)
+        )
+        if head.chunked or head.until_close:
+            if request.method == "HEAD":
+                pass
+            elif request.minor == 1:
+                self.response_chunked = True
+                extra += b"transfer-encoding: chunked\r\n"
+            else:
+                close = True
+        if close:
+            extra += b"connection: close\r\n"
+            self.client_close = True
+        elif request.minor == 0:
+            extra += b"connection: keep-alive\r\n"
+        if self.cookie:
+            extra += self.cookie
+        destination = self.destination
+        data = response_bytes(head, destination.response_headers if destination is not None else None, extra)
+        outcome.status = status
+        self.response_started = True
+        self.try_deadline = 0.0
+        self.phase = ANSWERED
+        if body:
+            outcome.sent_bytes += len(body)
+            data += chunk(body) if self.response_chunked else body
+        if complete:
+            if self.response_chunked:
+                data += self._last_chunk()
+            self.client.write(data)
+            self._finish()
+        else:
+            self.client.write(data)
+
+    def _last_chunk(self) -> bytes:
+        trailers: bytes = self.upstream.trailers()
+        if trailers and self.head.seen & HAS_TE and "trailers" in (self.head.header("te") or ""):
+            return b"0\r\n" + safe_trailers(trailers) + b"\r\n"
+        return LAST_CHUNK
+
+    def response_body(self, body: bytes, complete: bool) -> None:
+        """More of the response's body, or its end, or both."""
+        if body:
+            self.outcome.sent_bytes += len(body)
+            if self.response_chunked:
+                body = chunk(body)
+        if complete:
+            if self.response_chunked:
+                body += self._last_chunk()
+            if body:
+                self.client.write(body)
+            self._finish()
+        elif body:
+            self.client.write(body)
+
+    def _retry_status(self, status: int, complete: bool) -> bool:
+        retries = self.decision.retries
+        if retries is None or retries.attempts <= 0:
+            return False
+        conditions = retries.conditions
+        wanted = (
+            status in retries.status_codes
+            or (status >= 500 and "5xx" in conditions)
+            or (status in (502, 503, 504) and "gateway-error" in conditions)
+            or (status == 409 and "retriable-4xx" in conditions)
+        )
+        if not wanted:
+            return False
+        upstream = self.upstream
+        counted = self.counts_as_retry
+        if counted:  # this try is over; let it not stand in its own successor's way
+            self.pool.live.retrying -= 1
+            self.counts_as_retry = False
+        if not self._retry():
+            if counted:
+                self.pool.live.retrying += 1
+                self.counts_as_retry = True
+            return False
+        self.upstream = None
+        retrying = self.counts_as_retry
+        self.counts_as_retry = False
+        self._uncount()
+        self.counts_as_retry = retrying
+        upstream.end(complete and self.request_complete)
+        return True
+
+    def _switch(self, head: ResponseHead, body: bytes) -> None:
+        """101: from here on both connections are a pair of byte streams; `body`: the first of the endpoint's."""
+        if not self._upgrading():
+            upstream = self.upstream
+            self.upstream = None
+            self._uncount()
+            upstream.end(False)
+            self._reply(UP_MALFORMED, "The endpoint switched protocols without having been asked to.")
+            return
+        upgrade = clean(head.upgrade or "websocket")
+        destination = self.destination
+        data = response_bytes(
+            head,
+            destination.response_headers if destination is not None else None,
+            b"connection: upgrade\r\nupgrade: " + upgrade + b"\r\n",
+        )
+        self.outcome.status = 101
+        self.outcome.sent_bytes += len(body)
+        self.response_started = True
+        self.phase = ANSWERED
+        self.route_deadline = 0.0
+        self.client.switch(self, self.upstream, data + body)
+
+    def relay_ended(self, received: int, sent: int) -> None:
+        """The pair of byte streams after a 101 is over; connections are the relay's business."""
+        self.outcome.received_bytes += received
+        self.outcome.sent_bytes += sent
+        self.upstream = None
+        self._uncount()
+        self.client_close = True
+        self._done()
+
+    def _finish(self) -> None:
+        """The whole response is with the client."""
+        upstream = self.upstream
+        self.upstream = None
+        self._uncount()
+        upstream.end(self.request_complete)
+        self.outcome.details = "via_upstream"
+        self._done()
+
+    def _end(self) -> None:
+        self.phase = ENDED
+        self.body = None
+        if self.counts_as_retry:
+            self.counts_as_retry = False
+            self.pool.live.retrying -= 1
+
+    def _done(self) -> None:
+        self._end()
+        outcome = self.outcome
+        outcome.ended_at = self.engine.clock()
+        self.client.done(self, self.client_close or not self.request_complete)
+        self.engine.observe(outcome)
+
+    # --- back-pressure
+
+    def upstream_full(self, full: bool) -> None:
+        """The endpoint's connection takes no more for now, or takes more again."""
+        if self.request_complete:
+            return
+        if full:
+            self.client.pause_reading()
+        else:
+            self.client.resume_reading()
+
+    def client_full(self, full: bool) -> None:
+        """The client's connection takes no more for now, or takes more again."""
+        if self.upstream is not None:
+            if full:
+                self.upstream.pause_reading()
+            else:
+                self.upstream.resume_reading()
+
+    # --- endings that are ours
+
+    def _reply(self, reason: Reason, why: str, status: int = 0) -> None:
+        """Answer with a reason of ours; `why` is one sentence with the numbers in it."""
+        outcome = self.outcome
+        outcome.reason = reason.code
+        outcome.why = why
+        outcome.flag = f"{outcome.flag},{reason.flag}" if outcome.flag and reason.flag != "-" else reason.flag
+        if not outcome.details:
+            outcome.details = DETAILS.get(reason.code, "")
+        lines = b"x-envoy-overloaded: true\r\n" if reason is OVERFLOW else b""
+        decision = self.decision
+        ops = decision.response_headers if decision is not None else None
+        self._own(status or reason.status, why.encode("utf-8", "replace") + b"\n", reason.code, lines, ops)
+
+    def _own(self, status: int, body: bytes, code: str, lines: bytes, ops: Any) -> None:
+        request = self.head
+        close = not request.keep_alive or self.engine.draining or not self.request_complete
+        if ops is not None:
+            lines += prepared(ops).added
+        if not close and request.minor == 0:
+            lines += b"connection: keep-alive\r\n"
+        self.outcome.status = status
+        if not self.outcome.details:
+            self.outcome.details = "direct_response"
+        self.outcome.sent_bytes += len(body)
+        self.client_close = close
+        self.response_started = True
+        self.client.write(own_response(status, body, close, code, lines, request.method == "HEAD"))
+        self._done()
+
+    def _cut(self, reason: Reason, why: str) -> None:
+        """The response has begun and cannot be ended well: the client must see that it is cut short."""
+        outcome = self.outcome
+        outcome.reason = reason.code
+        outcome.flag = reason.flag
+        outcome.why = why
+        self._end()
+        outcome.ended_at = self.engine.clock()
+        self.client.abort()
+        self.engine.observe(outcome)
+
+    def _drop_upstream(self) -> None:
+        """Let go of the try: its connection is of no more use, or it still waits for one."""
+        if self.phase == WAITING:
+            self.pool.cancel(self)
+            self._uncount()
+        elif self.upstream is not None:
+            upstream = self.upstream
+            self.upstream = None
+            self._uncount()
+            upstream.end(False)
+
+    def client_lost(self, reason: Reason, why: str) -> None:
+        """The client's connection is gone, or must go (`reason`)."""
+        if self.phase == ENDED:
+            return
+        self._drop_upstream()
+        outcome = self.outcome
+        outcome.reason = reason.code
+        outcome.flag = reason.flag
+        outcome.why = why
+        self._end()
+        outcome.ended_at = self.engine.clock()
+        self.engine.observe(outcome)
+
+    def request_failed(self, reason: Reason, why: str, status: int) -> None:
+        """The request's body is malformed or too slow: nothing of it may count as whole."""
+        if self.phase == ENDED:
+            return
+        self._drop_upstream()
+        if self.response_started:
+            self._cut(reason, why)
+        else:
+            self._reply(reason, why, status)
+
+    def wake(self, now: float) -> float:
+        """Do what is due; when to be woken next, 0: no need."""
+        if self.phase == PAUSED and self.resume_at <= now:
+            self.phase = NEW
+            if self.pool is None:
+                if not self._abort(self.decision):
+                    self._carry_out(self.decision)
+            else:
+                self._attempt()
+                retries = self.decision.retries
+                if retries.per_try_timeout_s and self.request_complete and self.phase in (WAITING, SENT):
+                    self.try_deadline = now + retries.per_try_timeout_s
+        if self.phase == ENDED:
+            return 0.0
+        if self.route_deadline and self.route_deadline <= now:
+            self._timed_out()
+            return 0.0
+        if self.try_deadline and self.try_deadline <= now and self.phase in (WAITING, SENT):
+            self._try_timed_out(now)
+            if self.phase == ENDED:
+                return 0.0
+        if not self.request_complete:
+            longest = self.engine.settings.body_timeout_s
+            if self.body_at + longest <= now and not self.client.reading_paused:
+                self.request_failed(SLOW, f"No octet of the request's body came for {longest:g} s.", 408)
+                return 0.0
+        return self._wake_at(now)
+
+    def _wake_at(self, now: float) -> float:
+        next_at = 0.0
+        for at in (
+            self.resume_at if self.phase == PAUSED else 0.0,
+            self.route_deadline,
+            self.try_deadline,
+            0.0 if self.request_complete else max(self.body_at + self.engine.settings.body_timeout_s, now + 1.0),
+        ):
+            if at and (not next_at or at < next_at):
+                next_at = at
+        return next_at
+
+    def _timed_out(self) -> None:
+        decision = self.decision
+        failing = "did not end its response" if self.response_started else "gave no response"
+        why = (
+            f"{self.pool.live.config.host}:{self.pool.live.config.port} {failing} within the "
+            f"timeout of {decision.timeout_s:g} s"
+            + (f" that {decision.virtual_service} route {decision.route} sets." if decision.virtual_service else ".")
+        )
+        if self.host is not None and self.phase == SENT:
+            self.pool.live.report(self.host, 504, True, self.engine.clock())
+        self._drop_upstream()
+        if self.response_started:
+            self._cut(TIMEOUT, why)
+        else:
+            self._reply(TIMEOUT, why)
+
+    def _try_timed_out(self, now: float) -> None:
+        self.try_deadline = 0.0
+        self.pool.live.report(self.host, 504, True, now)
+        self._drop_upstream()
+        limit = self.decision.retries.per_try_timeout_s
+        self.outcome.details = "upstream_per_try_timeout"
+        self._failed(
+            "timeout",
+            TIMEOUT,
+            f"{self.host.endpoint.address}:{self.host.endpoint.port} gave no response within perTryTimeout {limit:g} s, "
+            f"try {self.retries + 1} of {self.decision.retries.attempts + 1}.",
+        )

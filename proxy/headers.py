@@ -1,0 +1,194 @@
+"""Heads as they go on: what stays behind on this hop, what policy changes, what a proxy adds.
+
+Bytes are passed on and not rebuilt: in the common case a forwarded head is the head that came, without the lines that
+its `cuts` name, and with ours at its end. Runs compiled (with headers.pxd) or as it stands.
+"""
+
+from __future__ import annotations
+
+from ..policy.tables import HeaderOps
+from .message import BIT, RequestHead, ResponseHead, needle
+
+# Header operations of policy never touch these: they are the codec's, or the rewrite's.
+_UNTOUCHABLE = frozenset(
+    {"content-length", "transfer-encoding", "connection", "upgrade", "keep-alive", "te", "trailer", "host", ":authority"}
+)
+_NO_TRAILER = _UNTOUCHABLE | {
+    *("authorization", "cookie", "set-cookie", "proxy-connection", "proxy-authorization", "proxy-authenticate"),
+    *("www-authenticate", "content-encoding", "content-type", "content-range", "cache-control", "expires", "date"),
+    *("location", "vary", "age", "expect", "max-forwards", "pragma", "range", "warning", "forwarded", "http2-settings"),
+}
+_NO_TRAILER_PREFIXES = (b"x-forwarded-", b"x-envoy-", b"x-fairlead-", b"if-", b"access-control-")
+_FORGED = (
+    BIT["x-envoy-attempt-count"]
+    | BIT["x-envoy-expected-rq-timeout-ms"]
+    | BIT["x-forwarded-client-cert"]
+    | BIT["x-envoy-original-path"]
+    | BIT["x-fairlead-reason"]
+)
+"""What a client may not tell an endpoint in our name."""
+_XFCC = BIT["x-forwarded-client-cert"]
+_SERVICE_TIME = BIT["x-envoy-upstream-service-time"]
+_FORGED_NEEDLES = tuple(
+    needle(name)
+    for name in (
+        "x-envoy-attempt-count",
+        "x-envoy-expected-rq-timeout-ms",
+        "x-forwarded-client-cert",
+        "x-envoy-original-path",
+        "x-fairlead-reason",
+    )
+)
+_XFCC_NEEDLES = (needle("x-forwarded-client-cert"),)
+_SERVICE_TIME_NEEDLES = (needle("x-envoy-upstream-service-time"),)
+_HOST_NEEDLES = (needle("host"),)
+
+REASON_PHRASES = {
+    100: "Continue",
+    101: "Switching Protocols",
+    200: "OK",
+    301: "Moved Permanently",
+    302: "Found",
+    303: "See Other",
+    307: "Temporary Redirect",
+    308: "Permanent Redirect",
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    408: "Request Timeout",
+    413: "Content Too Large",
+    414: "URI Too Long",
+    417: "Expectation Failed",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+    505: "HTTP Version Not Supported",
+}
+
+
+class Prepared:
+    """Header operations in the form in which the proxy applies them; kept in HeaderOps.wire."""
+
+    def __init__(self, ops: HeaderOps) -> None:
+        self.gone = tuple(
+            needle(name) for name in (*ops.remove, *(name for name, _ in ops.set)) if name not in _UNTOUCHABLE
+        )
+        self.added = b"".join(
+            name.encode("latin-1", "replace") + b": " + clean(value) + b"\r\n"
+            for name, value in (*ops.set, *ops.add)
+            if name not in _UNTOUCHABLE
+        )
+        self.names = tuple(name for name, _ in (*ops.set, *ops.add))
+
+
+def clean(value: str) -> bytes:
+    """A header value as bytes; what could end the line becomes a blank."""
+    return value.replace("\r", " ").replace("\n", " ").replace("\0", " ").encode("utf-8", "replace")
+
+
+def prepared(ops: HeaderOps) -> Prepared:
+    if ops.wire is None:
+        ops.wire = Prepared(ops)
+    found: Prepared = ops.wire
+    return found
+
+
+def without(block: bytes, needles: tuple[bytes, ...]) -> bytes:
+    """Header lines (each with its line end) without those that begin as one of `needles` says."""
+    text = b"\r\n" + block
+    lower = text.lower()
+    for sought in needles:
+        at = lower.find(sought)
+        while at >= 0:
+            end = lower.find(b"\r\n", at + 2)
+            text = text[:at] + text[end:]
+            lower = lower[:at] + lower[end:]
+            at = lower.find(sought, at)
+    return text[2:]
+
+
+def kept(raw: bytes, first: int, cuts: list[int] | None) -> bytes:
+    """The header lines from `first` on without the cuts and without the empty line at the end."""
+    if cuts is None:
+        return raw[first:-2]
+    if len(cuts) == 2:
+        return raw[first : cuts[0]] + raw[cuts[1] : -2]
+    pieces = []
+    at = first
+    for k in range(0, len(cuts), 2):
+        pieces.append(raw[at : cuts[k]])
+        at = cuts[k + 1]
+    pieces.append(raw[at:-2])
+    return b"".join(pieces)
+
+
+def request_bytes(
+    head: RequestHead, path: str, authority: str, ops: HeaderOps | None, inbound: bool, extra: bytes
+) -> bytes:
+    """The head as it goes to an endpoint, whole. `authority`: new Host, or empty; `extra`: our own lines."""
+    block = kept(head.raw, head.first, head.cuts)
+    forged = head.seen & (_XFCC if inbound else _FORGED)
+    if forged:
+        block = without(block, _XFCC_NEEDLES if inbound else _FORGED_NEEDLES)
+    if authority:
+        block = b"Host: " + clean(authority) + b"\r\n" + without(block, _HOST_NEEDLES)
+    elif not head.seen & 1 and head.authority:  # an absolute target in HTTP/1.0
+        block = b"Host: " + head.authority.encode() + b"\r\n" + block
+    if ops is not None:
+        wire = prepared(ops)
+        if wire.gone:
+            block = without(block, wire.gone)
+        block = block + wire.added
+    if path == head.target and head.minor == 1:
+        return head.raw[: head.first] + block + extra + b"\r\n"
+    line = head.method + " " + path + " HTTP/1.1\r\n"
+    return line.encode("utf-8", "replace") + block + extra + b"\r\n"
+
+
+def response_bytes(head: ResponseHead, ops: HeaderOps | None, extra: bytes) -> bytes:
+    """The head as it goes to the client, whole."""
+    block = kept(head.raw, head.first, head.cuts)
+    if head.seen & _SERVICE_TIME:
+        block = without(block, _SERVICE_TIME_NEEDLES)
+    if ops is not None:
+        wire = prepared(ops)
+        if wire.gone:
+            block = without(block, wire.gone)
+        block = block + wire.added
+    if head.minor == 1:
+        return head.raw[: head.first] + block + extra + b"\r\n"
+    return b"HTTP/1.1" + head.raw[8 : head.first] + block + extra + b"\r\n"
+
+
+def own_response(
+    status: int, body: bytes, close: bool, reason: str = "", lines: bytes = b"", no_body: bool = False
+) -> bytes:
+    """An answer of our own. `reason`: FL-... code, or empty; `lines`: more header lines, each with its line end."""
+    phrase = REASON_PHRASES.get(status, "Status")
+    text = b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode())
+    if status != 204 and status != 304 and status >= 200:
+        text += b"content-length: %d\r\n" % len(body)
+        if body and b"content-type:" not in lines.lower():
+            text += b"content-type: text/plain; charset=utf-8\r\n"
+    else:
+        body = b""
+    if reason:
+        text += b"x-fairlead-reason: %b\r\n" % reason.encode()
+    if close:
+        text += b"connection: close\r\n"
+    text += lines + b"\r\n"
+    return text if no_body else text + body
+
+
+def safe_trailers(block: bytes) -> bytes:
+    """Trailer lines that may be passed on: none that frames, routes, authorises or stays on this hop."""
+    lines = []
+    for line in block.split(b"\r\n"):
+        name = line.partition(b":")[0].lower()
+        if line and name.decode("latin-1") not in _NO_TRAILER and not name.startswith(_NO_TRAILER_PREFIXES):
+            lines.append(line + b"\r\n")
+    return b"".join(lines)

@@ -1,0 +1,110 @@
+"""Copies of requests for mirrors: sent, and forgotten; nobody waits for them, and they change nothing for the client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .headers import request_bytes
+from .http1 import LAST_CHUNK, chunk
+from .message import BIT, Outcome
+from .pool import Overflow
+
+MIRROR_TIMEOUT_S = 15.0
+
+
+class Mirror:
+    """One copy under way; for its connection it is what an Exchange is."""
+
+    def __init__(self, engine: Any, pool: Any, host: Any, exchange: Any, destination: Any) -> None:
+        self.engine = engine
+        self.pool = pool
+        self.host = host
+        self.head = exchange.head
+        self.upstream: Any = None
+        self.ended = False
+        extra = b""
+        if self.head.chunked:
+            extra = b"transfer-encoding: chunked\r\n"
+        if not self.head.seen & BIT["x-request-id"] and exchange.outcome.request_id:
+            extra += b"x-request-id: %b\r\n" % exchange.outcome.request_id.encode()
+        self.data = request_bytes(
+            self.head, exchange.path, exchange.decision.authority or "", destination.request_headers, False, extra
+        )
+        for piece in exchange.body or ():
+            self.data += chunk(piece) if self.head.chunked else piece
+        if self.head.chunked:
+            self.data += LAST_CHUNK
+        self.outcome = Outcome()
+        self.outcome.mirrored = True
+        self.outcome.request = self.head
+        self.outcome.arrival = self.head.arrival
+        self.outcome.decision = exchange.decision
+        self.outcome.cluster = pool.live
+        self.outcome.started_at = engine.clock()
+        self.timer: Any = None
+
+    def start(self) -> None:
+        engine = self.engine
+        self.pool.live.active += 1
+        self.host.active += 1
+        engine.mirrors += 1
+        self.timer = engine.later(MIRROR_TIMEOUT_S, self._timed_out)
+        try:
+            upstream = self.pool.acquire(self.host, self)
+        except Overflow as error:
+            self._end(str(error))
+            return
+        if upstream is not None:
+            self.connected(upstream)
+
+    def connected(self, upstream: Any) -> None:
+        if upstream.host is not self.host:
+            self.host.active -= 1
+            self.host = upstream.host
+            self.host.active += 1
+        self.upstream = upstream
+        self.outcome.attempts = 1
+        upstream.begin(self, self.head.method, self.data)
+        self.data = b""
+
+    def connect_failed(self, why: str) -> None:
+        self._end(why)
+
+    def interim(self, head: Any) -> None: ...
+
+    def response(self, head: Any, body: bytes, complete: bool) -> None:
+        self.outcome.status = head.status
+        if head.status == 101:
+            self._end("the mirror switched protocols")
+        elif complete:
+            self._end("", True)
+
+    def response_body(self, body: bytes, complete: bool) -> None:
+        if complete:
+            self._end("", True)
+
+    def upstream_lost(self, why: str, malformed: bool = False) -> None:
+        self.upstream = None
+        self._end(why)
+
+    def upstream_full(self, full: bool) -> None: ...
+
+    def _timed_out(self) -> None:
+        self._end(f"no response within {MIRROR_TIMEOUT_S:g} s")
+
+    def _end(self, why: str, whole: bool = False) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        engine = self.engine
+        self.timer.cancel()
+        engine.mirrors -= 1
+        self.pool.live.active -= 1
+        self.host.active -= 1
+        self.outcome.why = why
+        self.outcome.ended_at = engine.clock()
+        if self.upstream is not None:
+            self.upstream.end(whole)
+        else:
+            self.pool.cancel(self)
+        engine.observe(self.outcome)

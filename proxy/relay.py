@@ -1,0 +1,130 @@
+"""Two byte streams joined: half-close, back-pressure, idle time, and what went through.
+
+A core on two transports, whose protocol objects its ends are. An end that cannot be half-closed (TLS) is closed when
+its peer has ended and nothing has moved for `HALF_CLOSED_IDLE_S`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+HALF_CLOSED_IDLE_S = 10.0
+
+
+class End:
+    """One side of a relay: the protocol object of its transport."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+        self.peer: Any = None
+        self.transport: Any = None
+        self.count = 0
+        """Octets that came from here."""
+        self.ended = False
+        """It will send no more."""
+        self.lost = False
+        self.tls = False
+        self._write: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.tls = transport.get_extra_info("sslcontext") is not None
+        self._write = transport.write
+
+    def data_received(self, data: bytes) -> None:
+        relay = self.relay
+        self.count += len(data)
+        relay.moved = True
+        self.peer.write(data)
+
+    def write(self, data: bytes) -> None:
+        if not self.lost:
+            self._write(data)
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        return self.relay.half_closed(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
+        self.ended = True
+        self.relay.closed(self, error)
+
+    def pause_writing(self) -> None:
+        if not self.peer.lost and self.peer.transport is not None:
+            self.peer.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if not self.peer.lost and self.peer.transport is not None:
+            self.peer.transport.resume_reading()
+
+    def close(self) -> None:
+        """After what is still to be written."""
+        if self.transport is not None and not self.lost:
+            self.transport.close()
+
+    def abort(self) -> None:
+        if self.transport is not None and not self.lost:
+            self.transport.abort()
+
+
+class Relay:
+    """`on_end(relay)` is called once, when both sides are closed."""
+
+    def __init__(self, now: float, on_end: Callable[[Relay], None]) -> None:
+        self.client = End(self)
+        self.server = End(self)
+        self.client.peer = self.server
+        self.server.peer = self.client
+        self.on_end = on_end
+        self.over = False
+        self.moved = True
+        """Something went through since `idle_since` was looked at."""
+        self.idle_since = now
+        self.reason: Any = None
+        """Reason (registry/reasons.py) where it was ended from outside."""
+        self.why = ""
+
+    def half_closed(self, end: End) -> bool:
+        """`end` sends no more. Whether its transport stays open for what still goes to it."""
+        peer = end.peer
+        if peer.transport is None or peer.lost:
+            return False
+        self.moved = True
+        if peer.ended:
+            peer.close()
+            return False
+        if peer.transport.can_write_eof():
+            peer.transport.write_eof()
+        return not end.tls
+
+    def closed(self, end: End, error: Exception | None) -> None:
+        peer = end.peer
+        if not peer.lost:
+            if error is not None:
+                peer.abort()  # a reset stays a reset
+            else:
+                peer.close()
+            if peer.transport is not None:
+                return
+        if not self.over:
+            self.over = True
+            self.on_end(self)
+
+    def abort(self, reason: Any = None, why: str = "") -> None:
+        """End both sides at once."""
+        if self.reason is None:
+            self.reason = reason
+            self.why = why
+        self.client.abort()
+        self.server.abort()
+
+    def sweep(self, now: float, idle_s: float) -> bool:
+        """Whether nothing has moved for too long; called now and then."""
+        if self.moved:
+            self.moved = False
+            self.idle_since = now
+            return False
+        half = self.client.ended or self.server.ended
+        return now - self.idle_since >= (min(idle_s, HALF_CLOSED_IDLE_S) if half else idle_s)

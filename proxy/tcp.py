@@ -1,0 +1,237 @@
+"""One opaque connection's life: verdict, decision, endpoint, relay, outcome; also of a CONNECT.
+
+A core: `engine.dial` makes the connection to the endpoint and calls back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..policy.tables import Arrival, SimpleRequest
+from ..registry.reasons import (
+    CLIENT_GONE,
+    CONNECT,
+    DENIED,
+    NO_CLUSTER,
+    NO_HEALTHY,
+    NO_ROUTE,
+    OVERFLOW,
+    PLAINTEXT,
+    REASONS,
+    Reason,
+)
+from .message import Outcome
+from .relay import End, Relay
+
+MAX_TRIES = 3
+"""Endpoints tried before a connection is given up; nothing was sent to any of them."""
+
+
+class Session:
+    """Made for an opaque connection; `client` is its transport's protocol from `start` on.
+
+    `refuse(reason, why)` tells the client (CONNECT), or None: the connection is closed. `confirm` is written when the
+    endpoint is connected.
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        arrival: Arrival,
+        transport: Any,
+        refuse: Callable[[Reason, str], None] | None = None,
+        confirm: bytes = b"",
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.arrival = arrival
+        self.transport = transport
+        self.refuse = refuse
+        self.confirm = confirm
+        self.on_end = on_end
+        self.pool: Any = None
+        self.host: Any = None
+        self.tried: list[Any] = []
+        self.held: list[bytes] = []
+        now = engine.clock()
+        self.relay = Relay(now, self._ended)
+        self.relay_running = False
+        self.outcome = Outcome()
+        self.outcome.kind = "tcp"
+        self.outcome.arrival = arrival
+        self.outcome.started_at = now
+
+    @property
+    def client(self) -> End:
+        return self.relay.client
+
+    def start(self, first: bytes = b"") -> None:
+        """`first`: what was read of the client already."""
+        engine = self.engine
+        client = self.relay.client
+        client.connection_made(self.transport)
+        self.transport.set_protocol(client)
+        engine.sessions.add(self)
+        if first:
+            client.count += len(first)
+            self.held.append(first)
+        self.transport.pause_reading()  # until there is somebody to send it to
+        tables = engine.tables
+        arrival = self.arrival
+        if arrival.listener == "inbound":
+            verdict = engine.admit(tables, arrival)
+            if not verdict.allowed:
+                plain = not arrival.tls and "PeerAuthentication" in verdict.by
+                self._fail(PLAINTEXT if plain else DENIED, verdict.why or f"{verdict.by} does not allow it.")
+                return
+        decision = engine.decide(tables, SimpleRequest(arrival))
+        self.outcome.decision = decision
+        verdict_word = decision.verdict
+        if verdict_word == "route":
+            destinations = decision.destinations
+            destination = destinations[0] if len(destinations) == 1 else engine.pick(decision, engine.draw())
+            self.outcome.destination = destination
+            self.pool = engine.pool(tables, destination.cluster)
+            if self.pool is None:
+                self._fail(NO_CLUSTER, f"{destination.host} port {destination.port} is not in the registry.")
+                return
+        elif verdict_word == "passthrough":
+            pool = engine.passthrough(arrival, f"{arrival.host}:{arrival.port}" if arrival.host else "")
+            if isinstance(pool, str):
+                self._fail(NO_ROUTE, pool)
+                return
+            self.pool = pool
+        else:
+            reason = REASONS.get(decision.reason) or (DENIED if verdict_word == "denied" else NO_ROUTE)
+            self._fail(reason, decision.why or "No rule routes this connection.")
+            return
+        self.outcome.cluster = self.pool.live
+        self._try()
+
+    def _try(self) -> None:
+        engine = self.engine
+        pool = self.pool
+        live = pool.live
+        balancer = live.config.load_balancer
+        key = None
+        if balancer.hash_on:
+            key = engine.hash_input(balancer, SimpleRequest(self.arrival))
+        host = live.choose(key, engine.draw, self.tried)
+        if host is None:
+            if self.tried:
+                self._fail(CONNECT, self.outcome.why)
+            else:
+                self._fail(
+                    NO_HEALTHY,
+                    f"{live.config.host} port {live.config.port} has no endpoint that may be used: "
+                    f"{len(live.hosts)} known.",
+                )
+            return
+        endpoint = host.endpoint
+        self.outcome.endpoint = endpoint
+        if endpoint.egress is not None and not endpoint.egress.allowed:
+            self._fail(DENIED, endpoint.egress.why or f"{endpoint.egress.by} does not allow it.")
+            return
+        limits = live.config.limits
+        if limits.max_connections and live.connections >= limits.max_connections:
+            self._fail(
+                OVERFLOW,
+                f"{live.connections} connections to {live.config.host}:{live.config.port} are open; maxConnections is "
+                f"{limits.max_connections}.",
+            )
+            return
+        self.host = host
+        self.tried.append(host)
+        pool.count_open(host)
+        host.active += 1
+        live.active += 1
+        self.outcome.attempts += 1
+        engine.dial(endpoint, limits, self.relay.server, self._connected, self._not_connected)
+
+    def _uncount(self) -> None:
+        if self.host is not None:
+            self.pool.count_closed(self.host)
+            self.host.active -= 1
+            self.pool.live.active -= 1
+            self.host = None
+
+    def _connected(self) -> None:
+        engine = self.engine
+        relay = self.relay
+        if relay.client.lost:
+            self._uncount()
+            relay.server.abort()
+            self._finish()
+            return
+        self.relay_running = True
+        engine.relays.add(relay)
+        self.pool.live.report(self.host, 200, False, engine.clock())
+        self.outcome.sent_at = self.outcome.first_at = engine.clock()
+        if self.confirm:
+            relay.client.write(self.confirm)
+        for data in self.held:
+            relay.server.write(data)
+        self.held = []
+        if relay.client.ended and relay.server.transport.can_write_eof():
+            relay.server.transport.write_eof()
+        if not relay.client.lost:
+            self.transport.resume_reading()
+
+    def _not_connected(self, why: str) -> None:
+        engine = self.engine
+        host = self.host
+        self._uncount()
+        self.pool.live.report(host, 0, True, engine.clock())
+        self.outcome.why = why
+        if self.relay.client.lost:
+            self._finish()
+        elif len(self.tried) < MAX_TRIES:
+            self._try()
+        else:
+            self._fail(CONNECT, why)
+
+    def _fail(self, reason: Reason, why: str) -> None:
+        outcome = self.outcome
+        outcome.reason = reason.code
+        outcome.flag = reason.flag
+        outcome.why = why
+        if self.refuse is not None and not self.relay.client.lost:
+            outcome.status = reason.status
+            self.refuse(reason, why)
+        elif self.relay.client.lost:
+            self._finish()
+            return
+        else:
+            self.relay.client.close()
+        if self.relay.client.transport is None:
+            self._finish()
+
+    def _ended(self, relay: Relay) -> None:
+        if self.relay_running:
+            self._uncount()
+        elif self.host is not None:
+            return  # still connecting: _connected or _not_connected ends it
+        self._finish()
+
+    def _finish(self) -> None:
+        engine = self.engine
+        if self not in engine.sessions:
+            return
+        engine.sessions.discard(self)
+        engine.relays.discard(self.relay)
+        outcome = self.outcome
+        outcome.received_bytes = self.relay.client.count
+        outcome.sent_bytes = self.relay.server.count
+        outcome.ended_at = engine.clock()
+        if self.relay.reason is not None:
+            outcome.reason = self.relay.reason.code
+            outcome.flag = self.relay.reason.flag
+            outcome.why = self.relay.why
+        elif not self.relay_running and not outcome.reason:
+            outcome.reason = CLIENT_GONE.code
+            outcome.flag = CLIENT_GONE.flag
+            outcome.why = "The client closed the connection before the endpoint was connected."
+        if self.on_end is not None:
+            self.on_end()
+        engine.observe(outcome)

@@ -1,0 +1,183 @@
+"""A connection to an endpoint, as the protocol object of its transport: one exchange after another.
+
+It reads responses with the codec and tells its exchange; between exchanges its pool has it. Whatever an endpoint sends
+that nobody asked for closes the connection. Runs compiled (with upstream.pxd) or as it stands.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .http1 import ResponseParser
+from .message import ProtocolError, ResponseHead
+
+
+class Upstream:
+    """`exchange` hears response, response_body, interim, upstream_lost; see exchange.py and mirror.py."""
+
+    def __init__(self, pool: Any, host: Any, clock: Any) -> None:
+        self.pool = pool
+        self.host = host
+        self.clock = clock
+        self.transport: Any = None
+        self.parser = ResponseParser()
+        self.exchange: Any = None
+        self.usable = False
+        """Connected, verified, open and in nobody's hands or in its exchange's."""
+        self.lost = False
+        self.reused = False
+        """The running request is not this connection's first."""
+        self.answered = False
+        """Something came in answer to the running request."""
+        self.head: ResponseHead | None = None
+        self.requests = 0
+        self.last = pool.live.config.limits.max_requests_per_connection == 1
+        """The next request is the last that this connection may carry."""
+        self.write_paused = False
+        self.opened_at = 0.0
+        self.idle_since = 0.0
+        self.local = ""
+        self._write: Any = None
+
+    # --- the transport's calls
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self._write = transport.write
+
+    def ready(self) -> None:
+        """The connection is made and the peer is who it should be."""
+        self.usable = True
+        self.opened_at = self.idle_since = self.clock()
+        self.pool.ready(self)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            self.close()  # an answer to nothing
+            return
+        parser = self.parser
+        self.answered = True
+        parser.feed(data)
+        try:
+            head = self.head
+            if head is None:
+                while True:
+                    head = parser.read_head()
+                    if head is None:
+                        return
+                    if head.status >= 200 or head.status == 101:
+                        break
+                    exchange.interim(head)
+                self.head = head
+                body = parser.read_body()
+                exchange.response(head, body, parser.complete)
+            else:
+                body = parser.read_body()
+                if body or parser.complete:
+                    exchange.response_body(body, parser.complete)
+        except ProtocolError as error:
+            self._lose(f"{self._name()} sent what is not HTTP/1.1: {error}", True)
+
+    def eof_received(self) -> bool:
+        exchange = self.exchange
+        if exchange is not None and self.head is not None and self.head.until_close and self.head.status != 101:
+            self.usable = False
+            try:
+                self.parser.eof()
+            except ProtocolError:
+                return False
+            exchange.response_body(b"", True)
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
+        self.usable = False
+        if self.exchange is not None:
+            if self.head is not None and self.head.until_close and error is None:
+                self.eof_received()
+            else:
+                after = "after the head of its response" if self.head is not None else "before it answered"
+                how = f" ({error})" if error is not None and str(error) else ""
+                self._lose(f"{self._name()} closed the connection {after}{how}", False)
+        self.pool.closed(self)
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        if self.exchange is not None:
+            self.exchange.upstream_full(True)
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self.exchange is not None:
+            self.exchange.upstream_full(False)
+
+    # --- the exchange's calls
+
+    def begin(self, exchange: Any, method: str, data: bytes) -> None:
+        """Send `data`, the head of a request and what there is of its body, for this exchange."""
+        self.exchange = exchange
+        self.reused = self.requests > 0
+        self.answered = False
+        self.head = None
+        self.requests += 1
+        self.parser.expect(method)
+        self._write(data)
+
+    def write(self, data: bytes) -> None:
+        self._write(data)
+
+    def end(self, whole: bool) -> None:
+        """The exchange is through with it; `whole`: request and response were sent and read to their ends."""
+        self.exchange = None
+        head = self.head
+        parser = self.parser
+        if (
+            whole
+            and self.usable
+            and not self.last
+            and head is not None
+            and head.keep_alive
+            and parser.complete
+            and parser.unread() == 0
+        ):
+            limits = self.pool.live.config.limits
+            most = limits.max_requests_per_connection
+            if most:
+                self.last = self.requests + 1 >= most
+            self.idle_since = self.clock()
+            self.pool.offer(self)
+        else:
+            self.close()
+
+    def trailers(self) -> bytes:
+        return self.parser.trailers
+
+    def pause_reading(self) -> None:
+        if not self.lost:
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self.lost:
+            self.transport.resume_reading()
+
+    def close(self) -> None:
+        """Close it; the pool hears of it when it is closed, and no longer gives it to anybody."""
+        self.usable = False
+        try:
+            self.host.idle.remove(self)
+        except ValueError:
+            pass
+        if self.transport is not None and not self.lost:
+            self.transport.abort()
+
+    def _lose(self, why: str, malformed: bool) -> None:
+        exchange = self.exchange
+        self.exchange = None
+        self.close()
+        if exchange is not None:
+            exchange.upstream_lost(why + ".", malformed)
+
+    def _name(self) -> str:
+        endpoint = self.host.endpoint
+        return f"{endpoint.address}:{endpoint.port}"
