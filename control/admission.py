@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .catalog import Resource
+from .defaults import apply_defaults
 from .status import Cause, StatusError, bad_request, invalid
 
 DEPTH_MAX = 100
@@ -205,6 +206,7 @@ class Admission:
         causes += [Cause(path, message) for path, message in findings.errors]
         if causes:
             raise invalid(resource.kind, resource.group, str(body["metadata"].get("name") or ""), causes)
+        body = apply_defaults(resource.name, body)
         warnings += [f"{path}: {message}" if path else message for path, message in findings.warnings]
         return body, warnings
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from . import api_protobuf
 from .admission import depth_is_bounded
 from .status import StatusError, bad_request
 
@@ -69,6 +70,11 @@ def read_body(data: bytes, content_type: str, load_yaml: YamlLoad, want_duplicat
         return read_json(data, want_duplicates)
     if media in YAML_TYPES:
         return read_yaml(data, load_yaml), []
+    if media == api_protobuf.MEDIA_TYPE:
+        try:
+            return api_protobuf.decode(data), []
+        except ValueError as error:
+            raise StatusError(415, f"the body is protobuf that is not accepted here: {error}") from None
     raise unsupported(media, "application/json, application/yaml")
 
 

@@ -12,13 +12,13 @@ import yaml
 from aiohttp import web
 
 from . import catalog as discovery
-from .api_body import JSON_TYPES, YamlLoad, media_type, read_body, read_json, read_patch
+from .api_body import YamlLoad, read_body, read_patch
 from .api_context import current
 from .api_request import JSON, Form, Query, Target, negotiate, parse_path, parse_query
 from .catalog import Catalog
 from .listing import list_body, page, spliced
 from .objects import ObjectOperations, Result, external
-from .openapi import OpenApi
+from .openapi import V2_PROTOBUF, V2_PROTOBUF_ANSWER, OpenApi, v2_document, v2_protobuf
 from .status import StatusError, bad_request, no_such_path, success
 from .store import Store
 from .table import partial, table
@@ -92,6 +92,7 @@ class ObjectApi:
             web.get("/api/", self._api),
             web.get("/apis", self._apis),
             web.get("/apis/", self._apis),
+            web.get("/openapi/v2", self._openapi_v2),
             web.get("/openapi/v3", self._openapi_root),
             web.get("/openapi/v3/{path:.+}", self._openapi_document),
             web.get("/api/{version}", self._resources),
@@ -141,6 +142,11 @@ class ObjectApi:
         if found is None:
             raise no_such_path()
         return respond(request, found)
+
+    async def _openapi_v2(self, request: web.Request) -> web.Response:
+        if V2_PROTOBUF in request.headers.get("Accept", ""):
+            return web.Response(body=v2_protobuf(self._openapi.version), headers={"Content-Type": V2_PROTOBUF_ANSWER})
+        return respond(request, v2_document(self._openapi.version))
 
     async def _openapi_root(self, request: web.Request) -> web.Response:
         return respond(request, self._openapi.root())
@@ -289,9 +295,7 @@ class ObjectApi:
         data = await body_of(request)
         options: Any = {}
         if data.strip():
-            if media_type(request.headers.get("Content-Type", "")) not in JSON_TYPES:
-                raise StatusError(415, "DeleteOptions are accepted as application/json")
-            options, _ = read_json(data, False)
+            options, _ = read_body(data, request.headers.get("Content-Type", ""), self._load_yaml, False)
             if not isinstance(options, dict) or options.get("kind") not in (None, "", "DeleteOptions"):
                 raise bad_request("the body of a deletion is DeleteOptions")
         dry_run = query.dry_run or options.get("dryRun") == ["All"]

@@ -179,6 +179,7 @@ def server_side_apply(
     owners = read_owners(metadata_before)
     wanted, present = fields_of(config, resource), fields_of(live or {}, resource)
     mine = frozenset(wanted)
+    upgrading = last_applied_fields(metadata_before, resource) if manager == "kubectl" else frozenset()
     conflicts = [
         (other, path)
         for other, fields in owners.items()
@@ -186,7 +187,7 @@ def server_side_apply(
         for path in sorted(fields & mine)
         if path in present and present[path] != wanted[path]
     ]
-    if conflicts and not force:
+    if not force and any(path not in upgrading for _, path in conflicts):
         raise ApplyConflict([(other[0], dotted(path)) for other, path in conflicts])
     for other, path in conflicts:
         owners[other] = owners[other] - {path}
@@ -206,6 +207,16 @@ def server_side_apply(
         owners, metadata_before.get("managedFields"), api_version, now, () if same and not conflicts else (owner,)
     )
     return result
+
+
+def last_applied_fields(metadata: Mapping[str, Any], resource: str) -> Fields:
+    """The fields that client-side `kubectl apply` has set: server-side `kubectl apply` may take them over."""
+    text = (metadata.get("annotations") or {}).get("kubectl.kubernetes.io/last-applied-configuration")
+    try:
+        config = json.loads(text) if isinstance(text, str) else {}
+    except (ValueError, RecursionError):
+        return frozenset()
+    return frozenset(fields_of(config, resource)) if isinstance(config, dict) else frozenset()
 
 
 def _merge(live: Any, config: Any, at: Path, rules: Mapping[Path, ListRule]) -> Any:

@@ -95,7 +95,7 @@ class OpenApi:
     def __init__(self, catalog: Catalog, schema_of: SchemaOf, version: str) -> None:
         self._catalog = catalog
         self._schema_of = schema_of
-        self._version = version
+        self.version = version
         self._made: dict[str, tuple[bytes, str]] = {}
 
     def paths(self) -> list[str]:
@@ -133,7 +133,7 @@ class OpenApi:
             paths.update(_paths(resource, version))
         return {
             "openapi": "3.0.0",
-            "info": {"title": "Fairlead", "version": self._version},
+            "info": {"title": "Fairlead", "version": self.version},
             "paths": paths,
             "components": {"schemas": schemas},
         }
@@ -169,6 +169,28 @@ class OpenApi:
                 "x-kubernetes-group-version-kind": [{**kind, "kind": f"{resource.kind}List"}],
             },
         }
+
+
+V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+V2_PROTOBUF_ANSWER = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+"""@ has no place in a media type, so the answer's is written otherwise."""
+
+
+def v2_document(version: str) -> dict[str, Any]:
+    """GET /openapi/v2, without definitions: kubectl falls back to it for kinds that the server does not have, and
+    goes on to say so once it has found nothing there."""
+    return {"swagger": "2.0", "info": {"title": "Fairlead", "version": version}, "paths": {}, "definitions": {}}
+
+
+def v2_protobuf(version: str) -> bytes:
+    """The same as an openapi.v2.Document (field 1: swagger, 2: info, of which 1: title, 2: version)."""
+    info = _text_field(1, "Fairlead") + _text_field(2, version)
+    return _text_field(1, "2.0") + b"\x12" + bytes((len(info),)) + info
+
+
+def _text_field(number: int, text: str) -> bytes:
+    data = text.encode()[:80]
+    return bytes((number << 3 | 2, len(data))) + data
 
 
 def _paths(resource: Resource, version: str) -> dict[str, Any]:

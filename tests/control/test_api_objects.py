@@ -387,7 +387,8 @@ async def test_what_is_not_there_or_not_allowed_is_a_status(tmp_path: Path, meth
         (b'{"a":' * 5000 + b"1" + b"}" * 5000, "application/json", 400), (b"[" * 100_000, "application/json", 400),
         (b'{"metadata":{"name":"\\ud800"}}', "application/json", 400), (b"a: [", "application/yaml", 400),
         (b"a: &a [*a]", "application/yaml", 400), (b"[" * 50_000, "application/yaml", 400),
-        (b"k8s\x00\n\x0c", "application/vnd.kubernetes.protobuf", 415), (b"a=b", "application/x-www-form-urlencoded", 415),
+        (b"k8s\x00\n\x0c", "application/vnd.kubernetes.protobuf", 415),
+        (b"a=b", "application/x-www-form-urlencoded", 415),
         (b'{"metadata":{"name":"a","generation":1e400}}', "application/json", 400),
     ],
 )  # fmt: skip

@@ -1,0 +1,345 @@
+"""The real kubectl against the API, every verb that the README names, without --validate=false."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.control.serving import api_in
+
+pytestmark = pytest.mark.asyncio
+
+MANIFESTS = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web, labels: {app: web}}
+spec:
+  host: web
+  subsets:
+    - {name: v1, labels: {version: v1}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, labels: {app: web}}
+spec:
+  hosts: [web]
+  http:
+    - route:
+        - destination: {host: web, subset: v1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, labels: {app: web}}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  ingress:
+    - from: [{podSelector: {matchLabels: {app: front}}}]
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: web-1
+  labels: {app: web, version: v1}
+  annotations: {fairlead.dev/address: 127.0.1.1}
+spec:
+  serviceAccountName: web
+  containers:
+    - name: web
+      ports: [{name: http, containerPort: 8080}]
+"""
+
+
+class Kubectl:
+    """kubectl with a home, a configuration and a cache of its own."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        config = folder / "config"
+        config.write_text(
+            "apiVersion: v1\nkind: Config\ncurrent-context: here\n"
+            f"clusters: [{{name: here, cluster: {{server: '{url}'}}}}]\n"
+            "contexts: [{name: here, context: {cluster: here, user: me}}]\nusers: [{name: me, user: {}}]\n"
+        )
+        self._environment = {
+            "PATH": os.environ["PATH"], "HOME": str(folder), "KUBECONFIG": str(config),
+            "KUBECACHEDIR": str(folder / "cache"), "TMPDIR": str(folder), "KUBE_EDITOR": "false",
+        }  # fmt: skip
+
+    async def start(self, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            "kubectl", *arguments, env={**self._environment, **environment}, cwd=self.folder,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+
+    async def run(self, *arguments: str, text: str = "", **environment: str) -> tuple[int, str, str]:
+        """(exit code, output, errors)"""
+        process = await self.start(*arguments, **environment)
+        out, error = await asyncio.wait_for(process.communicate(text.encode()), 60)
+        return process.returncode or 0, out.decode(), error.decode()
+
+    async def done(self, *arguments: str, text: str = "", **environment: str) -> str:
+        code, out, error = await self.run(*arguments, text=text, **environment)
+        assert code == 0, f"kubectl {' '.join(arguments)}: {code}\n{out}{error}"
+        return out
+
+    async def json(self, *arguments: str) -> Any:
+        return json.loads(await self.done(*arguments, "-o", "json"))
+
+
+@contextlib.asynccontextmanager
+async def kubectl_in(folder: Path, text: str = MANIFESTS) -> AsyncIterator[Kubectl]:
+    async with api_in(folder) as (_, client):
+        kubectl = Kubectl(folder, client.url)
+        if text:
+            await kubectl.done("apply", "-f", "-", text=text)
+        yield kubectl
+
+
+async def test_apply_creates_then_leaves_alone_then_configures(tmp_path: Path) -> None:
+    async with kubectl_in(tmp_path, "") as kubectl:
+        out = await kubectl.done("apply", "-f", "-", text=MANIFESTS)
+        assert out.splitlines() == [
+            "destinationrule.networking.istio.io/web created",
+            "virtualservice.networking.istio.io/web created",
+            "service/web created",
+            "networkpolicy.networking.k8s.io/web created",
+            "pod/web-1 created",
+        ]
+        out = await kubectl.done("apply", "-f", "-", text=MANIFESTS)
+        assert all(line.endswith(" unchanged") for line in out.splitlines()), out
+        changed = MANIFESTS.replace("port: 80,", "port: 81,").replace("hosts: [web]", "hosts: [web, web2]")
+        out = await kubectl.done("apply", "-f", "-", text=changed)
+        assert "service/web configured" in out
+        assert "virtualservice.networking.istio.io/web configured" in out
+        ports = (await kubectl.json("get", "service", "web"))["spec"]["ports"]
+        assert [port["port"] for port in ports] == [81]
+
+
+async def test_apply_on_the_server_side_and_its_conflicts(tmp_path: Path) -> None:
+    async with kubectl_in(tmp_path, "") as kubectl:
+        out = await kubectl.done("apply", "--server-side", "-f", "-", text=MANIFESTS)
+        assert "service/web serverside-applied" in out
+        changed = MANIFESTS.replace("hosts: [web]", "hosts: [web2]")
+        code, _, error = await kubectl.run("apply", "--server-side", "--field-manager=two", "-f", "-", text=changed)
+        assert code == 1
+        assert 'conflict with "kubectl"' in error
+        assert ".spec.hosts" in error
+        flags = ("--server-side", "--field-manager=two", "--force-conflicts")
+        await kubectl.done("apply", *flags, "-f", "-", text=changed)
+        assert (await kubectl.json("get", "vs", "web"))["spec"]["hosts"] == ["web2"]
+
+
+async def test_apply_goes_over_from_the_client_side_to_the_server_side(tmp_path: Path) -> None:
+    async with kubectl_in(tmp_path) as kubectl:
+        changed = MANIFESTS.replace("hosts: [web]", "hosts: [web2]")
+        await kubectl.done("apply", "--server-side", "-f", "-", text=changed)
+        found = await kubectl.json("get", "vs", "web", "--show-managed-fields")
+        assert found["spec"]["hosts"] == ["web2"]
+        managers = {entry["manager"]: entry["operation"] for entry in found["metadata"]["managedFields"]}
+        assert managers["kubectl"] == "Apply"
+        assert "kubectl-client-side-apply" not in managers
+
+
+async def test_get_in_every_form(tmp_path: Path) -> None:
+    async with kubectl_in(tmp_path) as kubectl:
+        assert (await kubectl.done("get", "vs")).split()[:4] == ["NAME", "GATEWAYS", "HOSTS", "AGE"]
+        wide = await kubectl.done("get", "service", "-o", "wide")
+        assert "SELECTOR" in wide
+        assert "80/TCP" in wide
+        pods = (await kubectl.done("get", "pods", "-o", "wide")).splitlines()
+        assert pods[0].split()[:5] == ["NAME", "READY", "STATUS", "IP", "AGE"]
+        assert pods[1].split()[:4] == ["web-1", "1/1", "Running", "127.0.1.1"]
+        assert "kind: VirtualService" in await kubectl.done("get", "vs", "web", "-o", "yaml")
+        assert (await kubectl.json("get", "vs"))["kind"] == "List"
+        assert await kubectl.done("get", "vs", "-o", "name") == "virtualservice.networking.istio.io/web\n"
+        assert await kubectl.done("get", "vs", "web", "-o", "jsonpath={.spec.hosts[0]}") == "web"
+        assert "default" in await kubectl.done("get", "namespaces")
+        every = await kubectl.done("get", "vs,dr,svc,netpol,pods", "-A")
+        assert every.count("default") == 5
+        assert "web" in await kubectl.done("get", "virtualservices.v1beta1.networking.istio.io")
+
+
+async def test_get_by_labels_and_fields(tmp_path: Path) -> None:
+    async with kubectl_in(tmp_path) as kubectl:
+        assert "web" in await kubectl.done("get", "vs", "-l", "app=web")
+        code, out, error = await kubectl.run("get", "vs", "-l", "app in (other)")
+        assert (code, out) == (0, "")
+        assert "No resources found" in error
+        assert "web" in await kubectl.done("get", "vs", "--field-selector", "metadata.name=web")
+        assert "app=web" in await kubectl.done("get", "vs", "--show-labels")
+        code, _, error = await kubectl.run("get", "vs", "none")
+        assert code == 1
+        assert 'virtualservices.networking.istio.io "none" not found' in error
+
+
+async def test_get_watches(tmp_path: Path) -> None:
+    async with kubectl_in(tmp_path) as kubectl:
+        process = await kubectl.start("get", "vs", "-w", "--output-watch-events")
+        try:
+            assert process.stdout is not None
+            lines = process.stdout
+
+            async def line() -> str:
+                return (await asyncio.wait_for(lines.readline(), 20)).decode()
+
+            assert (await line()).split() == ["EVENT", "NAME", "GATEWAYS", "HOSTS", "AGE"]
+            assert (await line()).split()[:2] == ["ADDED", "web"]
+            await kubectl.done("label", "vs", "web", "seen=yes")
+            assert (await line()).split()[:2] == ["MODIFIED", "web"]
+            await kubectl.done("delete", "vs", "web")
+            assert (await line()).split()[:2] == ["DELETED", "web"]
+        finally:
+            process.kill()
+            await process.communicate()
+
+
+async def test_describe(tmp_path: Path) -> None:
+    async with kubectl_in(tmp_path) as kubectl:
+        out = await kubectl.done("describe", "vs", "web")
+        assert "Kind:         VirtualService" in out
+        assert "Events:" in out
+        for what in ("service/web", "pod/web-1", "networkpolicy/web", "dr/web", "namespace/default"):
+            out = await kubectl.done("describe", what)
+            assert out.startswith("Name:")
+        out = await kubectl.done("describe", "service", "web")
+        assert "Port:              http  80/TCP" in out
+        assert "Type:              ClusterIP" in out
+
+
+async def test_edit(tmp_path: Path) -> None:
+    async with kubectl_in(tmp_path) as kubectl:
+        for what, script in (("vs/web", "s/subset: v1/subset: v2/"), ("service/web", "s/8080/9090/")):
+            out = await kubectl.done("edit", what, KUBE_EDITOR=f"sed -i -e '{script}'")
+            assert out.strip().endswith("edited")
+        route = (await kubectl.json("get", "vs", "web"))["spec"]["http"][0]["route"][0]
+        assert route["destination"]["subset"] == "v2"
+        assert (await kubectl.json("get", "service", "web"))["spec"]["ports"][0]["targetPort"] == 9090
+
+
+async def test_patch(tmp_path: Path) -> None:
+    async with kubectl_in(tmp_path) as kubectl:
+        await kubectl.done("patch", "vs", "web", "--type", "merge", "-p", '{"spec":{"hosts":["a"]}}')
+        await kubectl.done(
+            "patch", "vs", "web", "--type", "json", "-p", '[{"op":"add","path":"/spec/hosts/-","value":"b"}]'
+        )
+        assert (await kubectl.json("get", "vs", "web"))["spec"]["hosts"] == ["a", "b"]
+        await kubectl.done("patch", "service", "web", "-p", '{"spec":{"ports":[{"port":443,"name":"https"}]}}')
+        ports = (await kubectl.json("get", "service", "web"))["spec"]["ports"]
+        assert sorted(port["port"] for port in ports) == [80, 443]
+        code, _, error = await kubectl.run("patch", "vs", "web", "-p", '{"spec":{"hosts":["a"]}}')
+        assert code == 1
+        assert "application/merge-patch+json" in error
+
+
+async def test_diff(tmp_path: Path) -> None:
+    async with kubectl_in(tmp_path) as kubectl:
+        code, out, error = await kubectl.run("diff", "-f", "-", text=MANIFESTS)
+        assert (code, out) == (0, ""), out + error
+        changed = MANIFESTS.replace("port: 80,", "port: 81,").replace("hosts: [web]", "hosts: [web, web2]")
+        code, out, error = await kubectl.run("diff", "-f", "-", text=changed)
+        assert code == 1, error
+        assert "+  - web2" in out
+        assert "-    port: 80" in out
+        code, out, error = await kubectl.run("diff", "--server-side", "-f", "-", text=changed)
+        assert code == 1, error
+        assert (await kubectl.json("get", "vs", "web"))["spec"]["hosts"] == ["web"]
+
+
+async def test_discovery_version_and_explanations(tmp_path: Path) -> None:
+    async with kubectl_in(tmp_path, "") as kubectl:
+        resources = await kubectl.done("api-resources")
+        for line in (("virtualservices", "vs", "networking.istio.io/v1"), ("services", "svc", "v1")):
+            assert any(set(line) <= set(shown.split()) for shown in resources.splitlines()), line
+        versions = (await kubectl.done("api-versions")).split()
+        assert {"v1", "networking.istio.io/v1alpha3", "security.istio.io/v1", "fairlead.dev/v1"} <= set(versions)
+        assert "Server Version: v1.32" in await kubectl.done("version")
+        out = await kubectl.done("explain", "virtualservice.spec")
+        assert "hosts" in out
+        assert "http" in out
+        assert "subset" in await kubectl.done("explain", "vs.spec.http.route.destination")
+        assert "podSelector" in await kubectl.done("explain", "networkpolicy", "--recursive")
+
+
+async def test_create_replace_label_annotate_delete(tmp_path: Path) -> None:
+    async with kubectl_in(tmp_path, "") as kubectl:
+        await kubectl.done("create", "-f", "-", text=MANIFESTS)
+        code, _, error = await kubectl.run("create", "-f", "-", text=MANIFESTS)
+        assert code == 1
+        assert "already exists" in error
+        await kubectl.done("create", "namespace", "shop")
+        await kubectl.done("create", "service", "clusterip", "other", "--tcp=80:8080")
+        out = await kubectl.done("replace", "-f", "-", text=MANIFESTS.replace("hosts: [web]", "hosts: [new]"))
+        assert "virtualservice.networking.istio.io/web replaced" in out
+        await kubectl.done("label", "vs", "web", "tier=front")
+        await kubectl.done("annotate", "service", "web", "note=this")
+        found = await kubectl.json("get", "vs", "web")
+        assert found["metadata"]["labels"] == {"app": "web", "tier": "front"}
+        assert found["spec"]["hosts"] == ["new"]
+        assert await kubectl.done("delete", "vs", "-l", "tier=front") != ""
+        await kubectl.done("delete", "service", "web", "other")
+        await kubectl.done("delete", "netpol,dr", "--all")
+        await kubectl.done("delete", "namespace", "shop")
+        assert "deleted" in await kubectl.done("delete", "-f", "-", "--ignore-not-found", text=MANIFESTS)
+        assert (await kubectl.json("get", "vs,dr,svc,netpol,pods"))["items"] == []
+        assert (await kubectl.done("auth", "can-i", "create", "vs")).strip() == "yes"
+        assert "fairlead:local" in await kubectl.done("auth", "whoami")
+
+
+async def test_mistakes_are_refused_with_their_field(tmp_path: Path) -> None:
+    async with kubectl_in(tmp_path, "") as kubectl:
+        code, _, error = await kubectl.run("apply", "-f", "-", text=MANIFESTS.replace("hosts:", "hsots:"))
+        assert code == 1
+        assert 'strict decoding error: unknown field "spec.hsots"' in error
+        wrong = MANIFESTS.replace("{host: web, subset: v1}", "{host: 5, port: {number: 700000}}")
+        code, _, error = await kubectl.run("apply", "-f", "-", text=wrong)
+        assert code == 1
+        assert "spec.http[0].route[0].destination.host" in error
+        assert "spec.http[0].route[0].destination.port.number" in error
+        assert "The VirtualService" in error
+        out = await kubectl.done("apply", "-f", "-", text=MANIFESTS)  # the rest is as it should be
+        assert "virtualservice.networking.istio.io/web created" in out
+
+
+async def test_an_unknown_kind_is_named(tmp_path: Path) -> None:
+    async with kubectl_in(tmp_path, "") as kubectl:
+        deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n"
+        code, out, error = await kubectl.run("apply", "-f", "-", text=f"{deployment}---{MANIFESTS}")
+        assert code == 1
+        assert 'no matches for kind "Deployment" in version "apps/v1"' in error
+        assert "service/web created" in out
+
+
+async def test_an_unknown_field_is_a_warning_where_that_is_asked_for(tmp_path: Path) -> None:
+    async with kubectl_in(tmp_path, "") as kubectl:
+        text = MANIFESTS.replace("hosts: [web]", "hosts: [web]\n  frobs: 5")
+        code, _, error = await kubectl.run("apply", "--validate=warn", "-f", "-", text=text)
+        assert code == 0, error
+        assert 'Warning: unknown field "spec.frobs"' in error
+        assert "frobs" not in (await kubectl.json("get", "vs", "web"))["spec"]
+
+
+async def test_a_rule_before_the_one_that_it_needs_is_taken_with_a_warning(tmp_path: Path) -> None:
+    rules = MANIFESTS.split("---")
+    async with kubectl_in(tmp_path, "") as kubectl:
+        code, out, error = await kubectl.run("apply", "-f", "-", text=rules[1])
+        assert code == 0
+        assert "created" in out
+        assert "Warning:" in error
+        assert "v1" in error
+        code, _, error = await kubectl.run("apply", "-f", "-", text=rules[0])
+        assert code == 0
+        assert "Warning" not in error
