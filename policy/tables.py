@@ -88,7 +88,7 @@ class Request(Protocol):
 class SimpleRequest:
     """A request put together by hand: for `explain`, tests and replays."""
 
-    __slots__ = ("arrival", "authority", "headers", "method", "path", "scheme")
+    __slots__ = ("arrival", "authority", "claims", "headers", "method", "path", "scheme")
 
     def __init__(
         self,
@@ -98,8 +98,11 @@ class SimpleRequest:
         path: str = "/",
         headers: list[tuple[str, str]] | None = None,
         scheme: str = "http",
+        claims: Mapping[str, Any] | None = None,
     ) -> None:
         self.arrival = arrival
+        self.claims = claims
+        """Of a verified token; decide looks for this attribute where a rule asks for claims."""
         self.method = method
         self.scheme = scheme
         self.authority = authority
@@ -148,7 +151,7 @@ class HeaderOps:
 class Destination:
     """One of the concrete destinations that a route's weights choose among."""
 
-    __slots__ = ("cluster", "host", "port", "request_headers", "response_headers", "subset", "weight")
+    __slots__ = ("authority", "cluster", "host", "port", "request_headers", "response_headers", "subset", "weight")
 
     def __init__(
         self,
@@ -159,7 +162,10 @@ class Destination:
         weight: int = 100,
         request_headers: HeaderOps | None = None,
         response_headers: HeaderOps | None = None,
+        authority: str | None = None,
     ) -> None:
+        self.authority = authority
+        """New Host where destinations differ in it; None: as Decision.authority says."""
         self.cluster = cluster
         """Key into Tables.clusters; absent there: unknown service, port or subset (FL-NO-CLUSTER)."""
         self.host = host
@@ -172,7 +178,15 @@ class Destination:
 
 
 class RetryPolicy:
-    __slots__ = ("attempts", "backoff_s", "conditions", "ignore_previous_hosts", "per_try_timeout_s", "status_codes")
+    __slots__ = (
+        "attempts",
+        "backoff_s",
+        "conditions",
+        "ignore_previous_hosts",
+        "per_try_timeout_s",
+        "retry_on",
+        "status_codes",
+    )
 
     def __init__(
         self,
@@ -182,7 +196,10 @@ class RetryPolicy:
         per_try_timeout_s: float | None = None,
         backoff_s: float = 0.025,
         ignore_previous_hosts: bool = True,
+        retry_on: tuple[str, ...] = (),
     ) -> None:
+        self.retry_on = retry_on
+        """As written, in order; for people."""
         self.attempts = attempts
         """Retries after the first try."""
         self.conditions = conditions
@@ -290,7 +307,7 @@ class Decision:
         self.path = path
         """New request target with query, or None: unchanged."""
         self.request_headers = request_headers
-        """Of a route with no destination of its own (redirect, direct response); else see Destination."""
+        """The route's own, of a redirect or direct response; what goes to an endpoint stands in its Destination."""
         self.response_headers = response_headers
         self.timeout_s = timeout_s
         self.retries = retries
@@ -523,7 +540,7 @@ class Viewpoint:
 class Tables:
     """See `compile`. What is opaque here (`http`, `tcp`, `inbound`) belongs to compile/decide alone."""
 
-    __slots__ = ("clusters", "http", "inbound", "mesh", "ports", "snapshot", "tcp", "version", "viewpoint")
+    __slots__ = ("clusters", "egress", "http", "inbound", "mesh", "ports", "snapshot", "tcp", "version", "viewpoint")
 
     def __init__(
         self,
@@ -536,7 +553,10 @@ class Tables:
         tcp: Any = None,
         inbound: Any = None,
         ports: Mapping[tuple[str, int], str] | None = None,
+        egress: Any = None,
     ) -> None:
+        self.egress = egress
+        """Opaque, see `decide.egress_verdict`; None: no egress NetworkPolicy selects the workload."""
         self.version = version
         self.viewpoint = viewpoint
         self.mesh = mesh

@@ -1,0 +1,143 @@
+"""TCP and TLS routes: by service and port, what an opaque connection is sent to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..registry.model import Service
+from .compile_hosts import HostIndex
+from .compile_view import View, cluster_name
+from .host_names import Domains, spellings
+from .network_policy import Address, Network, parse_address
+from .network_policy import _network as parse_network
+from .resources import L4MatchAttributes, RouteDestination, TLSMatchAttributes, VirtualService
+from .tables import Decision, Destination
+from .visibility import gateway_name, labels_hold
+
+
+class L4Arm:
+    """One TCP route that this client may take; `subnets` of the dialled address, none: any."""
+
+    __slots__ = ("decision", "label", "subnets")
+
+    def __init__(self, decision: Decision, label: str, subnets: Sequence[str]) -> None:
+        self.decision = decision
+        self.label = label
+        self.subnets: list[Network | None] = [parse_network(one) for one in subnets]
+
+    def holds(self, address: Address | None) -> bool:
+        if not self.subnets:
+            return True
+        return address is not None and any(one is not None and address in one for one in self.subnets)
+
+
+class L4Host:
+    """A service's port: TLS routes by server name, TCP routes in order, else the service itself."""
+
+    __slots__ = ("default", "host", "port", "tcp", "tls")
+
+    def __init__(self, host: str, port: int, default: Decision) -> None:
+        self.host = host
+        self.port = port
+        self.default = default
+        self.tls: Domains[L4Arm] = Domains()
+        self.tcp: list[L4Arm] = []
+
+    def decide(self, sni: str, destination_ip: str) -> tuple[Decision, str]:
+        """The decision, and in words what led to it."""
+        if sni:
+            arm = self.tls.find(sni.lower())
+            if arm is not None and arm.holds(parse_address(destination_ip)):
+                return arm.decision, f"server name {sni} matches {arm.label}"
+        for arm in self.tcp:
+            if arm.holds(parse_address(destination_ip)):
+                return arm.decision, f"{arm.label} matches"
+        return self.default, "no tcp or tls route applies: the service itself"
+
+
+class L4Table:
+    __slots__ = ("addresses", "hosts", "names")
+
+    def __init__(self) -> None:
+        self.hosts: dict[tuple[str, int], L4Host] = {}
+        self.names: Domains[str] = Domains()
+        """Service host by spelling; a ServiceEntry's wildcard host too."""
+        self.addresses: dict[str, str] = {}
+        """Service host by virtual address."""
+
+
+def l4_table(view: View, index: HostIndex) -> L4Table:
+    table = L4Table()
+    for service in view.services.values():
+        real = view.real_service(service.host) or service
+        for name in spellings(service.host, view.cluster_domain, view.namespace):
+            table.names.claim(name, real.host)
+            if service.headless:
+                table.names.claim(f"*.{name}", real.host)
+        for address in service.addresses:
+            table.addresses.setdefault(address, real.host)
+        if real is service:
+            _service(view, table, service, index.rules_for(service.host))
+    return table
+
+
+def _service(view: View, table: L4Table, service: Service, rules: Sequence[VirtualService]) -> None:
+    for port in service.ports:
+        if port.protocol != "TCP":
+            continue
+        name = cluster_name(port.number, "", service.host)
+        plain = Decision("route", destinations=(Destination(name, service.host, port.number),))
+        host = table.hosts[(service.host, port.number)] = L4Host(service.host, port.number, plain)
+        for rule in rules:
+            _tls_routes(view, host, rule)
+            if not host.tcp:
+                _tcp_routes(view, host, rule)
+
+
+def _tls_routes(view: View, host: L4Host, rule: VirtualService) -> None:
+    """The most specific server name wins whatever the order; one named twice belongs to the older rule."""
+    for index, route in enumerate(rule.spec.tls):
+        decision = _decision(view, rule, route.route, host.port, index)
+        for block in route.match:
+            if _reachable(view, block, rule, host.port):
+                for name in block.sni_hosts:
+                    label = f"VirtualService {rule.meta.key} tls route {index}"
+                    host.tls.claim(name.lower(), L4Arm(decision, label, block.destination_subnets))
+
+
+def _tcp_routes(view: View, host: L4Host, rule: VirtualService) -> None:
+    for index, route in enumerate(rule.spec.tcp):
+        decision = _decision(view, rule, route.route, host.port, index)
+        label = f"VirtualService {rule.meta.key} tcp route {index}"
+        if not route.match:
+            host.tcp.append(L4Arm(decision, label, ()))
+        for block in route.match:
+            if _reachable(view, block, rule, host.port):
+                host.tcp.append(L4Arm(decision, label, block.destination_subnets))
+
+
+def _reachable(view: View, block: L4MatchAttributes | TLSMatchAttributes, rule: VirtualService, port: int) -> bool:
+    """Whether this client on this port can satisfy the block; here all conditions count together."""
+    if block.port and block.port != port:
+        return False
+    own = view.gateway or "mesh"
+    if block.gateways and own not in [gateway_name(name, rule.meta.namespace) for name in block.gateways]:
+        return False
+    if block.source_namespace and block.source_namespace != view.namespace:
+        return False
+    return labels_hold(block.source_labels, view.workload.labels)
+
+
+def _decision(view: View, rule: VirtualService, routes: Sequence[RouteDestination], port: int, index: int) -> Decision:
+    """Weights are drawn once for each connection; with one destination its weight does not count."""
+    single = len(routes) == 1
+    destinations = []
+    for one in routes:
+        if not single and one.weight <= 0:
+            continue
+        host = view.destination_host(one.destination, rule.meta.namespace)
+        number = one.destination.port.number if one.destination.port is not None else 0
+        subset = one.destination.subset or ""
+        name = cluster_name(number or port, subset, host)
+        destinations.append(Destination(name, host, number or port, subset, 100 if single else one.weight))
+    return Decision("route", virtual_service=rule.meta.key, route=str(index), destinations=tuple(destinations))

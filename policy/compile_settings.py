@@ -1,0 +1,98 @@
+"""DestinationRule blocks to the flat settings of a cluster: load balancer, limits, outlier policy, TLS."""
+
+from __future__ import annotations
+
+from .resources import ClientTLSSettings, ConnectionPoolSettings, LoadBalancerSettings, OutlierDetection
+from .tables import LoadBalancer, OutlierPolicy, PoolLimits, UpstreamTLS
+
+_SIMPLE = {
+    "ROUND_ROBIN": "round_robin",
+    "RANDOM": "random",
+    "PASSTHROUGH": "passthrough",
+}
+IDLE_S = 3600.0
+RING_POINTS = 1024
+MAGLEV_SIZE = 65537
+
+
+def load_balancer(settings: LoadBalancerSettings | None) -> LoadBalancer:
+    """LEAST_REQUEST unless something else is asked for; a hash is by ring unless Maglev is named."""
+    if settings is None:
+        return LoadBalancer()
+    hashing = settings.consistent_hash
+    if hashing is None:
+        return LoadBalancer(_SIMPLE.get(settings.simple or "", "least_request"))
+    kind, size = "ring_hash", hashing.minimum_ring_size or RING_POINTS
+    if hashing.maglev is not None:
+        kind, size = "maglev", hashing.maglev.table_size
+    elif hashing.ring_hash is not None:
+        size = hashing.ring_hash.minimum_ring_size
+    if hashing.http_cookie is not None:
+        cookie = hashing.http_cookie
+        return LoadBalancer(kind, "cookie", cookie.name, size, cookie.ttl, cookie.path)
+    if hashing.http_header_name is not None:
+        return LoadBalancer(kind, "header", hashing.http_header_name.lower(), size)
+    if hashing.http_query_parameter_name is not None:
+        return LoadBalancer(kind, "query", hashing.http_query_parameter_name, size)
+    if hashing.use_source_ip:
+        return LoadBalancer(kind, "source-ip", "", size)
+    return LoadBalancer(kind, "", "", size)
+
+
+def pool_limits(settings: ConnectionPoolSettings | None, connect_timeout_s: float) -> PoolLimits:
+    """Absent means without limit; the HTTP idle timeout takes precedence over the TCP one."""
+    tcp = settings.tcp if settings is not None else None
+    http = settings.http if settings is not None else None
+    idle_s = IDLE_S
+    if http is not None and http.idle_timeout is not None:
+        idle_s = http.idle_timeout
+    elif tcp is not None and tcp.idle_timeout is not None:
+        idle_s = tcp.idle_timeout
+    keepalive = None
+    if tcp is not None and tcp.tcp_keepalive is not None:
+        alive = tcp.tcp_keepalive
+        keepalive = (alive.probes, alive.time or 0.0, alive.interval or 0.0)
+    return PoolLimits(
+        max_connections=tcp.max_connections if tcp else 0,
+        connect_timeout_s=tcp.connect_timeout if tcp and tcp.connect_timeout else connect_timeout_s,
+        max_pending=http.http1_max_pending_requests if http else 0,
+        max_requests=http.http2_max_requests if http else 0,
+        max_requests_per_connection=http.max_requests_per_connection if http else 0,
+        max_retries=http.max_retries if http else 0,
+        idle_timeout_s=idle_s,
+        max_connection_duration_s=(tcp.max_connection_duration or 0.0) if tcp else 0.0,
+        keepalive=keepalive,
+    )
+
+
+def outlier_policy(settings: OutlierDetection | None) -> OutlierPolicy | None:
+    """None without the block; the block alone, even empty, switches detection on with Istio's defaults."""
+    if settings is None:
+        return None
+    five = settings.consecutive5xx_errors
+    local = settings.consecutive_local_origin_failures
+    return OutlierPolicy(
+        consecutive_5xx=5 if five is None else five,
+        consecutive_gateway=settings.consecutive_gateway_errors or 0,
+        consecutive_local=5 if local is None else local,
+        split=settings.split_external_local_origin_errors,
+        interval_s=settings.interval if settings.interval is not None else 10.0,
+        base_ejection_s=settings.base_ejection_time if settings.base_ejection_time is not None else 30.0,
+        max_ejection_percent=settings.max_ejection_percent or 10,
+        min_health_percent=settings.min_health_percent,
+    )
+
+
+def file_tls(settings: ClientTLSSettings | None) -> UpstreamTLS | None:
+    """SIMPLE and MUTUAL, by files; None for mesh TLS, plain text, and where nothing is said."""
+    if settings is None or settings.mode not in ("SIMPLE", "MUTUAL"):
+        return None
+    return UpstreamTLS(
+        settings.mode.lower(),
+        sni=settings.sni,
+        names=tuple(settings.subject_alt_names),
+        ca_file=settings.ca_certificates,
+        cert_file=settings.client_certificate,
+        key_file=settings.private_key,
+        skip_verify=bool(settings.insecure_skip_verify),
+    )

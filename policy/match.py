@@ -1,0 +1,253 @@
+"""Compiled conditions of an HTTP route: each says whether it holds for a request, and in words what it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from .linear_regex import Regex, RegexError
+from .resources import HTTPMatchRequest, StringMatch
+from .tables import Request
+
+CLAIMS_PREFIX = "@request.auth.claims"
+
+
+class TextTest:
+    """A StringMatch: exact, prefix or whole-string regex; `kind` is `any` where nothing is set."""
+
+    __slots__ = ("holds", "kind", "value")
+
+    def __init__(self, match: StringMatch, ignore_case: bool = False) -> None:
+        self.holds: Callable[[str], bool]
+        if match.exact is not None:
+            self.kind, self.value = "exact", match.exact
+            own = match.exact.lower() if ignore_case else match.exact
+            self.holds = (lambda text: text.lower() == own) if ignore_case else own.__eq__
+        elif match.prefix is not None:
+            self.kind, self.value = "prefix", match.prefix
+            start = match.prefix.lower() if ignore_case else match.prefix
+            self.holds = (lambda text: text.lower().startswith(start)) if ignore_case else _starts(start)
+        elif match.regex is not None:
+            self.kind, self.value = "regex", match.regex
+            # Only absence can be asked for with a bare star (withoutHeaders); see WithoutHeader.
+            self.holds = _never if match.regex == "*" else _regex(match.regex)
+        else:
+            self.kind, self.value, self.holds = "any", "", _always
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.value!r}" if self.kind != "any" else "present"
+
+
+def _always(text: str) -> bool:
+    return True
+
+
+def _never(text: str) -> bool:
+    return False
+
+
+def _starts(prefix: str) -> Callable[[str], bool]:
+    return lambda text: text.startswith(prefix)
+
+
+def _regex(pattern: str) -> Callable[[str], bool]:
+    try:
+        return Regex(pattern).matches
+    except RegexError:
+        # Validation refuses such a pattern by name; where one comes this far, it matches nothing.
+        return _never
+
+
+class Condition(Protocol):
+    def holds(self, request: Request, query: str) -> bool: ...
+
+    def __str__(self) -> str: ...
+
+
+class _Field:
+    """Method, scheme or authority."""
+
+    __slots__ = ("_name", "_test")
+
+    def __init__(self, name: str, match: StringMatch) -> None:
+        self._name = name
+        self._test = TextTest(match)
+
+    def holds(self, request: Request, query: str) -> bool:
+        return self._test.holds(getattr(request, self._name))
+
+    def __str__(self) -> str:
+        return f"{self._name} {self._test}"
+
+
+class _Header:
+    __slots__ = ("_name", "_present", "_test")
+
+    def __init__(self, name: str, match: StringMatch) -> None:
+        self._name = name.lower()
+        self._test = TextTest(match)
+        self._present = self._test.kind == "any"
+
+    def holds(self, request: Request, query: str) -> bool:
+        value = header_value(request, self._name)
+        if value is None:
+            return False
+        return self._present or self._test.holds(value)
+
+    def __str__(self) -> str:
+        return f"header {self._name} {self._test}"
+
+
+class _WithoutHeader:
+    """The whole matcher negated; a missing header is compared as the empty string (Istio)."""
+
+    __slots__ = ("_absent", "_name", "_test")
+
+    def __init__(self, name: str, match: StringMatch) -> None:
+        self._name = name.lower()
+        self._test = TextTest(match)
+        self._absent = self._test.kind == "any" or (self._test.kind == "regex" and match.regex == "*")
+
+    def holds(self, request: Request, query: str) -> bool:
+        value = header_value(request, self._name)
+        if self._absent:
+            return value is None
+        return not self._test.holds(value or "")
+
+    def __str__(self) -> str:
+        return f"header {self._name} absent" if self._absent else f"header {self._name} not {self._test}"
+
+
+class _Query:
+    __slots__ = ("_name", "_test")
+
+    def __init__(self, name: str, match: StringMatch) -> None:
+        self._name = name
+        self._test = TextTest(match)
+
+    def holds(self, request: Request, query: str) -> bool:
+        value = query_parameter(query, self._name)
+        return value is not None and self._test.holds(value)
+
+    def __str__(self) -> str:
+        return f"query parameter {self._name} {self._test}"
+
+
+class _Claim:
+    """A claim of a verified token (gateways only): `@request.auth.claims.a.b` or `...claims[a][b]`."""
+
+    __slots__ = ("_name", "_negate", "_path", "_test")
+
+    def __init__(self, name: str, match: StringMatch, negate: bool = False) -> None:
+        self._name = name
+        rest = name[len(CLAIMS_PREFIX) :]
+        self._path = rest.replace("]", "").split("[")[1:] if rest.startswith("[") else rest.split(".")[1:]
+        self._test = TextTest(match)
+        self._negate = negate
+
+    def holds(self, request: Request, query: str) -> bool:
+        value: Any = getattr(request, "claims", None)
+        for step in self._path:
+            value = value.get(step) if isinstance(value, Mapping) else None
+        values = value if isinstance(value, list) else [value]
+        found = any(isinstance(one, str) and self._test.holds(one) for one in values)
+        return found != self._negate
+
+    def __str__(self) -> str:
+        return f"claim {self._name} {'not ' if self._negate else ''}{self._test}"
+
+
+def header_value(request: Request, name: str) -> str | None:
+    """Value of a header by lower-case name; Host and HTTP/2 pseudo headers as Envoy shows them."""
+    if name == "host" or name == ":authority":
+        return request.authority or None
+    if name[:1] == ":":
+        return {":method": request.method, ":path": request.path, ":scheme": request.scheme}.get(name)
+    return request.header(name)
+
+
+def query_parameter(query: str, name: str) -> str | None:
+    """First value of a parameter, undecoded; "" for `k` and `k=`; None where absent."""
+    for part in query.split("&") if query else ():
+        key, _, value = part.partition("=")
+        if key == name:
+            return value
+    return None
+
+
+class HttpMatch:
+    """One block of `match`: all its conditions hold. `prefix` is what a rewrite replaces."""
+
+    __slots__ = ("conditions", "ignore_case", "name", "uri", "uri_kind", "uri_length", "uri_value")
+
+    def __init__(self, block: HTTPMatchRequest | None) -> None:
+        self.uri: TextTest | None = None
+        self.uri_kind = 0
+        """0 no condition, 1 exact, 2 prefix, 3 anything else (by `uri`)."""
+        self.uri_value = ""
+        self.ignore_case = False
+        self.name = block.name if block is not None else ""
+        self.conditions: tuple[Condition, ...] = ()
+        if block is None:
+            self.uri_length = 0
+            return
+        uri = block.uri
+        if uri is not None and (uri.exact is not None or uri.prefix is not None or uri.regex is not None):
+            self.uri = TextTest(uri, block.ignore_uri_case)
+            self.uri_value = self.uri.value
+            self.ignore_case = block.ignore_uri_case
+            if self.ignore_case or self.uri.kind == "regex":
+                self.uri_kind = 3
+            else:
+                self.uri_kind = 1 if self.uri.kind == "exact" else 2
+        self.uri_length = len(self.uri_value)
+        self.conditions = tuple(_conditions(block))
+
+    @property
+    def catches_all(self) -> bool:
+        """No condition but perhaps prefix `/` or regex `.*` on the path: later routes are never reached."""
+        if self.conditions:
+            return False
+        uri = self.uri
+        return uri is None or (uri.kind, uri.value) in (("prefix", "/"), ("prefix", ""), ("regex", ".*"))
+
+    def holds(self, request: Request, path: str, query: str) -> bool:
+        kind = self.uri_kind
+        if kind == 2:
+            if not path.startswith(self.uri_value):
+                return False
+        elif kind == 1:
+            if path != self.uri_value:
+                return False
+        elif kind == 3 and self.uri is not None and not self.uri.holds(path):
+            return False
+        for condition in self.conditions:  # noqa: SIM110 - a generator costs more than the loop
+            if not condition.holds(request, query):
+                return False
+        return True
+
+    def failure(self, request: Request, path: str, query: str) -> str:
+        """The first condition that does not hold, in words; empty where all hold."""
+        if self.uri is not None and not self.uri.holds(path):
+            return f"path {path!r} is not {self.uri}{' without case' if self.ignore_case else ''}"
+        for condition in self.conditions:
+            if not condition.holds(request, query):
+                return f"not: {condition}"
+        return ""
+
+    def __str__(self) -> str:
+        parts = [f"path {self.uri}"] if self.uri is not None else []
+        return " and ".join(parts + [str(condition) for condition in self.conditions]) or "no condition"
+
+
+def _conditions(block: HTTPMatchRequest) -> list[Condition]:
+    found: list[Condition] = []
+    for name, match in (("method", block.method), ("scheme", block.scheme), ("authority", block.authority)):
+        if match is not None and not (match.exact is None and match.prefix is None and match.regex is None):
+            found.append(_Field(name, match))
+    for name, match in block.headers.items():
+        found.append(_Claim(name, match) if name.startswith(CLAIMS_PREFIX) else _Header(name, match))
+    for name, match in block.without_headers.items():
+        found.append(_Claim(name, match, True) if name.startswith(CLAIMS_PREFIX) else _WithoutHeader(name, match))
+    found += [_Query(name, match) for name, match in block.query_params.items()]
+    return found
