@@ -7,6 +7,7 @@ out). Each function returns the commands to start, in order, for a folder to wri
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -145,7 +146,7 @@ def nginx(work: str, folder: Path, port: int, backend: int) -> list[list[str]]:
 
 def _nginx(folder: Path, name: str, text: str) -> list[str]:
     path = folder / f"nginx-{name}.conf"
-    path.write_text(NGINX_TOP.format(folder=folder, name=name, load="") + text)
+    path.write_text(NGINX_TOP.format(folder=folder, name=name, load="user root;" if os.geteuid() == 0 else "") + text)
     return ["nginx", "-e", f"{folder}/nginx-{name}.err", "-c", str(path)]
 
 
