@@ -1,0 +1,170 @@
+"""Balancers: which of a cluster's hosts takes the next request. Pure classes; draws are numbers in [0, 1)."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from itertools import accumulate
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ..policy.tables import LoadBalancer
+    from .cluster import Host
+
+Draw = Callable[[], float]
+RING_POINTS_MAX = 1 << 16
+
+
+class Balancer(Protocol):
+    """Made anew for every change of the set of usable hosts."""
+
+    def pick(self, key: str | None, draw: Draw) -> Host: ...
+
+
+def hash64(text: str) -> int:
+    """A number of 64 bits that is the same in every process."""
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
+
+
+class RoundRobin:
+    """Smooth weighted round robin: each host in its share, evenly spread (nginx's algorithm)."""
+
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        self.hosts = hosts
+        self.weights = [max(host.endpoint.weight, 1) for host in hosts]
+        self.equal = len(set(self.weights)) <= 1
+        self.total = sum(self.weights)
+        self.current = [0] * len(hosts)
+        self.turn = -1
+
+    def pick(self, key: str | None, draw: Draw) -> Host:
+        if self.equal:
+            if self.turn < 0:
+                self.turn = int(draw() * len(self.hosts))  # so that many clients do not all begin with the first
+            self.turn += 1
+            if self.turn >= len(self.hosts):
+                self.turn = 0
+            return self.hosts[self.turn]
+        best, most = 0, None
+        for index, weight in enumerate(self.weights):
+            value = self.current[index] + weight
+            self.current[index] = value
+            if most is None or value > most:
+                best, most = index, value
+        self.current[best] -= self.total
+        return self.hosts[best]
+
+
+class LeastRequest:
+    """Two hosts at random, and of these the one with fewer requests in flight; with weights, per weight.
+
+    Envoy's P2C for equal weights. With weights, the draws are by weight and the comparison is of requests per weight.
+    """
+
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        self.hosts = hosts
+        self.random = WeightedRandom(hosts)
+
+    def pick(self, key: str | None, draw: Draw) -> Host:
+        hosts = self.hosts
+        count = len(hosts)
+        if count == 1:
+            return hosts[0]
+        if self.random.equal:
+            first = int(draw() * count)
+            second = int(draw() * (count - 1))
+            if second >= first:
+                second += 1
+            one, other = hosts[first], hosts[second]
+            return one if one.active <= other.active else other
+        one, other = self.random.pick(None, draw), self.random.pick(None, draw)
+        left = (one.active + 1) * max(other.endpoint.weight, 1)
+        right = (other.active + 1) * max(one.endpoint.weight, 1)
+        return one if left <= right else other
+
+
+class WeightedRandom:
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        self.hosts = hosts
+        weights = [max(host.endpoint.weight, 1) for host in hosts]
+        self.equal = len(set(weights)) <= 1
+        self.sums = list(accumulate(weights))
+
+    def pick(self, key: str | None, draw: Draw) -> Host:
+        if self.equal:
+            return self.hosts[int(draw() * len(self.hosts))]
+        # bisect on draw * total: sums are exclusive upper ends
+        return self.hosts[bisect_left(self.sums, int(draw() * self.sums[-1]) + 1)]
+
+
+class RingHash:
+    """Consistent hashing on a ring of at least `size` points, shared out by weight."""
+
+    def __init__(self, hosts: Sequence[Host], size: int) -> None:
+        self.hosts = hosts
+        self.random = WeightedRandom(hosts)
+        weights = [max(host.endpoint.weight, 1) for host in hosts]
+        least, total = min(weights), sum(weights)
+        points: list[tuple[int, int]] = []
+        scale = max(min(size, RING_POINTS_MAX) / total, 1 / least)
+        for index, (host, weight) in enumerate(zip(hosts, weights, strict=True)):
+            name = host.name
+            points += [(hash64(f"{name}_{n}"), index) for n in range(max(round(weight * scale), 1))]
+        points.sort()
+        self.points = [point for point, _ in points]
+        self.owners = [index for _, index in points]
+
+    def pick(self, key: str | None, draw: Draw) -> Host:
+        if key is None:
+            return self.random.pick(None, draw)
+        at = bisect_left(self.points, hash64(key))
+        return self.hosts[self.owners[at if at < len(self.owners) else 0]]
+
+
+class Maglev:
+    """Maglev's table: even shares, and little disruption when a host comes or goes (Eisenbud et al., NSDI 2016)."""
+
+    def __init__(self, hosts: Sequence[Host], size: int) -> None:
+        self.hosts = hosts
+        self.random = WeightedRandom(hosts)
+        self.table = [-1] * size
+        most = max(max(host.endpoint.weight, 1) for host in hosts)
+        offsets = [hash64(host.name) % size for host in hosts]
+        skips = [hash64("skip_" + host.name) % (size - 1) + 1 for host in hosts]
+        upcoming = [0] * len(hosts)
+        credit = [0.0] * len(hosts)
+        filled = 0
+        while filled < size:
+            for index, host in enumerate(hosts):
+                credit[index] += max(host.endpoint.weight, 1) / most
+                if credit[index] < 1.0:
+                    continue
+                credit[index] -= 1.0
+                while True:
+                    slot = (offsets[index] + upcoming[index] * skips[index]) % size
+                    upcoming[index] += 1
+                    if self.table[slot] < 0:
+                        break
+                self.table[slot] = index
+                filled += 1
+                if filled == size:
+                    break
+
+    def pick(self, key: str | None, draw: Draw) -> Host:
+        if key is None:
+            return self.random.pick(None, draw)
+        return self.hosts[self.table[hash64(key) % len(self.table)]]
+
+
+def balancer_for(settings: LoadBalancer, hosts: Sequence[Host]) -> Balancer:
+    """The balancer that a DestinationRule asks for, over a non-empty set of hosts."""
+    if settings.kind == "round_robin":
+        return RoundRobin(hosts)
+    if settings.kind == "random":
+        return WeightedRandom(hosts)
+    if settings.kind == "ring_hash":
+        return RingHash(hosts, settings.table_size)
+    if settings.kind == "maglev":
+        return Maglev(hosts, settings.table_size)
+    return LeastRequest(hosts)
