@@ -1,0 +1,145 @@
+"""Several sources into one snapshot, by precedence; selectors of services applied to the workloads of all.
+
+A service is defined by the first source that has it (its ports, selector and so on). Its endpoints are the union of all
+that sources list for its host and of the workloads that its selector chooses; of two with the same address and port
+the first counts. Workloads and namespaces: the first source that has them. What did not change is the same object in
+the new snapshot as in the one before, so that what is made from it need not be made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from .model import Endpoint, Facts, Service, ServicePort, SourceStatus, Workload
+from .snapshot import Snapshot
+
+V = TypeVar("V")
+NAME_LABEL = "kubernetes.io/metadata.name"
+
+
+def merge(
+    contributions: Sequence[tuple[str, Facts]], statuses: Mapping[str, SourceStatus], previous: Snapshot
+) -> Snapshot:
+    """The snapshot of these contributions, highest precedence first; `previous` where nothing but statuses changed."""
+    services: dict[str, Service] = {}
+    listed: dict[str, list[tuple[Endpoint, ...]]] = {}
+    workloads: dict[str, Workload] = {}
+    namespaces: dict[str, Mapping[str, str]] = {}
+    for _, facts in contributions:
+        for host, service in facts.services.items():
+            services.setdefault(host, service)
+        for host, endpoints in facts.endpoints.items():
+            listed.setdefault(host, []).append(endpoints)
+        for key, workload in facts.workloads.items():
+            workloads.setdefault(key, workload)
+        for name, labels in facts.namespaces.items():
+            namespaces.setdefault(name, labels)
+    by_label = _by_label(workloads)
+    merged: dict[str, tuple[Endpoint, ...]] = {}
+    for host, service in services.items():
+        groups = listed.get(host, [])
+        if service.selector:
+            groups = [*groups, selected(service, by_label)]
+        endpoints = union(groups, workloads)
+        before = previous.endpoints.get(host)
+        merged[host] = before if before == endpoints else endpoints
+    for name in {service.namespace for service in services.values()} | {w.namespace for w in workloads.values()}:
+        namespaces.setdefault(name, {})
+    named = {name: {**labels, NAME_LABEL: name} for name, labels in namespaces.items()}
+    services = _same(services, previous.services)
+    workloads = _same(workloads, previous.workloads)
+    named = _same(named, previous.namespaces)
+    return Snapshot(previous.version + 1, services, merged, workloads, named, dict(statuses))
+
+
+def _same(new: dict[str, V], old: Mapping[str, V]) -> dict[str, V]:
+    return {key: old[key] if key in old and old[key] == value else value for key, value in new.items()}
+
+
+def _by_label(workloads: Mapping[str, Workload]) -> dict[tuple[str, str, str], list[Workload]]:
+    """Workloads by (namespace, label, value)."""
+    found: dict[tuple[str, str, str], list[Workload]] = {}
+    for workload in workloads.values():
+        for label, value in workload.labels.items():
+            found.setdefault((workload.namespace, label, value), []).append(workload)
+    return found
+
+
+def selected(service: Service, by_label: Mapping[tuple[str, str, str], list[Workload]]) -> tuple[Endpoint, ...]:
+    """The endpoints that the service's selector makes of workloads, one for each of its ports and their addresses."""
+    selector = service.selector or {}
+    candidates = min(
+        (by_label.get((service.namespace, label, value), []) for label, value in selector.items()), key=len, default=[]
+    )
+    found = []
+    for workload in candidates:
+        if any(workload.labels.get(label) != value for label, value in selector.items()):
+            continue
+        for port in service.ports or (ServicePort(0),):
+            number = target_port(port, workload)
+            if number is None:
+                continue
+            for address in workload.addresses:
+                found.append(endpoint_of(workload, address, number, port.name, service))
+    return tuple(found)
+
+
+def target_port(port: ServicePort, workload: Workload) -> int | None:
+    """The workload's port behind a service port; None: the port is named, and the workload has none of that name."""
+    if isinstance(port.target, str):
+        for own in workload.ports:
+            if own.name == port.target and own.protocol == port.protocol:
+                return own.number
+        return None
+    return port.target or port.number
+
+
+def endpoint_of(workload: Workload, address: str, port: int, port_name: str, service: Service) -> Endpoint:
+    ready = workload.ready and not workload.terminating
+    return Endpoint(
+        address=address,
+        port=port,
+        port_name=port_name,
+        ready=ready or service.publish_not_ready,
+        serving=workload.ready,
+        terminating=workload.terminating,
+        weight=workload.weight,
+        labels=workload.labels,
+        locality=workload.locality,
+        hostname=workload.hostname if workload.subdomain in ("", service.name) else "",
+        workload=workload.key,
+        namespace=workload.namespace,
+        service_account=workload.service_account,
+        mesh_port=workload.mesh_port,
+        source=workload.source,
+        why=workload.why or ("terminating" if workload.terminating else "" if ready else "not ready"),
+    )
+
+
+def union(groups: Sequence[tuple[Endpoint, ...]], workloads: Mapping[str, Workload]) -> tuple[Endpoint, ...]:
+    """One endpoint for each (address, port, port name), the first counts; completed from the workload it names."""
+    found: dict[tuple[str, int, str], Endpoint] = {}
+    for group in groups:
+        for endpoint in group:
+            key = (endpoint.address, endpoint.port, endpoint.port_name)
+            if key not in found:
+                found[key] = completed(endpoint, workloads)
+    return tuple(found.values())
+
+
+def completed(endpoint: Endpoint, workloads: Mapping[str, Workload]) -> Endpoint:
+    """A listed endpoint (EndpointSlice) with what is known of its workload: labels, identity, sidecar."""
+    workload = workloads.get(endpoint.workload) if endpoint.workload else None
+    if workload is None or (endpoint.labels and endpoint.service_account and endpoint.mesh_port == workload.mesh_port):
+        return endpoint
+    return replace(
+        endpoint,
+        labels=endpoint.labels or workload.labels,
+        namespace=endpoint.namespace or workload.namespace,
+        service_account=endpoint.service_account or workload.service_account,
+        mesh_port=endpoint.mesh_port or workload.mesh_port,
+        locality=endpoint.locality or workload.locality,
+    )
