@@ -1,0 +1,237 @@
+"""Outcomes as lines: Envoy's text format or JSON. Collected on the path of a request, formatted and written in batches.
+
+The queue is bounded: what does not fit is dropped and counted, so that a slow disk never slows a request. Whatever a
+peer controls is escaped: no line breaks, no control characters, no quotes that end a field.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import msgspec
+
+from .message import Outcome
+
+QUEUE_MAX = 20_000
+"""Outcomes that wait to be written, at most."""
+ENVOY_DEFAULT = (
+    '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% '
+    '%BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "%REQ(X-FORWARDED-FOR)%" '
+    '"%REQ(USER-AGENT)%" "%REQ(X-REQUEST-ID)%" "%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" %REASON%'
+)
+"""Envoy's default format, with Fairlead's reason behind it."""
+JSON_KEYS = {
+    "start_time": "START_TIME",
+    "method": "REQ(:METHOD)",
+    "path": "REQ(X-ENVOY-ORIGINAL-PATH?:PATH)",
+    "protocol": "PROTOCOL",
+    "response_code": "RESPONSE_CODE",
+    "response_flags": "RESPONSE_FLAGS",
+    "response_code_details": "RESPONSE_CODE_DETAILS",
+    "connection_termination_details": "CONNECTION_TERMINATION_DETAILS",
+    "upstream_transport_failure_reason": "UPSTREAM_TRANSPORT_FAILURE_REASON",
+    "bytes_received": "BYTES_RECEIVED",
+    "bytes_sent": "BYTES_SENT",
+    "duration": "DURATION",
+    "upstream_service_time": "RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)",
+    "x_forwarded_for": "REQ(X-FORWARDED-FOR)",
+    "user_agent": "REQ(USER-AGENT)",
+    "request_id": "REQ(X-REQUEST-ID)",
+    "authority": "REQ(:AUTHORITY)",
+    "upstream_host": "UPSTREAM_HOST",
+    "upstream_cluster": "UPSTREAM_CLUSTER_RAW",
+    "upstream_local_address": "UPSTREAM_LOCAL_ADDRESS",
+    "downstream_local_address": "DOWNSTREAM_LOCAL_ADDRESS",
+    "downstream_remote_address": "DOWNSTREAM_REMOTE_ADDRESS",
+    "requested_server_name": "REQUESTED_SERVER_NAME",
+    "route_name": "ROUTE_NAME",
+    "reason": "REASON",
+    "why": "WHY",
+}
+_OPERATOR = re.compile(r"%([A-Z_]+(?:\([^)%]*\))?)(?::\d+)?%")
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f-\xa0"\\\u2028\u2029\ud800-\udfff]')
+_encode = msgspec.json.Encoder().encode
+Value = str | int | None
+Operator = Callable[[Outcome, float], Value]
+
+
+class FormatError(ValueError):
+    """An access log format that cannot be used; the message names the operator."""
+
+
+def escaped(text: str) -> str:
+    """The text with everything escaped that could end its field or its line."""
+    return _UNSAFE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", text)
+
+
+def _start_time(outcome: Outcome, skew: float) -> str:
+    at = outcome.started_unix or outcome.started_at + skew
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def _path(outcome: Outcome, _skew: float) -> Value:
+    return outcome.original_path or (outcome.request.path if outcome.request is not None else None)
+
+
+def _service_time(outcome: Outcome, _skew: float) -> Value:
+    return round((outcome.first_at - outcome.sent_at) * 1000) if outcome.first_at and outcome.sent_at else None
+
+
+def _protocol(outcome: Outcome, _skew: float) -> Value:
+    return f"HTTP/1.{outcome.request.minor}" if outcome.request is not None else None
+
+
+def _remote(outcome: Outcome, _skew: float) -> Value:
+    arrival = outcome.arrival
+    return f"{arrival.source_ip}:{arrival.source_port}" if arrival is not None and arrival.source_ip else None
+
+
+def _upstream(outcome: Outcome, _skew: float) -> Value:
+    return f"{outcome.endpoint.address}:{outcome.endpoint.port}" if outcome.endpoint is not None else None
+
+
+def _route(outcome: Outcome, _skew: float) -> Value:
+    return outcome.decision.route if outcome.decision is not None else None
+
+
+def _authority(outcome: Outcome, _skew: float) -> Value:
+    return outcome.authority or (outcome.request.authority if outcome.request is not None else None)
+
+
+OPERATORS: dict[str, Operator] = {
+    "START_TIME": _start_time,
+    "PROTOCOL": _protocol,
+    "RESPONSE_CODE": lambda o, _: o.status,
+    "RESPONSE_FLAGS": lambda o, _: o.flag or None,
+    "RESPONSE_CODE_DETAILS": lambda o, _: o.details or None,
+    "CONNECTION_TERMINATION_DETAILS": lambda o, _: o.why if o.kind == "tcp" and o.reason else None,
+    "UPSTREAM_TRANSPORT_FAILURE_REASON": lambda o, _: o.why if o.flag == "UF" else None,
+    "BYTES_RECEIVED": lambda o, _: o.received_bytes,
+    "BYTES_SENT": lambda o, _: o.sent_bytes,
+    "DURATION": lambda o, _: round((o.ended_at - o.started_at) * 1000),
+    "UPSTREAM_HOST": _upstream,
+    "UPSTREAM_CLUSTER": lambda o, _: o.cluster.config.name if o.cluster is not None else None,
+    "UPSTREAM_CLUSTER_RAW": lambda o, _: o.cluster.config.name if o.cluster is not None else None,
+    "UPSTREAM_LOCAL_ADDRESS": lambda o, _: o.upstream_local or None,
+    "DOWNSTREAM_LOCAL_ADDRESS": lambda o, _: o.local_address or None,
+    "DOWNSTREAM_REMOTE_ADDRESS": _remote,
+    "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": lambda o, _: o.arrival.source_ip if o.arrival is not None else None,
+    "DOWNSTREAM_PEER_URI_SAN": lambda o, _: o.source_identity or None,
+    "REQUESTED_SERVER_NAME": lambda o, _: (o.arrival.sni or None) if o.arrival is not None else None,
+    "ROUTE_NAME": _route,
+    "UPSTREAM_REQUEST_ATTEMPT_COUNT": lambda o, _: o.attempts,
+    "REASON": lambda o, _: o.reason or None,
+    "WHY": lambda o, _: o.why or None,
+}
+_PSEUDO: dict[str, Operator] = {
+    ":method": lambda o, _: o.request.method if o.request is not None else None,
+    ":path": lambda o, _: o.request.path if o.request is not None else None,
+    ":authority": _authority,
+    ":scheme": lambda o, _: o.request.scheme if o.request is not None else None,
+    "x-request-id": lambda o, _: o.request_id or (o.request.header("x-request-id") if o.request is not None else None),
+}
+
+
+def operator(name: str) -> Operator:
+    """The function for one operator's text, as `REQ(USER-AGENT)`; raises FormatError."""
+    found = OPERATORS.get(name)
+    if found is not None:
+        return found
+    word, bracket, inner = name.partition("(")
+    if word not in ("REQ", "RESP") or not bracket:
+        raise FormatError(f"access log format: %{name}% is not known; known are REQ(), RESP(), {', '.join(OPERATORS)}")
+    names = [part.lower() for part in inner.rstrip(")").split("?")]
+    if word == "RESP":
+        if names == ["x-envoy-upstream-service-time"]:
+            return _service_time
+        return lambda o, _: o.response.header(names[0]) if o.response is not None else None
+    if names == ["x-envoy-original-path", ":path"]:
+        return _path
+    functions = [
+        _PSEUDO.get(n) or (lambda o, _, n=n: o.request.header(n) if o.request is not None else None) for n in names
+    ]
+    if len(functions) == 1:
+        return functions[0]
+
+    def first(outcome: Outcome, skew: float) -> Value:
+        for function in functions:
+            value = function(outcome, skew)
+            if value is not None:
+                return value
+        return None
+
+    return first
+
+
+def text_formatter(form: str) -> Callable[[Outcome, float], str]:
+    """A format string to a function of one outcome; raises FormatError."""
+    pieces: list[str | Operator] = []
+    at = 0
+    for found in _OPERATOR.finditer(form):
+        pieces += [form[at : found.start()], operator(found[1])]
+        at = found.end()
+    pieces.append(form[at:])
+    stray = next((piece for piece in pieces if isinstance(piece, str) and "%" in piece.replace("%%", "")), None)
+    if stray is not None:
+        raise FormatError(f"access log format: an operator that cannot be read near {stray!r}")
+
+    def line(outcome: Outcome, skew: float) -> str:
+        made = []
+        for piece in pieces:
+            if isinstance(piece, str):
+                made.append(piece.replace("%%", "%"))
+                continue
+            value = piece(outcome, skew)
+            made.append(
+                "-" if value is None or value == "" else str(value) if isinstance(value, int) else escaped(value)
+            )
+        return "".join(made).rstrip("\n") + "\n"
+
+    return line
+
+
+def json_formatter() -> Callable[[Outcome, float], str]:
+    operators = {key: operator(name) for key, name in JSON_KEYS.items()}
+
+    def line(outcome: Outcome, skew: float) -> str:
+        told = {key: function(outcome, skew) for key, function in operators.items()}
+        text = {
+            key: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+            for key, value in told.items()
+        }
+        return _encode(text).decode() + "\n"
+
+    return line
+
+
+class AccessLog:
+    """`add` on the path of a request; a shell calls `take` now and then, and writes what it gives."""
+
+    def __init__(self, encoding: str = "TEXT", form: str = "") -> None:
+        """`encoding`: TEXT or JSON; `form`: a format string, empty for Envoy's default. Raises FormatError."""
+        self._line = json_formatter() if encoding == "JSON" else text_formatter(form or ENVOY_DEFAULT)
+        self._waiting: list[Outcome] = []
+        self.lines = 0
+        self.dropped = 0
+
+    def add(self, outcome: Outcome) -> None:
+        if len(self._waiting) < QUEUE_MAX:
+            self._waiting.append(outcome)
+        else:
+            self.dropped += 1
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def take(self, skew: float, most: int = 2000) -> bytes:
+        """Up to `most` lines, oldest first. `skew`: wall clock minus monotonic clock, in seconds."""
+        now, self._waiting[:] = self._waiting[:most], self._waiting[most:]
+        self.lines += len(now)
+        return "".join([self._line(outcome, skew) for outcome in now]).encode("utf-8", "replace")
+
+    def lost(self, lines: int) -> None:
+        """Lines taken that could not be written after all."""
+        self.lines -= lines
+        self.dropped += lines
