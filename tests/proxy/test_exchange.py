@@ -1,0 +1,663 @@
+"""One request's life as conversations: what goes to the endpoint, what comes back, and what happens when it does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fairlead.policy.tables import (
+    Decision,
+    Destination,
+    Fault,
+    HeaderOps,
+    LoadBalancer,
+    Mirror,
+    PoolLimits,
+    RetryPolicy,
+    Verdict,
+)
+
+from tests.proxy.fakes import World, cluster, lose, route
+
+GET = b"GET /x HTTP/1.1\r\nHost: web\r\nX-Request-Id: r\r\n\r\n"
+POST = b"POST /x HTTP/1.1\r\nHost: web\r\nX-Request-Id: r\r\nContent-Length: 5\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+
+
+def test_a_request_goes_to_the_endpoint_and_the_response_back() -> None:
+    world = World()
+    client = world.client(b"GET /x?y=1 HTTP/1.1\r\nHost: Web\r\nX-Case: Kept\r\n\r\n")
+    upstream, wire = world.connect()
+    assert wire.take() == (
+        b"GET /x?y=1 HTTP/1.1\r\nHost: Web\r\nX-Case: Kept\r\nx-request-id: id-1\r\nx-forwarded-proto: http\r\n"
+        b"x-envoy-attempt-count: 1\r\n\r\n"
+    )
+    world.now += 0.25
+    upstream.data_received(b"HTTP/1.1 200 Fine\r\nX-Up: 1\r\nContent-Length: 2\r\n\r\nhi")
+    assert client.transport.take() == (
+        b"HTTP/1.1 200 Fine\r\nX-Up: 1\r\nContent-Length: 2\r\nx-envoy-upstream-service-time: 250\r\n\r\nhi"
+    )
+    (outcome,) = world.outcomes
+    assert (outcome.status, outcome.reason, outcome.attempts, outcome.sent_bytes) == (200, "", 1, 2)
+    assert outcome.details == "via_upstream"
+    assert world.at_rest()
+    assert world.pools["outbound|80||web"].live.hosts[0].idle == [upstream]
+
+
+def test_the_connection_is_used_again_and_pipelined_requests_are_answered_in_order() -> None:
+    world = World()
+    client = world.client(GET + GET.replace(b"/x", b"/y"))
+    upstream, wire = world.connect()
+    assert wire.take().startswith(b"GET /x ")
+    client.data_received(GET.replace(b"/x", b"/z"))
+    assert client.transport.paused
+    for path in (b"GET /y ", b"GET /z "):
+        upstream.data_received(OK)
+        assert wire.take().startswith(path)
+    upstream.data_received(OK)
+    assert client.transport.take().count(b"200 OK") == 3
+    assert not client.transport.paused
+    assert not world.dialed
+    assert world.at_rest()
+
+
+def test_many_pipelined_requests_answered_by_us_do_not_nest() -> None:
+    world = World(decision=Decision("direct-response", status=200, body=b"hello"))
+    client = world.client(GET * 3000)
+    assert client.transport.take().count(b"hello") == 3000
+
+
+def test_a_body_is_passed_on_as_it_comes_with_the_framing_it_came_with() -> None:
+    world = World()
+    client = world.client(POST + b"ab")
+    _upstream, wire = world.connect()
+    assert wire.take().endswith(b"Content-Length: 5\r\nx-forwarded-proto: http\r\nx-envoy-attempt-count: 1\r\n\r\nab")
+    client.data_received(b"cde")
+    assert wire.take() == b"cde"
+
+
+def test_a_chunked_body_is_framed_anew_without_extensions_and_trailers() -> None:
+    world = World()
+    head = b"POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n"
+    client = world.client(head + b"2;a=b\r\nab\r\n")
+    upstream, wire = world.connect()
+    first = wire.take()
+    assert b"\r\ntransfer-encoding: chunked\r\n" in first
+    assert b"Transfer-Encoding" not in first
+    assert first.endswith(b"\r\n\r\n2\r\nab\r\n")
+    client.data_received(b"1\r\nc\r\n1\r\nd\r\n0\r\nX-Trailer: 1\r\n\r\n")
+    assert wire.take() == b"2\r\ncd\r\n0\r\n\r\n"
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;x\r\na\r\n")
+    assert client.transport.take().endswith(b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n")
+    upstream.data_received(b"0\r\nT: 1\r\n\r\n")
+    assert client.transport.take() == b"0\r\n\r\n"
+    assert world.at_rest()
+
+
+def test_trailers_reach_a_client_that_asked_for_them() -> None:
+    world = World()
+    client = world.client(b"GET / HTTP/1.1\r\nHost: web\r\nTE: trailers\r\nConnection: TE\r\n\r\n")
+    upstream, _wire = world.connect()
+    upstream.data_received(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX-Sum: 1\r\nContent-Length: 9\r\n\r\n"
+    )
+    assert client.transport.take().endswith(b"1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n")
+
+
+def test_a_response_that_ends_with_its_connection_is_chunked_for_1_1_and_closes_1_0() -> None:
+    for version, end in ((b"1.1", b"\r\n2\r\nhi\r\n0\r\n\r\n"), (b"1.0", b"\r\nhi")):
+        world = World()
+        client = world.client(b"GET / HTTP/%b\r\nHost: web\r\nConnection: keep-alive\r\n\r\n" % version)
+        upstream, wire = world.connect()
+        upstream.data_received(b"HTTP/1.0 200 OK\r\n\r\nhi")
+        upstream.eof_received()
+        lose(wire)
+        assert client.transport.take().endswith(end)
+        assert client.transport.closed is (version == b"1.0")
+        assert world.at_rest()
+        assert world.outcomes[0].reason == ""
+
+
+def test_head_has_no_body_and_the_connection_is_kept() -> None:
+    world = World()
+    client = world.client(GET.replace(b"GET", b"HEAD"))
+    upstream, _wire = world.connect()
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n")
+    assert b"Content-Length: 500" in client.transport.take()
+    assert upstream.usable
+    assert world.at_rest()
+
+
+def test_surplus_octets_never_reach_the_next_client() -> None:
+    world = World()
+    world.client(GET)
+    upstream, wire = world.connect()
+    upstream.data_received(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+    assert wire.aborted
+    assert not world.pools["outbound|80||web"].live.hosts[0].idle
+    world = World()
+    world.client(GET)
+    upstream, wire = world.connect()
+    upstream.data_received(OK)
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")  # while idle
+    assert wire.aborted
+    assert not world.pools["outbound|80||web"].live.hosts[0].idle
+
+
+def test_hop_by_hop_headers_stay_on_their_hop_and_forged_ones_are_dropped() -> None:
+    world = World()
+    client = world.client(
+        b"GET / HTTP/1.1\r\nHost: web\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 3\r\n"
+        b"X-Forwarded-Client-Cert: By=me\r\nx-envoy-attempt-count: 7\r\nProxy-Connection: x\r\nLast: 1\r\n\r\n"
+    )
+    upstream, wire = world.connect()
+    sent = wire.take()
+    assert sent == (
+        b"GET / HTTP/1.1\r\nHost: web\r\nLast: 1\r\nx-request-id: id-1\r\nx-forwarded-proto: http\r\n"
+        b"x-envoy-attempt-count: 1\r\n\r\n"
+    )
+    upstream.data_received(
+        b"HTTP/1.1 200 OK\r\nConnection: X-Secret\r\nX-Secret: 1\r\nKeep-Alive: timeout=5\r\nContent-Length: 0\r\n"
+        b"x-envoy-upstream-service-time: 9\r\nServer: s\r\n\r\n"
+    )
+    assert client.transport.take() == (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nServer: s\r\nx-envoy-upstream-service-time: 0\r\n\r\n"
+    )
+
+
+def test_inbound_says_who_the_peer_is_and_believes_nobody_else() -> None:
+    forged = GET.replace(b"X-Request-Id", b"X-Forwarded-Client-Cert: URI=spiffe://x/ns/a/sa/admin\r\nX-Request-Id")
+    world = World()
+    world.client(forged, "inbound", "spiffe://cluster.local/ns/default/sa/shop")
+    _upstream, wire = world.connect()
+    sent = wire.take()
+    assert b"admin" not in sent
+    assert (
+        b"\r\nx-forwarded-client-cert: By=spiffe://cluster.local/ns/default/sa/app;"
+        b"URI=spiffe://cluster.local/ns/default/sa/shop\r\n"
+    ) in sent
+    world = World()
+    world.client(forged, "inbound")
+    _upstream, wire = world.connect()
+    assert b"client-cert" not in wire.take().lower()
+
+
+def test_policys_changes_of_headers_path_and_host_are_applied() -> None:
+    ops = HeaderOps(set=(("x-set", "1"),), add=(("x-add", "2"),), remove=("x-old",))
+    back = HeaderOps(set=(("x-up", "set"),), add=(("x-add", "a\r\nb"),), remove=("server",))
+    destination = Destination("outbound|80||web", "web", 80, request_headers=ops, response_headers=back)
+    world = World(decision=route(destinations=(destination,), path="/new?z", authority="other:8", timeout_s=3.0))
+    client = world.client(b"GET /old HTTP/1.1\r\nHost: web\r\nX-Old: 1\r\nx-set: 0\r\nX-Request-Id: r\r\n\r\n")
+    upstream, wire = world.connect()
+    assert wire.take() == (
+        b"GET /new?z HTTP/1.1\r\nHost: other:8\r\nX-Request-Id: r\r\nx-set: 1\r\nx-add: 2\r\n"
+        b"x-forwarded-proto: http\r\nx-envoy-attempt-count: 1\r\nx-envoy-expected-rq-timeout-ms: 3000\r\n"
+        b"x-envoy-original-path: /old\r\n\r\n"
+    )
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nServer: s\r\nX-Up: old\r\nContent-Length: 0\r\n\r\n")
+    assert client.transport.take() == (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nx-up: set\r\nx-add: a  b\r\nx-envoy-upstream-service-time: 0\r\n\r\n"
+    )
+    assert world.outcomes[0].original_path == "/old"
+
+
+def test_the_path_is_normalised_before_policy_sees_it_and_forwarded_as_policy_saw_it() -> None:
+    world = World()
+    world.client(b"GET /a//b/../c%41 HTTP/1.1\r\nHost: web\r\n\r\n")
+    assert world.requests[0].path == "/a/cA"
+    _upstream, wire = world.connect()
+    assert wire.take().startswith(b"GET /a/cA HTTP/1.1\r\n")
+    client = world.client(b"GET /a%00b HTTP/1.1\r\nHost: web\r\n\r\n")
+    assert client.transport.take().startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    ("decision", "status", "code"),
+    [
+        (Decision("not-found", status=404, reason="FL-NO-ROUTE", why="No route for web."), 404, "FL-NO-ROUTE"),
+        (Decision("denied", status=403, reason="FL-DENIED", why="NetworkPolicy default/lock."), 403, "FL-DENIED"),
+        (Decision("unavailable", reason="FL-NO-CLUSTER", why="Unknown subset."), 503, "FL-NO-CLUSTER"),
+        (route("unknown"), 503, "FL-NO-CLUSTER"),
+    ],
+)
+def test_our_own_answers_have_a_code_and_a_sentence(decision: Decision, status: int, code: str) -> None:
+    world = World(decision=decision)
+    client = world.client(GET + GET)
+    answer = client.transport.take()
+    assert answer.count(b"HTTP/1.1 %d " % status) == 2
+    assert b"x-fairlead-reason: " + code.encode() in answer
+    assert not client.transport.closed
+    outcome = world.outcomes[0]
+    assert (outcome.status, outcome.reason) == (status, code)
+    assert outcome.why.endswith(".")
+
+
+def test_redirects_and_direct_responses_are_answered_here() -> None:
+    ops = HeaderOps(set=(("x-a", "1"),))
+    world = World(decision=Decision("redirect", status=308, location="http://other/x", response_headers=ops))
+    assert world.client(GET).transport.take() == (
+        b"HTTP/1.1 308 Permanent Redirect\r\ncontent-length: 0\r\nlocation: http://other/x\r\nx-a: 1\r\n\r\n"
+    )
+    world = World(decision=Decision("direct-response", status=503, body=b"down"))
+    assert world.client(GET).transport.take().endswith(b"\r\n\r\ndown")
+
+
+def test_an_endpoint_without_permission_is_not_connected() -> None:
+    verdict = Verdict(False, "NetworkPolicy default/lock egress rule 1", "NetworkPolicy default/lock allows no egress.")
+    world = World(cluster("10.0.0.1", egress=verdict))
+    client = world.client(GET)
+    assert not world.dialed
+    answer = client.transport.take()
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"NetworkPolicy default/lock" in answer
+    assert world.at_rest()
+
+
+def test_no_endpoint_is_a_503_with_its_reason() -> None:
+    world = World(cluster())
+    assert b"x-fairlead-reason: FL-NO-HEALTHY" in world.client(GET).transport.take()
+
+
+def test_a_failed_connection_is_tried_at_another_endpoint() -> None:
+    world = World(cluster("10.0.0.1", "10.0.0.2"))
+    client = world.client(POST + b"hello")
+    world.refuse()
+    assert not client.transport.take()
+    world.pass_time(0.1)
+    upstream, wire = world.connect()
+    assert upstream.host.endpoint.address == "10.0.0.2"
+    sent = wire.take()
+    assert sent.endswith(b"hello")
+    assert b"x-envoy-attempt-count: 1" in sent
+    upstream.data_received(OK)
+    assert client.transport.take().startswith(b"HTTP/1.1 200")
+    assert world.pools["outbound|80||web"].live.reports == [("10.0.0.1", 0, True), ("10.0.0.2", 200, False)]
+    assert world.at_rest()
+
+
+def test_tries_are_used_up_and_then_answered_with_the_last_reason() -> None:
+    world = World(cluster("10.0.0.1"))
+    client = world.client(GET)
+    for _ in range(3):
+        world.refuse()
+        world.pass_time(0.3)
+    assert not world.dialed
+    answer = client.transport.take()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"FL-CONNECT" in answer
+    assert b"connection refused" in answer
+    assert world.outcomes[0].flag == "URX,UF"
+    assert world.at_rest()
+
+
+def test_without_retries_the_first_failure_is_the_answer() -> None:
+    world = World(decision=route(retries=None))
+    client = world.client(GET)
+    world.refuse()
+    assert b"FL-CONNECT" in client.transport.take()
+    assert world.outcomes[0].flag == "UF"
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_what_may_have_been_acted_upon_is_not_sent_again_unless_the_user_says_so(method: bytes) -> None:
+    for conditions, again in ((frozenset({"connect-failure"}), False), (frozenset({"reset"}), True)):
+        world = World(decision=route(retries=RetryPolicy(2, conditions)))
+        client = world.client(GET.replace(b"GET", method))
+        _upstream, wire = world.connect()
+        lose(wire)
+        world.pass_time(0.3)
+        assert bool(world.dialed) is again
+        assert (b"FL-RESET" in client.transport.take()) is not again
+
+
+def test_a_kept_connection_that_ends_under_a_request_costs_only_who_could_not_be_sent_again() -> None:
+    for method, again in ((b"GET", True), (b"POST", False)):
+        world = World()
+        client = world.client(GET + GET.replace(b"GET", method))
+        upstream, wire = world.connect()
+        upstream.data_received(OK)
+        client.transport.take()
+        lose(wire)
+        assert bool(world.dialed) is again
+        assert (b"FL-RESET" in client.transport.take()) is not again
+        if again:
+            upstream, wire = world.connect()
+            upstream.data_received(OK)
+            assert client.transport.take().startswith(b"HTTP/1.1 200")
+        assert world.at_rest()
+
+
+def test_statuses_are_retried_as_the_policy_lists_them_and_the_last_answer_is_passed_on() -> None:
+    world = World(decision=route(retries=RetryPolicy(1, frozenset({"5xx"}))))
+    client = world.client(POST + b"hello")
+    upstream, _wire = world.connect()
+    upstream.data_received(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+    world.pass_time(0.1)
+    assert upstream.exchange is not None  # the connection was good, and is used again
+    upstream.data_received(b"HTTP/1.1 500 No\r\nContent-Length: 3\r\n\r\n")
+    assert client.transport.take().startswith(b"HTTP/1.1 500 No")
+    upstream.data_received(b"bad")
+    assert client.transport.take() == b"bad"
+    outcome = world.outcomes[0]
+    assert (outcome.status, outcome.attempts, outcome.flag) == (500, 2, "URX")
+    assert world.at_rest()
+
+
+def test_concurrent_retries_are_limited() -> None:
+    world = World(cluster("10.0.0.1", limits=PoolLimits(max_retries=1)))
+    first, second = world.client(GET), world.client(GET)
+    world.refuse()
+    world.refuse()
+    assert not first.transport.take()
+    assert b"FL-CONNECT" in second.transport.take()
+
+
+def test_a_body_too_long_to_keep_is_sent_once() -> None:
+    world = World(replay_bytes=3, decision=route(retries=RetryPolicy(2, frozenset({"5xx"}))))
+    client = world.client(POST + b"he")
+    upstream, _wire = world.connect()
+    client.data_received(b"llo")
+    upstream.data_received(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+    assert client.transport.take().startswith(b"HTTP/1.1 500 No")
+
+
+def test_the_routes_timeout_begins_when_the_request_is_complete() -> None:
+    world = World(decision=route(timeout_s=2.0))
+    client = world.client(POST + b"he")
+    upstream, wire = world.connect()
+    world.pass_time(5)
+    client.data_received(b"llo")
+    world.pass_time(1.9)
+    assert not client.transport.take()
+    world.pass_time(0.2)
+    answer = client.transport.take()
+    assert answer.startswith(b"HTTP/1.1 504 ")
+    assert b"FL-TIMEOUT" in answer
+    assert b"2 s" in answer
+    assert wire.aborted
+    assert upstream.exchange is None
+    assert world.outcomes[0].flag == "UT"
+    assert world.at_rest()
+
+
+def test_a_response_that_is_cut_off_is_cut_off_for_the_client_too() -> None:
+    world = World(decision=route(timeout_s=2.0))
+    client = world.client(GET)
+    upstream, _wire = world.connect()
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+    world.pass_time(2.1)
+    assert client.transport.aborted
+    assert world.outcomes[0].reason == "FL-TIMEOUT"
+    world = World()
+    client = world.client(GET)
+    upstream, wire = world.connect()
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    lose(wire)
+    assert client.transport.aborted
+    assert world.outcomes[0].reason == "FL-RESET"
+    assert world.at_rest()
+
+
+def test_a_try_that_takes_too_long_is_tried_again_only_if_the_policy_lists_it() -> None:
+    for conditions, again in ((frozenset({"connect-failure"}), False), (frozenset({"5xx"}), True)):
+        world = World(decision=route(retries=RetryPolicy(1, conditions, per_try_timeout_s=0.5)))
+        client = world.client(GET)
+        _upstream, wire = world.connect()
+        world.pass_time(0.6)
+        assert wire.aborted
+        assert bool(world.dialed) is again
+        if again:
+            world.connect()
+            world.pass_time(0.6)
+        answer = client.transport.take()
+        assert b"504" in answer
+        assert b"perTryTimeout 0.5 s" in answer
+        assert world.at_rest()
+
+
+def test_an_endpoint_that_talks_nonsense_is_a_502() -> None:
+    world = World()
+    client = world.client(GET)
+    upstream, wire = world.connect()
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n")
+    answer = client.transport.take()
+    assert answer.startswith(b"HTTP/1.1 502 ")
+    assert b"FL-UP-MALFORMED" in answer
+    assert wire.aborted
+    assert world.at_rest()
+
+
+def test_limits_answer_at_once_with_their_numbers() -> None:
+    world = World(cluster("10.0.0.1", limits=PoolLimits(max_requests=1)))
+    world.client(GET)
+    answer = world.client(GET).transport.take()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"FL-OVERFLOW" in answer
+    assert b"x-envoy-overloaded: true" in answer
+    assert b"http2MaxRequests is 1" in answer
+    world = World(cluster("10.0.0.1", limits=PoolLimits(max_connections=1, max_pending=1)))
+    world.client(GET)
+    _upstream, _wire = world.connect()
+    waiting = world.client(GET)
+    refused = world.client(GET)
+    assert not world.dialed
+    assert b"http1MaxPendingRequests is 1" in refused.transport.take()
+    assert not waiting.transport.take()
+
+
+def test_who_waits_gets_the_next_free_connection() -> None:
+    world = World(cluster("10.0.0.1", limits=PoolLimits(max_connections=1)))
+    world.client(GET)
+    upstream, wire = world.connect()
+    second = world.client(GET)
+    assert not world.dialed
+    wire.take()
+    upstream.data_received(OK)
+    assert wire.take().startswith(b"GET ")
+    upstream.data_received(OK)
+    assert second.transport.take().startswith(b"HTTP/1.1 200")
+    assert world.at_rest()
+
+
+def test_who_waits_and_leaves_is_forgotten() -> None:
+    world = World(cluster("10.0.0.1", limits=PoolLimits(max_connections=1)))
+    world.client(GET)
+    upstream, _wire = world.connect()
+    second = world.client(GET)
+    lose(second.transport)
+    upstream.data_received(OK)
+    assert world.at_rest()
+    assert world.outcomes[0].reason == "FL-CLIENT-GONE"
+
+
+def test_a_connection_carries_no_more_requests_than_its_limit() -> None:
+    world = World(cluster("10.0.0.1", limits=PoolLimits(max_requests_per_connection=2)))
+    client = world.client(GET)
+    upstream, wire = world.connect()
+    assert b"connection: close" not in wire.take()
+    upstream.data_received(OK)
+    client.data_received(GET)
+    assert b"\r\nconnection: close\r\n" in wire.take()
+    upstream.data_received(OK)
+    assert wire.aborted
+
+
+def test_faults_delay_and_abort() -> None:
+    fault = Fault(delay_s=3.0, delay_percentage=60, abort_status=418, abort_percentage=60)
+    world = World(decision=route(fault=fault))
+    client = world.client(GET)
+    world.pass_time(2.9)
+    assert not client.transport.take()
+    world.pass_time(0.2)
+    assert client.transport.take().startswith(b"HTTP/1.1 418 ")
+    outcome = world.outcomes[0]
+    assert (outcome.reason, outcome.flag) == ("FL-FAULT", "DI,FI")
+    world = World(decision=route(fault=Fault(abort_status=418, abort_percentage=40)))
+    world.client(GET)
+    assert len(world.dialed) == 1
+
+
+def test_mirrors_get_a_copy_and_change_nothing() -> None:
+    world = World(
+        cluster("10.0.0.1"),
+        cluster("10.0.0.2", name="m"),
+        decision=route(mirrors=(Mirror("m", "m", 80, percentage=60),)),
+    )
+    client = world.client(POST + b"he")
+    world.connect()[1].take()
+    assert not world.dialed
+    client.data_received(b"llo")
+    mirror, wire = world.connect()
+    assert wire.take().endswith(b"hello")
+    mirror.data_received(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
+    assert not client.transport.take()
+    assert world.mirrors == 0
+
+
+def test_a_mirror_that_fails_is_nobodys_business() -> None:
+    world = World(
+        cluster("10.0.0.1"), cluster("10.0.0.2", name="m"), decision=route(mirrors=(Mirror("m", "m", 80),))
+    )
+    client = world.client(GET)
+    upstream, _wire = world.connect()
+    world.refuse()
+    upstream.data_received(OK)
+    assert client.transport.take().startswith(b"HTTP/1.1 200")
+    assert world.at_rest()
+
+
+def test_a_cookie_is_made_where_the_balancer_wants_one() -> None:
+    balancer = LoadBalancer("ring_hash", "cookie", "sticky", cookie_ttl_s=60.0, cookie_path="/a")
+    world = World(cluster("10.0.0.1", balancer=balancer))
+    client = world.client(GET)
+    upstream, _wire = world.connect()
+    upstream.data_received(OK)
+    assert b"set-cookie: sticky=id-1; Max-Age=60; Path=/a; HttpOnly\r\n" in client.transport.take()
+
+
+def test_interim_answers_are_passed_on() -> None:
+    world = World()
+    client = world.client(POST.replace(b"X-Req", b"Expect: 100-continue\r\nX-Req"))
+    upstream, wire = world.connect()
+    assert b"Expect: 100-continue" in wire.take()
+    upstream.data_received(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert client.transport.take() == b"HTTP/1.1 100 Continue\r\n\r\n"
+    client.data_received(b"hello")
+    assert wire.take() == b"hello"
+    upstream.data_received(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK)
+    assert client.transport.take().startswith(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK")
+
+
+def test_an_answer_before_the_requests_end_closes_both_connections() -> None:
+    world = World()
+    client = world.client(POST + b"he")
+    upstream, wire = world.connect()
+    upstream.data_received(b"HTTP/1.1 413 Too much\r\nContent-Length: 0\r\n\r\n")
+    assert wire.aborted
+    answer = client.transport.take()
+    assert b"connection: close" in answer
+    assert client.transport.eof
+    assert not client.transport.closed
+    client.data_received(b"GET /smuggled HTTP/1.1\r\n\r\n")  # thrown away
+    assert len(world.requests) == 1
+    world.pass_time(3)
+    assert client.transport.aborted
+    assert world.at_rest()
+
+
+UPGRADE = b"GET /ws HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n"
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+def test_a_websocket_becomes_a_pair_of_streams() -> None:
+    world = World()
+    client = world.client(UPGRADE)
+    upstream, wire = world.connect()
+    sent = wire.take()
+    assert b"\r\nconnection: upgrade\r\nupgrade: websocket\r\n" in sent
+    upstream.data_received(SWITCH + b"\x81\x01a")
+    assert client.transport.take().endswith(b"\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n\x81\x01a")
+    client.transport.protocol.data_received(b"from client")
+    wire.protocol.data_received(b"from server")
+    assert wire.take() == b"from client"
+    assert client.transport.take() == b"from server"
+    lose(wire)
+    assert client.transport.closed
+    lose(client.transport)
+    (outcome,) = world.outcomes
+    assert (outcome.status, outcome.received_bytes, outcome.sent_bytes) == (101, 11, 14)
+    assert world.at_rest()
+    assert world.pools["outbound|80||web"].live.connections == 0
+    assert not world.connections
+    assert not world.relays
+
+
+def test_a_tunnel_opens_only_after_101_and_only_when_asked_for() -> None:
+    world = World()
+    client = world.client(UPGRADE)
+    upstream, _wire = world.connect()
+    upstream.data_received(OK)
+    assert client.transport.take().startswith(b"HTTP/1.1 200 OK")
+    client.data_received(GET)
+    assert len(world.requests) == 2  # HTTP goes on
+    world = World()
+    client = world.client(GET)
+    upstream, _wire = world.connect()
+    upstream.data_received(SWITCH)
+    assert client.transport.take().startswith(b"HTTP/1.1 502 ")
+    world = World()
+    world.client(UPGRADE.replace(b"websocket", b"h2c"))
+    assert b"pgrade" not in world.connect()[1].take()
+
+
+def test_a_full_connection_stops_the_other_side() -> None:
+    world = World()
+    client = world.client(POST + b"he")
+    upstream, wire = world.connect()
+    upstream.pause_writing()
+    assert client.transport.paused
+    upstream.resume_writing()
+    assert not client.transport.paused
+    client.data_received(b"llo")
+    client.pause_writing()
+    assert wire.paused
+    client.resume_writing()
+    assert not wire.paused
+
+
+def test_a_body_before_its_endpoint_is_connected_is_held_within_a_limit() -> None:
+    world = World(hold_bytes=3)
+    client = world.client(POST + b"he")
+    client.data_received(b"ll")
+    assert client.transport.paused
+    _upstream, wire = world.connect()
+    assert wire.take().endswith(b"\r\n\r\nhell")
+    assert not client.transport.paused
+
+
+@pytest.mark.parametrize("stage", ["waiting", "sent", "head", "body"])
+def test_a_client_that_leaves_takes_its_exchange_with_it(stage: str) -> None:
+    world = World()
+    client = world.client(POST + b"he" if stage == "body" else GET)
+    wire: Any = None
+    if stage != "waiting":
+        upstream, wire = world.connect()
+        if stage == "head":
+            upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+    lose(client.transport, ConnectionResetError())
+    assert world.at_rest()
+    (outcome,) = world.outcomes
+    assert (outcome.reason, outcome.flag) == ("FL-CLIENT-GONE", "DC")
+    if wire is not None:
+        assert wire.aborted
+    assert not world.connections
+
+
+def test_no_requests_end_leaves_timers_or_counters_behind_when_draining() -> None:
+    world = World()
+    client = world.client(GET)
+    world.draining = True
+    upstream, _wire = world.connect()
+    upstream.data_received(OK)
+    assert b"\r\nconnection: close\r\n" in client.transport.take()
+    assert client.transport.closed
