@@ -28,7 +28,7 @@ class Peer:
         self.identity = identity
         """Verified SPIFFE id; empty: none."""
         self.namespace = namespace
-        """Of the identity; empty without one."""
+        """Of the identity; empty without one, and where host-network workloads may be behind it."""
         self.service_account = service_account
         self.workloads = workloads
         """Host-network workloads are left out: their traffic counts as their node's address."""
@@ -72,12 +72,13 @@ def identify(snapshot: Snapshot, mesh: MeshConfigSpec, identity: str, ip: str) -
         return Peer(ip=ip, identity=identity)
     own = snapshot.workloads_as(namespace, account)
     here = tuple(workload for workload in own if workload in at_address) if at_address else ()
+    behind = _in_mesh(here or own)
     return Peer(
         ip=ip,
         identity=identity,
-        namespace=namespace,
+        namespace=namespace if behind or not own else "",
         service_account=account,
-        workloads=_in_mesh(here or own),
+        workloads=behind,
         namespace_labels=snapshot.namespace_labels(namespace),
     )
 
@@ -87,7 +88,7 @@ def as_peer(snapshot: Snapshot, mesh: MeshConfigSpec, workload: Workload, ip: st
     return Peer(
         ip=ip or (workload.addresses[0] if workload.addresses else ""),
         identity=identity_of(mesh.trust_domain, workload.namespace, workload.service_account),
-        namespace=workload.namespace,
+        namespace="" if workload.host_network else workload.namespace,
         service_account=workload.service_account,
         workloads=_in_mesh((workload,)),
         namespace_labels=snapshot.namespace_labels(workload.namespace),
@@ -95,4 +96,5 @@ def as_peer(snapshot: Snapshot, mesh: MeshConfigSpec, workload: Workload, ip: st
 
 
 def _in_mesh(workloads: tuple[Workload, ...]) -> tuple[Workload, ...]:
-    return tuple(workload for workload in workloads if not workload.host_network)
+    """None at all where one of them is on the host's network: it may be that one, which is no pod to any rule."""
+    return () if any(workload.host_network for workload in workloads) else workloads
