@@ -1,0 +1,78 @@
+"""What a change does not touch is taken over; what it touches is made anew."""
+
+# ruff: noqa: E501 - manifests in one line
+from __future__ import annotations
+
+from fairlead.policy.compile import CompileCache, compile_tables
+from fairlead.policy.decide import decide
+from fairlead.policy.tables import Tables, Viewpoint
+from fairlead.registry.model import Workload
+from fairlead.registry.snapshot import Snapshot
+from tests.policy.test_decide import API, CALLER, ONLY_FRONT, SHOP, SUBSETS, V2, WEB, rule
+from tests.policy.worlds import World, get
+
+
+def tables(world: World, snapshot: Snapshot, cache: CompileCache) -> Tables:
+    return compile_tables(world.resources, snapshot, Viewpoint(Workload("shop", "client")), "7", cache)
+
+
+def changed(world: World, host: str) -> Snapshot:
+    endpoints = dict(world.snapshot.endpoints)
+    endpoints[host] = endpoints[host][:1]
+    return Snapshot(2, world.snapshot.services, endpoints, world.snapshot.workloads, world.snapshot.namespaces)
+
+
+def test_only_the_changed_services_clusters_are_made_anew() -> None:
+    world, cache = World(SHOP + SUBSETS + CALLER), CompileCache()
+    first = tables(world, world.snapshot, cache)
+    second = tables(world, changed(world, WEB), cache)
+    assert second.clusters[f"outbound|9080||{API}"] is first.clusters[f"outbound|9080||{API}"]
+    assert len(second.clusters[f"outbound|80||{WEB}"].endpoints) == 1
+    assert second.http is first.http
+    assert second.version == "7"
+    fresh = tables(world, changed(world, WEB), CompileCache())
+    assert sorted(fresh.clusters) == sorted(second.clusters)
+
+
+def test_new_rules_are_in_force_at_once() -> None:
+    world, cache = World(SHOP + SUBSETS), CompileCache()
+    tables(world, world.snapshot, cache)
+    other = World(SHOP + SUBSETS + rule(V2))
+    made = compile_tables(other.resources, other.snapshot, Viewpoint(Workload("shop", "client")), cache=cache)
+    assert decide(made, get("web")).destinations[0].subset == "v2"
+
+
+def test_egress_verdicts_follow_the_labels_of_workloads() -> None:
+    text = "kind: NetworkPolicy\nmetadata: {name: out, namespace: shop}\nspec: {policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: web}}}]}]}\n---\n"
+    world, cache = World(SHOP + text), CompileCache()
+    assert [
+        one.egress and one.egress.allowed
+        for one in tables(world, world.snapshot, cache).clusters[f"outbound|80||{WEB}"].endpoints
+    ] == [True, True]
+    workloads = dict(world.snapshot.workloads)
+    workloads["shop/web-1"] = Workload("shop", "web-1", ("10.1.0.1",), labels={"app": "moved"})
+    snapshot = Snapshot(2, world.snapshot.services, world.snapshot.endpoints, workloads, world.snapshot.namespaces)
+    made = tables(world, snapshot, cache)
+    assert [one.egress and one.egress.allowed for one in made.clusters[f"outbound|80||{WEB}"].endpoints] == [
+        False,
+        True,
+    ]
+
+
+def test_another_client_gets_nothing_of_the_first() -> None:
+    world, cache = World(SHOP + ONLY_FRONT), CompileCache()
+    tables(world, world.snapshot, cache)
+    made = compile_tables(world.resources, world.snapshot, Viewpoint(Workload("other", "client")), cache=cache)
+    assert decide(made, get("web")).verdict == "passthrough"
+
+
+def test_declared_ports_are_listed_with_their_protocols() -> None:
+    world = World(SHOP)
+    made = tables(world, world.snapshot, CompileCache())
+    assert dict(made.ports) == {(WEB, 80): "http", (API, 9080): "http", (API, 5432): "tcp"}
+
+
+def test_an_empty_world_compiles() -> None:
+    world = World("")
+    made = tables(world, world.snapshot, CompileCache())
+    assert decide(made, get("web")).verdict == "passthrough"

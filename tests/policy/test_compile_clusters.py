@@ -1,0 +1,192 @@
+"""Clusters: endpoints, subsets, how they are secured, limits and detection, what egress says of each."""
+
+# ruff: noqa: E501 - manifests in one line
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fairlead.policy.tables import Cluster
+from tests.policy.test_decide import API, CALLER, SHOP, SUBSETS, WEB
+from tests.policy.worlds import World
+
+
+def cluster(text: str, name: str = f"outbound|80||{WEB}", source: str = "shop/api-1") -> Cluster:
+    return World(SHOP + text).client(source).clusters[name]
+
+
+def policy(traffic: str) -> str:
+    return f"kind: DestinationRule\nmetadata: {{name: web, namespace: shop}}\nspec: {{host: web, trafficPolicy: {traffic}}}\n---\n"
+
+
+def test_each_port_and_subset_is_a_cluster() -> None:
+    clusters = World(SHOP + SUBSETS).client("shop/api-1").clusters
+    outbound = {name for name in clusters if name.startswith("outbound")}
+    assert outbound == {
+        f"outbound|80||{WEB}", f"outbound|80|v1|{WEB}", f"outbound|80|v2|{WEB}",
+        f"outbound|9080||{API}", f"outbound|5432||{API}",
+    }  # fmt: skip
+    assert [one.endpoint.workload for one in clusters[f"outbound|80|v2|{WEB}"].endpoints] == ["shop/web-2"]
+    assert clusters[f"outbound|80|v2|{WEB}"].rule == "shop/web"
+    assert clusters[f"outbound|5432||{API}"].protocol == "tcp"
+    assert {name for name in clusters if name.startswith("inbound")} == {"inbound|9080||", "inbound|5432||"}
+    assert "PassthroughCluster" in clusters
+
+
+def test_mesh_endpoints_are_reached_by_mutual_tls_at_their_sidecars_port() -> None:
+    one = cluster(SUBSETS, f"outbound|80|v1|{WEB}").endpoints[0]
+    assert (one.port, one.endpoint.port) == (15006, 8080)
+    assert one.tls is not None
+    assert (one.tls.mode, one.tls.sni) == ("mesh", f"outbound_.80_.v1_.{WEB}")
+    assert one.tls.identities == ("spiffe://cluster.local/ns/shop/sa/web",)
+
+
+def test_identities_of_one_account_are_one_object() -> None:
+    first, second = cluster("").endpoints
+    assert first.tls is second.tls
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "port"),
+    [
+        (policy("{tls: {mode: DISABLE}}"), None, 8080),
+        (policy("{tls: {mode: ISTIO_MUTUAL}}"), "mesh", 15006),
+        (policy("{tls: {mode: SIMPLE, sni: s, caCertificates: /ca, subjectAltNames: [n]}}"), "simple", 8080),
+        (policy("{tls: {mode: MUTUAL, clientCertificate: /c, privateKey: /k, caCertificates: /ca}}"), "mutual", 8080),
+        (
+            "kind: PeerAuthentication\nmetadata: {name: p, namespace: shop}\nspec: {mtls: {mode: DISABLE}}\n---\n",
+            None,
+            8080,
+        ),
+        (
+            "kind: PeerAuthentication\nmetadata: {name: p, namespace: shop}\nspec: {mtls: {mode: STRICT}}\n---\n",
+            "mesh",
+            15006,
+        ),
+        ("kind: MeshConfig\nmetadata: {name: m}\nspec: {enableAutoMtls: false}\n---\n", None, 8080),
+    ],
+)
+def test_how_endpoints_are_secured(text: str, mode: str | None, port: int) -> None:
+    one = cluster(text).endpoints[0]
+    assert (one.tls.mode if one.tls else None, one.port) == (mode, port)
+
+
+def test_endpoints_without_sidecar_and_outside_the_mesh_get_plain_text() -> None:
+    bare = SHOP.replace("serviceAccountName: web,", "serviceAccountName: web, meshPort: 0,")
+    one = World(bare).client("shop/api-1").clusters[f"outbound|80||{WEB}"].endpoints[0]
+    assert (one.tls, one.port) == (None, 8080)
+
+
+def test_limits_and_detection() -> None:
+    made = cluster("")
+    assert (made.limits.max_connections, made.limits.connect_timeout_s, made.limits.idle_timeout_s) == (0, 10.0, 3600.0)
+    assert made.outlier is None
+    assert made.load_balancer.kind == "least_request"
+    made = cluster(
+        policy(
+            "{connectionPool: {tcp: {maxConnections: 3, connectTimeout: 250ms, idleTimeout: 5s, tcpKeepalive: {probes: 2, time: 7s}},"
+            " http: {http1MaxPendingRequests: 4, http2MaxRequests: 5, maxRequestsPerConnection: 6, maxRetries: 7, idleTimeout: 8s}},"
+            " outlierDetection: {consecutive5xxErrors: 0, consecutiveGatewayErrors: 2, interval: 3s, maxEjectionPercent: 50}}"
+        )
+    )
+    limits = made.limits
+    assert (limits.max_connections, limits.max_pending, limits.max_requests) == (3, 4, 5)
+    assert (limits.max_requests_per_connection, limits.max_retries) == (6, 7)
+    assert (limits.connect_timeout_s, limits.idle_timeout_s, limits.keepalive) == (0.25, 8.0, (2, 7.0, 0.0))
+    assert made.outlier is not None
+    assert (made.outlier.consecutive_5xx, made.outlier.consecutive_gateway, made.outlier.interval_s) == (0, 2, 3.0)
+    assert (made.outlier.max_ejection_percent, made.outlier.base_ejection_s) == (50, 30.0)
+    empty = cluster(policy("{outlierDetection: {}}")).outlier
+    assert empty is not None
+    assert (empty.consecutive_5xx, empty.max_ejection_percent, empty.interval_s) == (5, 10, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("balancer", "found"),
+    [
+        ("{simple: ROUND_ROBIN}", ("round_robin", "", "", 1024, None)),
+        ("{simple: LEAST_CONN}", ("least_request", "", "", 1024, None)),
+        ("{consistentHash: {httpHeaderName: X-User}}", ("ring_hash", "header", "x-user", 1024, None)),
+        ("{consistentHash: {useSourceIp: true, maglev: {}}}", ("maglev", "source-ip", "", 65537, None)),
+        (
+            "{consistentHash: {httpQueryParameterName: u, ringHash: {minimumRingSize: 7}}}",
+            ("ring_hash", "query", "u", 7, None),
+        ),
+        ("{consistentHash: {httpCookie: {name: sid, ttl: 5s}}}", ("ring_hash", "cookie", "sid", 1024, 5.0)),
+    ],
+)
+def test_load_balancers(balancer: str, found: tuple[Any, ...]) -> None:
+    made = cluster(policy(f"{{loadBalancer: {balancer}}}")).load_balancer
+    assert (made.kind, made.hash_on, made.hash_name, made.table_size, made.cookie_ttl_s) == found
+
+
+def test_unready_endpoints_are_left_out() -> None:
+    sick = SHOP.replace(
+        "metadata: {name: web-1, namespace: shop, labels: {app: web, version: v1}}\nspec: {",
+        "metadata: {name: web-1, namespace: shop, labels: {app: web, version: v1}}\nspec: {ready: false, ",
+    )
+    clusters = World(sick).client("shop/api-1").clusters
+    assert [one.endpoint.workload for one in clusters[f"outbound|80||{WEB}"].endpoints] == ["shop/web-2"]
+
+
+def test_egress_policy_stands_beside_each_endpoint() -> None:
+    text = (
+        "kind: NetworkPolicy\nmetadata: {name: out, namespace: shop}\nspec: {podSelector: {matchLabels: {app: api}},"
+        " policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {version: v2}}}], ports: [{port: http}]}]}\n---\n"
+    )
+    verdicts = {one.endpoint.workload: one.egress for one in cluster(text).endpoints}
+    assert {key: verdict.allowed for key, verdict in verdicts.items() if verdict} == {
+        "shop/web-1": False,
+        "shop/web-2": True,
+    }
+    assert [one.egress for one in cluster(text, source="shop/web-1").endpoints] == [None, None]
+
+
+def test_external_services_known_by_name_are_their_own_endpoint() -> None:
+    text = (
+        "kind: External\nmetadata: {name: e, namespace: shop}\n"
+        "spec: {hosts: [api.example.com], resolution: DNS, ports: [{number: 443, name: tls, protocol: TLS}]}\n---\n"
+        "kind: External\nmetadata: {name: w, namespace: shop}\n"
+        "spec: {hosts: ['*.example.org'], resolution: NONE, ports: [{number: 80, name: http, protocol: HTTP}]}\n---\n"
+        "kind: Service\nmetadata: {name: alias, namespace: shop}\nspec: {externalName: db.example.net, ports: [{port: 5432}]}\n---\n"
+    )
+    clusters = World(SHOP + text).client("shop/api-1").clusters
+    (one,) = clusters["outbound|443||api.example.com"].endpoints
+    assert (one.address, one.port, one.tls) == ("api.example.com", 443, None)
+    assert clusters["outbound|80||*.example.org"].load_balancer.kind == "passthrough"
+    (one,) = clusters["outbound|5432||alias.shop.svc.cluster.local"].endpoints
+    assert (one.address, one.port) == ("db.example.net", 5432)
+
+
+def zone(number: int, locality: str) -> str:
+    return f"kind: Pod\nmetadata: {{name: z{number}, namespace: shop, labels: {{app: zone}}}}\nspec: {{locality: {locality}}}\n---\n"
+
+
+ZONES = (
+    CALLER.replace("spec: {serviceAccountName: front,", "spec: {locality: r1/z1/s1, serviceAccountName: front,")
+    + "kind: Service\nmetadata: {name: zone, namespace: shop}\nspec: {selector: {app: zone}, ports: [{port: 80}]}\n---\n"
+    + zone(1, "r1/z1/s1") + zone(2, "r1/z1/s2") + zone(3, "r1/z2/s1") + zone(4, "r2/z1/s1") + zone(5, "r3/z1/s1")
+)  # fmt: skip
+
+
+def zones(balancer: str) -> dict[str, tuple[int, int]]:
+    text = f"kind: DestinationRule\nmetadata: {{name: zone, namespace: shop}}\nspec: {{host: zone, trafficPolicy: {balancer}}}\n---\n"
+    made = cluster(ZONES + text, "outbound|80||zone.shop.svc.cluster.local", "shop/front-1")
+    return {one.endpoint.workload[-2:]: (one.priority, one.weight) for one in made.endpoints}
+
+
+def test_failover_needs_outlier_detection_and_goes_by_distance() -> None:
+    assert {priority for priority, _ in zones("{loadBalancer: {simple: RANDOM}}").values()} == {0}
+    assert [priority for priority, _ in zones("{outlierDetection: {}}").values()] == [0, 1, 2, 3, 3]
+    failover = "{outlierDetection: {}, loadBalancer: {localityLbSetting: {failover: [{from: r1, to: r3}]}}}"
+    assert [priority for priority, _ in zones(failover).values()] == [0, 1, 2, 4, 3]
+    off = "{outlierDetection: {}, loadBalancer: {localityLbSetting: {enabled: false}}}"
+    assert {priority for priority, _ in zones(off).values()} == {0}
+
+
+def test_a_distribution_gives_unlisted_localities_nothing() -> None:
+    spread = "{loadBalancer: {localityLbSetting: {distribute: [{from: 'r1/*', to: {'r1/*': 75, 'r2/*': 25}}]}}}"
+    weights = {name: weight for name, (_, weight) in zones(spread).items()}
+    assert set(weights) == {"z1", "z2", "z3", "z4"}
+    assert weights["z4"] / sum(weights.values()) == pytest.approx(0.25, abs=0.01)
