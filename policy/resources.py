@@ -38,7 +38,7 @@ class Spec(Struct, frozen=True, rename="camel"):
 # --- networking.istio.io VirtualService -----------------------------------------------------------------------------
 
 
-class StringMatch(Spec):
+class StringMatch(Spec, frozen=True):
     """Exactly one is set; none at all means presence (headers, query) or no condition."""
 
     exact: str | None = None
@@ -46,34 +46,34 @@ class StringMatch(Spec):
     regex: str | None = None
 
 
-class PortSelector(Spec):
+class PortSelector(Spec, frozen=True):
     number: int = 0
 
 
-class DestinationRef(Spec):
+class DestinationRef(Spec, frozen=True):
     host: str
     subset: str | None = None
     port: PortSelector | None = None
 
 
-class HeaderOperations(Spec):
+class HeaderOperations(Spec, frozen=True):
     set: dict[str, str] = {}
     add: dict[str, str] = {}
     remove: list[str] = []
 
 
-class Headers(Spec):
+class Headers(Spec, frozen=True):
     request: HeaderOperations | None = None
     response: HeaderOperations | None = None
 
 
-class HTTPRouteDestination(Spec):
+class HTTPRouteDestination(Spec, frozen=True):
     destination: DestinationRef
     weight: int = 0
     headers: Headers | None = None
 
 
-class HTTPMatchRequest(Spec):
+class HTTPMatchRequest(Spec, frozen=True):
     name: str = ""
     uri: StringMatch | None = None
     scheme: StringMatch | None = None
@@ -90,14 +90,14 @@ class HTTPMatchRequest(Spec):
     stat_prefix: str = ""
 
 
-class HTTPRewrite(Spec):
+class HTTPRewrite(Spec, frozen=True):
     uri: str = ""
     authority: str = ""
     uri_regex_rewrite: dict[str, str] | None = None
     """{"match": RE2, "rewrite": text}"""
 
 
-class HTTPRedirect(Spec):
+class HTTPRedirect(Spec, frozen=True):
     uri: str = ""
     prefix_rewrite: str = ""
     authority: str = ""
@@ -107,38 +107,38 @@ class HTTPRedirect(Spec):
     redirect_code: int = 301
 
 
-class HTTPBody(Spec):
+class HTTPBody(Spec, frozen=True):
     string: str | None = None
     bytes: str | None = None
 
 
-class HTTPDirectResponse(Spec):
+class HTTPDirectResponse(Spec, frozen=True):
     status: int
     body: HTTPBody | None = None
 
 
-class Percent(Spec):
+class Percent(Spec, frozen=True):
     value: float = 0.0
 
 
-class FaultDelay(Spec):
+class FaultDelay(Spec, frozen=True):
     fixed_delay: float | None = None
     percentage: Percent | None = None
     percent: int | None = None
 
 
-class FaultAbort(Spec):
+class FaultAbort(Spec, frozen=True):
     http_status: int | None = None
     grpc_status: str | None = None
     percentage: Percent | None = None
 
 
-class HTTPFaultInjection(Spec):
+class HTTPFaultInjection(Spec, frozen=True):
     delay: FaultDelay | None = None
     abort: FaultAbort | None = None
 
 
-class HTTPRetry(Spec):
+class HTTPRetry(Spec, frozen=True):
     attempts: int = 0
     per_try_timeout: float | None = None
     retry_on: str = ""
@@ -147,7 +147,7 @@ class HTTPRetry(Spec):
     retry_ignore_previous_hosts: bool | None = None
 
 
-class CorsPolicy(Spec):
+class CorsPolicy(Spec, frozen=True):
     allow_origins: list[StringMatch] = []
     allow_methods: list[str] = []
     allow_headers: list[str] = []
@@ -157,17 +157,17 @@ class CorsPolicy(Spec):
     unmatched_preflights: str = ""
 
 
-class HTTPMirrorPolicy(Spec):
+class HTTPMirrorPolicy(Spec, frozen=True):
     destination: DestinationRef
     percentage: Percent | None = None
 
 
-class Delegate(Spec):
+class Delegate(Spec, frozen=True):
     name: str = ""
     namespace: str = ""
 
 
-class HTTPRoute(Spec):
+class HTTPRoute(Spec, frozen=True):
     name: str = ""
     match: list[HTTPMatchRequest] = []
     route: list[HTTPRouteDestination] = []
@@ -186,7 +186,7 @@ class HTTPRoute(Spec):
     headers: Headers | None = None
 
 
-class L4MatchAttributes(Spec):
+class L4MatchAttributes(Spec, frozen=True):
     destination_subnets: list[str] = []
     port: int = 0
     source_labels: dict[str, str] = {}
@@ -195,17 +195,17 @@ class L4MatchAttributes(Spec):
     source_subnet: str = ""
 
 
-class RouteDestination(Spec):
+class RouteDestination(Spec, frozen=True):
     destination: DestinationRef
     weight: int = 0
 
 
-class TCPRoute(Spec):
+class TCPRoute(Spec, frozen=True):
     match: list[L4MatchAttributes] = []
     route: list[RouteDestination] = []
 
 
-class TLSMatchAttributes(Spec):
+class TLSMatchAttributes(Spec, frozen=True):
     sni_hosts: list[str] = []
     destination_subnets: list[str] = []
     port: int = 0
@@ -214,12 +214,12 @@ class TLSMatchAttributes(Spec):
     source_namespace: str = ""
 
 
-class TLSRoute(Spec):
+class TLSRoute(Spec, frozen=True):
     match: list[TLSMatchAttributes] = []
     route: list[RouteDestination] = []
 
 
-class VirtualServiceSpec(Spec):
+class VirtualServiceSpec(Spec, frozen=True):
     hosts: list[str] = []
     gateways: list[str] = []
     http: list[HTTPRoute] = []
@@ -236,21 +236,21 @@ class VirtualService(Struct, frozen=True):
 # --- networking.istio.io DestinationRule ----------------------------------------------------------------------------
 
 
-class HTTPCookie(Spec):
+class HTTPCookie(Spec, frozen=True):
     name: str
     path: str = ""
     ttl: float | None = None
 
 
-class RingHash(Spec):
+class RingHash(Spec, frozen=True):
     minimum_ring_size: int = 1024
 
 
-class MagLev(Spec):
+class MagLev(Spec, frozen=True):
     table_size: int = 65537
 
 
-class ConsistentHashLB(Spec):
+class ConsistentHashLB(Spec, frozen=True):
     http_header_name: str | None = None
     http_cookie: HTTPCookie | None = None
     use_source_ip: bool | None = None
@@ -260,7 +260,7 @@ class ConsistentHashLB(Spec):
     minimum_ring_size: int | None = None
 
 
-class LoadBalancerSettings(Spec):
+class LoadBalancerSettings(Spec, frozen=True):
     simple: str | None = None
     """UNSPECIFIED, LEAST_REQUEST, LEAST_CONN, ROUND_ROBIN, RANDOM, PASSTHROUGH."""
     consistent_hash: ConsistentHashLB | None = None
@@ -269,13 +269,13 @@ class LoadBalancerSettings(Spec):
     warmup_duration_secs: float | None = None
 
 
-class TcpKeepalive(Spec):
+class TcpKeepalive(Spec, frozen=True):
     probes: int = 0
     time: float | None = None
     interval: float | None = None
 
 
-class TCPSettings(Spec):
+class TCPSettings(Spec, frozen=True):
     max_connections: int = 0
     connect_timeout: float | None = None
     tcp_keepalive: TcpKeepalive | None = None
@@ -283,7 +283,7 @@ class TCPSettings(Spec):
     idle_timeout: float | None = None
 
 
-class HTTPSettings(Spec):
+class HTTPSettings(Spec, frozen=True):
     http1_max_pending_requests: int = field(default=0, name="http1MaxPendingRequests")
     http2_max_requests: int = field(default=0, name="http2MaxRequests")
     max_requests_per_connection: int = 0
@@ -295,14 +295,14 @@ class HTTPSettings(Spec):
     http2_keep_alive: dict[str, Any] | None = field(default=None, name="http2KeepAlive")
 
 
-class ConnectionPoolSettings(Spec):
+class ConnectionPoolSettings(Spec, frozen=True):
     """0 is unset: no limit."""
 
     tcp: TCPSettings | None = None
     http: HTTPSettings | None = None
 
 
-class OutlierDetection(Spec):
+class OutlierDetection(Spec, frozen=True):
     consecutive_errors: int | None = None
     split_external_local_origin_errors: bool = False
     consecutive_local_origin_failures: int | None = None
@@ -314,7 +314,7 @@ class OutlierDetection(Spec):
     min_health_percent: int = 0
 
 
-class ClientTLSSettings(Spec):
+class ClientTLSSettings(Spec, frozen=True):
     mode: str = "DISABLE"
     """DISABLE, SIMPLE, MUTUAL, ISTIO_MUTUAL."""
     client_certificate: str = ""
@@ -327,7 +327,7 @@ class ClientTLSSettings(Spec):
     ca_crl: str = ""
 
 
-class PortTrafficPolicy(Spec):
+class PortTrafficPolicy(Spec, frozen=True):
     port: PortSelector | None = None
     load_balancer: LoadBalancerSettings | None = None
     connection_pool: ConnectionPoolSettings | None = None
@@ -335,7 +335,7 @@ class PortTrafficPolicy(Spec):
     tls: ClientTLSSettings | None = None
 
 
-class TrafficPolicy(Spec):
+class TrafficPolicy(Spec, frozen=True):
     load_balancer: LoadBalancerSettings | None = None
     connection_pool: ConnectionPoolSettings | None = None
     outlier_detection: OutlierDetection | None = None
@@ -346,17 +346,17 @@ class TrafficPolicy(Spec):
     retry_budget: dict[str, Any] | None = None
 
 
-class Subset(Spec):
+class Subset(Spec, frozen=True):
     name: str
     labels: dict[str, str] = {}
     traffic_policy: TrafficPolicy | None = None
 
 
-class LabelsSelector(Spec):
+class LabelsSelector(Spec, frozen=True):
     match_labels: dict[str, str] = {}
 
 
-class DestinationRuleSpec(Spec):
+class DestinationRuleSpec(Spec, frozen=True):
     host: str
     traffic_policy: TrafficPolicy | None = None
     subsets: list[Subset] = []
@@ -372,48 +372,48 @@ class DestinationRule(Struct, frozen=True):
 # --- networking.k8s.io NetworkPolicy --------------------------------------------------------------------------------
 
 
-class LabelSelectorRequirement(Spec):
+class LabelSelectorRequirement(Spec, frozen=True):
     key: str
     operator: str
     """In, NotIn, Exists, DoesNotExist."""
     values: list[str] = []
 
 
-class LabelSelector(Spec):
+class LabelSelector(Spec, frozen=True):
     """Empty matches everything; absent (None where it stands) matches nothing."""
 
     match_labels: dict[str, str] = {}
     match_expressions: list[LabelSelectorRequirement] = []
 
 
-class IPBlock(Spec):
+class IPBlock(Spec, frozen=True):
     cidr: str
     except_: list[str] = field(default_factory=list, name="except")
 
 
-class NetworkPolicyPeer(Spec):
+class NetworkPolicyPeer(Spec, frozen=True):
     pod_selector: LabelSelector | None = None
     namespace_selector: LabelSelector | None = None
     ip_block: IPBlock | None = None
 
 
-class NetworkPolicyPort(Spec):
+class NetworkPolicyPort(Spec, frozen=True):
     protocol: str = "TCP"
     port: int | str | None = None
     end_port: int | None = None
 
 
-class NetworkPolicyIngressRule(Spec):
+class NetworkPolicyIngressRule(Spec, frozen=True):
     from_: list[NetworkPolicyPeer] = field(default_factory=list, name="from")
     ports: list[NetworkPolicyPort] = []
 
 
-class NetworkPolicyEgressRule(Spec):
+class NetworkPolicyEgressRule(Spec, frozen=True):
     to: list[NetworkPolicyPeer] = []
     ports: list[NetworkPolicyPort] = []
 
 
-class NetworkPolicySpec(Spec):
+class NetworkPolicySpec(Spec, frozen=True):
     """`policyTypes` is defaulted by `parse` as the API server does at write time."""
 
     pod_selector: LabelSelector = LabelSelector()
@@ -430,12 +430,12 @@ class NetworkPolicy(Struct, frozen=True):
 # --- security.istio.io ----------------------------------------------------------------------------------------------
 
 
-class MutualTLS(Spec):
+class MutualTLS(Spec, frozen=True):
     mode: str = "UNSET"
     """UNSET, DISABLE, PERMISSIVE, STRICT."""
 
 
-class PeerAuthenticationSpec(Spec):
+class PeerAuthenticationSpec(Spec, frozen=True):
     selector: LabelsSelector | None = None
     mtls: MutualTLS | None = None
     port_level_mtls: dict[str, MutualTLS] = {}
@@ -447,7 +447,7 @@ class PeerAuthentication(Struct, frozen=True):
     spec: PeerAuthenticationSpec
 
 
-class AuthorizationSource(Spec):
+class AuthorizationSource(Spec, frozen=True):
     principals: list[str] = []
     not_principals: list[str] = []
     request_principals: list[str] = []
@@ -462,11 +462,11 @@ class AuthorizationSource(Spec):
     not_remote_ip_blocks: list[str] = []
 
 
-class AuthorizationFrom(Spec):
+class AuthorizationFrom(Spec, frozen=True):
     source: AuthorizationSource
 
 
-class AuthorizationOperation(Spec):
+class AuthorizationOperation(Spec, frozen=True):
     hosts: list[str] = []
     not_hosts: list[str] = []
     ports: list[str] = []
@@ -477,23 +477,23 @@ class AuthorizationOperation(Spec):
     not_paths: list[str] = []
 
 
-class AuthorizationTo(Spec):
+class AuthorizationTo(Spec, frozen=True):
     operation: AuthorizationOperation
 
 
-class AuthorizationCondition(Spec):
+class AuthorizationCondition(Spec, frozen=True):
     key: str
     values: list[str] = []
     not_values: list[str] = []
 
 
-class AuthorizationRule(Spec):
+class AuthorizationRule(Spec, frozen=True):
     from_: list[AuthorizationFrom] = field(default_factory=list, name="from")
     to: list[AuthorizationTo] = []
     when: list[AuthorizationCondition] = []
 
 
-class AuthorizationPolicySpec(Spec):
+class AuthorizationPolicySpec(Spec, frozen=True):
     selector: LabelsSelector | None = None
     action: str = "ALLOW"
     """ALLOW, DENY, AUDIT. (CUSTOM is refused by name.)"""
@@ -509,17 +509,17 @@ class AuthorizationPolicy(Struct, frozen=True):
 # --- fairlead.dev MeshConfig ----------------------------------------------------------------------------------------
 
 
-class PathNormalization(Spec):
+class PathNormalization(Spec, frozen=True):
     normalization: str = "BASE"
     """NONE, BASE, MERGE_SLASHES, DECODE_AND_MERGE_SLASHES."""
 
 
-class OutboundTrafficPolicy(Spec):
+class OutboundTrafficPolicy(Spec, frozen=True):
     mode: str = "ALLOW_ANY"
     """ALLOW_ANY or REGISTRY_ONLY."""
 
 
-class MeshConfigSpec(Spec):
+class MeshConfigSpec(Spec, frozen=True):
     trust_domain: str = "cluster.local"
     trust_domain_aliases: list[str] = []
     cluster_domain: str = "cluster.local"
