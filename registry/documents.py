@@ -1,0 +1,253 @@
+"""Documents: YAML or JSON text to objects, each with where it stands, and what could not be read.
+
+YAML is read as version 1.2's core schema has it: `no` and `12:30` are text. What could be used to exhaust or confuse a
+reader is refused before any object is made: anchors and aliases, deep nesting, very many nodes, duplicate keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import msgspec
+import yaml
+
+DEPTH_MAX = 64
+NODES_MAX = 500_000
+BYTES_MAX = 32 << 20
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_ONLY_IN_1_2 = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+|0o[0-7]+")
+"""Plain text that YAML 1.1, which the loader knows, takes for a string, and 1.2 for a number."""
+_TAG = "tag:yaml.org,2002:"
+_TAGS = frozenset(_TAG + name for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge"))
+NUMBER_MAX = 400
+"""Longest text that is read as a number."""
+_SEGMENT = re.compile(r"[^.\[\]]+|\[\d+\]")
+
+Path = tuple[str | int, ...]
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Something of a text that cannot be used."""
+
+    source: str
+    """`file.yaml:12`."""
+    message: str
+    path: str = ""
+    """Of the field, as `spec.http[0].match`; empty: the whole document."""
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.path + ': ' if self.path else ''}{self.message}"
+
+
+class Document:
+    """One object as written."""
+
+    __slots__ = ("api_version", "body", "file", "kind", "line", "lines", "name", "namespace")
+
+    def __init__(
+        self, body: dict[str, Any], file: str, line: int, lines: dict[Path, int], default_namespace: str
+    ) -> None:
+        self.body = body
+        self.file = file
+        self.line = line
+        """Of its first field; 0: not from a text."""
+        self.lines = lines
+        self.api_version = _text(body.get("apiVersion"))
+        self.kind = _text(body.get("kind"))
+        metadata = body.get("metadata")
+        metadata = metadata if isinstance(metadata, dict) else {}
+        self.name = _text(metadata.get("name"))
+        self.namespace = _text(metadata.get("namespace")) or default_namespace
+        """Of a kind that has none, the caller makes it empty."""
+
+    @property
+    def source(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+    @classmethod
+    def of(cls, body: dict[str, Any], source: str, default_namespace: str = "default") -> Document:
+        """An object that did not come from a text, `source` saying where from."""
+        return cls(body, source, 0, {}, default_namespace)
+
+    def line_of(self, path: str) -> int | None:
+        """The line of a field by its path, or of the nearest field above it; None: not from a text."""
+        if not self.lines:
+            return None
+        steps: Path = tuple(int(part[1:-1]) if part.startswith("[") else part for part in _SEGMENT.findall(path))
+        while steps:
+            if steps in self.lines:
+                return self.lines[steps]
+            steps = steps[:-1]
+        return self.line
+
+    def at(self, path: str) -> str:
+        """`file.yaml:14` of a field."""
+        line = self.line_of(path)
+        return f"{self.file}:{line}" if line else self.file
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else str(value)
+
+
+class _Refused(Exception):
+    def __init__(self, message: str, line: int) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def load(text: bytes | str, source: str, default_namespace: str = "default") -> tuple[list[Document], list[Problem]]:
+    """All documents of a text in order, and what of it could not be read. Never raises."""
+    if isinstance(text, str):
+        text = text.encode("utf-8", "surrogatepass")
+    if len(text) > BYTES_MAX:
+        return [], [Problem(source, f"the file is larger than {BYTES_MAX >> 20} MiB")]
+    try:
+        decoded = text.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        return [], [Problem(f"{source}:{line}", f"not UTF-8 text: {error.reason} at byte {error.start}")]
+    documents: list[Document] = []
+    problems: list[Problem] = []
+    for first_line, part in _split(decoded):
+        try:
+            loaded = _load_one(part, first_line)
+        except _Refused as refused:
+            problems.append(Problem(f"{source}:{refused.line}", str(refused)))
+            continue
+        for value, line, lines in loaded:
+            _take(value, line, lines, source, default_namespace, documents, problems)
+    return documents, problems
+
+
+def _split(text: str) -> list[tuple[int, str]]:
+    """(line, text) of each document, so that a broken one does not take the others with it.
+
+    Only a line that begins with `---` separates (YAML 1.2, section 9.2); in a block scalar such a line cannot stand.
+    """
+    parts: list[tuple[int, str]] = []
+    current: list[str] = []
+    start = 1
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        if line.startswith("---") and (len(line.rstrip()) == 3 or line[3:4] in (" ", "\t")):
+            parts.append((start, "".join(current)))
+            current, start = [line], number
+        else:
+            current.append(line)
+    parts.append((start, "".join(current)))
+    return [(line, part) for line, part in parts if part.strip()]
+
+
+def _load_one(text: str, first_line: int) -> list[tuple[Any, int, dict[Path, int]]]:
+    try:
+        _guard(text, first_line)
+        loader = yaml.CSafeLoader(text)
+        try:
+            found = []
+            while loader.check_node():
+                node = loader.get_node()
+                lines: dict[Path, int] = {}
+                value = _construct(node, (), lines, first_line)
+                found.append((value, node.start_mark.line + first_line, lines))
+            return found
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = (mark.line if mark else 0) + first_line
+        said = " ".join(str(part) for part in (error.context, error.problem) if part)
+        raise _Refused(f"not YAML: {said}", line) from error
+    except yaml.YAMLError as error:
+        line = first_line
+        if isinstance(error, yaml.reader.ReaderError):
+            line += text.count("\n", 0, min(error.position, len(text)))
+        raise _Refused(f"not YAML: {error}".split("\n")[0], line) from error
+
+
+def _guard(text: str, first_line: int) -> None:
+    """Walk the events before any node is made: the C loader itself dies of deep nesting (measured)."""
+    depth = 0
+    for nodes, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader), 1):
+        line = event.start_mark.line + first_line
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise _Refused("anchors (&) and aliases (*) are not taken: write the value out", line)
+        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            depth += 1
+            if depth > DEPTH_MAX:
+                raise _Refused(f"nested deeper than {DEPTH_MAX} levels", line)
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            depth -= 1
+        if nodes > NODES_MAX:
+            raise _Refused(f"more than {NODES_MAX} values in one document", line)
+
+
+def _construct(node: yaml.Node, path: Path, lines: dict[Path, int], first_line: int) -> Any:
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node, first_line)
+    if isinstance(node, yaml.SequenceNode):
+        made = []
+        for number, item in enumerate(node.value):
+            lines[(*path, number)] = item.start_mark.line + first_line
+            made.append(_construct(item, (*path, number), lines, first_line))
+        return made
+    found: dict[Hashable, Any] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + first_line
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise _Refused("a key must be plain text", line)
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            raise _Refused("merge keys (<<) are not taken: write the fields out", line)
+        key = key_node.value  # integer keys too (portLevelMtls: {8080: ...}) are text, as in JSON
+        if key in found:
+            raise _Refused(f"the key {key!r} stands twice in one place", line)
+        lines[(*path, key)] = line
+        found[key] = _construct(value_node, (*path, key), lines, first_line)
+    return found
+
+
+def _scalar(node: yaml.ScalarNode, first_line: int) -> Any:
+    text: str = node.value
+    if node.tag not in _TAGS:
+        raise _Refused(f"the tag {node.tag} is not known", node.start_mark.line + first_line)
+    if node.style or (node.tag == _TAG + "str" and not _ONLY_IN_1_2.fullmatch(text)):
+        return text
+    if text in ("", "~", "null", "Null", "NULL"):
+        return None
+    if text in ("true", "True", "TRUE", "false", "False", "FALSE"):
+        return text.lower() == "true"
+    if len(text) <= NUMBER_MAX:
+        if _INTEGER.fullmatch(text):
+            return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+        if _FLOAT.fullmatch(text):
+            return float(text)
+    return text
+
+
+def _take(
+    value: Any,
+    line: int,
+    lines: dict[Path, int],
+    source: str,
+    namespace: str,
+    documents: list[Document],
+    problems: list[Problem],
+) -> None:
+    if value is None:
+        return  # nothing between two `---`
+    if not isinstance(value, dict):
+        problems.append(Problem(f"{source}:{line}", "expected an object with apiVersion, kind and metadata"))
+        return
+    items = value.get("items")
+    if _text(value.get("kind")).endswith("List") and isinstance(items, list):
+        for number, item in enumerate(items):
+            inner = {path[2:]: at for path, at in lines.items() if path[:2] == ("items", number) and len(path) > 2}
+            at = lines.get(("items", number), line)
+            if isinstance(item, dict):
+                documents.append(Document(item, source, at, inner, namespace))
+            else:
+                problems.append(Problem(f"{source}:{at}", "expected an object in the list"))
+        return
+    documents.append(Document(value, source, line, lines, namespace))
