@@ -209,7 +209,9 @@ class _Automaton:
             self._ignore_case, self._dot_all = before
         elif kind is _constants.BRANCH:
             for branch in value[1]:
-                self._build(branch, start, end)
+                own = self._node()  # a node takes one character's test only
+                self._skip[start].append((own, ""))
+                self._build(branch, own, end)
         elif kind in (_constants.MAX_REPEAT, _constants.MIN_REPEAT):
             low, high, body = value
             self._repeat(low, high, body, start, end)

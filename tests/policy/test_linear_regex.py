@@ -17,7 +17,7 @@ PATTERNS = [
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(text=st.text("abcABCdxyz .-1\n", max_size=10))
 def test_the_automaton_agrees_with_pythons_engine(pattern: str, text: str) -> None:
     tree = parse(pattern)
