@@ -9,10 +9,12 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from ..policy.tables import Arrival, Tables
+from ..policy.tables import Arrival
+from ..registry.reasons import PLAINTEXT
 from . import sniff
-from .arrive import address_of, declared, host_at, mesh_name, outbound_arrival, workload_port
+from .arrive import address_of, declared, host_at, mesh_name, outbound_arrival
 from .connection import Downstream
+from .message import Outcome
 from .tcp import Session
 
 SO_ORIGINAL_DST = 80
@@ -148,14 +150,12 @@ class Inbound:
         server_context: Callable[[], ssl.SSLContext | None],
         identity_of: Callable[[Any], str],
         find: Callable[[Any], tuple[str, int] | None] | None,
-        port_of: Callable[[Tables, str, int], int],
     ) -> None:
         self.engine = engine
         self.sock = sock
         self.server_context = server_context
         self.identity_of = identity_of
         self.find = find
-        self.port_of = port_of
         self.local = address_of(sock.getsockname())
         self.peeks: set[_Peek] = set()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -231,7 +231,7 @@ class Inbound:
             meant = mesh_name(hello.sni)
             if meant is not None:
                 arrival.host = meant[0]
-                arrival.port = self.port_of(tables, *meant)
+                arrival.port = self.engine.inbound_port(tables, hello.sni)
                 if not arrival.port:
                     return None
                 protocol = declared(tables, *meant)
@@ -239,7 +239,25 @@ class Inbound:
             ports = tables.viewpoint.workload.ports
             if len(ports) == 1:
                 arrival.port = ports[0].number
+        if hello is None and self._refused(arrival):
+            return None
         return arrival, protocol
+
+    def _refused(self, arrival: Arrival) -> bool:
+        """Whether PeerAuthentication wants mutual TLS here; the observer hears of it."""
+        engine = self.engine
+        verdict = engine.admit(engine.tables, arrival)
+        if verdict.allowed or not verdict.by.startswith("PeerAuthentication"):
+            return False
+        outcome = Outcome()
+        outcome.kind = "tcp"
+        outcome.arrival = arrival
+        outcome.reason = PLAINTEXT.code
+        outcome.flag = PLAINTEXT.flag
+        outcome.why = verdict.why
+        outcome.started_at = outcome.ended_at = engine.clock()
+        engine.observe(outcome)
+        return True
 
     async def close(self) -> None:
         self.stop()
@@ -331,6 +349,3 @@ class _Peek:
     def drop(self) -> None:
         self._leave()
         self.sock.close()
-
-
-DEFAULT_PORT_OF = workload_port

@@ -35,26 +35,6 @@ def mesh_name(sni: str) -> tuple[str, int] | None:
     return parts[3], int(parts[1])
 
 
-def workload_port(tables: Tables, host: str, port: int) -> int:
-    """Port of this viewpoint's workload that serves `port` of the service `host`; 0 where there is none."""
-    workload = tables.viewpoint.workload
-    service = tables.snapshot.services.get(host)
-    if service is None:
-        return 0
-    for service_port in service.ports:
-        if service_port.number == port:
-            target = service_port.target or port
-            if isinstance(target, int):
-                return target
-            for own in workload.ports:
-                if own.name == target:
-                    return own.number
-            for endpoint in tables.snapshot.endpoints.get(host, ()):
-                if endpoint.workload == workload.key and endpoint.port_name in ("", service_port.name):
-                    return endpoint.port
-    return 0
-
-
 def host_at(tables: Tables, address: str) -> str:
     """The service with this virtual address; empty where there is none."""
     for host, service in tables.snapshot.services.items():

@@ -52,6 +52,9 @@ class Downstream:
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self._write = transport.write
+        name = transport.get_extra_info("sockname")
+        if name:
+            self.local = f"{name[0]}:{name[1]}"
         self.tls = transport.get_extra_info("sslcontext") is not None
         engine = self.engine
         engine.connections.add(self)
@@ -293,7 +296,7 @@ class Downstream:
     # --- time
 
     def arm(self, at: float) -> None:
-        """Wake this connection at `at` or earlier. One timer a connection; one that is early costs nothing but a look."""
+        """Wake this connection at `at` or earlier. One timer a connection; one that is early costs a look."""
         if at < self._armed_at:
             if self._timer is not None:
                 self._timer.cancel()

@@ -18,19 +18,35 @@ class _Pending(asyncio.Protocol):
     """Holds a new connection still until its peer is verified and its real protocol takes over."""
 
     def __init__(self) -> None:
-        self.error: Exception | None = None
+        self.data = b""
+        self.ended = False
         self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.pause_reading()  # type: ignore[attr-defined]
+        self.transport: Any = transport
+        self.transport.pause_reading()
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data  # uvloop begins to read after connection_made, paused or not
+        self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        return True
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
-        self.error = error
 
 
 class Dialer:
-    def __init__(self, client_context: ClientContext, verify_peer: VerifyPeer) -> None:
+    def __init__(
+        self,
+        client_context: ClientContext,
+        verify_peer: VerifyPeer,
+        may_leave: Callable[[ClusterEndpoint, str], str | None],
+    ) -> None:
+        self.may_leave = may_leave
+        """Why an address that an endpoint's name led to may not be used, or None."""
         self.client_context = client_context
         self.verify_peer = verify_peer
         self._tasks: set[asyncio.Task[None]] = set()
@@ -70,15 +86,20 @@ class Dialer:
         if isinstance(made, str):
             failed(made)
             return
-        transport = made
+        transport, pending = made
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         connected()
-        if not transport.is_closing():
-            transport.resume_reading()
+        if pending.data and not transport.is_closing():
+            protocol.data_received(pending.data)
+        if transport.is_closing():
+            return
+        transport.resume_reading()
+        if pending.ended and not protocol.eof_received():
+            transport.close()
 
     async def _connect(self, endpoint: ClusterEndpoint, limits: PoolLimits) -> Any:
-        """The transport, verified, reading paused; or why there is none."""
+        """The transport, verified, and what held it so far; or why there is none."""
         where = f"{endpoint.address}:{endpoint.port}"
         tls = endpoint.tls
         context = None
@@ -112,11 +133,16 @@ class Dialer:
             if wrong is not None:
                 transport.abort()
                 return f"{where} is not who it should be: {wrong}."
+        peer = transport.get_extra_info("peername")
+        forbidden = self.may_leave(endpoint, str(peer[0])) if peer else None
+        if forbidden is not None:
+            transport.abort()
+            return f"{where} may not be reached: {forbidden}."
         if pending.lost:
             return f"{where} closed the connection at once."
         if limits.keepalive is not None:
             _keep_alive(transport.get_extra_info("socket"), limits.keepalive)
-        return transport
+        return transport, pending
 
 
 def _said(error: Exception) -> str:

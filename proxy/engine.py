@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from ..policy.decide import admit, decide, egress_verdict, hash_input, inbound_port, pick
+from ..policy.path_normalization import normalize_path
 from ..policy.tables import (
     Arrival,
     Cluster,
@@ -31,7 +33,6 @@ from ..policy.tables import (
 from ..registry.model import Endpoint
 from ..registry.reasons import DENIED, DRAINING, IDLE, Reason
 from . import accept
-from .arrive import workload_port
 from .cluster import Host, LiveCluster
 from .dial import ClientContext, Dialer, VerifyPeer
 from .headers import own_response
@@ -61,7 +62,11 @@ class Rules:
         pick: Callable[[Decision, float], Destination],
         hash_input: Callable[[LoadBalancer, Request], str | None],
         normalize: Callable[[str, str], str],
+        inbound_port: Callable[[Tables, str], int],
+        egress_verdict: Callable[[Tables, str, int], Verdict | None],
     ) -> None:
+        self.inbound_port = inbound_port
+        self.egress_verdict = egress_verdict
         self.decide = decide
         self.admit = admit
         self.pick = pick
@@ -70,10 +75,7 @@ class Rules:
 
 
 def policy_rules() -> Rules:
-    from ..policy.decide import admit, decide, hash_input, pick
-    from ..policy.path_normalization import normalize_path
-
-    return Rules(decide, admit, pick, hash_input, normalize_path)
+    return Rules(decide, admit, pick, hash_input, normalize_path, inbound_port, egress_verdict)
 
 
 class Nobody:
@@ -111,6 +113,8 @@ class Engine:
         self.pick = rules.pick
         self.hash_input = rules.hash_input
         self._normalize = rules.normalize
+        self.inbound_port = rules.inbound_port
+        self._egress_verdict = rules.egress_verdict
         self.observe = (observer or Nobody()).done
         self.clock: Callable[[], float] = time.monotonic
         self.draw: Callable[[], float] = random.random
@@ -127,7 +131,7 @@ class Engine:
         """Connections that have not shown their protocol yet."""
         self.mirrors = 0
         self.refused_connections = 0
-        self._dialer = Dialer(client_context, verify_peer)
+        self._dialer = Dialer(client_context, verify_peer, self._may_leave)
         self._servers: list[asyncio.Server] = []
         self._inbounds: list[accept.Inbound] = []
         self._own: set[tuple[str, int]] = set()
@@ -170,7 +174,7 @@ class Engine:
                 found.retired = True  # only exchanges that began before a swap still use it
         return found
 
-    def passthrough(self, arrival: Arrival, authority: str) -> Pool | str:
+    def passthrough(self, arrival: Arrival, authority: str) -> Pool | str | Verdict:
         """The pool of a destination outside the registry; or why it may not be reached."""
         if arrival.destination_ip:
             address, port = arrival.destination_ip, arrival.port
@@ -181,11 +185,14 @@ class Engine:
         if self.is_own((address, port)):
             return f"{address}:{port} is this proxy itself."
         key = f"{address}:{port}"
+        verdict = self._egress_verdict(self.tables, address, port) if _is_address(address) else None
+        if verdict is not None and not verdict.allowed:
+            return verdict
         found = self.outside.get(key)
         if found is None:
             if len(self.outside) >= self.settings.max_passthrough:
                 self._forget_outside()
-            endpoint = ClusterEndpoint(address, port, Endpoint(address=address, port=port))
+            endpoint = ClusterEndpoint(address, port, Endpoint(address=address, port=port, source="passthrough"))
             config = Cluster(
                 "PassthroughCluster",
                 address,
@@ -197,6 +204,13 @@ class Engine:
             found = Pool(LiveCluster(config, self.clock()), self._connect)
             self.outside[key] = found
         return found
+
+    def _may_leave(self, endpoint: ClusterEndpoint, address: str) -> str | None:
+        """Egress policy for an endpoint whose name turned out to be `address`; None: it may be used."""
+        if _is_address(endpoint.address) or endpoint.endpoint.source != "passthrough":
+            return None
+        verdict = self._egress_verdict(self.tables, address, endpoint.port)
+        return None if verdict is None or verdict.allowed else verdict.why or verdict.by
 
     def mirror(self, exchange: Any, mirror: Mirror) -> None:
         """Send a copy of this exchange's request, if there is room for it."""
@@ -266,8 +280,10 @@ class Engine:
         for own, own_port in self._own:
             if port == own_port and (
                 address == own
-                or own in ("0.0.0.0", "::")
-                and (address == "localhost" or address.startswith("127.") or address == "::1")
+                or (
+                    own in ("0.0.0.0", "::")
+                    and (address == "localhost" or address.startswith("127.") or address == "::1")
+                )
                 or (address == "localhost" and own.startswith("127."))
             ):
                 return True
@@ -355,7 +371,6 @@ class Engine:
         identity_of: Callable[[Any], str],
         *,
         find: Callable[[Any], tuple[str, int] | None] | None = None,
-        port_of: Callable[[Tables, str, int], int] = workload_port,
     ) -> int:
         """Mutual TLS from other sidecars, and plaintext for policy to judge. `find`: as listen_original's."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -368,7 +383,7 @@ class Engine:
         except OSError:
             sock.close()
             raise
-        self._inbounds.append(accept.Inbound(self, sock, server_context, identity_of, find, port_of))
+        self._inbounds.append(accept.Inbound(self, sock, server_context, identity_of, find))
         bound: int = sock.getsockname()[1]
         self._own.add((host, bound))
         self._start_ticking()
@@ -493,6 +508,10 @@ def _split(authority: str, default_port: int) -> tuple[str, int]:
     else:
         host, _, port = authority.partition(":")
     return host, int(port) if port.isdigit() else default_port
+
+
+def _is_address(text: str) -> bool:
+    return ":" in text or text.replace(".", "").isdigit()
 
 
 def _differ(one: UpstreamTLS | None, other: UpstreamTLS | None) -> bool:

@@ -1,7 +1,8 @@
 """One HTTP request's life: decision, endpoint, tries, response, outcome.
 
 A core: it is told what happens (`start`, `request_body`, `connected`, `connect_failed`, `response`, `response_body`,
-`upstream_lost`, `wake`, `client_lost`) and calls `write`, `arm`, `pause_reading` ... of the two connections it stands between.
+`upstream_lost`, `wake`, `client_lost`) and calls `write`, `arm`, `pause_reading` ... of the two connections that it
+stands between.
 `engine` gives it tables, rules, pools, clock and draws. Runs compiled (with exchange.pxd) or as it stands.
 Long because a request's whole life is easier to follow on one page.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..policy.tables import Decision, Destination
+from ..policy.tables import Decision, Destination, Verdict
 from ..registry.reasons import (
     CONNECT,
     DENIED,
@@ -92,6 +93,8 @@ class Exchange:
         outcome.arrival = head.arrival
         outcome.started_at = now
         outcome.authority = head.authority
+        outcome.source_identity = head.arrival.identity
+        outcome.local_address = client.local
         self.outcome = outcome
 
     # --- the request
@@ -172,6 +175,8 @@ class Exchange:
             pool = self.engine.passthrough(head.arrival, head.authority)
             if isinstance(pool, str):
                 self._reply(NO_ROUTE, pool, 502)
+            elif isinstance(pool, Verdict):
+                self._reply(DENIED, pool.why or pool.by)
             else:
                 self._send_to(pool)
         elif verdict == "redirect":
@@ -299,7 +304,9 @@ class Exchange:
             return
         self.phase = WAITING
         live.active += 1
+        live.requests += 1
         host.active += 1
+        host.requests += 1
         try:
             upstream = pool.acquire(host, self)
         except Overflow as error:
@@ -321,6 +328,8 @@ class Exchange:
         outcome = self.outcome
         outcome.attempts += 1
         outcome.sent_at = self.engine.clock()
+        outcome.upstream_local = upstream.local
+        outcome.upstream_tls = self.host.endpoint.tls is not None
         data = self._request_head(upstream)
         body = self.body
         if body is not None:
@@ -377,8 +386,13 @@ class Exchange:
             if arrival.listener != "outbound":  # a gateway
                 extra += b"x-forwarded-for: %b\r\n" % arrival.source_ip.encode()
         destination: Destination | None = self.destination
-        ops = destination.request_headers if destination is not None else None
-        return request_bytes(head, self.path, decision.authority or "", ops, inbound, extra)
+        authority = decision.authority
+        ops = None
+        if destination is not None:
+            ops = destination.request_headers
+            if destination.authority is not None:
+                authority = destination.authority
+        return request_bytes(head, self.path, authority or "", ops, inbound, extra)
 
     def _upgrading(self) -> bool:
         head = self.head
@@ -493,9 +507,7 @@ class Exchange:
             self._switch(head, body)
             return
         extra = b"x-envoy-upstream-service-time: %d\r\n" % int((now - outcome.sent_at) * 1000)
-        close = (
-            not request.keep_alive or engine.draining or not self.request_complete or self.client.last_request(self)
-        )
+        close = not request.keep_alive or engine.draining or not self.request_complete or self.client.last_request(self)
         if head.chunked or head.until_close:
             if request.method == "HEAD":
                 pass
@@ -795,6 +807,6 @@ class Exchange:
         self._failed(
             "timeout",
             TIMEOUT,
-            f"{self.host.endpoint.address}:{self.host.endpoint.port} gave no response within perTryTimeout {limit:g} s, "
-            f"try {self.retries + 1} of {self.decision.retries.attempts + 1}.",
+            f"{self.host.endpoint.address}:{self.host.endpoint.port} gave no response within perTryTimeout {limit:g} s,"
+            f" try {self.retries + 1} of {self.decision.retries.attempts + 1}.",
         )

@@ -11,7 +11,17 @@ from .message import BIT, RequestHead, ResponseHead, needle
 
 # Header operations of policy never touch these: they are the codec's, or the rewrite's.
 _UNTOUCHABLE = frozenset(
-    {"content-length", "transfer-encoding", "connection", "upgrade", "keep-alive", "te", "trailer", "host", ":authority"}
+    {
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "upgrade",
+        "keep-alive",
+        "te",
+        "trailer",
+        "host",
+        ":authority",
+    }
 )
 _NO_TRAILER = _UNTOUCHABLE | {
     *("authorization", "cookie", "set-cookie", "proxy-connection", "proxy-authorization", "proxy-authenticate"),

@@ -1,4 +1,4 @@
-"""Copies of requests for mirrors: sent, and forgotten; nobody waits for them, and they change nothing for the client."""
+"""Copies of requests for mirrors: sent, and forgotten; they change nothing for the client."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ class Mirror:
         if not self.head.seen & BIT["x-request-id"] and exchange.outcome.request_id:
             extra += b"x-request-id: %b\r\n" % exchange.outcome.request_id.encode()
         self.data = request_bytes(
-            self.head, exchange.path, exchange.decision.authority or "", destination.request_headers, False, extra
+            self.head,
+            exchange.path,
+            destination.authority or exchange.decision.authority or "",
+            destination.request_headers,
+            False,
+            extra,
         )
         for piece in exchange.body or ():
             self.data += chunk(piece) if self.head.chunked else piece

@@ -36,7 +36,12 @@ class End:
         relay = self.relay
         self.count += len(data)
         relay.moved = True
-        self.peer.write(data)
+        peer = self.peer
+        if peer.transport is None:  # not connected yet; a new transport may read on although it is paused
+            relay.held.append(data)
+            self.transport.pause_reading()
+        else:
+            peer.write(data)
 
     def write(self, data: bytes) -> None:
         if not self.lost:
@@ -78,6 +83,8 @@ class Relay:
         self.client.peer = self.server
         self.server.peer = self.client
         self.on_end = on_end
+        self.held: list[bytes] = []
+        """What the client sent before its peer was there."""
         self.over = False
         self.moved = True
         """Something went through since `idle_since` was looked at."""

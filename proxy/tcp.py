@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..policy.tables import Arrival, SimpleRequest
+from ..policy.tables import Arrival, SimpleRequest, Verdict
 from ..registry.reasons import (
     CLIENT_GONE,
     CONNECT,
@@ -53,7 +53,6 @@ class Session:
         self.pool: Any = None
         self.host: Any = None
         self.tried: list[Any] = []
-        self.held: list[bytes] = []
         now = engine.clock()
         self.relay = Relay(now, self._ended)
         self.relay_running = False
@@ -61,6 +60,7 @@ class Session:
         self.outcome.kind = "tcp"
         self.outcome.arrival = arrival
         self.outcome.started_at = now
+        self.outcome.source_identity = arrival.identity
 
     @property
     def client(self) -> End:
@@ -75,7 +75,7 @@ class Session:
         engine.sessions.add(self)
         if first:
             client.count += len(first)
-            self.held.append(first)
+            self.relay.held.append(first)
         self.transport.pause_reading()  # until there is somebody to send it to
         tables = engine.tables
         arrival = self.arrival
@@ -100,6 +100,9 @@ class Session:
             pool = engine.passthrough(arrival, f"{arrival.host}:{arrival.port}" if arrival.host else "")
             if isinstance(pool, str):
                 self._fail(NO_ROUTE, pool)
+                return
+            if isinstance(pool, Verdict):
+                self._fail(DENIED, pool.why or pool.by)
                 return
             self.pool = pool
         else:
@@ -130,6 +133,7 @@ class Session:
             return
         endpoint = host.endpoint
         self.outcome.endpoint = endpoint
+        self.outcome.upstream_tls = endpoint.tls is not None
         if endpoint.egress is not None and not endpoint.egress.allowed:
             self._fail(DENIED, endpoint.egress.why or f"{endpoint.egress.by} does not allow it.")
             return
@@ -145,7 +149,9 @@ class Session:
         self.tried.append(host)
         pool.count_open(host)
         host.active += 1
+        host.requests += 1
         live.active += 1
+        live.requests += 1
         self.outcome.attempts += 1
         engine.dial(endpoint, limits, self.relay.server, self._connected, self._not_connected)
 
@@ -170,9 +176,9 @@ class Session:
         self.outcome.sent_at = self.outcome.first_at = engine.clock()
         if self.confirm:
             relay.client.write(self.confirm)
-        for data in self.held:
+        for data in relay.held:
             relay.server.write(data)
-        self.held = []
+        relay.held = []
         if relay.client.ended and relay.server.transport.can_write_eof():
             relay.server.transport.write_eof()
         if not relay.client.lost:

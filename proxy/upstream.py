@@ -43,6 +43,9 @@ class Upstream:
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
+        name = transport.get_extra_info("sockname")
+        if name:
+            self.local = f"{name[0]}:{name[1]}"
         self._write = transport.write
 
     def ready(self) -> None:

@@ -1,4 +1,4 @@
-"""A world without sockets and clocks for the proxy's cores: transports, an engine, clusters, all in the test's hands."""
+"""A world without sockets and clocks for the proxy's cores: transports, an engine, clusters, in the test's hands."""
 
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ class Host:
         self.active = 0
         self.connections = 0
         self.idle: list[Any] = []
+        self.requests = 0
 
 
 class Live:
@@ -94,7 +95,7 @@ class Live:
     def __init__(self, config: Cluster) -> None:
         self.config = config
         self.hosts = [Host(endpoint) for endpoint in config.endpoints]
-        self.active = self.connections = self.pending = self.retrying = 0
+        self.active = self.connections = self.pending = self.retrying = self.requests = 0
         self.reports: list[tuple[str, int, bool]] = []
 
     def choose(self, key: str | None, draw: Callable[[], float], exclude: Any) -> Host | None:

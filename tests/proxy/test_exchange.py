@@ -1,10 +1,11 @@
-"""One request's life as conversations: what goes to the endpoint, what comes back, and what happens when it does not."""
+"""One request's life as conversations: what goes to the endpoint, what comes back, and what if it does not."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+
 from fairlead.policy.tables import (
     Decision,
     Destination,
@@ -16,7 +17,6 @@ from fairlead.policy.tables import (
     RetryPolicy,
     Verdict,
 )
-
 from tests.proxy.fakes import World, cluster, lose, route
 
 GET = b"GET /x HTTP/1.1\r\nHost: web\r\nX-Request-Id: r\r\n\r\n"
@@ -515,9 +515,7 @@ def test_mirrors_get_a_copy_and_change_nothing() -> None:
 
 
 def test_a_mirror_that_fails_is_nobodys_business() -> None:
-    world = World(
-        cluster("10.0.0.1"), cluster("10.0.0.2", name="m"), decision=route(mirrors=(Mirror("m", "m", 80),))
-    )
+    world = World(cluster("10.0.0.1"), cluster("10.0.0.2", name="m"), decision=route(mirrors=(Mirror("m", "m", 80),)))
     client = world.client(GET)
     upstream, _wire = world.connect()
     world.refuse()
