@@ -16,7 +16,7 @@ import yaml
 DEPTH_MAX = 64
 NODES_MAX = 500_000
 BYTES_MAX = 32 << 20
-_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+")
+_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _ONLY_IN_1_2 = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+|0o[0-7]+")
 """Plain text that YAML 1.1, which the loader knows, takes for a string, and 1.2 for a number."""
