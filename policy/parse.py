@@ -1,0 +1,3 @@
+"""A checked document to the typed resource that `compile` reads."""
+
+from __future__ import annotations
