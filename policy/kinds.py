@@ -1,0 +1,402 @@
+"""The kinds that state rules, and the table of all kinds.
+
+Field lists follow Istio's networking and security APIs and the Kubernetes API. A field that Fairlead does not carry out
+is either refused, with the reason, or taken with a warning that says that it has no effect.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from ..registry.kinds import ENTRY_PROTOCOLS, FACT_KINDS, NO_STATUS, PORT, PROTOCOL, Kind, kind
+from ..registry.schema import (
+    STRINGS,
+    TEXTS,
+    anything,
+    decimal,
+    duration,
+    flag,
+    int_or_text,
+    integer,
+    items,
+    obj,
+    refused,
+    table,
+    text,
+    unused,
+)
+
+LATER_H2 = "HTTP/2 is not spoken yet"
+COUNT = integer("A count; 0 is no limit.", 0, 2**31 - 1)
+MATCH = obj("How a text must be.", one_of=(("exact", "prefix", "regex"),), exact=text("The whole text."),
+            prefix=text("How it begins."), regex=text("RE2, the whole text."))  # fmt: skip
+PERCENT = obj("A percentage.", value=decimal("0, or 0.0001 to 100.", 0, 100))
+PORT_SELECTOR = obj("A port.", number=integer("Number of the service port.", 0, 65535))
+DESTINATION = obj("Where to.", required=("host",), host=text("Service name or host."), subset=text("Subset of the DestinationRule."),
+                  port=PORT_SELECTOR)  # fmt: skip
+OPERATIONS = obj("Header changes: remove, then set, then add.", set=STRINGS, add=STRINGS, remove=TEXTS)
+HEADERS = obj("Header changes.", request=OPERATIONS, response=OPERATIONS)
+HTTP_MATCH = obj(
+    "Conditions that must all hold.",
+    name=text(),
+    uri=MATCH,
+    scheme=MATCH,
+    method=MATCH,
+    authority=MATCH,
+    headers=table(MATCH),
+    withoutHeaders=table(MATCH),
+    queryParams=table(MATCH),
+    ignoreUriCase=flag(),
+    port=integer("Port that the client dialled.", 0, 65535),
+    sourceLabels=STRINGS,
+    sourceNamespace=text(),
+    gateways=TEXTS,
+    statPrefix=unused(text(), "metrics are by service"),
+)
+RETRIES = obj(
+    "When to try again.",
+    attempts=integer("Tries after the first.", 0),
+    perTryTimeout=duration(),
+    retryOn=text("Comma list of conditions, without blanks."),
+    backoff=duration(),
+    retryRemoteLocalities=flag(),
+    retryIgnorePreviousHosts=flag(),
+)
+CORS = obj(
+    "Cross-origin rules.",
+    allowOrigin=refused("use allowOrigins"),
+    allowOrigins=items(MATCH),
+    allowMethods=TEXTS,
+    allowHeaders=TEXTS,
+    exposeHeaders=TEXTS,
+    maxAge=duration("", 1.0),
+    allowCredentials=flag(),
+    unmatchedPreflights=text("", "UNSPECIFIED", "FORWARD", "IGNORE"),
+)
+HTTP_ROUTE = obj(
+    "A rule for HTTP requests; the first that matches counts.",
+    one_of=(("mirror", "mirrors"),),
+    name=text(),
+    match=items(HTTP_MATCH),
+    route=items(obj("A share of the traffic.", required=("destination",), destination=DESTINATION,
+                    weight=integer("Share of the sum of weights.", 0), headers=HEADERS)),
+    redirect=obj(
+        "Answer with a redirect.",
+        one_of=(("port", "derivePort"), ("uri", "prefixRewrite")),
+        uri=text(),
+        prefixRewrite=text(),
+        authority=text(),
+        port=PORT,
+        derivePort=text("", "FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"),
+        scheme=text("", "http", "https"),
+        redirectCode=integer("301, 302, 303, 307 or 308.", 300, 399),
+    ),
+    directResponse=obj("Answer at once.", required=("status",), status=integer("", 200, 599),
+                       body=obj(one_of=(("string", "bytes"),), string=text(), bytes=text("Base64."))),
+    delegate=obj("Another VirtualService goes on.", name=text(), namespace=text()),
+    rewrite=obj("Change path or host.", one_of=(("uri", "uriRegexRewrite"),), uri=text(), authority=text(),
+                uriRegexRewrite=obj(match=text(), rewrite=text())),
+    timeout=duration("Of the whole request with its retries."),
+    retries=RETRIES,
+    fault=obj(
+        "Faults put in on purpose.",
+        delay=obj(fixedDelay=duration(), percentage=PERCENT, percent=integer("", 0, 100),
+                  exponentialDelay=refused("it is not supported upstream either")),
+        abort=obj(one_of=(("httpStatus", "grpcStatus"),), httpStatus=integer("", 200, 599), grpcStatus=text(),
+                  http2Error=refused("it is not supported upstream either"), percentage=PERCENT),
+    ),
+    mirror=DESTINATION,
+    mirrors=items(obj("A copy.", required=("destination",), destination=DESTINATION, percentage=PERCENT)),
+    mirrorPercentage=PERCENT,
+    mirrorPercent=integer("", 0, 100),
+    corsPolicy=CORS,
+    headers=HEADERS,
+)  # fmt: skip
+L4_ROUTE = items(obj(required=("destination",), destination=DESTINATION, weight=integer("", 0)))
+VIRTUAL_SERVICE = obj(
+    "How requests to hosts are routed.",
+    required=("spec",),
+    spec=obj(
+        "Rules.",
+        hosts=items(text(), doc="Names that clients use."),
+        gateways=items(text(), doc="Where the rules apply; default: mesh (all sidecars)."),
+        http=items(HTTP_ROUTE),
+        tls=items(
+            obj(
+                match=items(obj(sniHosts=TEXTS, destinationSubnets=TEXTS, port=integer("", 0, 65535),
+                                sourceLabels=STRINGS, gateways=TEXTS, sourceNamespace=text())),
+                route=L4_ROUTE,
+            )
+        ),
+        tcp=items(
+            obj(
+                match=items(obj(destinationSubnets=TEXTS, port=integer("", 0, 65535), sourceLabels=STRINGS,
+                                gateways=TEXTS, sourceNamespace=text(), sourceSubnet=text())),
+                route=L4_ROUTE,
+            )
+        ),
+        exportTo=TEXTS,
+    ),
+    status=NO_STATUS,
+)  # fmt: skip
+
+LOAD_BALANCER = obj(
+    "Which endpoint is next.",
+    one_of=(("simple", "consistentHash"),),
+    simple=text("", "UNSPECIFIED", "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST"),
+    consistentHash=obj(
+        "Always the same endpoint for the same key.",
+        one_of=(("httpHeaderName", "httpCookie", "useSourceIp", "httpQueryParameterName"), ("ringHash", "maglev")),
+        httpHeaderName=text(),
+        httpCookie=obj(required=("name",), name=text(), path=text(), ttl=duration("0s: session cookie.", 0.0),
+                       attributes=unused(items(anything()), "cookies get HttpOnly and their path")),
+        useSourceIp=flag(),
+        httpQueryParameterName=text(),
+        ringHash=obj(minimumRingSize=integer("", 1, 8388608)),
+        maglev=obj(tableSize=integer("A prime.", 1, 5000011)),
+        minimumRingSize=integer("Old form of ringHash.minimumRingSize.", 1, 8388608),
+    ),
+    localityLbSetting=obj("By place.", distribute=items(anything()), failover=items(anything()), failoverPriority=TEXTS,
+                          enabled=flag()),
+    warmup=unused(obj(open="-"), "endpoints take their full share at once"),
+    warmupDurationSecs=unused(duration(), "endpoints take their full share at once"),
+)  # fmt: skip
+POOL = obj(
+    "Limits of connections and requests.",
+    tcp=obj(
+        maxConnections=COUNT,
+        connectTimeout=duration(),
+        tcpKeepalive=obj(probes=COUNT, time=duration(), interval=duration()),
+        maxConnectionDuration=duration(),
+        idleTimeout=duration("", 0.0),
+    ),
+    http=obj(
+        http1MaxPendingRequests=COUNT,
+        http2MaxRequests=COUNT,
+        maxRequestsPerConnection=COUNT,
+        maxRetries=COUNT,
+        idleTimeout=duration(),
+        h2UpgradePolicy=unused(text("", "DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"), LATER_H2),
+        useClientProtocol=unused(flag(), LATER_H2),
+        maxConcurrentStreams=unused(COUNT, LATER_H2),
+        http2KeepAlive=unused(obj(open="-"), LATER_H2),
+    ),
+)
+OUTLIER = obj(
+    "When an endpoint is taken out.",
+    consecutiveErrors=unused(integer("", 0), "use consecutive5xxErrors"),
+    splitExternalLocalOriginErrors=flag(),
+    consecutiveLocalOriginFailures=integer("", 0),
+    consecutiveGatewayErrors=integer("", 0),
+    consecutive5xxErrors=integer("", 0),
+    interval=duration(),
+    baseEjectionTime=duration(),
+    maxEjectionPercent=integer("", 0, 100),
+    minHealthPercent=integer("", 0, 100),
+    outlierDetectionHttpErrorCodes=refused("all of 5xx count"),
+)
+CLIENT_TLS = obj(
+    "How connections to endpoints are secured.",
+    mode=text("", "DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"),
+    clientCertificate=text(),
+    privateKey=text(),
+    caCertificates=text(),
+    credentialName=refused("give files (clientCertificate, privateKey, caCertificates)"),
+    subjectAltNames=TEXTS,
+    sni=text(),
+    insecureSkipVerify=flag(),
+    caCrl=refused("revocation lists are not read"),
+)
+POLICY = {"loadBalancer": LOAD_BALANCER, "connectionPool": POOL, "outlierDetection": OUTLIER, "tls": CLIENT_TLS}
+TRAFFIC_POLICY = obj(
+    "How the service is used.",
+    **POLICY,
+    portLevelSettings=items(obj("For one port, in place of all above.", port=PORT_SELECTOR, **POLICY)),
+    tunnel=refused("tunnels are not made"),
+    proxyProtocol=refused("the PROXY protocol is not spoken yet"),
+    retryBudget=unused(obj(percent=decimal("", 0, 100), minRetryConcurrency=integer("", 0)), "use connectionPool.http.maxRetries"),
+)  # fmt: skip
+LABEL_SELECTOR = obj("Workloads by labels.", matchLabels=STRINGS)
+DESTINATION_RULE = obj(
+    "How a service is used once it is chosen.",
+    required=("spec",),
+    spec=obj(
+        "The rule.",
+        required=("host",),
+        host=text("Service name or host; may begin with a star."),
+        trafficPolicy=TRAFFIC_POLICY,
+        subsets=items(obj("Endpoints with these labels.", required=("name",), name=text(), labels=STRINGS,
+                          trafficPolicy=TRAFFIC_POLICY)),
+        exportTo=TEXTS,
+        workloadSelector=LABEL_SELECTOR,
+    ),
+    status=NO_STATUS,
+)  # fmt: skip
+
+SELECTOR = obj(
+    "Labels; empty selects everything.",
+    matchLabels=STRINGS,
+    matchExpressions=items(obj(required=("key", "operator"), key=text(),
+                               operator=text("", "In", "NotIn", "Exists", "DoesNotExist"), values=TEXTS)),
+)  # fmt: skip
+PEERS = items(obj("A peer: selectors, or an ipBlock.", podSelector=SELECTOR, namespaceSelector=SELECTOR,
+                  ipBlock=obj(required=("cidr",), cidr=text(), except_=TEXTS)))  # fmt: skip
+POLICY_PORTS = items(obj("A port of the workload.", protocol=PROTOCOL, port=int_or_text(), endPort=PORT))
+NETWORK_POLICY = obj(
+    "Who may reach whom.",
+    required=("spec",),
+    spec=obj(
+        "The policy.",
+        podSelector=SELECTOR,
+        ingress=items(obj("Who may come in.", from_=PEERS, ports=POLICY_PORTS)),
+        egress=items(obj("Where they may go.", to=PEERS, ports=POLICY_PORTS)),
+        policyTypes=items(text("", "Ingress", "Egress")),
+    ),
+    status=NO_STATUS,
+)
+
+MTLS = obj("Mutual TLS.", mode=text("", "UNSET", "DISABLE", "PERMISSIVE", "STRICT"))
+PEER_AUTHENTICATION = obj(
+    "Whether peers must come by mutual TLS.",
+    spec=obj("The rule.", selector=LABEL_SELECTOR, mtls=MTLS, portLevelMtls=table(MTLS, "By workload port.")),
+    status=NO_STATUS,
+)
+_NEGATED = ("principals", "requestPrincipals", "namespaces", "serviceAccounts", "ipBlocks", "remoteIpBlocks")
+_NO_JWT = "tokens of end users are not verified yet (RequestAuthentication)"
+SOURCE = obj(
+    "Who asks.",
+    **{
+        name: refused(_NO_JWT) if "equestPrincipals" in name else TEXTS
+        for plain in _NEGATED
+        for name in (plain, f"not{plain[0].upper()}{plain[1:]}")
+    },
+)
+OPERATION = obj(
+    "What is asked.",
+    **{name: TEXTS for plain in ("hosts", "ports", "methods", "paths") for name in (plain, f"not{plain.title()}")},
+)
+AUTHORIZATION_POLICY = obj(
+    "Who may do what.",
+    spec=obj(
+        "The policy.",
+        selector=LABEL_SELECTOR,
+        action=text("", "ALLOW", "DENY", "AUDIT", "CUSTOM"),
+        rules=items(
+            obj(
+                "All of from, to and when must hold.",
+                from_=items(obj(required=("source",), source=SOURCE)),
+                to=items(obj(required=("operation",), operation=OPERATION)),
+                when=items(obj(required=("key",), key=text(), values=TEXTS, notValues=TEXTS)),
+            )
+        ),
+        provider=refused("external authorizers are not asked"),
+        targetRef=refused("use selector"),
+        targetRefs=refused("use selector"),
+    ),
+    status=NO_STATUS,
+)
+
+SERVER_TLS = obj("TLS of a server.", open="-", mode=text("", "PASSTHROUGH", "SIMPLE", "MUTUAL", "AUTO_PASSTHROUGH",
+                 "ISTIO_MUTUAL", "OPTIONAL_MUTUAL"), httpsRedirect=flag(), credentialName=text())  # fmt: skip
+GATEWAY = obj(
+    "What an edge proxy listens on.",
+    required=("spec",),
+    spec=obj(
+        required=("servers",),
+        selector=STRINGS,
+        servers=items(
+            obj(required=("port", "hosts"), hosts=items(text(), 1), name=text(), bind=text(), tls=SERVER_TLS,
+                port=obj(required=("number", "name", "protocol"), number=integer("", 0, 65535), name=text(),
+                         protocol=text(), targetPort=integer()), defaultEndpoint=text()),
+            1,
+        ),
+    ),
+    status=NO_STATUS,
+)  # fmt: skip
+SIDECAR = obj("What a sidecar needs to know.", spec=obj(open="-", workloadSelector=obj(labels=STRINGS),
+              ingress=items(anything()), egress=items(anything()), outboundTrafficPolicy=anything(),
+              inboundConnectionPool=anything()), status=NO_STATUS)  # fmt: skip
+_BACKEND = obj(service=obj(required=("name",), name=text(), port=obj(name=text(), number=PORT)), resource=anything())
+INGRESS = obj(
+    "Routes from outside.",
+    spec=obj(
+        ingressClassName=text(),
+        defaultBackend=_BACKEND,
+        tls=items(obj(hosts=TEXTS, secretName=text())),
+        rules=items(obj(host=text(), http=obj(required=("paths",), paths=items(obj(
+            required=("pathType", "backend"), path=text(), pathType=text("", "Exact", "Prefix", "ImplementationSpecific"),
+            backend=_BACKEND))))),
+    ),
+    status=NO_STATUS,
+)  # fmt: skip
+RULES = items(
+    obj(required=("verbs",), verbs=TEXTS, apiGroups=TEXTS, resources=TEXTS, resourceNames=TEXTS, nonResourceURLs=TEXTS)
+)
+ROLE = obj("Permissions.", rules=RULES)
+CLUSTER_ROLE = obj("Permissions everywhere.", rules=RULES, aggregationRule=anything())
+BINDING = obj("Who has a role.", required=("roleRef",),
+              subjects=items(obj(required=("kind", "name"), kind=text(), name=text(), namespace=text(), apiGroup=text())),
+              roleRef=obj(required=("kind", "name"), apiGroup=text(), kind=text(), name=text()))  # fmt: skip
+
+MESH_CONFIG = obj(
+    "Settings of the mesh as a whole; one of them, named default.",
+    spec=obj(
+        "Settings, with Istio's names and defaults.",
+        trustDomain=text(),
+        trustDomainAliases=TEXTS,
+        clusterDomain=text(),
+        rootNamespace=text(),
+        outboundTrafficPolicy=obj(mode=text("", "ALLOW_ANY", "REGISTRY_ONLY")),
+        defaultHttpRetryPolicy=RETRIES,
+        pathNormalization=obj(normalization=text("", "DEFAULT", "NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES")),
+        connectTimeout=duration(),
+        enableAutoMtls=flag(),
+        accessLogFile=text("Empty: no access log."),
+        accessLogEncoding=text("", "TEXT", "JSON"),
+        accessLogFormat=text(),
+    ),
+)  # fmt: skip
+
+_NET = ("istio-io", "networking-istio-io")
+_SEC = ("istio-io", "security-istio-io")
+_LATER = "it is checked and kept, but nothing acts by it yet"
+RULE_KINDS: tuple[Kind, ...] = (
+    kind("networking.istio.io", "v1 v1beta1 v1alpha3", "VirtualService", "virtualservices", VIRTUAL_SERVICE, "vs", categories=_NET),
+    kind("networking.istio.io", "v1 v1beta1 v1alpha3", "DestinationRule", "destinationrules", DESTINATION_RULE, "dr", categories=_NET),
+    kind("networking.istio.io", "v1 v1beta1 v1alpha3", "Gateway", "gateways", GATEWAY, "gw", categories=_NET, inert=_LATER),
+    kind("networking.istio.io", "v1 v1beta1 v1alpha3", "Sidecar", "sidecars", SIDECAR, categories=_NET, inert=_LATER),
+    kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", NETWORK_POLICY, "netpol"),
+    kind("networking.k8s.io", "v1", "Ingress", "ingresses", INGRESS, "ing", inert=_LATER),
+    kind("security.istio.io", "v1 v1beta1", "PeerAuthentication", "peerauthentications", PEER_AUTHENTICATION, "pa", categories=_SEC),
+    kind("security.istio.io", "v1 v1beta1", "AuthorizationPolicy", "authorizationpolicies", AUTHORIZATION_POLICY, "ap", categories=_SEC),
+    kind("rbac.authorization.k8s.io", "v1", "Role", "roles", ROLE, inert=_LATER),
+    kind("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", BINDING, inert=_LATER),
+    kind("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", CLUSTER_ROLE, namespaced=False, inert=_LATER),
+    kind("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", BINDING, namespaced=False, inert=_LATER),
+    kind("fairlead.dev", "v1", "MeshConfig", "meshconfigs", MESH_CONFIG, namespaced=False),
+)  # fmt: skip
+KINDS: tuple[Kind, ...] = (*FACT_KINDS, *RULE_KINDS)
+BY_NAME: dict[tuple[str, str], Kind] = {(version, k.kind): k for k in KINDS for version in k.api_versions}
+REFUSED_KINDS = {
+    "RequestAuthentication": "tokens of end users are not verified yet; Fairlead would let in what this means to keep out",
+    "EnvoyFilter": "there is no Envoy to configure",
+    "WasmPlugin": "there are no WebAssembly filters",
+    "ProxyConfig": "use fairlead's settings",
+    "Telemetry": "use MeshConfig for the access log; metrics and trace headers are always on",
+    "WorkloadGroup": "declare each workload (Pod or WorkloadEntry)",
+}
+GATEWAY_PROTOCOLS = tuple(p for p in ENTRY_PROTOCOLS)
+
+
+def why_unknown(api_version: str, name: str) -> str:
+    """What to say of a document whose apiVersion and kind are not in the table."""
+    if not api_version or not name:
+        return "apiVersion and kind must both be given, e.g. apiVersion: v1, kind: Service"
+    if name in REFUSED_KINDS:
+        return f"kind {name} may not be used: {REFUSED_KINDS[name]}"
+    same = [version for version, other in BY_NAME if other == name]
+    if same:
+        return f"{name} is of {' or '.join(same)}, not of {api_version}"
+    names = sorted({k.kind for k in KINDS})
+    near = get_close_matches(name, names, n=1)
+    return f"unknown kind {name}" + (f": did you mean {near[0]}?" if near else f"; known are {', '.join(names)}")
