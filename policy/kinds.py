@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (tables of fields read best with one field a line)
 """The kinds that state rules, and the table of all kinds.
 
 Field lists follow Istio's networking and security APIs and the Kubernetes API. A field that Fairlead does not carry out

@@ -1,0 +1,1 @@
+"""Shell: a sidecar put together (being written now): engine, certificates, DNS, own ports, drain."""
