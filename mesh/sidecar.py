@@ -1,1 +1,454 @@
-"""Shell: a sidecar put together (being written now): engine, certificates, DNS, own ports, drain."""
+"""Shell: a sidecar put together: engine, certificates of the moment, DNS, its own ports, the access log, the drain.
+
+sidecar = Sidecar(options)
+sidecar.update(world)         the first world, and every one after it
+await sidecar.start()         {"outbound": "127.0.0.1:15001", ...}
+await sidecar.drain(30.0)     not ready, no new connections, what runs ends
+await sidecar.close()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec import to_builtins
+
+from ..dns.engine import DnsOptions
+from ..dns.server import DnsServer
+from ..policy.compile import CompileCache, compile_tables
+from ..policy.tables import Tables, Viewpoint
+from ..policy.world import World
+from ..proxy import accept, exposition
+from ..proxy.access_log import AccessLog, FormatError
+from ..proxy.engine import Engine
+from ..proxy.limits import Settings
+from ..proxy.local_server import JSON, TEXT, Answer, LocalServer, Query
+from ..proxy.message import Outcome
+from ..proxy.metrics import Metrics
+from ..registry.model import Workload
+from . import loopback
+from .contexts import Contexts
+from .identity import IdentityError, parse
+from .sidecar_options import Address, SidecarOptions
+from .update import RefusedError
+
+LOG_FLUSH_S = 0.1
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+logger = logging.getLogger("fairlead.sidecar")
+
+
+class Sidecar:
+    def __init__(self, options: SidecarOptions) -> None:
+        self.options = options
+        self.engine: Engine | None = None
+        self.contexts = Contexts(self._trust_domains)
+        self.metrics = Metrics(options.workload)
+        self.dns: DnsServer | None = None
+        self.draining = False
+        self.at: dict[str, str] = {}
+        self.checks: dict[str, Callable[[], str]] = {}
+        """Further conditions of readiness: name to what is wrong, empty: nothing."""
+        self.notes: dict[str, Callable[[], str]] = {}
+        """What is not as it should be and does not make us unready (control away, a stale source)."""
+        self.on_quit: Callable[[], None] | None = None
+        self._tables: Tables | None = None
+        self._cache = CompileCache()
+        self._updated_at = 0.0
+        self._locals: list[LocalServer] = []
+        self._log: AccessLog | None = None
+        self._log_descriptor = -1
+        self._log_path = ""
+        self._log_task: asyncio.Task[None] | None = None
+        self._loopbacks: dict[str, str] = {}
+        self._listening: set[tuple[str, int]] = set()
+        self._listen_wanted: dict[tuple[str, int], tuple[str, int]] = {}
+        self._listen_task: asyncio.Task[None] | None = None
+        self._listen_failures: dict[tuple[str, int], str] = {}
+        self._started = time.time()
+
+    # --- what it knows ----------------------------------------------------------------------------------------------
+
+    def update(self, world: World) -> None:
+        """Put a world in force. Raises RefusedError, with the tables in force unchanged, where it cannot be run."""
+        workload = self._own(world)
+        version = str(world.snapshot.version)
+        try:
+            tables = compile_tables(world.resources, world.snapshot, Viewpoint(workload), version, self._cache)
+            log = self._make_log(tables)
+        except (ValueError, FormatError) as error:
+            raise RefusedError([str(error)]) from error
+        if self.options.app_address:
+            for name, cluster in tables.clusters.items():
+                if name.startswith("inbound|"):
+                    for endpoint in cluster.endpoints:
+                        endpoint.address = self.options.app_address
+        self.metrics.workload = workload
+        self.metrics.trust_domain = tables.mesh.spec.trust_domain
+        self.metrics.identities = self._one_workload
+        self._tables = tables
+        self._log = log
+        self._updated_at = time.time()
+        if self.engine is None:
+            self.engine = Engine(
+                tables,
+                client_context=self.contexts.client,
+                verify_peer=self.contexts.verify,
+                observer=self,
+                settings=Settings(),
+            )
+        else:
+            self.engine.swap(tables)
+        if self.options.dns is not None:
+            self._give_addresses(world)
+
+    def _own(self, world: World) -> Workload:
+        """Our workload: as the registry has it, else as the command line has it."""
+        given = self.options.workload
+        return world.snapshot.workloads.get(given.key) or given
+
+    def _one_workload(self, identity: str) -> Workload | None:
+        if self._tables is None or not identity:
+            return None
+        try:
+            peer = parse(identity)
+        except IdentityError:
+            return None
+        found = self._tables.snapshot.workloads_as(peer.namespace, peer.service_account)
+        return found[0] if len(found) == 1 else None
+
+    def _trust_domains(self) -> tuple[str, ...]:
+        if self._tables is None:
+            return ()
+        mesh = self._tables.mesh.spec
+        return (mesh.trust_domain, *mesh.trust_domain_aliases)
+
+    def _give_addresses(self, world: World) -> None:
+        """Loopback addresses for services with ports, for DNS to answer and for us to listen on."""
+        wanted = {
+            host: service
+            for host, service in world.snapshot.services.items()
+            if service.ports and not service.headless and not service.external_name and "*" not in host
+        }
+        self._loopbacks = loopback.assign(wanted, self._loopbacks)
+        self._listen_wanted = {
+            (address, port.number): (host, port.number)
+            for host, address in self._loopbacks.items()
+            for port in wanted[host].ports
+            if port.protocol == "TCP"
+        }
+        if self.dns is None:
+            self.dns = DnsServer(
+                DnsOptions(cluster_domain=world.resources.mesh.spec.cluster_domain, upstreams=self.options.upstreams)
+            )
+        self.dns.update(world.snapshot, {host: (address,) for host, address in self._loopbacks.items()})
+        if self.at and self._listen_task is None:
+            self._listen_task = asyncio.get_running_loop().create_task(self._listen_loopbacks())
+
+    async def _listen_loopbacks(self) -> None:
+        """Listen on what is wanted and on nothing else; goes on while what is wanted changes."""
+        assert self.engine is not None
+        try:
+            while True:
+                todo = [
+                    at for at in self._listen_wanted if at not in self._listening and at not in self._listen_failures
+                ]
+                stale = [at for at in self._listening if at not in self._listen_wanted]
+                if not todo and not stale:
+                    return
+                for at in stale:
+                    self._listening.discard(at)
+                    await self.engine.unlisten(*at)
+                for at in todo:
+                    meant = self._listen_wanted.get(at)
+                    if meant is None:
+                        continue
+                    try:
+                        await self.engine.listen_named(*at, *meant)
+                        self._listening.add(at)
+                    except OSError as error:
+                        self._listen_failures[at] = str(error)
+                        hint = " (ports below 1024 need CAP_NET_BIND_SERVICE)" if at[1] < 1024 else ""
+                        logger.warning("%s:%d for %s cannot be listened on: %s%s", *at, meant[0], error, hint)
+        finally:
+            self._listen_task = None
+
+    # --- start and end ----------------------------------------------------------------------------------------------
+
+    async def start(self) -> dict[str, str]:
+        """Listen everywhere; where. Raises OSError that names the address."""
+        assert self.engine is not None, "update with a first world before start"
+        engine, options = self.engine, self.options
+        self._log_task = asyncio.get_running_loop().create_task(self._write_log())
+        await self._start_local("health", options.health, {
+            ("GET", "/healthz/ready"): self._ready, ("GET", "/readyz"): self._ready,
+            ("GET", "/healthz/live"): lambda _q: (200, TEXT, b"live\n"), ("GET", "/livez"): lambda _q: (200, TEXT, b"live\n"),
+        })  # fmt: skip
+        await self._start_local("metrics", options.metrics, {
+            ("GET", "/metrics"): self._metrics, ("GET", "/stats/prometheus"): self._metrics,
+        })  # fmt: skip
+        await self._start_local("admin", options.admin, {
+            ("GET", "/ready"): self._ready, ("GET", "/certs"): self._certs, ("GET", "/clusters"): self._clusters,
+            ("GET", "/listeners"): lambda _q: (200, JSON, encode(self.at)), ("GET", "/server_info"): self._server_info,
+            ("GET", "/config_dump"): self._config_dump, ("GET", "/stats/prometheus"): self._metrics,
+            ("GET", "/metrics"): self._metrics, ("POST", "/quitquitquit"): self._quit,
+        })  # fmt: skip
+        if options.inbound is not None:
+            find = accept.original_destination if options.captured else None
+            await self._listen("inbound", options.inbound, lambda host, port: engine.listen_inbound(
+                host, port, self.contexts.server, self.contexts.identity_of, find=find))  # fmt: skip
+        if options.outbound is not None:
+            await self._listen("outbound", options.outbound, engine.listen_outbound)
+        if options.redirect is not None:
+            await self._listen("redirect", options.redirect, engine.listen_original)
+        for number, named in enumerate(options.named):
+            service, port = named.service, named.service_port
+            await self._listen(
+                f"listen{number}",
+                (named.host, named.port),
+                lambda h, p, s=service, n=port: engine.listen_named(h, p, s, n),
+            )
+        if options.dns is not None and self.dns is not None:
+            await self._listen_loopbacks()
+            await self.dns.start(*options.dns)
+            self.at["dns"] = f"{options.dns[0]}:{self.dns.port}"
+            for warning in self.dns.warnings:
+                logger.warning("dns: %s", warning)
+        self.metrics.more.append(self._more_metrics)
+        return self.at
+
+    async def _listen(self, name: str, at: Address, listen: Callable[[str, int], Any]) -> None:
+        host, port = at
+        try:
+            self.at[name] = f"{host}:{await listen(host, port)}"
+        except OSError as error:
+            raise OSError(f"{name}: {host}:{port} cannot be listened on: {error.strerror or error}") from error
+
+    async def _start_local(
+        self, name: str, at: Address | None, routes: Mapping[tuple[str, str], Callable[[Query], Answer]]
+    ) -> None:
+        if at is None:
+            return
+        server = LocalServer(routes)
+        await self._listen(name, at, server.start)
+        self._locals.append(server)
+
+    async def drain(self, deadline_s: float) -> bool:
+        """Become not ready, accept no more, let what runs end; False: the deadline cut something off."""
+        self.draining = True
+        assert self.engine is not None
+        self.engine.begin_drain()
+        return await self.engine.drained(deadline_s)
+
+    async def close(self) -> None:
+        if self._listen_task is not None:
+            self._listen_task.cancel()
+            await asyncio.gather(self._listen_task, return_exceptions=True)
+        if self.engine is not None:
+            await self.engine.close()
+        if self.dns is not None and "dns" in self.at:
+            await self.dns.close()
+        for server in self._locals:
+            await server.close()
+        if self._log_task is not None:
+            self._log_task.cancel()
+            await asyncio.gather(self._log_task, return_exceptions=True)
+            if self._log is not None:
+                self._write(self._log.take(time.time() - time.monotonic(), 1 << 30))
+        if self._log_descriptor > 2:
+            os.close(self._log_descriptor)
+
+    # --- outcomes ---------------------------------------------------------------------------------------------------
+
+    def done(self, outcome: Outcome) -> None:
+        """The engine's observer."""
+        self.metrics.done(outcome)
+        if self._log is not None and not outcome.mirrored:
+            self._log.add(outcome)
+
+    def _make_log(self, tables: Tables) -> AccessLog | None:
+        """The access log that MeshConfig asks for; the one in force where it asks for the same. Raises FormatError."""
+        mesh = tables.mesh.spec
+        path = self.options.access_log or mesh.access_log_file
+        if path in ("", "off"):
+            return None
+        before = self._tables.mesh.spec if self._tables is not None else None
+        same = before is not None and (before.access_log_encoding, before.access_log_format) == (
+            mesh.access_log_encoding, mesh.access_log_format,
+        )  # fmt: skip
+        log = (
+            self._log if same and self._log is not None else AccessLog(mesh.access_log_encoding, mesh.access_log_format)
+        )
+        if path != self._log_path:
+            self._open_log(path)
+        return log
+
+    def _open_log(self, path: str) -> None:
+        if self._log_descriptor > 2:
+            os.close(self._log_descriptor)
+        self._log_path = path
+        if path in ("-", "/dev/stdout"):
+            self._log_descriptor = 1
+        elif path == "/dev/stderr":
+            self._log_descriptor = 2
+        else:
+            try:
+                self._log_descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+            except OSError as error:
+                logger.error("access log %s cannot be written: %s", path, error)
+                self._log_descriptor = -1
+
+    def reopen_log(self) -> None:
+        """After somebody moved the file away (SIGUSR1)."""
+        if self._log_path:
+            self._open_log(self._log_path)
+
+    async def _write_log(self) -> None:
+        """Batches go to the file in a thread: a reader that does not read never blocks the loop."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOG_FLUSH_S)
+            while self._log is not None and len(self._log):
+                lines = self._log.take(time.time() - time.monotonic())
+                await loop.run_in_executor(None, self._write, lines)
+
+    def _write(self, lines: bytes) -> None:
+        if not lines:
+            return
+        view = memoryview(lines)
+        try:
+            while view and self._log_descriptor >= 0:
+                view = view[os.write(self._log_descriptor, view) :]
+        except OSError:
+            pass
+        if view and self._log is not None:
+            self._log.lost(bytes(view).count(b"\n"))
+
+    # --- own ports --------------------------------------------------------------------------------------------------
+
+    def problems(self) -> list[str]:
+        """Why we are not ready; empty: we are."""
+        found = ["draining"] if self.draining else []
+        if self._tables is None:
+            found.append("no configuration yet")
+        if self.options.needs_certificate and self.contexts.material is None:
+            found.append("no certificate yet")
+        return found + [f"{name}: {why}" for name, check in self.checks.items() if (why := check())]
+
+    def _ready(self, _query: Query) -> Answer:
+        problems = self.problems()
+        notes = [f"note: {name}: {why}" for name, check in self.notes.items() if (why := check())]
+        text = "\n".join([*(problems or ["ready"]), *notes]) + "\n"
+        return (503 if problems else 200), TEXT, text.encode()
+
+    def _metrics(self, _query: Query) -> Answer:
+        lines = self.metrics.lines()
+        if self.dns is not None and "dns" in self.at:
+            lines += self.dns.metric_lines()
+        return 200, PROMETHEUS, ("\n".join(lines) + "\n").encode()
+
+    def _more_metrics(self) -> list[str]:
+        engine, family = self.engine, exposition.family
+        assert engine is not None
+        pools = list(engine.pools.values())
+        material = self.contexts.material
+
+        def each(attribute: str) -> list[tuple[dict[str, str], float]]:
+            return [({"cluster": pool.live.config.name}, getattr(pool.live, attribute)) for pool in pools]
+
+        lines = family("istio_build", "gauge", "Build.", [({"component": "proxy", "tag": "fairlead-0.1.0"}, 1)])
+        for name, attribute in (
+            ("active_requests", "active"),
+            ("connections", "connections"),
+            ("pending_requests", "pending"),
+        ):
+            lines += family(f"fairlead_cluster_{name}", "gauge", f"Of each cluster: {attribute}.", each(attribute))
+        lines += family("fairlead_cluster_ejections_total", "counter", "Hosts ejected.", each("ejections_total"))
+        lines += family("fairlead_cluster_ejected_hosts", "gauge", "Hosts out now.", each("ejected"))
+        lines += family("fairlead_connections", "gauge", "Client connections.", [({}, engine.busy())])
+        lines += family(
+            "fairlead_connections_refused_total", "counter", "Beyond the limit.", [({}, engine.refused_connections)]
+        )
+        lines += family(
+            "fairlead_tables_updated_timestamp_seconds", "gauge", "When tables last changed.", [({}, self._updated_at)]
+        )
+        lines += family("fairlead_ready", "gauge", "1 if ready.", [({}, int(not self.problems()))])
+        if self._log is not None:
+            lines += family("fairlead_access_log_lines_total", "counter", "Lines written.", [({}, self._log.lines)])
+            lines += family("fairlead_access_log_dropped_total", "counter", "Lines dropped.", [({}, self._log.dropped)])
+        if material is not None:
+            lines += family(
+                "fairlead_certificate_expiry_timestamp_seconds",
+                "gauge",
+                "End of our certificate.",
+                [({}, material.ends)],
+            )
+        refused = [({"why": why}, count) for why, count in self.contexts.refused.items()]
+        return lines + family("fairlead_peers_refused_total", "counter", "After their handshake.", refused)
+
+    def _certs(self, _query: Query) -> Answer:
+        material = self.contexts.material
+        if material is None:
+            return 404, TEXT, b"no certificate yet\n"
+        told = {
+            "serial": f"{material.serial:x}",
+            "identity": self.engine.own_identity if self.engine is not None else "",
+            "issued": material.issued,
+            "ends": material.ends,
+            "seconds_left": round(material.ends - time.time(), 1),
+        }
+        return 200, JSON, encode(told)
+
+    def _clusters(self, _query: Query) -> Answer:
+        assert self.engine is not None
+        now = self.engine.clock()
+        pools = [*self.engine.pools.values(), *self.engine.outside.values()]
+        return 200, JSON, encode([pool.live.describe(now) for pool in pools])
+
+    def _server_info(self, _query: Query) -> Answer:
+        assert self._tables is not None
+        told = {
+            "version": "0.1.0",
+            "workload": self._tables.viewpoint.workload.key,
+            "tables": self._tables.version,
+            "uptime_s": round(time.time() - self._started, 1),
+            "draining": self.draining,
+        }
+        return 200, JSON, encode(told)
+
+    def _config_dump(self, _query: Query) -> Answer:
+        """What is in force, without secrets: keys never leave the contexts."""
+        assert self._tables is not None
+        snapshot = self._tables.snapshot
+        told = {
+            "version": self._tables.version,
+            "workload": to_builtins(self._tables.viewpoint.workload),
+            "mesh": to_builtins(self._tables.mesh.spec),
+            "services": to_builtins(dict(snapshot.services)),
+            "endpoints": to_builtins(dict(snapshot.endpoints)),
+            "clusters": {
+                name: {
+                    "rule": cluster.rule,
+                    "protocol": cluster.protocol,
+                    "endpoints": [f"{e.address}:{e.port}{' tls' if e.tls else ''}" for e in cluster.endpoints],
+                }
+                for name, cluster in self._tables.clusters.items()
+            },
+            "loopback_addresses": self._loopbacks,
+        }
+        return 200, JSON, encode(told)
+
+    def _quit(self, _query: Query) -> Answer:
+        if self.on_quit is None:
+            return 404, TEXT, b"not offered here\n"
+        asyncio.get_running_loop().call_soon(self.on_quit)
+        return 200, TEXT, b"ending\n"
+
+
+def encode(value: Any) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=False).encode() + b"\n"

@@ -1,0 +1,43 @@
+"""Settings of a sidecar, as the command line gives them."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from ..registry.model import Workload
+
+Address = tuple[str, int]
+
+
+class NamedPort(Struct, frozen=True):
+    """A local address that stands for one port of one service."""
+
+    host: str
+    port: int
+    service: str
+    """Full name of the service."""
+    service_port: int
+
+
+class SidecarOptions(Struct, frozen=True):
+    workload: Workload
+    """As far as it is known without the registry: namespace and name at least. What the registry says comes first."""
+    outbound: Address | None = None
+    inbound: Address | None = None
+    redirect: Address | None = None
+    """Listener for outbound connections that nftables redirects."""
+    captured: bool = False
+    """Inbound connections come by nftables, too: their original destination is asked for."""
+    admin: Address | None = None
+    health: Address | None = None
+    metrics: Address | None = None
+    dns: Address | None = None
+    named: tuple[NamedPort, ...] = ()
+    upstreams: tuple[str, ...] | None = None
+    """Resolvers for other zones; None: as /etc/resolv.conf."""
+    app_address: str = ""
+    """Where the app listens; empty: at the workload's address."""
+    access_log: str = ""
+    """File, `-` for standard output, `off`; empty: as MeshConfig says."""
+    needs_certificate: bool = False
+    """Not ready before there is one."""
