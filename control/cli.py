@@ -186,7 +186,10 @@ def _sidecar_flags(made: Any) -> None:
     made.add_argument(
         "--redirect-listen", type=address, default="off", help="listener for connections redirected by nftables"
     )
-    made.add_argument("--app-address", default="127.0.0.1", help="where the app listens (default %(default)s)")
+    made.add_argument(
+        "--capture", choices=("off", "nftables"), default="off", help="how connections get here (default %(default)s)"
+    )
+    made.add_argument("--app-address", help="where the app listens (default: at the workload's address)")
     made.add_argument("--address", help="the workload's address as others reach it (default: of the inbound listener)")
     made.add_argument(
         "--ports", default="", metavar="PORT,...", help="the app's ports, where no manifest declares them"

@@ -159,7 +159,7 @@ ENDPOINT_SLICE = obj(
             "An endpoint.",
             required=("addresses",),
             addresses=items(text(), 1, "Its addresses."),
-            conditions=obj("Whether it may be used.", ready=flag("Absent is true."), serving=flag(), terminating=flag()),
+            conditions=obj("Its state.", ready=flag("Absent is true."), serving=flag(), terminating=flag()),
             hostname=text("Own name below a headless service."),
             nodeName=text("Node that it is on."),
             zone=text("Zone that it is in."),

@@ -1,0 +1,87 @@
+"""Shell: control's certificate authority, its key in a file, and what the API asks of it."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..mesh import trust
+from ..mesh.authority import Authority, AuthorityError
+from ..mesh.contexts import load_chain
+from ..mesh.identity import make
+
+API_CERTIFICATE_S = 90 * 86400.0
+
+
+class Issuer:
+    """An Authority as certificates_api and the TLS listener use it."""
+
+    def __init__(self, authority: Authority, trust_domain: str, ttl_s: float) -> None:
+        self.authority = authority
+        self.trust_domain = trust_domain
+        self.ttl_s = ttl_s
+
+    def issue(self, csr: str, namespace: str, service_account: str, now: float) -> dict[str, Any]:
+        identity = make(self.trust_domain, namespace, service_account)
+        chain, ends, serial = self.authority.sign(csr.encode("ascii", "replace"), identity, self.ttl_s, now)
+        return {
+            "certificates": chain,
+            "roots": self.authority.roots,
+            "notAfter": datetime.fromtimestamp(ends, UTC).isoformat().replace("+00:00", "Z"),
+            "identity": str(identity),
+            "serial": f"{serial:x}",
+        }
+
+    def roots(self) -> str:
+        return self.authority.roots
+
+    def identity_of(self, der: bytes) -> str:
+        """The SPIFFE id of a client certificate that TLS has verified; raises ValueError."""
+        return str(trust.identity_of(der))
+
+    def server_context(self, names: list[str]) -> ssl.SSLContext:
+        """For the API's TLS listener: its own certificate, and client certificates taken where one is shown.
+
+        Who shows none must show a token; who shows one has it verified by OpenSSL and then by `identity_of`.
+        """
+        identity = make(self.trust_domain, "fairlead-system", "control")
+        names = [name for name in names if name not in ("0.0.0.0", "::")]
+        key, chain, _ = self.authority.sign_server(names, identity, API_CERTIFICATE_S, time.time())
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_verify_locations(cadata=self.authority.roots)
+        load_chain(context, chain, key.decode())
+        return context
+
+
+def open_authority(folder: Path, trust_domain: str, ttl_s: float) -> Issuer:
+    """The authority kept in a folder, made at the first start. Raises OSError, ValueError that name the file."""
+    key_path, certificate_path, others_path = folder / "ca-key.pem", folder / "ca.pem", folder / "other-roots.pem"
+    if key_path.exists() != certificate_path.exists():
+        there, missing = (key_path, certificate_path) if key_path.exists() else (certificate_path, key_path)
+        raise ValueError(f"{there} is there but {missing} is not: restore it, or remove both for a new authority")
+    if not key_path.exists():
+        authority = Authority.create(trust_domain, time.time())
+        _write(certificate_path, authority.certificate_pem(), 0o644)
+        _write(key_path, authority.key_pem(), 0o600)
+    others = others_path.read_text() if others_path.exists() else ""
+    try:
+        authority = Authority.load(key_path.read_bytes(), certificate_path.read_bytes(), others)
+    except AuthorityError as error:
+        raise ValueError(f"{key_path}: {error}") from error
+    return Issuer(authority, trust_domain, ttl_s)
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

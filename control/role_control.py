@@ -1,0 +1,259 @@
+"""Shell: `fairlead control`: store, API, authority, registry with its sources, feed to sidecars, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from ..registry.documents import Document
+from ..registry.facts import facts_of
+from ..registry.hub import Registry
+from ..registry.model import Facts
+from .api import ControlApi, Options
+from .authority_files import Issuer, open_authority
+from .feed_server import FeedServer
+from .push import Book
+from .role_common import Signals, Tasks, ready, run
+from .role_sources import PRECEDENCE, Sources
+from .settings import SettingError
+from .sidecars import Known, Sidecars
+from .store_sqlite import SqliteStore
+
+logger = logging.getLogger("fairlead.control")
+
+FACT_RESOURCES = frozenset(
+    (
+        "namespaces",
+        "services",
+        "pods",
+        "endpointslices.discovery.k8s.io",
+        "serviceentries.networking.istio.io",
+        "workloadentries.networking.istio.io",
+    )
+)
+"""Resources that become facts of the registry; sidecars get them compiled, not as objects."""
+RULE_RESOURCES = frozenset(
+    (
+        "virtualservices.networking.istio.io",
+        "destinationrules.networking.istio.io",
+        "networkpolicies.networking.k8s.io",
+        "peerauthentications.security.istio.io",
+        "authorizationpolicies.security.istio.io",
+        "meshconfigs.fairlead.dev",
+    )
+)
+"""Resources that go to sidecars as they are."""
+
+
+def main(options: Any) -> int:
+    return run(lambda signals: Control(options).run(signals))
+
+
+class Control:
+    """One control plane process."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+        self.data = Path(options.data_dir)
+        self.book = Book(secrets.token_hex(4))
+        self.registry = Registry(PRECEDENCE)
+        self._facts: dict[str, Facts] = {}
+        """Of `control` and `manifests`, before the overlay of sidecars."""
+        self._refreshing = False
+
+    async def run(self, signals: Signals) -> int:
+        options = self.options
+        if options.listen is None and options.tls_listen is None:
+            raise SettingError("--listen and --tls-listen are both off: nobody could reach control")
+        try:
+            self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.store = await SqliteStore.open(self.data / "store.db")
+            issuer = open_authority(self.data, options.trust_domain, options.certificate_ttl)
+            self.sidecars = Sidecars(read_if_there(self.data / "sidecars.json"))
+        except (OSError, ValueError) as error:
+            raise SettingError(f"--data-dir {self.data}: {error}") from error
+        self.api = ControlApi(
+            self.store,
+            issuer,
+            Options(admin_token_file=options.api_token_file or "", audit_file=str(self.data / "audit.log")),
+            identity_of=issuer.identity_of,
+        )
+        self.feed = FeedServer(self.book, self._authorize, self._members_changed)
+        self.api.add_routes([*self.feed.routes(), web.get("/fairlead/v1/status", self._status)])
+        self.api.add_routes([web.get("/fairlead/v1/world", self._world), web.get("/metrics", self._metrics)])
+        tasks = Tasks(signals.stop)
+        sources = Sources(options, self.registry, tasks, self.data, self._manifests_changed)
+        self._take_objects({key: value for key, value in self.api.objects(RULE_RESOURCES).items()})
+        self._take_facts()
+        unsubscribe = self.api.subscribe(self._objects_changed, FACT_RESOURCES | RULE_RESOURCES)
+        self.registry.snapshot.subscribe(lambda snapshot: self._publish(self.book.facts(snapshot)))
+        self.book.facts(self.registry.snapshot.value)
+        self.api.checks["sources"] = sources.problem
+        try:
+            at = await self._listen(issuer)
+            await sources.start()
+            ready(f"fairlead control ready {' '.join(f'{name}={where}' for name, where in at.items())}")
+            await signals.stop.wait()
+        finally:
+            unsubscribe()
+            self.feed.close()
+            await self.api.close()
+            await sources.close()
+            await tasks.close()
+            await self.store.close()
+        return 1 if tasks.failed else 0
+
+    async def _listen(self, issuer: Issuer) -> dict[str, str]:
+        options, at = self.options, {}
+        try:
+            if options.listen is not None:
+                host, port = options.listen
+                at["api"] = f"{host}:{await self.api.start(host, port)}"
+            if options.tls_listen is not None:
+                host, port = options.tls_listen
+                names = [name for name in options.tls_names.split(",") if name]
+                context = issuer.server_context([host, "localhost", "127.0.0.1", *names])
+                at["tls"] = f"{host}:{await self.api.start(host, port, ssl=context)}"
+        except (OSError, ValueError) as error:
+            raise SettingError(f"--listen: {error}") from error
+        return at
+
+    # --- from the API's objects to the feed -----------------------------------------------------------------------
+
+    def _objects_changed(self, changed: Mapping[str, dict[str, Any] | None]) -> None:
+        rules = {key: value for key, value in changed.items() if key.split("/")[1] in RULE_RESOURCES}
+        if rules:
+            self._take_objects(rules)
+        if len(rules) < len(changed):
+            for key, value in changed.items():
+                if value is None and key.startswith("object/pods/"):
+                    self.sidecars.forget([key.removeprefix("object/pods/")])
+            self._refresh_soon()
+
+    def _take_objects(self, changed: Mapping[str, dict[str, Any] | None]) -> None:
+        self._publish(self.book.objects(changed))
+
+    def _publish(self, changed: bool) -> None:
+        if changed:
+            self.feed.publish()
+
+    def _refresh_soon(self) -> None:
+        """Many objects of one `apply` become one change of facts."""
+        if not self._refreshing:
+            self._refreshing = True
+            asyncio.get_running_loop().call_soon(self._refresh)
+
+    def _refresh(self) -> None:
+        self._refreshing = False
+        self._take_facts()
+
+    def _take_facts(self) -> None:
+        documents = [
+            Document.of(body, f"control:{key.removeprefix('object/')}")
+            for key, body in self.api.objects(FACT_RESOURCES).items()
+        ]
+        self._facts["control"] = facts_of(documents, "control")
+        self._lay_over()
+
+    def _manifests_changed(self, facts: Facts, rules: Mapping[str, dict[str, Any] | None]) -> None:
+        self._facts["manifests"] = facts
+        self._take_objects(rules)
+        self._lay_over()
+
+    def _members_changed(self) -> None:
+        members = [
+            Known(m.namespace, m.workload, m.address, m.mesh_port, m.service_account, m.labels, tuple(m.ports))
+            for m in self.feed.members.values()
+            if m.role == "sidecar"
+        ]
+        if self.sidecars.connected(members):
+            write_private(self.data / "sidecars.json", self.sidecars.dump())
+            self._lay_over()
+
+    def _lay_over(self) -> None:
+        for name, facts in self._facts.items():
+            self.registry.update(name, self.sidecars.over(facts))
+        declared = [key for facts in self._facts.values() for key in facts.workloads]
+        self.registry.update("sidecars", self.sidecars.alone(declared))
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def _authorize(self, request: web.Request, namespace: str, workload: str) -> None:
+        known = self.registry.snapshot.value.workloads.get(f"{namespace}/{workload}")
+        self.api.authorize(request, namespace, workload, known.service_account if known else None)
+
+    async def _status(self, request: web.Request) -> web.Response:
+        self.api.authorize(request, "", "")
+        members = sorted(self.feed.members.values(), key=lambda m: (m.role, m.namespace, m.workload))
+        body = {
+            "version": self.book.version,
+            "items": len(self.book),
+            "sources": list(self.registry.snapshot.value.sources.values()),
+            "sidecars": members,
+        }
+        return web.Response(body=msgspec.json.encode(body), content_type="application/json")
+
+    async def _world(self, request: web.Request) -> web.Response:
+        """Everything a decision is made from, as one feed message: for `fairlead explain --control`."""
+        self.api.authorize(request, "", "")
+        return web.Response(body=self.book.message_since("") or b"", content_type="application/json")
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        self.api.authorize(request, "", "")
+        lines = [
+            "# TYPE fairlead_feed_sidecars gauge",
+            f"fairlead_feed_sidecars {len(self.feed.members)}",
+            "# TYPE fairlead_feed_refused gauge",
+            f"fairlead_feed_refused {sum(1 for m in self.feed.members.values() if m.refused)}",
+            "# TYPE fairlead_feed_items gauge",
+            f"fairlead_feed_items {len(self.book)}",
+            "# TYPE fairlead_api_requests_total counter",
+            *(f'fairlead_api_requests_total{{method="{m}",code="{c}"}} {n}' for (m, c), n in self.api.counts.items()),
+            "# TYPE fairlead_certificates_issued_total counter",
+            f"fairlead_certificates_issued_total {self.api.certificates.issued}",
+            "# TYPE fairlead_certificates_refused_total counter",
+            f"fairlead_certificates_refused_total {self.api.certificates.refused}",
+            "# TYPE fairlead_source_live gauge",
+            *(
+                f'fairlead_source_live{{source="{s.name}"}} {int(s.state == "live")}'
+                for s in self.registry.snapshot.value.sources.values()
+            ),
+            "# TYPE fairlead_source_confirmed_timestamp_seconds gauge",
+            *(
+                f'fairlead_source_confirmed_timestamp_seconds{{source="{s.name}"}} {s.confirmed_at}'
+                for s in self.registry.snapshot.value.sources.values()
+            ),
+        ]
+        return web.Response(text="\n".join(lines) + "\n", content_type="text/plain", charset="utf-8")
+
+
+def read_if_there(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Replace a file at once; only its owner may read it. A full disk is logged and leaves the old one."""
+    draft = path.with_suffix(".new")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        logger.error("%s could not be written: %s", path, error)
+        with contextlib.suppress(OSError):
+            draft.unlink()

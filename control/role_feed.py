@@ -1,0 +1,100 @@
+"""Shell: a role's connection to control: its client, token, feed, and where the last version is kept."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..mesh.feed import Feed
+from ..mesh.update import Holdings, RefusedError
+from ..policy.world import World
+from ..proxy.client import HttpFetch
+from ..registry.documents import Document
+from ..registry.names import split_full_name
+from ..registry.snapshot import Snapshot
+from .settings import SettingError
+
+logger = logging.getLogger("fairlead.feed")
+
+
+class ControlLink:
+    """What a role needs to speak to control."""
+
+    def __init__(self, fetch: HttpFetch, feed: Feed, headers: Callable[[], Mapping[str, str]]) -> None:
+        self.fetch = fetch
+        self.feed = feed
+        self.headers = headers
+
+    async def close(self) -> None:
+        await self.fetch.close()
+
+
+def feed_for(
+    options: Any,
+    urls: list[str],
+    role: str,
+    full_name: str,
+    take: Callable[[World], None],
+    data: Path | None,
+    report: Mapping[str, str],
+) -> ControlLink:
+    """The feed for a role; raises SettingError for flags that cannot be used."""
+    tls = None
+    if any(url.startswith("https:") for url in urls):
+        if not options.ca:
+            raise SettingError(
+                "--ca: needed to know an https control by (its file DATA-DIR/ca.pem, or GET /fairlead/v1/roots)"
+            )
+        try:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            tls.load_verify_locations(cafile=options.ca)
+        except (OSError, ssl.SSLError) as error:
+            raise SettingError(f"--ca {options.ca}: {error}") from error
+    for url in urls:
+        if not url.startswith(("http://", "https://")):
+            raise SettingError(f"--control: expected http://HOST:PORT or https://HOST:PORT, got {url!r}")
+    fetch = HttpFetch(tls)
+
+    def headers() -> Mapping[str, str]:
+        if not options.token_file:
+            return {}
+        try:
+            token = Path(options.token_file).read_text().strip()  # read each time: it may be replaced while we run
+        except OSError as error:
+            logger.error("--token-file %s: %s", options.token_file, error)
+            return {}
+        return {"authorization": f"Bearer {token}"}
+
+    namespace, name = split_full_name(full_name)
+    feed = Feed(
+        fetch,
+        [url.rstrip("/") for url in urls],
+        Holdings(build_world),
+        take,
+        report={"role": role, "namespace": namespace, "workload": name, **report},
+        headers=headers,
+        keep=data / "feed.json" if data is not None else None,
+    )
+    return ControlLink(fetch, feed, headers)
+
+
+def build_world(objects: list[dict[str, Any]], snapshot: Snapshot) -> World:
+    """Objects of the feed to a world; raises RefusedError with everything that is wrong."""
+    documents = [Document.of(body, f"control:{_revision(body)}") for body in objects]
+    world, reports = World.load(documents, snapshot)
+    reasons = [
+        f"{report.kind} {report.namespace}/{report.name}: {told.path}: {told.message}"
+        for report in reports
+        for told in report.errors
+    ]
+    if reasons:
+        raise RefusedError(reasons)
+    return world
+
+
+def _revision(body: Mapping[str, Any]) -> str:
+    metadata = body.get("metadata")
+    return str(metadata.get("resourceVersion", "")) if isinstance(metadata, dict) else ""

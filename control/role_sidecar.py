@@ -1,0 +1,274 @@
+"""Shell: `fairlead sidecar` and `fairlead run`: a sidecar from manifests or from control's feed, with its signals."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+
+from ..mesh.certificates import Certificates
+from ..mesh.contexts import Material
+from ..mesh.identity import IdentityError
+from ..mesh.sidecar import Sidecar
+from ..mesh.sidecar_options import NamedPort, SidecarOptions
+from ..mesh.update import RefusedError
+from ..policy.world import World
+from ..registry.documents import Document, Problem
+from ..registry.model import Workload, WorkloadPort
+from ..registry.names import service_host, split_full_name
+from ..registry.source_manifests import Manifests
+from .role_common import Signals, Tasks, logger, ready
+from .role_common import run as run_role
+from .role_feed import ControlLink, feed_for
+from .settings import SettingError, address
+
+FIRST_WORLD_S = 60.0
+
+
+def main(options: Any) -> int:
+    return run_role(lambda signals: Role(options, None).run(signals))
+
+
+def run(options: Any) -> int:
+    """`fairlead run -- CMD`: the exit code is the app's."""
+    return run_role(lambda signals: Role(options, options.command).run(signals))
+
+
+def sidecar_options(options: Any) -> SidecarOptions:
+    """The command line as a sidecar's settings; raises SettingError."""
+    if bool(options.filename) == bool(options.control):
+        raise SettingError("give either -f PATH (manifests) or --control URL")
+    if bool(options.cert) != bool(options.key) or (options.cert and not options.ca):
+        raise SettingError("--cert, --key and --ca go together")
+    if (
+        options.admin is not None
+        and not options.admin[0].startswith("127.")
+        and options.admin[0] not in ("::1", "localhost")
+    ):
+        raise SettingError(f"--admin {options.admin[0]}: it may listen on loopback only")
+    namespace, name = split_full_name(options.workload)
+    ports = [part for part in options.ports.split(",") if part]
+    if not all(part.isdigit() and 0 < int(part) <= 65535 for part in ports):
+        raise SettingError(f"--ports: expected port numbers, got {options.ports!r}")
+    own = options.address or (options.inbound[0] if options.inbound and options.inbound[0] != "0.0.0.0" else "")
+    workload = Workload(
+        namespace=namespace,
+        name=name,
+        addresses=(own,) if own else (),
+        ports=tuple(WorkloadPort(int(part)) for part in ports),
+        labels=options.labels,
+        service_account=options.service_account or "default",
+        mesh_port=options.inbound[1] if options.inbound else 0,
+    )
+    upstreams = options.upstream
+    return SidecarOptions(
+        workload=workload,
+        outbound=options.outbound,
+        inbound=options.inbound,
+        redirect=options.redirect_listen,
+        captured=options.capture == "nftables",
+        admin=options.admin,
+        health=options.health,
+        metrics=options.metrics,
+        dns=options.dns,
+        named=tuple(named_port(text) for text in options.listen),
+        upstreams=() if upstreams == ["off"] else tuple(upstreams) if upstreams else None,
+        app_address=options.app_address or "",
+        access_log=options.access_log or "",
+        needs_certificate=bool(options.control) and options.inbound is not None,
+    )
+
+
+def named_port(text: str) -> NamedPort:
+    """`127.0.0.1:9001=web.default:80`; the service as NAME, NAME.NAMESPACE or a full name."""
+    local, equals, meant = text.partition("=")
+    service, colon, port = meant.rpartition(":")
+    try:
+        where = address(local)
+    except ValueError:
+        where = None
+    except Exception as error:  # argparse's own error class
+        raise SettingError(f"--listen {text}: {error}") from error
+    if not equals or not colon or not port.isdigit() or where is None or not service:
+        raise SettingError(
+            f"--listen: expected ADDRESS=SERVICE:PORT such as 127.0.0.1:9001=web.default:80, got {text!r}"
+        )
+    parts = service.split(".")
+    if len(parts) <= 2:
+        service = service_host(parts[1] if len(parts) == 2 else "default", parts[0])
+    elif parts[2:] == ["svc"]:
+        service = service_host(parts[1], parts[0])
+    return NamedPort(where[0], where[1], service.lower().rstrip("."), int(port))
+
+
+class Role:
+    def __init__(self, options: Any, command: list[str] | None) -> None:
+        self.options = options
+        self.command = command
+        self.sidecar = Sidecar(sidecar_options(options))
+        self.manifests: Manifests | None = None
+        self.problem = ""
+        """Why the manifests last read are not in force, or not all of them."""
+
+    async def run(self, signals: Signals) -> int:
+        options, sidecar = self.options, self.sidecar
+        data = Path(options.data_dir) if options.data_dir else None
+        tasks = Tasks(signals.stop)
+        link: ControlLink | None = None
+        registration: Any = None
+        sidecar.on_quit = signals.stop.set
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, sidecar.reopen_log)
+        try:
+            self._static_certificate()
+            if options.control:
+                link = self._follow_control(data, tasks)
+                if not await self._first_world(link, signals):
+                    return 0 if signals.stop.is_set() else 1
+            else:
+                self.manifests = Manifests(options.filename, self._documents)
+                self.manifests.read()
+                if sidecar.engine is None:
+                    raise SettingError(f"-f: no manifest that can be used: {self.problem or 'nothing there'}")
+                tasks.start("manifests", self.manifests.run())
+                signals.on_reload = self.manifests.look_now
+                sidecar.notes["manifests"] = lambda: self.problem
+            try:
+                at = await sidecar.start()
+            except OSError as error:
+                raise SettingError(str(error)) from error
+            await self._until_ready(signals)
+            registration = await self._register(tasks)
+            ready(f"fairlead sidecar ready workload={options.workload} " + " ".join(f"{k}={v}" for k, v in at.items()))
+            return await self._serve(signals, tasks, registration)
+        finally:
+            if registration is not None:
+                await registration.close()
+            await tasks.close()
+            await sidecar.close()
+            if link is not None:
+                await link.close()
+
+    async def _serve(self, signals: Signals, tasks: Tasks, registration: Any) -> int:
+        """Run until told to stop, or until the app ends; then drain."""
+        app = await start_app(self.command) if self.command else None
+        stopped = asyncio.ensure_future(signals.stop.wait())
+        ended = asyncio.ensure_future(app.wait()) if app is not None else None
+        await asyncio.wait({stopped, *({ended} if ended else ())}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if registration is not None:
+            await registration.close()  # out of discovery before anything is refused
+        if app is not None and app.returncode is None:
+            app.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(app.wait(), self.options.drain_deadline)
+            except TimeoutError:
+                app.kill()
+                await app.wait()
+        if not await self.sidecar.drain(self.options.drain_deadline):
+            logger.warning("the drain deadline of %g s cut off what still ran", self.options.drain_deadline)
+        if ended is not None:
+            await asyncio.gather(ended, return_exceptions=True)
+        if app is not None:
+            code = app.returncode or 0
+            return code if code >= 0 else 128 - code
+        return 1 if tasks.failed else 0
+
+    def _static_certificate(self) -> None:
+        options = self.options
+        if not options.cert:
+            return
+        try:
+            texts = [Path(name).read_text() for name in (options.cert, options.key, options.ca)]
+            self.sidecar.contexts.take(Material(*texts))
+        except (OSError, IdentityError, ssl.SSLError) as error:
+            raise SettingError(f"--cert {options.cert}, --key {options.key}, --ca {options.ca}: {error}") from error
+
+    def _follow_control(self, data: Path | None, tasks: Tasks) -> ControlLink:
+        options, sidecar = self.options, self.sidecar
+        workload = sidecar.options.workload
+        report = {
+            "meshPort": str(workload.mesh_port),
+            "address": workload.addresses[0] if workload.addresses else "",
+            "ports": options.ports,
+            "labels": ",".join(f"{key}={value}" for key, value in workload.labels.items()),
+            "serviceAccount": options.service_account,
+        }
+        urls = [url for text in options.control for url in text.split(",") if url]
+        link = feed_for(options, urls, "sidecar", options.workload, sidecar.update, data, report)
+        link.feed.start_from_disk()
+        tasks.start("feed", link.feed.run())
+        sidecar.notes["control"] = lambda: "" if link.feed.connected else f"not connected ({link.feed.error}); going on"
+        sidecar.notes["version"] = lambda: (
+            f"the latest is refused: {'; '.join(link.feed.refused)}" if link.feed.refused else ""
+        )
+        if not options.cert:
+            certificates = Certificates(
+                link.fetch,
+                [url.rstrip("/") for url in urls],
+                {"namespace": workload.namespace, "workload": workload.name},
+                link.headers,
+                sidecar.contexts.take,
+                data / "certificate.json" if data is not None else None,
+            )
+            certificates.start_from_disk()
+            tasks.start("certificates", certificates.run())
+            sidecar.notes["certificate"] = lambda: certificates.error
+        return link
+
+    async def _first_world(self, link: ControlLink, signals: Signals) -> bool:
+        """Wait for a version to be in force; False: told to stop before."""
+        stop = asyncio.ensure_future(signals.stop.wait())
+        have = asyncio.ensure_future(link.feed.in_force.wait())
+        told_at = time.monotonic()
+        try:
+            while not have.done() and not stop.done():
+                await asyncio.wait({stop, have}, timeout=5.0, return_when=asyncio.FIRST_COMPLETED)
+                if not have.done() and time.monotonic() - told_at > 5.0:
+                    told_at = time.monotonic()
+                    why = link.feed.error or "; ".join(link.feed.refused) or "no version yet"
+                    logger.warning("waiting for a first version from control: %s", why)
+            return have.done() and not stop.done()
+        finally:
+            stop.cancel()
+            have.cancel()
+
+    async def _until_ready(self, signals: Signals) -> None:
+        while self.sidecar.problems() and not signals.stop.is_set():
+            await asyncio.sleep(0.02)
+
+    def _documents(self, documents: list[Document], problems: list[Problem]) -> None:
+        world, reports = World.load(documents)
+        wrong = [str(problem) for problem in problems]
+        for report in reports:
+            wrong += [f"{report.source}: {told.path}: {told.message}" for told in report.errors]
+        for sentence in wrong:
+            logger.error("%s", sentence)
+        try:
+            self.sidecar.update(world)
+        except RefusedError as error:
+            wrong.append(str(error))
+            logger.error("the manifests are not put in force: %s", error)
+        self.problem = "; ".join(wrong)
+
+    async def _register(self, tasks: Tasks) -> Any:
+        """Register the app as the flags say; the registration, or None."""
+        options = self.options
+        if not options.register:
+            return None
+        from .source_setup import registration
+
+        made = registration(options, self.sidecar.options.workload, os.environ)
+        tasks.start("registration", made.run())
+        return made
+
+
+async def start_app(command: list[str]) -> asyncio.subprocess.Process:
+    command = command[1:] if command[:1] == ["--"] else command
+    try:
+        return await asyncio.create_subprocess_exec(*command)
+    except OSError as error:
+        raise SettingError(f"{command[0]}: {error.strerror or error}") from error

@@ -1,0 +1,77 @@
+"""Shell: the sources of a role from its settings: manifests, Consul, etcd, one registry."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..registry.documents import Document, Problem
+from ..registry.hub import Registry
+from ..registry.source_manifests import Manifests
+from .role_common import Tasks
+from .settings import SettingError
+
+PRECEDENCE = ("control", "manifests", "sidecars", "consul", "etcd")
+"""A service that several sources have is taken from the first of these that has it."""
+logger = logging.getLogger("fairlead.sources")
+
+
+class Sources:
+    """Starts what --filename, --consul and --etcd ask for; `documents` hears of manifests that change."""
+
+    def __init__(
+        self,
+        options: Any,
+        registry: Registry,
+        tasks: Tasks,
+        data: Path | None,
+        documents: Callable[[list[Document], list[Problem]], None],
+    ) -> None:
+        self._options = options
+        self._registry = registry
+        self._tasks = tasks
+        self._data = data
+        self._running: list[Any] = []
+        self.manifests = Manifests(options.filename, documents, registry.status) if options.filename else None
+
+    def start_manifests(self) -> None:
+        """Read them for the first time, and follow them."""
+        if self.manifests is not None:
+            self.manifests.read()
+            self._tasks.start("manifests", self.manifests.run())
+
+    async def start(self) -> None:
+        options = self._options
+        if options.consul:
+            from .source_setup import consul_source
+
+            self._follow(consul_source(options.consul, self._registry, self._data, os.environ))
+        if options.etcd:
+            from .source_setup import etcd_source
+
+            self._follow(etcd_source(options.etcd, options.etcd_prefix, self._registry, self._data, os.environ))
+
+    def _follow(self, source: Any) -> None:
+        self._running.append(source)
+        self._tasks.start(source.name, source.run())
+
+    def problem(self) -> str:
+        """For /readyz: a source that has never said anything; empty: none."""
+        waiting = [
+            status.name
+            for status in self._registry.snapshot.value.sources.values()
+            if status.state == "starting" and status.name != "manifests"
+        ]
+        return f"nothing yet from {', '.join(waiting)}" if waiting else ""
+
+    async def close(self) -> None:
+        for source in self._running:
+            await source.close()
+
+
+def need_some(options: Any) -> None:
+    if not (options.filename or options.consul or options.etcd or getattr(options, "control", None)):
+        raise SettingError("give a source: -f PATH, --consul, --etcd or --control")
