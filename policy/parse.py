@@ -1,3 +1,121 @@
-"""A checked document to the typed resource that `compile` reads."""
+"""A document to its kind, its normalised object and the typed resource that `compile` reads; everything wrong at once.
+
+The object's schema and meaning are checked here; what it refers to is `validate`'s.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ..registry.documents import Document
+from ..registry.facts import created
+from ..registry.kinds import Kind
+from ..registry.schema import Findings, check
+from . import resources as r
+from .kinds import BY_NAME, why_unknown
+from .validate_kind import check_meaning, check_metadata
+
+RESOURCES: dict[str, tuple[Any, Any]] = {
+    "VirtualService": (r.VirtualService, r.VirtualServiceSpec),
+    "DestinationRule": (r.DestinationRule, r.DestinationRuleSpec),
+    "NetworkPolicy": (r.NetworkPolicy, r.NetworkPolicySpec),
+    "PeerAuthentication": (r.PeerAuthentication, r.PeerAuthenticationSpec),
+    "AuthorizationPolicy": (r.AuthorizationPolicy, r.AuthorizationPolicySpec),
+    "MeshConfig": (r.MeshConfig, r.MeshConfigSpec),
+}
+"""Kinds with a typed resource, and their spec; the others become facts, or are only kept."""
+
+Resource = (
+    r.VirtualService | r.DestinationRule | r.NetworkPolicy | r.PeerAuthentication | r.AuthorizationPolicy | r.MeshConfig
+)
+
+
+class Parsed:
+    """What a document is."""
+
+    __slots__ = ("body", "document", "errors", "kind", "namespace", "references", "resource", "warnings")
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.kind: Kind | None = None
+        self.namespace = document.namespace
+        """Empty for kinds without one."""
+        self.body: dict[str, Any] = {}
+        """Normalised: durations in seconds, camelCase."""
+        self.resource: Resource | None = None
+        self.errors: list[tuple[str, str]] = []
+        self.warnings: list[tuple[str, str]] = []
+        self.references: list[tuple[str, str]] = []
+        """Errors of references to other objects: the object is not valid, but does no harm (see `World.load`)."""
+
+    @property
+    def usable(self) -> bool:
+        return not self.errors
+
+
+def check_object(kind: Kind, body: Mapping[str, Any], namespace: str) -> tuple[dict[str, Any], Findings]:
+    """(normalised object with its metadata, findings) of an object of a known kind. Never raises.
+
+    The meaning is judged only where the schema found no error, as it relies on the types of fields.
+    """
+    found = Findings()
+    if kind.inert:
+        found.warnings.append(("", f"{kind.kind}: {kind.inert}"))
+    rest = {key: value for key, value in body.items() if key not in ("apiVersion", "kind", "metadata")}
+    made = check(kind.schema, rest, "", found)
+    made = made if isinstance(made, dict) else {}
+    metadata = body.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    made["metadata"] = check_metadata(found, metadata)
+    if not found.errors:
+        check_meaning(found, kind, made, namespace)
+    return made, found
+
+
+def parse(document: Document) -> Parsed:
+    """Everything that the document says by itself, and what is wrong with it. Never raises."""
+    parsed = Parsed(document)
+    kind = BY_NAME.get((document.api_version, document.kind))
+    if kind is None:
+        parsed.errors.append(("kind" if document.api_version else "apiVersion",
+                              why_unknown(document.api_version, document.kind)))  # fmt: skip
+        return parsed
+    parsed.kind = kind
+    if not kind.namespaced:
+        parsed.namespace = ""
+    if not document.name:
+        parsed.errors.append(("metadata.name", "Required value: name is required"))
+    parsed.body, found = check_object(kind, document.body, parsed.namespace)
+    parsed.errors += found.unknown + found.errors
+    parsed.warnings = found.warnings
+    if not parsed.errors and kind.kind in RESOURCES:
+        try:
+            parsed.resource = resource_of(kind, parsed.body, document.name, parsed.namespace, document.source)
+        except msgspec.ValidationError as error:  # the schema should have seen it; say so rather than fail
+            parsed.errors.append((str(error).rpartition("`$")[2].strip(".`"), str(error)))
+    return parsed
+
+
+def resource_of(kind: Kind, body: Mapping[str, Any], name: str, namespace: str, source: str) -> Resource:
+    """The typed resource of a normalised object. Raises msgspec.ValidationError where it is not one."""
+    resource, spec_type = RESOURCES[kind.kind]
+    metadata = body["metadata"]
+    meta = r.Meta(
+        name=name,
+        namespace=namespace,
+        labels=metadata.get("labels") or {},
+        annotations=metadata.get("annotations") or {},
+        created=created(metadata),
+        resource_version=str(metadata.get("resourceVersion") or ""),
+        source=source,
+    )
+    spec = dict(body.get("spec") or {})
+    if kind.kind == "NetworkPolicy" and not spec.get("policyTypes"):
+        spec["policyTypes"] = ["Ingress", *(["Egress"] if spec.get("egress") else [])]
+    if kind.kind == "MeshConfig" and (spec.get("pathNormalization") or {}).get("normalization") == "DEFAULT":
+        spec["pathNormalization"] = {"normalization": "BASE"}
+    made: Resource = resource(meta=meta, spec=msgspec.convert(spec, spec_type))
+    return made

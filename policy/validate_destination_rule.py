@@ -1,0 +1,182 @@
+"""What must hold of a DestinationRule beyond its schema; source: Istio's webhook and CRD rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..registry.schema import Findings
+from .validate_values import (
+    SUBSET_RULE,
+    check_export_to,
+    check_host,
+    check_labels,
+    check_port,
+    check_workload_selector,
+    forbidden,
+    invalid,
+    is_label,
+    listed,
+    mapping,
+    required,
+    warn,
+)
+
+MAGLEV_MAX = 5_000_011
+BLOCKS = ("loadBalancer", "connectionPool", "outlierDetection", "tls")
+
+Object = Mapping[str, Any]
+
+
+def check_destination_rule(found: Findings, spec: Object, namespace: str) -> None:
+    host = spec.get("host", "")
+    if host:
+        check_host(found, "spec.host", host)
+    selector = spec.get("workloadSelector")
+    export_to = listed(spec, "exportTo")
+    check_export_to(found, "spec.exportTo", export_to, namespace)
+    if selector is not None:
+        labels = mapping(selector, "matchLabels")
+        check_workload_selector(found, "spec.workloadSelector.matchLabels", labels)
+        if not labels:
+            warn(found, "spec.workloadSelector", "is empty: the rule is for all clients of its namespace")
+        if len(export_to) > 1 or (export_to and export_to[0] not in (".", namespace)):
+            invalid(
+                found, "spec.exportTo", ", ".join(export_to), "with workloadSelector only the own namespace may be given"
+            )
+    if spec.get("trafficPolicy") is not None:
+        _check_policy(found, "spec.trafficPolicy", spec["trafficPolicy"])
+    names: set[str] = set()
+    for index, subset in enumerate(listed(spec, "subsets")):
+        path = f"spec.subsets[{index}]"
+        name = subset.get("name", "")
+        if name and not is_label(name):
+            invalid(found, f"{path}.name", name, SUBSET_RULE)
+        if name in names:
+            found.errors.append((f"{path}.name", f'Duplicate value: "{name}"'))
+        names.add(name)
+        check_labels(found, f"{path}.labels", mapping(subset, "labels"))
+        if subset.get("trafficPolicy") is not None:
+            _check_policy(found, f"{path}.trafficPolicy", subset["trafficPolicy"])
+
+
+def _check_policy(found: Findings, path: str, policy: Object) -> None:
+    if not policy:
+        required(found, path, "at least one setting; leave the empty trafficPolicy out")
+    _check_blocks(found, path, policy)
+    ports: set[int] = set()
+    for index, one in enumerate(listed(policy, "portLevelSettings")):
+        at = f"{path}.portLevelSettings[{index}]"
+        number = mapping(one, "port").get("number")
+        if one.get("port") is None:
+            required(found, f"{at}.port")
+        elif number in (None, 0):
+            warn(found, f"{at}.port.number", "0 is no port: the entry has no effect")
+        else:
+            check_port(found, f"{at}.port.number", number)
+            if number in ports:
+                warn(found, f"{at}.port.number", f"port {number} stands twice; the first entry counts")
+            ports.add(number)
+        if not any(one.get(block) is not None for block in BLOCKS):
+            required(found, at, f"one of {', '.join(BLOCKS)}")
+        _check_blocks(found, at, one)
+
+
+def _check_blocks(found: Findings, path: str, policy: Object) -> None:
+    if policy.get("loadBalancer") is not None:
+        _check_load_balancer(found, f"{path}.loadBalancer", policy["loadBalancer"], policy.get("outlierDetection"))
+    if policy.get("outlierDetection") is not None:
+        _check_outlier(found, f"{path}.outlierDetection", policy["outlierDetection"])
+    if policy.get("tls") is not None:
+        _check_tls(found, f"{path}.tls", policy["tls"])
+
+
+def _check_load_balancer(found: Findings, path: str, settings: Object, outlier: Any) -> None:
+    hashing = settings.get("consistentHash")
+    if hashing is not None:
+        keys = [
+            key
+            for key in ("httpHeaderName", "httpCookie", "useSourceIp", "httpQueryParameterName")
+            if hashing.get(key) not in (None, "", False)
+        ]
+        if not keys:
+            required(
+                found, f"{path}.consistentHash", "httpHeaderName, httpCookie, useSourceIp or httpQueryParameterName"
+            )
+        if hashing.get("minimumRingSize") is not None:
+            warn(found, f"{path}.consistentHash.minimumRingSize", "is deprecated: write ringHash.minimumRingSize")
+        size = mapping(hashing, "maglev").get("tableSize")
+        if size is not None and (size >= MAGLEV_MAX or not _is_prime(size)):
+            invalid(found, f"{path}.consistentHash.maglev.tableSize", size, f"must be a prime below {MAGLEV_MAX}")
+    if settings.get("localityLbSetting") is not None:
+        _check_locality(found, f"{path}.localityLbSetting", settings["localityLbSetting"], outlier)
+
+
+def _is_prime(number: int) -> bool:
+    if number < 2:
+        return False
+    return all(number % divisor for divisor in range(2, int(number**0.5) + 1))
+
+
+def _check_locality(found: Findings, path: str, setting: Object, outlier: Any) -> None:
+    distribute, failover = listed(setting, "distribute"), listed(setting, "failover")
+    if distribute and failover:
+        forbidden(found, f"{path}.distribute", "may not stand next to failover")
+    if failover and outlier is None:
+        warn(found, f"{path}.failover", "takes no effect without outlierDetection")
+    for index, one in enumerate(distribute):
+        at = f"{path}.distribute[{index}]"
+        to = one.get("to") if isinstance(one, dict) else None
+        if not isinstance(one, dict) or not isinstance(one.get("from"), str) or not isinstance(to, dict) or not to:
+            invalid(found, at, one, "expected {from: LOCALITY, to: {LOCALITY: WEIGHT}}")
+            continue
+        weights = list(to.values())
+        if not all(isinstance(weight, int) and not isinstance(weight, bool) for weight in weights):
+            invalid(found, f"{at}.to", to, "weights must be whole numbers")
+        elif any(not 1 <= weight <= 100 for weight in weights) or sum(weights) != 100:
+            invalid(found, f"{at}.to", sum(weights), "weights must be from 1 to 100, and their sum 100")
+        for locality in (one["from"], *to):
+            _check_locality_name(found, at, str(locality))
+    for index, one in enumerate(failover):
+        at = f"{path}.failover[{index}]"
+        if not isinstance(one, dict) or not isinstance(one.get("from"), str) or not isinstance(one.get("to"), str):
+            invalid(found, at, one, "expected {from: REGION, to: REGION}")
+            continue
+        for key in ("from", "to"):
+            if "/" in one[key] or "*" in one[key] or not one[key]:
+                invalid(found, f"{at}.{key}", one[key], "must be the name of a region")
+        if one["from"] == one["to"]:
+            invalid(found, at, one["from"], "from and to must differ")
+
+
+def _check_locality_name(found: Findings, path: str, locality: str) -> None:
+    parts = locality.split("/")
+    if "*" in locality and not (parts[-1] == "*" and "*" not in "".join(parts[:-1])):
+        invalid(found, path, locality, "a star may only be the last part")
+    elif len(parts) > 3 or not all(parts):
+        invalid(found, path, locality, "must be REGION, REGION/ZONE or REGION/ZONE/SUBZONE")
+
+
+def _check_outlier(found: Findings, path: str, settings: Object) -> None:
+    local = settings.get("consecutiveLocalOriginFailures")
+    if local and not settings.get("splitExternalLocalOriginErrors"):
+        invalid(
+            found,
+            f"{path}.consecutiveLocalOriginFailures",
+            local,
+            "needs splitExternalLocalOriginErrors: true",
+        )
+
+
+def _check_tls(found: Findings, path: str, tls: Object) -> None:
+    mode = tls.get("mode", "DISABLE")
+    if tls.get("insecureSkipVerify") and (tls.get("caCertificates") or tls.get("subjectAltNames")):
+        forbidden(found, f"{path}.insecureSkipVerify", "may not stand next to caCertificates or subjectAltNames")
+    if mode == "MUTUAL":
+        for key in ("clientCertificate", "privateKey"):
+            if not tls.get(key):
+                required(found, f"{path}.{key}", "mode MUTUAL shows a certificate of its own")
+    if mode == "ISTIO_MUTUAL":
+        given = [key for key in ("clientCertificate", "privateKey", "caCertificates") if tls.get(key)]
+        if given:
+            warn(found, path, f"{', '.join(given)}: has no effect with ISTIO_MUTUAL, which uses the mesh's own")

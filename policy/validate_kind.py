@@ -1,0 +1,126 @@
+"""The checks of an object's metadata, and of its meaning by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from ..registry.kinds import Kind
+from ..registry.schema import STRINGS, Findings, check
+from .validate_destination_rule import check_destination_rule
+from .validate_entries import (
+    check_endpoint_slice,
+    check_gateway,
+    check_mesh_config,
+    check_pod,
+    check_service,
+    check_service_entry,
+    check_workload,
+)
+from .validate_network_policy import check_network_policy
+from .validate_security import check_authorization_policy, check_peer_authentication
+from .validate_values import (
+    invalid,
+    is_dns_label,
+    label_value_fault,
+    mapping,
+    qualified_name_fault,
+    required,
+)
+from .validate_virtual_service import check_virtual_service
+
+METADATA_TEXTS = frozenset(("name", "generateName", "namespace", "uid", "resourceVersion", "creationTimestamp",
+                            "deletionTimestamp", "selfLink"))  # fmt: skip
+METADATA = METADATA_TEXTS | {"labels", "annotations", "generation", "deletionGracePeriodSeconds", "finalizers",
+                             "ownerReferences", "managedFields"}  # fmt: skip
+
+Object = Mapping[str, Any]
+
+
+def check_metadata(found: Findings, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata with labels and annotations as text to text; unknown fields and wrong types are noted."""
+    made: dict[str, Any] = {}
+    for key, value in metadata.items():
+        path = f"metadata.{key}"
+        if key not in METADATA:
+            found.unknown.append((path, f'unknown field "{key}"; labels and annotations hold what is one\'s own'))
+        elif value is None:
+            continue
+        elif key in ("labels", "annotations"):
+            made[key] = check(STRINGS, value, path, found) or {}
+        elif key in METADATA_TEXTS and not isinstance(value, str):
+            found.errors.append((path, f"expected text, got {str(value)[:60]!r}; put it in quotes"))
+        else:
+            made[key] = value
+    for key, value in mapping(made, "labels").items():
+        if fault := qualified_name_fault(key):
+            invalid(found, "metadata.labels", key, fault)
+        if fault := label_value_fault(value):
+            invalid(found, "metadata.labels", value, fault)
+    for key in mapping(made, "annotations"):
+        if fault := qualified_name_fault(key.lower()):
+            invalid(found, "metadata.annotations", key, fault)
+    _check_names(found, made)
+    return made
+
+
+def _check_names(found: Findings, metadata: Mapping[str, Any]) -> None:
+    name, namespace, created = (metadata.get(key) for key in ("name", "namespace", "creationTimestamp"))
+    if name and (len(name) > 253 or "/" in name or name in (".", "..") or any(c.isspace() or c in "%?#" for c in name)):
+        invalid(found, "metadata.name", name, "a name has at most 253 letters, digits, '-' and '.'")
+    if namespace and not is_dns_label(namespace):
+        invalid(found, "metadata.namespace", namespace, "must be a label of lower-case letters, digits and '-'")
+    if created:
+        try:
+            datetime.fromisoformat(created.replace("Z", "+00:00"))
+        except ValueError:
+            invalid(found, "metadata.creationTimestamp", created, "must be a time such as 2026-01-31T12:00:00Z")
+
+
+def check_meaning(found: Findings, kind: Kind, body: Object, namespace: str) -> None:
+    """What the schema cannot say, for one normalised object by itself."""
+    known = _CHECKS.get((kind.group, kind.kind))
+    if known is not None:
+        known(found, body, namespace)
+
+
+def _spec(body: Object) -> dict[str, Any]:
+    return mapping(body, "spec")
+
+
+def _network_policy(found: Findings, body: Object, namespace: str) -> None:
+    check_network_policy(found, _spec(body))
+
+
+def _namespace(found: Findings, body: Object, namespace: str) -> None:
+    name = mapping(body, "metadata").get("name") or ""
+    if name and not is_dns_label(name):
+        invalid(found, "metadata.name", name, "must be a label of lower-case letters, digits and '-'")
+
+
+def _service(found: Findings, body: Object, namespace: str) -> None:
+    name = mapping(body, "metadata").get("name") or ""
+    if name and (not is_dns_label(name) or name[:1].isdigit()):
+        invalid(found, "metadata.name", name, "must be a label of lower-case letters, digits and '-', a letter first")
+    if body.get("spec") is None:
+        required(found, "spec")
+    else:
+        check_service(found, _spec(body))
+
+
+_CHECKS: dict[tuple[str, str], Callable[[Findings, Object, str], None]] = {
+    ("networking.istio.io", "VirtualService"): lambda f, b, n: check_virtual_service(f, _spec(b), n),
+    ("networking.istio.io", "DestinationRule"): lambda f, b, n: check_destination_rule(f, _spec(b), n),
+    ("networking.istio.io", "Gateway"): lambda f, b, n: check_gateway(f, _spec(b), mapping(b, "metadata").get("name", "")),
+    ("networking.istio.io", "ServiceEntry"): lambda f, b, n: check_service_entry(f, _spec(b), n),
+    ("networking.istio.io", "WorkloadEntry"): lambda f, b, n: check_workload(f, "spec", _spec(b)),
+    ("networking.k8s.io", "NetworkPolicy"): _network_policy,
+    ("security.istio.io", "PeerAuthentication"): lambda f, b, n: check_peer_authentication(f, _spec(b)),
+    ("security.istio.io", "AuthorizationPolicy"): lambda f, b, n: check_authorization_policy(f, _spec(b)),
+    ("", "Namespace"): _namespace,
+    ("", "Service"): _service,
+    ("", "Pod"): lambda f, b, n: check_pod(f, b),
+    ("discovery.k8s.io", "EndpointSlice"): lambda f, b, n: check_endpoint_slice(f, b),
+    ("fairlead.dev", "MeshConfig"): lambda f, b, n: check_mesh_config(f, _spec(b)),
+}  # fmt: skip
