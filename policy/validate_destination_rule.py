@@ -42,7 +42,10 @@ def check_destination_rule(found: Findings, spec: Object, namespace: str) -> Non
             warn(found, "spec.workloadSelector", "is empty: the rule is for all clients of its namespace")
         if len(export_to) > 1 or (export_to and export_to[0] not in (".", namespace)):
             invalid(
-                found, "spec.exportTo", ", ".join(export_to), "with workloadSelector only the own namespace may be given"
+                found,
+                "spec.exportTo",
+                ", ".join(export_to),
+                "with workloadSelector only the own namespace may be given",
             )
     if spec.get("trafficPolicy") is not None:
         _check_policy(found, "spec.trafficPolicy", spec["trafficPolicy"])

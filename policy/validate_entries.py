@@ -59,7 +59,9 @@ def check_service_entry(found: Findings, spec: Object, namespace: str) -> None:
         for index, port in enumerate(listed(spec, "ports")):
             protocol = str(port.get("protocol") or "TCP").upper()
             if protocol not in HTTP_OR_TLS:
-                invalid(found, f"spec.ports[{index}].protocol", protocol, "with several hosts ports must be HTTP or TLS")
+                invalid(
+                    found, f"spec.ports[{index}].protocol", protocol, "with several hosts ports must be HTTP or TLS"
+                )
     selector = spec.get("workloadSelector")
     if selector is not None:
         check_workload_selector(found, "spec.workloadSelector.labels", mapping(selector, "labels"))
@@ -269,7 +271,9 @@ def check_endpoint_slice(found: Findings, body: Object) -> None:
             elif family == "FQDN" and (fault := host_fault(address, wildcard=False)):
                 invalid(found, path, address, fault)
     if not mapping(mapping(body, "metadata"), "labels").get("kubernetes.io/service-name"):
-        warn(found, "metadata.labels", "without the label kubernetes.io/service-name the endpoints belong to no service")
+        warn(
+            found, "metadata.labels", "without the label kubernetes.io/service-name the endpoints belong to no service"
+        )
     names = [port.get("name", "") for port in listed(body, "ports")]
     for name in sorted({name for name in names if names.count(name) > 1}):
         found.errors.append(("ports", f'Duplicate value: "{name}"'))

@@ -89,18 +89,22 @@ def _spec(body: Object) -> dict[str, Any]:
     return mapping(body, "spec")
 
 
+def _name(body: Object) -> str:
+    return str(mapping(body, "metadata").get("name") or "")
+
+
 def _network_policy(found: Findings, body: Object, namespace: str) -> None:
     check_network_policy(found, _spec(body))
 
 
 def _namespace(found: Findings, body: Object, namespace: str) -> None:
-    name = mapping(body, "metadata").get("name") or ""
+    name = _name(body)
     if name and not is_dns_label(name):
         invalid(found, "metadata.name", name, "must be a label of lower-case letters, digits and '-'")
 
 
 def _service(found: Findings, body: Object, namespace: str) -> None:
-    name = mapping(body, "metadata").get("name") or ""
+    name = _name(body)
     if name and (not is_dns_label(name) or name[:1].isdigit()):
         invalid(found, "metadata.name", name, "must be a label of lower-case letters, digits and '-', a letter first")
     if body.get("spec") is None:
@@ -112,7 +116,7 @@ def _service(found: Findings, body: Object, namespace: str) -> None:
 _CHECKS: dict[tuple[str, str], Callable[[Findings, Object, str], None]] = {
     ("networking.istio.io", "VirtualService"): lambda f, b, n: check_virtual_service(f, _spec(b), n),
     ("networking.istio.io", "DestinationRule"): lambda f, b, n: check_destination_rule(f, _spec(b), n),
-    ("networking.istio.io", "Gateway"): lambda f, b, n: check_gateway(f, _spec(b), mapping(b, "metadata").get("name", "")),
+    ("networking.istio.io", "Gateway"): lambda f, b, n: check_gateway(f, _spec(b), _name(b)),
     ("networking.istio.io", "ServiceEntry"): lambda f, b, n: check_service_entry(f, _spec(b), n),
     ("networking.istio.io", "WorkloadEntry"): lambda f, b, n: check_workload(f, "spec", _spec(b)),
     ("networking.k8s.io", "NetworkPolicy"): _network_policy,

@@ -1,0 +1,255 @@
+"""References between objects: hosts, subsets, ports, gateways, delegates, and policies that select nobody.
+
+A reference to a subset that no DestinationRule defines is an error of the referring object, which does no harm beyond
+itself: its route answers FL-NO-CLUSTER. Everything else is a warning, since objects may come in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from ..registry.model import Service
+from ..registry.snapshot import Snapshot
+from .host_names import complete, covers
+from .label_selector import selects
+from .parse import Parsed
+from .resources import (
+    AuthorizationPolicy,
+    DestinationRef,
+    DestinationRule,
+    NetworkPolicy,
+    PeerAuthentication,
+    Resources,
+    Subset,
+    VirtualService,
+)
+from .visibility import exported, gateway_name, labels_hold
+
+
+def check_references(parsed: Sequence[Parsed], resources: Resources, snapshot: Snapshot) -> None:
+    """Adds what is found to `references` and `warnings` of each."""
+    context = _Context(parsed, resources, snapshot)
+    for one in parsed:
+        if not one.usable or one.kind is None:
+            continue
+        if isinstance(one.resource, VirtualService):
+            context.virtual_service(one, one.resource)
+        elif isinstance(one.resource, DestinationRule):
+            context.destination_rule(one, one.resource)
+        elif isinstance(one.resource, (NetworkPolicy, PeerAuthentication, AuthorizationPolicy)):
+            context.policy(one, one.resource)
+        elif one.kind.kind == "Service":
+            context.service(one)
+        elif one.kind.kind == "MeshConfig" and one.resource is not resources.mesh:
+            one.warnings.append(("metadata.name", f"has no effect: {resources.mesh.meta.source} is in force"))
+
+
+def destinations(rule: VirtualService) -> Iterator[tuple[str, DestinationRef]]:
+    """(path, destination) of everything that the rule sends traffic to."""
+    for index, route in enumerate(rule.spec.http):
+        path = f"spec.http[{index}]"
+        for number, one in enumerate(route.route):
+            yield f"{path}.route[{number}].destination", one.destination
+        if route.mirror is not None:
+            yield f"{path}.mirror", route.mirror
+        for number, mirror in enumerate(route.mirrors):
+            yield f"{path}.mirrors[{number}].destination", mirror.destination
+    for kind, routes in (("tls", rule.spec.tls), ("tcp", rule.spec.tcp)):
+        for index, l4 in enumerate(routes):
+            for number, share in enumerate(l4.route):
+                yield f"spec.{kind}[{index}].route[{number}].destination", share.destination
+
+
+class _Context:
+    def __init__(self, parsed: Sequence[Parsed], resources: Resources, snapshot: Snapshot) -> None:
+        self.resources = resources
+        self.snapshot = snapshot
+        self.domain = resources.mesh.spec.cluster_domain
+        self.root = resources.mesh.spec.root_namespace
+        self.gateways = {
+            f"{one.namespace}/{one.document.name}"
+            for one in parsed
+            if one.usable and one.kind is not None and one.kind.kind == "Gateway"
+        }
+        self.rules = {rule.meta.key: rule for rule in resources.virtual_services}
+        self.by_host: dict[str, list[DestinationRule]] = {}
+        """DestinationRules by their full host."""
+        for rule in resources.destination_rules:
+            host = complete(rule.spec.host, rule.meta.namespace, self.domain)
+            self.by_host.setdefault(host, []).append(rule)
+        self.wild_rules = [host for host in self.by_host if host.startswith("*")]
+        self.wild_services = [host for host in snapshot.services if host.startswith("*")]
+        self.claimed: dict[tuple[str, str], VirtualService] = {}
+        for virtual in resources.virtual_services:
+            for host in virtual.spec.hosts:
+                key = (complete(host, virtual.meta.namespace, self.domain), _places(virtual))
+                self.claimed.setdefault(key, virtual)
+
+    def find_service(self, host: str) -> Service | None:
+        service = self.snapshot.services.get(host)
+        if service is None:
+            wild = max((w for w in self.wild_services if covers(w, host)), key=len, default=None)
+            service = self.snapshot.services[wild] if wild is not None else None
+        return service
+
+    def rules_for(self, host: str) -> list[DestinationRule]:
+        found = list(self.by_host.get(host, ()))
+        for wild in self.wild_rules:
+            if covers(wild, host):
+                found += self.by_host[wild]
+        return found
+
+    # --- VirtualService -----------------------------------------------------------------------------------------------
+
+    def virtual_service(self, one: Parsed, rule: VirtualService) -> None:
+        for path, destination in destinations(rule):
+            self._destination(one, path, destination)
+        for index, reference in enumerate(rule.spec.gateways):
+            self._gateway(one, f"spec.gateways[{index}]", reference)
+        for index, route in enumerate(rule.spec.http):
+            if route.delegate is not None:
+                self._delegate(one, f"spec.http[{index}].delegate", route.delegate.name, route.delegate.namespace)
+        for index, host in enumerate(rule.spec.hosts):
+            first = self.claimed[(complete(host, one.namespace, self.domain), _places(rule))]
+            visible = exported(first.spec.export_to, first.meta.namespace, one.namespace)
+            if first is not rule and _places(rule) == "mesh" and visible:
+                message = (
+                    f"{host} is the host of VirtualService {first.meta.key} already, which is older and alone counts "
+                    "for sidecars; put the routes of both into one rule"
+                )
+                one.warnings.append((f"spec.hosts[{index}]", message))
+
+    def _destination(self, one: Parsed, path: str, destination: DestinationRef) -> None:
+        host = complete(destination.host, one.namespace, self.domain)
+        service = self.find_service(host)
+        if destination.subset:
+            self._subset(one, f"{path}.subset", host, destination.subset, service)
+        if service is None:
+            one.warnings.append((f"{path}.host", f"no service {host} is known{self._near(destination.host, host)}; "
+                                                 "requests get 503 (FL-NO-CLUSTER) until there is one"))  # fmt: skip
+            return
+        port = destination.port.number if destination.port is not None else 0
+        if port and service.ports and not service.external_name and all(own.number != port for own in service.ports):
+            have = ", ".join(str(own.number) for own in service.ports)
+            one.warnings.append(
+                (f"{path}.port.number", f"service {host} has no port {port}; it has {have} (the service's own ports)")
+            )
+
+    def _near(self, written: str, host: str) -> str:
+        if "." in written and written.count(".") == 1:
+            name, namespace = written.split(".")
+            full = f"{name}.{namespace}.svc.{self.domain}"
+            if full in self.snapshot.services:
+                return f" (only a name without a dot is completed: write {full})"
+        near = get_close_matches(host, list(self.snapshot.services)[:2000], n=1, cutoff=0.8)
+        return f"; did you mean {near[0]}?" if near else ""
+
+    def _subset(self, one: Parsed, path: str, host: str, subset: str, service: Service | None) -> None:
+        rules = self.rules_for(host)
+        found = next((own for rule in rules for own in rule.spec.subsets if own.name == subset), None)
+        if found is not None:
+            self._subset_endpoints(one, path, host, found)
+            return
+        if rules:
+            names = sorted({own.name for rule in rules for own in rule.spec.subsets})
+            near = get_close_matches(subset, names, n=1)
+            keys = " and ".join(rule.meta.key for rule in rules)
+            message = (
+                f'subset "{subset}" of {host} is not defined: DestinationRule {keys} has '
+                f"{', '.join(names) if names else 'no subsets'}"
+                + (f'; did you mean "{near[0]}"?' if near else "; add it there, or name one that it has")
+            )
+        elif service is not None:
+            message = (
+                f'subset "{subset}" of {host} is not defined: no DestinationRule is for this host; add one with it'
+            )
+        else:
+            one.warnings.append((path, f'subset "{subset}" of {host} is not defined by any DestinationRule here'))
+            return
+        one.references.append((path, message))
+
+    def _subset_endpoints(self, one: Parsed, path: str, host: str, subset: Subset) -> None:
+        endpoints = self.snapshot.endpoints.get(host, ())
+        if endpoints and not any(labels_hold(subset.labels, endpoint.labels) for endpoint in endpoints):
+            labels = ", ".join(f"{key}={value}" for key, value in subset.labels.items())
+            one.warnings.append((path, f'no endpoint of {host} is in subset "{subset.name}" ({labels})'))
+
+    def _gateway(self, one: Parsed, path: str, reference: str) -> None:
+        name = gateway_name(reference, one.namespace)
+        if name != "mesh" and name not in self.gateways and "." not in reference:
+            one.warnings.append((path, f"no Gateway {name} is known; the rule has no effect there until there is one"))
+
+    def _delegate(self, one: Parsed, path: str, name: str, namespace: str) -> None:
+        key = f"{namespace or one.namespace}/{name}"
+        target = self.rules.get(key)
+        if target is None:
+            one.warnings.append((path, f"no VirtualService {key} is known; this route is dropped until there is one"))
+        elif target.spec.hosts:
+            one.warnings.append(
+                (path, f"VirtualService {key} has hosts and cannot be a delegate; the route is dropped")
+            )
+        elif not exported(target.spec.export_to, target.meta.namespace, one.namespace):
+            one.warnings.append(
+                (path, f"VirtualService {key} is not exported to {one.namespace}; the route is dropped")
+            )
+
+    # --- other kinds --------------------------------------------------------------------------------------------------
+
+    def destination_rule(self, one: Parsed, rule: DestinationRule) -> None:
+        host = complete(rule.spec.host, one.namespace, self.domain)
+        if host.startswith("*"):
+            return
+        service = self.find_service(host)
+        if service is None:
+            one.warnings.append(
+                (
+                    "spec.host",
+                    f"no service {host} is known{self._near(rule.spec.host, host)}; no effect until there is one",
+                )
+            )
+        elif one.namespace not in (service.namespace, self.root) and not rule.spec.workload_selector:
+            message = f"{host} is of namespace {service.namespace}: the rule counts for clients of {one.namespace} only"
+            one.warnings.append(("spec.host", message))
+        for index, subset in enumerate(rule.spec.subsets):
+            self._subset_endpoints(one, f"spec.subsets[{index}].labels", host, subset)
+
+    def policy(self, one: Parsed, policy: NetworkPolicy | PeerAuthentication | AuthorizationPolicy) -> None:
+        if not self.snapshot.workloads:
+            return
+        namespaces = {one.namespace}
+        if isinstance(policy, NetworkPolicy):
+            labels: Mapping[str, Any] = {}
+            path, written = "spec.podSelector", policy.spec.pod_selector
+            empty = not written.match_labels and not written.match_expressions
+        else:
+            labels = policy.spec.selector.match_labels if policy.spec.selector is not None else {}
+            path, written, empty = "spec.selector", None, not labels
+            if one.namespace == self.root:
+                if isinstance(policy, PeerAuthentication) and labels:
+                    one.warnings.append((path, "a selector in the root namespace is ignored: the policy has no effect"))
+                    return
+                namespaces = {workload.namespace for workload in self.snapshot.workloads.values()}
+        if empty:
+            return
+        for workload in self.snapshot.workloads.values():
+            if workload.namespace in namespaces and (
+                selects(written, workload.labels) if written is not None else labels_hold(labels, workload.labels)
+            ):
+                return
+        one.warnings.append((path, f"selects no workload of {' and '.join(sorted(namespaces))[:200]} that is known"))
+
+    def service(self, one: Parsed) -> None:
+        selector = (one.body.get("spec") or {}).get("selector")
+        if not selector or not self.snapshot.workloads:
+            return
+        for workload in self.snapshot.workloads.values():
+            if workload.namespace == one.namespace and labels_hold(selector, workload.labels):
+                return
+        one.warnings.append(("spec.selector", f"selects no workload of {one.namespace} that is known"))
+
+
+def _places(rule: VirtualService) -> str:
+    """Where a rule applies, for telling rules that compete: rules of gateways are put together, not chosen among."""
+    return "mesh" if not rule.spec.gateways or "mesh" in rule.spec.gateways else rule.meta.key
