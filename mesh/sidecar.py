@@ -187,7 +187,7 @@ class Sidecar:
         self._log_task = asyncio.get_running_loop().create_task(self._write_log())
         await self._start_local("health", options.health, {
             ("GET", "/healthz/ready"): self._ready, ("GET", "/readyz"): self._ready,
-            ("GET", "/healthz/live"): lambda _q: (200, TEXT, b"live\n"), ("GET", "/livez"): lambda _q: (200, TEXT, b"live\n"),
+            ("GET", "/healthz/live"): live, ("GET", "/livez"): live,
         })  # fmt: skip
         await self._start_local("metrics", options.metrics, {
             ("GET", "/metrics"): self._metrics, ("GET", "/stats/prometheus"): self._metrics,
@@ -448,6 +448,10 @@ class Sidecar:
             return 404, TEXT, b"not offered here\n"
         asyncio.get_running_loop().call_soon(self.on_quit)
         return 200, TEXT, b"ending\n"
+
+
+def live(_query: Query) -> Answer:
+    return 200, TEXT, b"live\n"
 
 
 def encode(value: Any) -> bytes:

@@ -107,7 +107,6 @@ SERVICE = obj(
 
 POD = obj(
     "A workload: one running instance of an app.",
-    required=("spec",),
     spec=obj(
         "What runs.",
         serviceAccountName=text("Name in the workload's identity."),
