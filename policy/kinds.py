@@ -211,8 +211,8 @@ CLIENT_TLS = obj(
 POLICY = {"loadBalancer": LOAD_BALANCER, "connectionPool": POOL, "outlierDetection": OUTLIER, "tls": CLIENT_TLS}
 TRAFFIC_POLICY = obj(
     "How the service is used.",
-    **POLICY,
-    portLevelSettings=items(obj("For one port, in place of all above.", port=PORT_SELECTOR, **POLICY)),
+    also=POLICY,
+    portLevelSettings=items(obj("For one port, in place of all above.", port=PORT_SELECTOR, also=POLICY)),
     tunnel=refused("tunnels are not made"),
     proxyProtocol=refused("the PROXY protocol is not spoken yet"),
     retryBudget=unused(obj(percent=decimal("", 0, 100), minRetryConcurrency=integer("", 0)), "use connectionPool.http.maxRetries"),
@@ -263,18 +263,13 @@ PEER_AUTHENTICATION = obj(
     status=NO_STATUS,
 )
 _NEGATED = ("principals", "requestPrincipals", "namespaces", "serviceAccounts", "ipBlocks", "remoteIpBlocks")
-_NO_JWT = "tokens of end users are not verified yet (RequestAuthentication)"
 SOURCE = obj(
     "Who asks.",
-    **{
-        name: refused(_NO_JWT) if "equestPrincipals" in name else TEXTS
-        for plain in _NEGATED
-        for name in (plain, f"not{plain[0].upper()}{plain[1:]}")
-    },
+    also={name: TEXTS for plain in _NEGATED for name in (plain, f"not{plain[0].upper()}{plain[1:]}")},
 )
 OPERATION = obj(
     "What is asked.",
-    **{name: TEXTS for plain in ("hosts", "ports", "methods", "paths") for name in (plain, f"not{plain.title()}")},
+    also={name: TEXTS for plain in ("hosts", "ports", "methods", "paths") for name in (plain, f"not{plain.title()}")},
 )
 AUTHORIZATION_POLICY = obj(
     "Who may do what.",
@@ -297,8 +292,26 @@ AUTHORIZATION_POLICY = obj(
     status=NO_STATUS,
 )
 
-SERVER_TLS = obj("TLS of a server.", open="-", mode=text("", "PASSTHROUGH", "SIMPLE", "MUTUAL", "AUTO_PASSTHROUGH",
-                 "ISTIO_MUTUAL", "OPTIONAL_MUTUAL"), httpsRedirect=flag(), credentialName=text())  # fmt: skip
+TLS_VERSION = text("", "TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3")
+SERVER_TLS = obj(
+    "TLS of a server.",
+    mode=text("", "PASSTHROUGH", "SIMPLE", "MUTUAL", "AUTO_PASSTHROUGH", "ISTIO_MUTUAL", "OPTIONAL_MUTUAL"),
+    httpsRedirect=flag("Answer plain HTTP with 301 to https."),
+    serverCertificate=text("File."),
+    privateKey=text("File."),
+    caCertificates=text("File."),
+    caCrl=text("File."),
+    credentialName=text("Secret."),
+    credentialNames=TEXTS,
+    caCertCredentialName=text("Secret."),
+    tlsCertificates=items(obj(serverCertificate=text(), privateKey=text(), caCertificates=text()), doc="Files."),
+    subjectAltNames=TEXTS,
+    verifyCertificateSpki=TEXTS,
+    verifyCertificateHash=TEXTS,
+    minProtocolVersion=TLS_VERSION,
+    maxProtocolVersion=TLS_VERSION,
+    cipherSuites=TEXTS,
+)
 GATEWAY = obj(
     "What an edge proxy listens on.",
     required=("spec",),
@@ -314,9 +327,20 @@ GATEWAY = obj(
     ),
     status=NO_STATUS,
 )  # fmt: skip
-SIDECAR = obj("What a sidecar needs to know.", spec=obj(open="-", workloadSelector=obj(labels=STRINGS),
-              ingress=items(anything()), egress=items(anything()), outboundTrafficPolicy=anything(),
-              inboundConnectionPool=anything()), status=NO_STATUS)  # fmt: skip
+SIDECAR_PORT = obj("A port.", number=integer("", 0, 65535), name=text(), protocol=text(), targetPort=integer())
+CAPTURE = text("", "DEFAULT", "IPTABLES", "NONE")
+SIDECAR = obj(
+    "What a sidecar needs to know.",
+    spec=obj(
+        workloadSelector=obj(labels=STRINGS),
+        ingress=items(obj(required=("port",), port=SIDECAR_PORT, bind=text(), captureMode=CAPTURE, defaultEndpoint=text(),
+                          tls=SERVER_TLS, connectionPool=POOL)),
+        egress=items(obj(required=("hosts",), port=SIDECAR_PORT, bind=text(), captureMode=CAPTURE, hosts=items(text(), 1))),
+        outboundTrafficPolicy=obj(mode=text("", "ALLOW_ANY", "REGISTRY_ONLY"), egressProxy=DESTINATION),
+        inboundConnectionPool=POOL,
+    ),
+    status=NO_STATUS,
+)  # fmt: skip
 _BACKEND = obj(service=obj(required=("name",), name=text(), port=obj(name=text(), number=PORT)), resource=anything())
 INGRESS = obj(
     "Routes from outside.",

@@ -56,10 +56,11 @@ def destinations(rule: VirtualService) -> Iterator[tuple[str, DestinationRef]]:
             yield f"{path}.mirror", route.mirror
         for number, mirror in enumerate(route.mirrors):
             yield f"{path}.mirrors[{number}].destination", mirror.destination
-    for kind, routes in (("tls", rule.spec.tls), ("tcp", rule.spec.tcp)):
-        for index, l4 in enumerate(routes):
-            for number, share in enumerate(l4.route):
-                yield f"spec.{kind}[{index}].route[{number}].destination", share.destination
+    opaque = [(f"spec.tls[{index}]", l4.route) for index, l4 in enumerate(rule.spec.tls)]
+    opaque += [(f"spec.tcp[{index}]", l4.route) for index, l4 in enumerate(rule.spec.tcp)]
+    for path, shares in opaque:
+        for number, share in enumerate(shares):
+            yield f"{path}.route[{number}].destination", share.destination
 
 
 class _Context:

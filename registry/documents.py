@@ -24,7 +24,7 @@ _TAG = "tag:yaml.org,2002:"
 _TAGS = frozenset(_TAG + name for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge"))
 NUMBER_MAX = 400
 """Longest text that is read as a number."""
-_SEGMENT = re.compile(r"[^.\[\]]+|\[\d+\]")
+_SEGMENT = re.compile(r"\[([^\]]*)\]|([^.\[\]]+)")
 
 Path = tuple[str | int, ...]
 
@@ -76,12 +76,15 @@ class Document:
         """The line of a field by its path, or of the nearest field above it; None: not from a text."""
         if not self.lines:
             return None
-        steps: Path = tuple(int(part[1:-1]) if part.startswith("[") else part for part in _SEGMENT.findall(path))
-        while steps:
-            if steps in self.lines:
-                return self.lines[steps]
-            steps = steps[:-1]
-        return self.line
+        line = self.line
+        steps: Path = ()
+        for bracket, name in _SEGMENT.findall(path):
+            index: Path = (*steps, int(bracket)) if bracket.isdecimal() and len(bracket) < 9 else ()
+            steps = index if index in self.lines else (*steps, bracket or name)
+            if steps not in self.lines:
+                break
+            line = self.lines[steps]
+        return line
 
     def at(self, path: str) -> str:
         """`file.yaml:14` of a field."""
@@ -148,7 +151,7 @@ def _load_one(text: str, first_line: int) -> list[tuple[Any, int, dict[Path, int
         try:
             found = []
             while loader.check_node():
-                node = loader.get_node()
+                node: Any = loader.get_node()
                 lines: dict[Path, int] = {}
                 value = _construct(node, (), lines, first_line)
                 found.append((value, node.start_mark.line + first_line, lines))
@@ -171,7 +174,7 @@ def _guard(text: str, first_line: int) -> None:
     """Walk the events before any node is made: the C loader itself dies of deep nesting (measured)."""
     depth = 0
     for nodes, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader), 1):
-        line = event.start_mark.line + first_line
+        line = (event.start_mark.line if event.start_mark else 0) + first_line
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise _Refused("anchors (&) and aliases (*) are not taken: write the value out", line)
         if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):

@@ -14,6 +14,7 @@ from .schema import (
     TEXTS,
     Node,
     anything,
+    elsewhere,
     flag,
     int_or_text,
     integer,
@@ -71,8 +72,21 @@ def kind(
     )
 
 
-_RUNTIME = "taken, but Fairlead starts no containers: only names, ports and the service account count"
-_BALANCER = "taken, but there is no cloud load balancer, node port or cluster address allocation here"
+_BALANCER = "there is no cloud load balancer, node port or topology of nodes here"
+_PROBE = unused(anything(), "probes are not run yet; a workload is ready unless its status says otherwise")
+_POD_DETAILS = elsewhere(
+    "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "dnsConfig", "dnsPolicy",
+    "enableServiceLinks", "ephemeralContainers", "hostAliases", "hostIPC", "hostPID", "hostUsers", "hostnameOverride",
+    "imagePullSecrets", "initContainers", "nodeName", "nodeSelector", "os", "overhead", "preemptionPolicy", "priority",
+    "priorityClassName", "readinessGates", "resourceClaims", "resources", "restartPolicy", "runtimeClassName",
+    "schedulerName", "schedulingGates", "securityContext", "setHostnameAsFQDN", "shareProcessNamespace",
+    "terminationGracePeriodSeconds", "tolerations", "topologySpreadConstraints", "volumes",
+)  # fmt: skip
+_CONTAINER_DETAILS = elsewhere(
+    "args", "command", "env", "envFrom", "image", "imagePullPolicy", "lifecycle", "resizePolicy", "resources",
+    "restartPolicy", "restartPolicyRules", "securityContext", "stdin", "stdinOnce", "terminationMessagePath",
+    "terminationMessagePolicy", "tty", "volumeDevices", "volumeMounts", "workingDir",
+)  # fmt: skip
 
 NAMESPACE = obj("A namespace; its labels are what namespaceSelector looks at.",
                 spec=obj(open="-"), status=NO_STATUS)  # fmt: skip
@@ -99,8 +113,23 @@ SERVICE = obj(
         clusterIPs=items(text(), doc="Virtual addresses of both families."),
         externalName=text("Of type ExternalName: the name that this one is an alias of."),
         publishNotReadyAddresses=flag("Take workloads that are not ready as endpoints, too."),
-        sessionAffinity=unused(text("", "None", "ClientIP"), "use a DestinationRule with consistentHash.useSourceIp"),
-        open=_BALANCER,
+        sessionAffinity=text("None; ClientIP is for a DestinationRule to do.", "None", "ClientIP"),
+        also={
+            **elsewhere("ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy", "allocateLoadBalancerNodePorts"),
+            **{
+                name: unused(anything(), _BALANCER)
+                for name in (
+                    "externalIPs",
+                    "externalTrafficPolicy",
+                    "healthCheckNodePort",
+                    "loadBalancerClass",
+                    "loadBalancerIP",
+                    "loadBalancerSourceRanges",
+                    "sessionAffinityConfig",
+                    "trafficDistribution",
+                )
+            },
+        },
     ),
     status=NO_STATUS,
 )
@@ -129,10 +158,13 @@ POD = obj(
                         hostIP=unused(text(), "there are no host ports here"),
                     )
                 ),
-                open="-",
+                readinessProbe=_PROBE,
+                livenessProbe=_PROBE,
+                startupProbe=_PROBE,
+                also=_CONTAINER_DETAILS,
             )
         ),
-        open="-",
+        also=_POD_DETAILS,
     ),
     status=obj(
         "What is known of it.",

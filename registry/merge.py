@@ -9,7 +9,7 @@ the new snapshot as in the one before, so that what is made from it need not be 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -55,7 +55,7 @@ def merge(
     return Snapshot(previous.version + 1, services, merged, workloads, named, dict(statuses))
 
 
-def _same(new: dict[str, V], old: Mapping[str, V]) -> dict[str, V]:
+def _same(new: dict[str, V], old: Mapping[str, Any]) -> dict[str, V]:
     return {key: old[key] if key in old and old[key] == value else value for key, value in new.items()}
 
 

@@ -8,8 +8,9 @@ that were written in snake_case under their usual names.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import Struct
@@ -49,10 +50,10 @@ class Node(Struct, frozen=True):
 
 
 def obj(doc: str = "", /, *, required: tuple[str, ...] = (), one_of: tuple[tuple[str, ...], ...] = (), open: str = "",
-        **fields: Node) -> Node:  # fmt: skip
-    """An object; a trailing underscore of a keyword is dropped (`from_`)."""
-    return Node("object", {name.rstrip("_"): node for name, node in fields.items()}, required=required,
-                one_of=one_of, open=open, doc=doc)  # fmt: skip
+        also: Mapping[str, Node] = MappingProxyType({}), **fields: Node) -> Node:  # fmt: skip
+    """An object; a trailing underscore of a keyword is dropped (`from_`). `also`: fields that others have, too."""
+    own = {name.rstrip("_"): node for name, node in fields.items()}
+    return Node("object", {**own, **also}, required=required, one_of=one_of, open=open, doc=doc)
 
 
 def items(item: Node, least: int = 0, doc: str = "") -> Node:
@@ -91,6 +92,11 @@ def int_or_text(doc: str = "") -> Node:
 
 def anything(doc: str = "") -> Node:
     return Node("any", doc=doc)
+
+
+def elsewhere(*names: str, doc: str = "Taken; it means nothing here.") -> dict[str, Node]:
+    """Fields of an upstream kind that have no meaning without containers, nodes or a cloud: any value, no warning."""
+    return {name: anything(doc) for name in names}
 
 
 def refused(why: str) -> Node:
@@ -225,7 +231,7 @@ def _table(node: Node, value: Any, path: str, found: Findings) -> Any:
     for key, inner in value.items():
         if inner is None and node.item.kind == "object":
             inner = {}
-        checked = check(node.item, inner, _below(path, key), found)
+        checked = check(node.item, inner, f"{path}[{key}]", found)
         made[key] = "" if checked is None and node.item.kind == "text" else checked
     return {key: inner for key, inner in made.items() if inner is not None}
 
@@ -290,7 +296,7 @@ def _int_or_text(node: Node, value: Any, path: str, found: Findings) -> Any:
     return value
 
 
-_CHECKS = {
+_CHECKS: dict[str, Callable[[Node, Any, str, Findings], Any]] = {
     "object": _object,
     "list": _items,
     "map": _table,
