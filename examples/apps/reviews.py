@@ -17,7 +17,7 @@ def main() -> None:
         return web.json_response({"instance": options.name, "book": request.match_info["book"], "stars": 5})
 
     app = web.Application()
-    app.add_routes([web.get("/reviews/{book}", review)])
+    app.add_routes([web.get("/{book}", review)])
     host, _, port = options.listen.rpartition(":")
     web.run_app(app, host=host, port=int(port), print=None)
 
