@@ -84,7 +84,8 @@ def load_world(options: Any) -> World:
 def queries(options: Any) -> Iterator[dict[str, Any]]:
     """What is asked: one question of the flags, or one for each line of --requests."""
     if options.requests:
-        for source, text in read_texts(options.requests, problems := []):
+        problems: list[str] = []
+        for source, text in read_texts(options.requests, problems):
             for number, line in enumerate(text.decode("utf-8", "replace").splitlines(), 1):
                 if not line.strip():
                     continue

@@ -74,7 +74,8 @@ class Book:
 
     def facts(self, snapshot: Snapshot) -> bool:
         """Take the registry's snapshot; looks only at what is not the same object as before."""
-        before, changed = self._snapshot, {}
+        before = self._snapshot
+        changed: dict[str, bytes | None] = {}
         for prefix, old, new in (
             ("service/", before.services, snapshot.services),
             ("endpoints/", before.endpoints, snapshot.endpoints),

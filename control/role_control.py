@@ -14,7 +14,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from ..registry.documents import Document
+from ..policy.kinds import BY_NAME
+from ..policy.world import World
+from ..registry.documents import Document, Problem
 from ..registry.facts import facts_of
 from ..registry.hub import Registry
 from ..registry.model import Facts
@@ -68,6 +70,9 @@ class Control:
         self.registry = Registry(PRECEDENCE)
         self._facts: dict[str, Facts] = {}
         """Of `control` and `manifests`, before the overlay of sidecars."""
+        self._rules: dict[str, dict[str, dict[str, Any]]] = {"manifests": {}, "control": {}}
+        """Rules by source, then by item key; of two with one key the API's counts."""
+        self._in_book: dict[str, dict[str, Any]] = {}
         self._refreshing = False
 
     async def run(self, signals: Signals) -> int:
@@ -92,8 +97,11 @@ class Control:
         self.api.add_routes([web.get("/fairlead/v1/world", self._world), web.get("/metrics", self._metrics)])
         tasks = Tasks(signals.stop)
         sources = Sources(options, self.registry, tasks, self.data, self._manifests_changed)
-        self._take_objects({key: value for key, value in self.api.objects(RULE_RESOURCES).items()})
+        self._rules["control"] = dict(self.api.objects(RULE_RESOURCES))
+        self._take_rules()
         self._take_facts()
+        sources.start_manifests()
+        signals.on_reload = sources.manifests.look_now if sources.manifests else None
         unsubscribe = self.api.subscribe(self._objects_changed, FACT_RESOURCES | RULE_RESOURCES)
         self.registry.snapshot.subscribe(lambda snapshot: self._publish(self.book.facts(snapshot)))
         self.book.facts(self.registry.snapshot.value)
@@ -132,14 +140,23 @@ class Control:
     def _objects_changed(self, changed: Mapping[str, dict[str, Any] | None]) -> None:
         rules = {key: value for key, value in changed.items() if key.split("/")[1] in RULE_RESOURCES}
         if rules:
-            self._take_objects(rules)
+            kept = {key: value for key, value in self._rules["control"].items() if key not in rules}
+            self._rules["control"] = kept | {key: value for key, value in rules.items() if value is not None}
+            self._take_rules()
         if len(rules) < len(changed):
             for key, value in changed.items():
                 if value is None and key.startswith("object/pods/"):
                     self.sidecars.forget([key.removeprefix("object/pods/")])
             self._refresh_soon()
 
-    def _take_objects(self, changed: Mapping[str, dict[str, Any] | None]) -> None:
+    def _take_rules(self) -> None:
+        """Put the rules of all sources into the book."""
+        wanted = {**self._rules["manifests"], **self._rules["control"]}
+        before, self._in_book = self._in_book, wanted
+        changed: dict[str, dict[str, Any] | None] = {
+            key: value for key, value in wanted.items() if before.get(key) != value
+        }
+        changed |= dict.fromkeys(before.keys() - wanted.keys())
         self._publish(self.book.objects(changed))
 
     def _publish(self, changed: bool) -> None:
@@ -164,9 +181,25 @@ class Control:
         self._facts["control"] = facts_of(documents, "control")
         self._lay_over()
 
-    def _manifests_changed(self, facts: Facts, rules: Mapping[str, dict[str, Any] | None]) -> None:
-        self._facts["manifests"] = facts
-        self._take_objects(rules)
+    def _manifests_changed(self, documents: list[Document], problems: list[Problem]) -> None:
+        for problem in problems:
+            logger.error("%s", problem)
+        _, reports = World.load(documents)
+        good = []
+        for document, report in zip(documents, reports, strict=True):
+            if report.valid:
+                good.append(document)
+            for told in report.errors:
+                logger.error("%s: %s: %s", report.source, told.path, told.message)
+        rules = {}
+        for document in good:
+            kind = BY_NAME.get((document.api_version, document.kind))
+            if kind is not None and kind.name in RULE_RESOURCES:
+                namespace = document.namespace if kind.namespaced else ""
+                rules[f"object/{kind.name}/{namespace}/{document.name}"] = document.body
+        self._rules["manifests"] = rules
+        self._take_rules()
+        self._facts["manifests"] = facts_of(good, "manifests")
         self._lay_over()
 
     def _members_changed(self) -> None:

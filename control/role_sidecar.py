@@ -182,8 +182,8 @@ class Role:
         if not options.cert:
             return
         try:
-            texts = [Path(name).read_text() for name in (options.cert, options.key, options.ca)]
-            self.sidecar.contexts.take(Material(*texts))
+            certificate, key, roots = (Path(name).read_text() for name in (options.cert, options.key, options.ca))
+            self.sidecar.contexts.take(Material(certificate, key, roots))
         except (OSError, IdentityError, ssl.SSLError) as error:
             raise SettingError(f"--cert {options.cert}, --key {options.key}, --ca {options.ca}: {error}") from error
 

@@ -15,6 +15,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from msgspec import to_builtins
@@ -207,12 +208,8 @@ class Sidecar:
         if options.redirect is not None:
             await self._listen("redirect", options.redirect, engine.listen_original)
         for number, named in enumerate(options.named):
-            service, port = named.service, named.service_port
-            await self._listen(
-                f"listen{number}",
-                (named.host, named.port),
-                lambda h, p, s=service, n=port: engine.listen_named(h, p, s, n),
-            )
+            listen = partial(engine.listen_named, service_host=named.service, service_port=named.service_port)
+            await self._listen(f"listen{number}", (named.host, named.port), listen)
         if options.dns is not None and self.dns is not None:
             await self._listen_loopbacks()
             await self.dns.start(*options.dns)

@@ -98,13 +98,14 @@ class Holdings:
         )
 
     def _table(self, name: str) -> dict[str, Any]:
-        return {
+        tables: dict[str, dict[str, Any]] = {
             "service": self._services,
             "endpoints": self._endpoints,
             "workload": self._workloads,
             "namespace": self._namespaces,
             "object": self._objects,
-        }[name]
+        }
+        return tables[name]
 
     def _read(self, key: str, value: bytes) -> Any:
         table = key.partition("/")[0]
