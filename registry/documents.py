@@ -6,6 +6,7 @@ reader is refused before any object is made: anchors and aliases, deep nesting, 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Hashable
 from typing import Any
@@ -24,6 +25,7 @@ _TAG = "tag:yaml.org,2002:"
 _TAGS = frozenset(_TAG + name for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge"))
 NUMBER_MAX = 400
 """Longest text that is read as a number."""
+_BRACKETS = re.compile(r"[\[\]{}]")
 _SEGMENT = re.compile(r"\[([^\]]*)\]|([^.\[\]]+)")
 
 Path = tuple[str | int, ...]
@@ -119,6 +121,10 @@ def load(text: bytes | str, source: str, default_namespace: str = "default") -> 
         try:
             loaded = _load_one(part, first_line)
         except _Refused as refused:
+            json_value = _load_json(part)
+            if json_value is not None:
+                _take(json_value, first_line, {}, source, default_namespace, documents, problems)
+                continue
             problems.append(Problem(f"{source}:{refused.line}", str(refused)))
             continue
         for value, line, lines in loaded:
@@ -170,6 +176,37 @@ def _load_one(text: str, first_line: int) -> list[tuple[Any, int, dict[Path, int
         raise _Refused(f"not YAML: {error}".split("\n")[0], line) from error
 
 
+def _load_json(text: str) -> dict[str, Any] | None:
+    """A JSON object that the YAML reader does not take (escaped surrogate pairs, tabs); None where it is none either.
+
+    Without lines, since Python's reader does not tell them.
+    """
+    if not text.lstrip().startswith("{") or not depth_is_bounded(text):
+        return None
+    try:
+        value = json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key stands twice in one place")
+    return made
+
+
+def depth_is_bounded(text: str) -> bool:
+    """Whether brackets nest no deeper than we read, strings not told apart: refuses more than it must, never less."""
+    depth = 0
+    for bracket in _BRACKETS.findall(text):
+        depth += 1 if bracket in "{[" else -1
+        if depth > DEPTH_MAX:
+            return False
+    return True
+
+
 def _guard(text: str, first_line: int) -> None:
     """Walk the events before any node is made: the C loader itself dies of deep nesting (measured)."""
     depth = 0
@@ -190,6 +227,10 @@ def _guard(text: str, first_line: int) -> None:
 def _construct(node: yaml.Node, path: Path, lines: dict[Path, int], first_line: int) -> Any:
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node, first_line)
+    if node.tag not in (_TAG + "seq", _TAG + "map"):
+        raise _Refused(
+            f"the tag {node.tag} is not known", (node.start_mark.line if node.start_mark else 0) + first_line
+        )
     if isinstance(node, yaml.SequenceNode):
         made = []
         for number, item in enumerate(node.value):

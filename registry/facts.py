@@ -231,6 +231,7 @@ class _Facts:
             name=document.name,
             addresses=(address,) if address else (),
             ports=tuple(WorkloadPort(number(port), str(name)) for name, port in _mapping(spec, "ports").items()),
+            service_ports={str(name): number(port) for name, port in _mapping(spec, "ports").items()},
             labels={**_labels(metadata), **_labels(spec)},
             annotations=annotations,
             service_account=str(spec.get("serviceAccount") or "default"),

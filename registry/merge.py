@@ -89,6 +89,8 @@ def selected(service: Service, by_label: Mapping[tuple[str, str, str], list[Work
 
 def target_port(port: ServicePort, workload: Workload) -> int | None:
     """The workload's port behind a service port; None: the port is named, and the workload has none of that name."""
+    if port.name in workload.service_ports:
+        return workload.service_ports[port.name]
     if isinstance(port.target, str):
         for own in workload.ports:
             if own.name == port.target and own.protocol == port.protocol:

@@ -109,6 +109,8 @@ class Workload(Struct, frozen=True, omit_defaults=True):
     terminating: bool = False
     why: str = ""
     source: str = ""
+    service_ports: dict[str, int] = {}
+    """Own port by the name of the service's port, over its target (`ports` of a WorkloadEntry)."""
 
     @property
     def key(self) -> str:
