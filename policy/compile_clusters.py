@@ -9,6 +9,7 @@ from .compile_settings import file_tls, load_balancer, outlier_policy, pool_limi
 from .compile_view import View, cluster_name, endpoint_serves, port_protocol
 from .destination_rules import MergedRule, Settings, settings
 from .locality import arrange
+from .network_policy import parse_address
 from .peer import Peer, as_peer, identify
 from .tables import Cluster, ClusterEndpoint, LoadBalancer, UpstreamTLS, Verdict
 from .visibility import labels_hold
@@ -32,6 +33,11 @@ def service_clusters(view: View, service: Service, rule: MergedRule | None) -> d
     return found
 
 
+def wants_dialled_address(service: Service) -> bool:
+    """A wildcard ServiceEntry has no endpoints of its own: a request goes to the very name that it asks for."""
+    return service.external and service.host.startswith("*") and service.resolution in ("NONE", "DYNAMIC_DNS")
+
+
 def usable(endpoint: Endpoint, service: Service) -> bool:
     return endpoint.ready or service.publish_not_ready
 
@@ -43,7 +49,8 @@ def service_endpoints(view: View, service: Service, port: ServicePort) -> list[E
     number = port.target if isinstance(port.target, int) and port.target else port.number
     if not known and service.external_name:
         return [Endpoint(service.external_name, number, port.name, source=service.source)]
-    if not known and service.resolution.startswith("DNS") and not service.host.startswith("*"):
+    if not known and service.selector is None and service.external and not service.host.startswith("*"):
+        # DNS, and NONE too: where the dialled address is not known, the name's own is what the client meant.
         return [Endpoint(service.host, number, port.name, source=service.source)]
     return found
 
@@ -79,7 +86,7 @@ def _cluster(
     balancing = chosen.load_balancer
     locality = balancing.locality_lb_setting if balancing is not None else None
     balancer = load_balancer(balancing)
-    if service.resolution == "NONE" and not service.selector:
+    if wants_dialled_address(service):
         balancer = LoadBalancer("passthrough")
     return Cluster(
         cluster_name(port.number, subset, service.host),
@@ -127,6 +134,11 @@ class _Security:
         return found
 
 
+def named_only(view: View, endpoint: Endpoint) -> bool:
+    """Whether an endpoint is known by a DNS name and nothing else."""
+    return endpoint.workload not in view.snapshot.workloads and parse_address(endpoint.address) is None
+
+
 def peer_behind(view: View, endpoint: Endpoint) -> Peer:
     """Whom policy sees behind an endpoint: its workload where known, else whoever has the address."""
     workload = view.snapshot.workloads.get(endpoint.workload)
@@ -136,6 +148,10 @@ def peer_behind(view: View, endpoint: Endpoint) -> Peer:
 
 
 def egress_verdict(view: View, endpoint: Endpoint) -> Verdict | None:
-    if view.egress is None:
+    """Egress NetworkPolicy for an endpoint; None where none applies, or only the resolved address can tell.
+
+    The proxy asks `decide.egress_verdict` about each address that the name of such an endpoint turns out to have.
+    """
+    if view.egress is None or named_only(view, endpoint):
         return None
     return view.egress.verdict(peer_behind(view, endpoint), endpoint.port)

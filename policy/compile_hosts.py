@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ..registry.model import Service
+from .compile_clusters import wants_dialled_address
 from .compile_http import Arm, CompiledRule, compile_rule, retry_policy
 from .compile_view import View, cluster_name, port_protocol, speaks_http
 from .delegates import with_delegates
@@ -186,6 +187,12 @@ def _plain(view: View, host: str, port: int, retries: bool) -> Arm:
     name = cluster_name(port, "", host)
     cluster = view.clusters.get(name)
     hashes = cluster is not None and bool(cluster.load_balancer.hash_on)
+    if wants_dialled_address(view.services[host]):
+        why = (
+            f"{host} is a ServiceEntry without endpoints: the address that the client dialled, or the name it asked for"
+        )
+        decision = Decision("passthrough", destinations=(Destination(name, host, port),), why=why)
+        return Arm(HttpMatch(None), decision, None, 0, "default")
     decision = Decision(
         "route",
         destinations=(Destination(name, host, port),),

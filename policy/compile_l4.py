@@ -86,7 +86,9 @@ def _service(view: View, table: L4Table, service: Service, rules: Sequence[Virtu
         if port.protocol != "TCP":
             continue
         name = cluster_name(port.number, "", service.host)
-        plain = Decision("route", destinations=(Destination(name, service.host, port.number),))
+        # Without endpoints in the registry (resolution NONE) an opaque connection goes where it was dialled.
+        verdict = "passthrough" if service.external and service.resolution == "NONE" else "route"
+        plain = Decision(verdict, destinations=(Destination(name, service.host, port.number),))
         host = table.hosts[(service.host, port.number)] = L4Host(service.host, port.number, plain)
         for rule in rules:
             _tls_routes(view, host, rule)

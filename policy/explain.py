@@ -14,7 +14,7 @@ from ..registry.model import Endpoint, Service, Workload
 from ..registry.snapshot import Snapshot
 from .authorize import Subject
 from .compile import compile_tables
-from .compile_clusters import PASSTHROUGH, service_endpoints, usable
+from .compile_clusters import PASSTHROUGH, named_only, service_endpoints, usable
 from .compile_inbound import Inbound, inbound_of
 from .compile_view import View
 from .decide import Trace, decide, egress_verdict, peer_verdict, service_of
@@ -75,7 +75,9 @@ class Explainer:
                 known = sorted(self._snapshot.workloads)
                 hint = f"known: {', '.join(known[:20])}" if known else "no workload is known at all"
                 raise QueryError(f"from: there is no workload {asked.from_workload}; {hint}")
-            _step(trace, "source", found.source or found.key, "workload", f"{found.key}, labels {_pairs(found.labels)}")
+            source = found.source or "the registry"
+            why = f"labels {_pairs(found.labels)}, service account {found.service_account}, from {source}"
+            _step(trace, "source", found.key, "workload", why)
             return found
         namespace = asked.from_namespace or "default"
         imagined = bool(asked.from_namespace or asked.from_labels)
@@ -295,6 +297,9 @@ class _Answer:
         if egress is not None and not egress.allowed:
             return egress
         workload = self._explainer.workload_behind(endpoint)
+        if workload is None and self._view.egress is not None and named_only(self._view, endpoint):
+            why = f"egress NetworkPolicy is asked about each address that {endpoint.address} turns out to have"
+            return Verdict(True, "", why)
         if workload is None:
             why = f"no workload is known behind {endpoint.address}:{endpoint.port}: only the source's egress counts"
             return egress if egress is not None and egress.by else Verdict(True, "", why)

@@ -20,12 +20,10 @@ def render(explanation: Mapping[str, Any]) -> str:
     lines += _request_lines(explanation)
     lines += _settings_lines(explanation)
     for endpoint in explanation["endpoints"]:
-        state = "ready" if endpoint["ready"] else "NOT READY"
-        why = f" ({endpoint['why']})" if endpoint["why"] not in ("", "ready") else ""
-        lines.append(f"  endpoint  {endpoint['address']}:{endpoint['port']} {state}{why}")
+        why = endpoint["why"] if endpoint["ready"] else f"NOT READY: {endpoint['why']}"
+        lines.append(f"  endpoint  {endpoint['address']}:{endpoint['port']} {why}")
     policy = explanation["policy"]
-    by = f" by {policy['by']}" if policy["by"] else ""
-    lines.append(f"  policy    {'allowed' if policy['allowed'] else 'DENIED'}{by}: {policy['why']}")
+    lines.append(f"  policy    {'allowed' if policy['allowed'] else 'DENIED'}: {policy['why']}")
     lines.append("how it was decided:")
     lines += [f"  {step['result']:<12} {step['object']}: {step['why']}" for step in explanation["trace"]]
     return "\n".join(lines)

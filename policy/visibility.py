@@ -17,7 +17,7 @@ def exported(export_to: Sequence[str], own_namespace: str, client_namespace: str
 
 def labels_hold(wanted: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     """Whether all `wanted` labels are among `labels`; nothing wanted always holds."""
-    return all(labels.get(key) == value for key, value in wanted.items())
+    return not wanted or all(labels.get(key) == value for key, value in wanted.items())
 
 
 def gateway_name(reference: str, namespace: str) -> str:

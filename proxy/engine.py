@@ -207,7 +207,7 @@ class Engine:
 
     def _may_leave(self, endpoint: ClusterEndpoint, address: str) -> str | None:
         """Egress policy for an endpoint whose name turned out to be `address`; None: it may be used."""
-        if _is_address(endpoint.address) or endpoint.endpoint.source != "passthrough":
+        if _is_address(endpoint.address) or endpoint.egress is not None:
             return None
         verdict = self._egress_verdict(self.tables, address, endpoint.port)
         return None if verdict is None or verdict.allowed else verdict.why or verdict.by

@@ -238,7 +238,7 @@ def test_bad_questions_say_what_is_wrong(query: dict[str, Any], says: str) -> No
 def test_the_text_for_people_has_the_verdict_the_rule_and_the_steps() -> None:
     text = render(asked(CANARY + ONLY_FRONT, "http://web.shop/api/x", source="shop/odd-1"))
     assert text.splitlines()[0] == "denied 403 FL-DENIED"
-    for part in ("VirtualService shop/web, route 1", "timeout   2 s", "mirror", "DENIED by NetworkPolicy", "no match"):
+    for part in ("VirtualService shop/web, route 1", "timeout   2 s", "mirror", "DENIED: no ingress rule", "no match"):
         assert part in text, text
 
 
