@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
-from ..policy.explain import explain as explain_one
+from ..policy.explain import Explainer
 from ..policy.explain_query import QueryError
 from ..policy.explain_text import render
 from ..policy.matrix import matrix as matrix_of
@@ -130,10 +130,11 @@ def explain(options: Any) -> int:
     except (ApiError, UnreachableError) as error:
         return failed(str(error))
     code = 0
+    explainer = Explainer(world)
     for query in queries(options):
         where = query.pop("_where", "")
         try:
-            answer = explain_one(world, query)
+            answer = explainer.explain(query)
         except QueryError as error:
             if not where:
                 return failed(str(error))

@@ -27,6 +27,9 @@ from .resources import Resources
 from .tables import Arrival, Cluster, Decision, Destination, Fault, HeaderOps, SimpleRequest, Tables, Verdict, Viewpoint
 from .visibility import labels_hold
 
+VIEWPOINTS_MAX = 64
+"""Compiled viewpoints kept by one Explainer."""
+
 __all__ = ["Explainer", "QueryError", "explain", "render"]
 
 
@@ -49,7 +52,7 @@ class Explainer:
         self._snapshot = world.snapshot
         self._resources = world.resources
         self._mesh = world.resources.mesh.spec
-        self._tables: dict[tuple[Any, ...], Tables] = {}
+        self._compiled: dict[tuple[Any, ...], tuple[Tables, View]] = {}
         self._inbound: dict[str, Inbound] = {}
 
     def explain(self, query: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,10 +60,10 @@ class Explainer:
         asked = Query(query)
         trace: Trace = []
         workload = self._source(asked, trace)
-        tables = self._compile(workload, asked.gateway)
+        tables, view = self._compile(workload, asked.gateway)
         request = self._request(asked, tables, workload)
         decision = decide(tables, request, trace)
-        answer = _Answer(self, tables, asked, request, decision, workload, trace).build()
+        answer = _Answer(self, tables, view, asked, request, decision, workload, trace).build()
         return {"id": asked.id, **answer} if "id" in query else answer
 
     def _source(self, asked: Query, trace: Trace) -> Workload:
@@ -86,12 +89,15 @@ class Explainer:
         _step(trace, "source", f"{namespace}/(any)", what, why)
         return Workload(namespace, "", labels=asked.from_labels)
 
-    def _compile(self, workload: Workload, gateway: str) -> Tables:
+    def _compile(self, workload: Workload, gateway: str) -> tuple[Tables, View]:
         key = (workload.key, tuple(sorted(workload.labels.items())), gateway)
-        found = self._tables.get(key)
+        found = self._compiled.get(key)
         if found is None:
             viewpoint = Viewpoint(workload, gateway)
-            found = self._tables[key] = compile_tables(self._resources, self._snapshot, viewpoint)
+            if len(self._compiled) >= VIEWPOINTS_MAX:
+                self._compiled.clear()
+            tables = compile_tables(self._resources, self._snapshot, viewpoint)
+            found = self._compiled[key] = tables, View(self._resources, self._snapshot, viewpoint)
         return found
 
     def _request(self, asked: Query, tables: Tables, workload: Workload) -> SimpleRequest:
@@ -168,6 +174,7 @@ class _Answer:
         self,
         explainer: Explainer,
         tables: Tables,
+        view: View,
         asked: Query,
         request: SimpleRequest,
         decision: Decision,
@@ -176,7 +183,7 @@ class _Answer:
     ) -> None:
         self._explainer = explainer
         self._tables = tables
-        self._view = View(explainer._resources, explainer._snapshot, tables.viewpoint)
+        self._view = view
         self._asked = asked
         self._request = request
         self._decision = decision
