@@ -184,7 +184,7 @@ class Admission:
         `duplicates`: fields that its JSON had twice. Raises StatusError 400 for unknown fields, 422 for all else.
         """
         findings = self._check(resource, version, body)
-        unknown = findings.unknown + [
+        unknown = [(path, with_path(path, message)) for path, message in findings.unknown] + [
             (f"metadata.{key}", f'unknown field "metadata.{key}"')
             for key in body["metadata"]
             if key not in METADATA_FIELDS
@@ -209,6 +209,11 @@ class Admission:
         body = apply_defaults(resource.name, body)
         warnings += [f"{path}: {message}" if path else message for path, message in findings.warnings]
         return body, warnings
+
+
+def with_path(path: str, message: str) -> str:
+    """`unknown field "hsots": ...` with the whole path in the quotes, as clients look for it."""
+    return re.sub(r'^unknown field "[^"]*"', lambda _: f'unknown field "{path}"', message)
 
 
 def steps_of(path: str) -> list[str | int]:

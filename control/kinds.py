@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..policy.kinds import BY_NAME, KINDS
 from ..policy.parse import check_object
 from ..registry.documents import load
 from ..registry.schema import openapi
+from ..registry.snapshot import Snapshot
 from .admission import Findings
 from .api import Parts
 from .catalog import Resource
+from .references import References
 from .store import Store
 
 
-def parts(_store: Store) -> Parts:
-    """What ControlApi is told about kinds."""
-    return Parts(kinds=KINDS, check=check, schema_of=openapi, load_yaml=load_yaml)
+def parts(store: Store, snapshot: Callable[[], Snapshot] | None = None) -> Parts:
+    """What ControlApi is told about kinds. `snapshot`: the registry's, which references are looked up in."""
+    references = References(lambda: store.memory, {kind.name: kind for kind in KINDS}, snapshot)
+
+    def judge(resource: Resource, version: str, body: dict[str, Any]) -> Findings:
+        return check(resource, version, body, references)
+
+    return Parts(kinds=KINDS, check=judge, schema_of=openapi, load_yaml=load_yaml)
 
 
-def check(resource: Resource, version: str, body: dict[str, Any]) -> Findings:
-    """What schema and meaning say of one object."""
+def check(resource: Resource, version: str, body: dict[str, Any], references: References | None = None) -> Findings:
+    """What schema and meaning say of one object, and what it refers to that is not there."""
     found = Findings()
     kind = BY_NAME.get((resource.api_version(version), resource.kind))
     if kind is None:
@@ -29,6 +37,8 @@ def check(resource: Resource, version: str, body: dict[str, Any]) -> Findings:
     namespace = str(metadata.get("namespace") or "default") if isinstance(metadata, dict) else "default"
     _, told = check_object(kind, body, namespace)
     found.errors, found.unknown, found.warnings = told.errors, told.unknown, told.warnings
+    if references is not None and not told.errors and not told.unknown:
+        found.warnings = [*told.warnings, *references.warnings(resource, body, namespace)]
     return found
 
 

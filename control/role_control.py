@@ -23,6 +23,7 @@ from ..registry.model import Facts
 from .api import ControlApi, Options
 from .authority_files import Issuer, open_authority
 from .feed_server import FeedServer
+from .kinds import parts
 from .push import Book
 from .role_common import Signals, Tasks, ready, run
 from .role_sources import PRECEDENCE, Sources
@@ -90,6 +91,7 @@ class Control:
             self.store,
             issuer,
             Options(admin_token_file=options.api_token_file or "", audit_file=str(self.data / "audit.log")),
+            parts=parts(self.store, lambda: self.registry.snapshot.value),
             identity_of=issuer.identity_of,
         )
         self.feed = FeedServer(self.book, self._authorize, self._members_changed)

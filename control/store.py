@@ -234,7 +234,7 @@ class Objects:
         return changes
 
     def commit(self, changes: Sequence[Change]) -> None:
-        """Take changes that storage has taken, and tell the subscribers."""
+        """Take changes that storage has taken, and tell the subscribers. Raises what the first failing one raised."""
         for change in changes:
             found = self._objects.setdefault(change.key.resource, {})
             if change.after is None:
@@ -244,5 +244,11 @@ class Objects:
             self.revision = change.revision
             self.log.append(change)
         self.log.compact()
+        failed: list[Exception] = []
         for callback in list(self._subscribers):
-            callback(changes)
+            try:
+                callback(changes)
+            except Exception as error:  # the others hear of it all the same
+                failed.append(error)
+        if failed:
+            raise failed[0]

@@ -156,9 +156,9 @@ class SqliteStore:
                 else:
                     future.set_result(changes)
             # Told only now, when whoever tries again reads what it was in conflict with.
-            for future, error in refused:
+            for future, why in refused:
                 if not future.done():
-                    future.set_exception(error)
+                    future.set_exception(why)
 
     async def _take(self, changes: list[Change]) -> StoreError | None:
         """Commit to the disk, then to memory; what went wrong."""

@@ -47,6 +47,7 @@ async def serving() -> AsyncIterator[tuple[AiohttpFetch, str]]:
     app.add_routes([web.route("*", "/", answer), web.get("/slow", slow), web.get("/stream", stream)])
     runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
+    assert runner.server is not None
     server = await asyncio.get_running_loop().create_server(runner.server, "127.0.0.1", 0)
     fetch = AiohttpFetch()
     try:

@@ -81,7 +81,8 @@ def test_an_update_takes_what_it_changes_from_those_who_had_it() -> None:
     made = apply(None, {"spec": {"type": "ClusterIP", "a": 1}})
     updated = {**made, "spec": {"type": "ClusterIP", "a": 2}, "metadata": dict(made["metadata"])}
     after_update(made, updated, "services", ("editor", "Update", ""), "v1", NOW)
-    owners = read_owners(updated["metadata"])
+    metadata: Any = updated["metadata"]
+    owners = read_owners(metadata)
     assert owners["me", "Apply", ""] == {("f:spec", "f:type")}
     assert owners["editor", "Update", ""] == {("f:spec", "f:a")}
     with pytest.raises(ApplyConflict):
@@ -105,6 +106,11 @@ def test_nonsense_in_managed_fields_does_no_harm(nonsense: Any) -> None:
     assert apply(live, {"spec": {"ports": [{"port": 80}]}})["spec"] == {"ports": [{"port": 80}]}
 
 
+def port_number(port: Any) -> int:
+    number: int = port["port"]
+    return number
+
+
 SPECS = st.fixed_dictionaries(
     {},
     optional={
@@ -113,7 +119,7 @@ SPECS = st.fixed_dictionaries(
         "ports": st.lists(
             st.fixed_dictionaries({"port": st.integers(1, 3)}, optional={"name": st.sampled_from("pq")}),
             max_size=3,
-            unique_by=lambda port: port["port"],
+            unique_by=port_number,
         ),
     },
 )

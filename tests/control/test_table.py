@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead.control.table import COLUMNS, age, selector_text, table
@@ -50,8 +50,11 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("resource", [*COLUMNS, "others"])
-@given(body=st.dictionaries(st.sampled_from(["spec", "metadata", "status", "endpoints", "data", "roleRef"]), VALUES))
+@settings(max_examples=200)
+@given(
+    resource=st.sampled_from([*COLUMNS, "others"]),
+    body=st.dictionaries(st.sampled_from(["spec", "metadata", "status", "endpoints", "data", "roleRef"]), VALUES),
+)
 def test_whatever_was_stored_a_row_can_be_made_of_it(resource: str, body: dict[str, Any]) -> None:
     shown = table(resource, [{"metadata": {}, **body}], {}, 0.0)
     assert len(shown["rows"][0]["cells"]) == len(shown["columnDefinitions"])

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from fairlead.control import watch_hub
+from fairlead.control.api_request import Form, Query, Target
+from fairlead.control.store import CompactedError
 from tests.control.serving import SERVICES, Client, api_in, api_on, service, store_in
 
 pytestmark = pytest.mark.asyncio
@@ -34,7 +36,8 @@ class Watch:
         return kind, shown["metadata"]["name"]
 
     async def ended(self) -> bool:
-        return await asyncio.wait_for(self._lines.read(), 10) == b""
+        rest: bytes = await asyncio.wait_for(self._lines.read(), 10)
+        return rest == b""
 
 
 @contextlib.asynccontextmanager
@@ -96,7 +99,8 @@ async def test_objects_come_and_go_as_a_selector_sees_them(tmp_path: Path) -> No
 
 async def test_a_watch_sees_one_namespace_or_one_name_where_asked(tmp_path: Path) -> None:
     async with (
-        api_in(tmp_path) as (_, client), watching(client, "fieldSelector=metadata.name%3Db") as one,
+        api_in(tmp_path) as (_, client),
+        watching(client, "fieldSelector=metadata.name%3Db") as one,
         watching(client, "", "/api/v1/services") as every,
     ):
         await client.post("/api/v1/namespaces/other/services", service("b"))
@@ -120,18 +124,16 @@ async def test_a_version_that_is_too_old_or_from_another_life_is_gone(tmp_path: 
 
 async def test_a_watch_that_falls_behind_the_log_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with store_in(tmp_path, log_entries=4) as store, api_on(store) as (api, client):
-        stream = watch_hub.Stream(
-            store.memory, watch_target(api), watch_hub.Query(resource_version="1"), watch_hub.Form(""), lambda: 0.0
-        )
+        stream = watch_hub.Stream(store.memory, watch_target(api), Query(resource_version="1"), Form(""), lambda: 0.0)
         for n in range(12):
             await client.post(SERVICES, service(f"s{n}"))
-        with pytest.raises(watch_hub.CompactedError):
+        with pytest.raises(CompactedError):
             stream.news()
 
 
-def watch_target(api: Any) -> watch_hub.Target:
+def watch_target(api: Any) -> Target:
     resource = api.catalog.find("", "v1", "services")
-    return watch_hub.Target(resource, "v1", "default")
+    return Target(resource, "v1", "default")
 
 
 async def test_a_watch_ends_after_its_time_with_a_bookmark(tmp_path: Path) -> None:
