@@ -181,9 +181,10 @@ def _object(node: Node, value: Any, path: str, found: Findings) -> Any:
             made[known] = checked
     if others and node.open != "-":
         found.warnings.append((path, f"{', '.join(sorted(others))}: {node.open}"))
-    for key in node.required:
-        if value.get(key) in (None, "") and not any(_SNAKE.sub(lambda m: m[1].upper(), k) == key for k in value):
-            found.errors.append((_below(path, key), "Required value"))
+    if node.required:
+        given = {key for key, inner in value.items() if inner not in (None, "")}
+        given |= {_SNAKE.sub(lambda m: m[1].upper(), key) for key in given}
+        found.errors += [(_below(path, key), "Required value") for key in node.required if key not in given]
     for group in node.one_of:
         given = [key for key in group if made.get(key) is not None]
         if len(given) > 1:
