@@ -1,0 +1,128 @@
+"""Shell: sources and registrations from flags and the environment, with their HTTP clients and what is kept on disk."""
+
+from __future__ import annotations
+
+import base64
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..proxy.client import HttpFetch
+from ..registry import consul_catalog, etcd_values
+from ..registry.hub import Registry
+from ..registry.keep import Keep
+from ..registry.model import Facts, SourceStatus, Workload
+from ..registry.needs import Fetch
+from ..registry.registration import Registration
+from ..registry.registration_consul import ConsulRegistration
+from ..registry.registration_etcd import EtcdRegistration
+from ..registry.source_consul import ConsulSource
+from ..registry.source_etcd import EtcdSource
+from .settings import SettingError
+
+
+def context(url: str, ca_file: str, cert_file: str, key_file: str, verify: bool = True) -> ssl.SSLContext | None:
+    """TLS as the environment says; None for plain HTTP. Raises SettingError."""
+    if not url.startswith("https:"):
+        return None
+    try:
+        made = ssl.create_default_context(cafile=ca_file or None)
+        if cert_file:
+            made.load_cert_chain(cert_file, key_file or None)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingError(f"TLS for {url}: {error}") from error
+    if not verify:
+        made.check_hostname = False
+        made.verify_mode = ssl.CERT_NONE
+    return made
+
+
+def kept_update(
+    registry: Registry, name: str, data: Path | None, first: Callable[[Facts, float], None]
+) -> Callable[[Facts], None]:
+    """How a source hands over its facts: to the registry and to disk; what was kept is handed to `first` now."""
+    keep = Keep(data / f"source-{name}.json") if data is not None else None
+    if keep is not None and (found := keep.load()) is not None:
+        first(*found)
+
+    def update(facts: Facts) -> None:
+        registry.update(name, facts)
+        if keep is not None:
+            keep.save(facts, time.time())
+
+    return update
+
+
+def start_stale(registry: Registry, name: str) -> Callable[[Facts, float], None]:
+    def take(facts: Facts, saved_at: float) -> None:
+        registry.update(name, facts)
+        registry.status(SourceStatus(name, "stale", saved_at, "from disk; the source has not confirmed it yet"))
+
+    return take
+
+
+def aiohttp_fetch(tls: ssl.SSLContext | None, headers: Mapping[str, str] | None = None) -> Fetch:
+    from .fetch import AiohttpFetch
+
+    return AiohttpFetch(tls, headers)
+
+
+def consul_source(url: str, registry: Registry, data: Path | None, environment: Mapping[str, str]) -> ConsulSource:
+    settings = consul_catalog.settings_of(url, environment)
+    tls = context(settings.url, settings.ca_file, settings.cert_file, settings.key_file, settings.verify)
+    headers = {"Authorization": "Basic " + base64.b64encode(settings.auth.encode()).decode()} if settings.auth else {}
+    update = kept_update(registry, "consul", data, start_stale(registry, "consul"))
+    return ConsulSource(aiohttp_fetch(tls, headers), settings, update, stale_aware(registry))
+
+
+def etcd_source(
+    urls: str, prefix: str, registry: Registry, data: Path | None, environment: Mapping[str, str]
+) -> EtcdSource:
+    settings = etcd_values.settings_of(urls, environment)
+    tls = context(settings.endpoints[0], settings.ca_file, settings.cert_file, settings.key_file)
+    update = kept_update(registry, "etcd", data, start_stale(registry, "etcd"))
+    return EtcdSource(aiohttp_fetch(tls), settings, update, stale_aware(registry), prefix=prefix)
+
+
+def stale_aware(registry: Registry) -> Callable[[SourceStatus], None]:
+    """Status updates to the registry; while facts from disk are in use, "starting" is told as "stale"."""
+
+    def tell(status: SourceStatus) -> None:
+        before = registry.snapshot.value.sources.get(status.name)
+        if status.state == "starting" and before is not None and before.state == "stale" and before.confirmed_at:
+            error = status.error or before.error
+            status = SourceStatus(status.name, "stale", before.confirmed_at, error, status.problems)
+        registry.status(status)
+
+    return tell
+
+
+def registration(options: Any, workload: Workload, environment: Mapping[str, str]) -> Any:
+    """The registration that --register and --service ask for; raises SettingError."""
+    where, _, url = options.register.partition("=")
+    name, _, port = (options.service or "").rpartition(":")
+    if not name or not port.isdigit() or not 0 < int(port) <= 65535:
+        raise SettingError("--service: expected NAME:PORT, the name to register as and the app's port")
+    if not workload.addresses:
+        raise SettingError("--address: needed to register, since others must know where to come to")
+    told = Registration(
+        service=name,
+        instance=workload.name,
+        namespace=workload.namespace,
+        address=workload.addresses[0],
+        port=int(port),
+        labels=workload.labels,
+        service_account=options.service_account or "",
+        mesh_port=workload.mesh_port,
+    )
+    if where == "consul":
+        consul = consul_catalog.settings_of(url or "env", environment)
+        tls = context(consul.url, consul.ca_file, consul.cert_file, consul.key_file, consul.verify)
+        return ConsulRegistration(HttpFetch(tls), consul, told)
+    if where == "etcd":
+        etcd = etcd_values.settings_of(url or "env", environment)
+        tls = context(etcd.endpoints[0], etcd.ca_file, etcd.cert_file, etcd.key_file)
+        return EtcdRegistration(HttpFetch(tls), etcd, told)
+    raise SettingError(f"--register: expected consul=URL or etcd=URLS, got {options.register!r}")

@@ -1,0 +1,178 @@
+"""Consul's answers to facts, and Consul's environment variables to settings.
+
+An instance becomes an endpoint and a workload. Its labels are its meta, its tags (`k=v` as they stand, any other tag as
+`tag.NAME: "true"`). Meta that begins with `fairlead-` are settings: `fairlead-namespace`, `fairlead-service-account`,
+`fairlead-mesh-port`, `fairlead-protocol`, `fairlead-port`. The service's port is `fairlead-port`, else the one port
+that all instances share, else 80.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from .model import Endpoint, Facts, Service, ServicePort, Workload, WorkloadPort
+from .names import CLUSTER_DOMAIN, service_host
+
+PREFIX = "fairlead-"
+PROTOCOLS = frozenset(("http", "http2", "grpc", "tcp", "tls", "https"))
+
+
+class ConsulSettings(msgspec.Struct, frozen=True):
+    url: str = "http://127.0.0.1:8500"
+    token: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    server_name: str = ""
+    verify: bool = True
+    auth: str = ""
+    """user:password of HTTP basic authentication."""
+
+
+def settings_of(url: str, environment: Mapping[str, str]) -> ConsulSettings:
+    """Settings as Consul's own tools take them; `url` is a URL, HOST:PORT, or `env` for CONSUL_HTTP_ADDR."""
+    if url in ("env", ""):
+        url = environment.get("CONSUL_HTTP_ADDR") or "127.0.0.1:8500"
+    if "://" not in url:
+        secure = environment.get("CONSUL_HTTP_SSL", "").lower() in ("1", "true")
+        url = f"{'https' if secure else 'http'}://{url}"
+    return ConsulSettings(
+        url=url.rstrip("/"),
+        token=environment.get("CONSUL_HTTP_TOKEN", ""),
+        ca_file=environment.get("CONSUL_CACERT", ""),
+        cert_file=environment.get("CONSUL_CLIENT_CERT", ""),
+        key_file=environment.get("CONSUL_CLIENT_KEY", ""),
+        server_name=environment.get("CONSUL_TLS_SERVER_NAME", ""),
+        verify=environment.get("CONSUL_HTTP_SSL_VERIFY", "true").lower() not in ("0", "false"),
+        auth=environment.get("CONSUL_HTTP_AUTH", ""),
+    )
+
+
+def labels_of(tags: list[str], meta: Mapping[str, str]) -> dict[str, str]:
+    labels = {}
+    for tag in tags:
+        name, equals, value = tag.partition("=")
+        if equals and name:
+            labels[name] = value
+        elif tag:
+            labels[f"tag.{tag}"] = "true"
+    return labels | {key: value for key, value in meta.items() if not key.startswith(PREFIX)}
+
+
+def readiness(checks: list[Mapping[str, Any]]) -> tuple[bool, str]:
+    """Ready unless a check is critical (warning is ready, as in Consul's own DNS); and why not."""
+    for check in checks:
+        if check.get("Status") == "critical":
+            output = str(check.get("Output") or "").strip().split("\n")[0]
+            return False, f"check {check.get('Name') or check.get('CheckID')} is critical: {output}"[:300]
+        if check.get("CheckID") in ("_node_maintenance",) or str(check.get("CheckID", "")).startswith("_service_maint"):
+            return False, "in maintenance"
+    return True, ""
+
+
+def number(text: Any) -> int:
+    return int(text) if isinstance(text, int) or (isinstance(text, str) and text.isdigit()) else 0
+
+
+def facts_of_service(
+    name: str, entries: list[dict[str, Any]], default_namespace: str, domain: str = CLUSTER_DOMAIN
+) -> tuple[Facts, list[str]]:
+    """The facts of one /v1/health/service/NAME answer, and what in it is malformed, by instance."""
+    problems: list[str] = []
+    by_namespace: dict[str, list[tuple[Endpoint, Workload, dict[str, str]]]] = {}
+    for entry in entries:
+        try:
+            namespace, endpoint, workload, meta = instance(name, entry, default_namespace)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            found = entry.get("Service", {}) if isinstance(entry, dict) else {}
+            problems.append(f"consul {name}/{found.get('ID', '?') if isinstance(found, dict) else '?'}: {error}")
+            continue
+        by_namespace.setdefault(namespace, []).append((endpoint, workload, meta))
+    services, endpoints, workloads = {}, {}, {}
+    for namespace, found in by_namespace.items():
+        host = service_host(namespace, name, domain)
+        services[host] = service(name, namespace, host, [e for e, _, _ in found], [m for _, _, m in found])
+        endpoints[host] = tuple(sorted((e for e, _, _ in found), key=lambda e: (e.address, e.port)))
+        workloads |= {workload.key: workload for _, workload, _ in found}
+    return Facts(services=services, endpoints=endpoints, workloads=workloads), problems
+
+
+def instance(
+    name: str, entry: dict[str, Any], default_namespace: str
+) -> tuple[str, Endpoint, Workload, dict[str, str]]:
+    """(namespace, endpoint, workload, meta) of one instance; raises for what is malformed."""
+    told, node = entry["Service"], entry["Node"]
+    meta = {str(key): str(value) for key, value in (told.get("Meta") or {}).items()}
+    namespace = meta.get(f"{PREFIX}namespace") or default_namespace
+    address = str(told.get("Address") or node["Address"])
+    port = number(told.get("Port"))
+    if not 0 < port <= 65535:
+        raise ValueError(f"port {told.get('Port')!r} is none that a client can dial")
+    ready, why = readiness(entry.get("Checks") or [])
+    weights = told.get("Weights") or {}
+    labels = labels_of(list(told.get("Tags") or []), meta)
+    zone = meta.get("zone") or str((node.get("Meta") or {}).get("zone") or "")
+    account = meta.get(f"{PREFIX}service-account", "")
+    mesh_port = number(meta.get(f"{PREFIX}mesh-port"))
+    own_name = str(told["ID"]).lower().replace("/", "-").replace(":", "-")
+    workload = Workload(
+        namespace=namespace,
+        name=own_name,
+        addresses=(address,),
+        ports=(WorkloadPort(port),),
+        labels=labels,
+        service_account=account or "default",
+        locality=f"/{zone}" if zone else "",
+        mesh_port=mesh_port,
+        ready=ready,
+        why=why,
+        source="consul",
+    )
+    endpoint = Endpoint(
+        address=address,
+        port=port,
+        ready=ready,
+        serving=ready,
+        weight=max(number(weights.get("Passing")), 1),
+        labels=labels,
+        locality=workload.locality,
+        workload=workload.key,
+        namespace=namespace,
+        service_account=account,
+        mesh_port=mesh_port,
+        source="consul",
+        why=why,
+    )
+    return namespace, endpoint, workload, meta
+
+
+def service(name: str, namespace: str, host: str, endpoints: list[Endpoint], metas: list[dict[str, str]]) -> Service:
+    stated = next((number(meta[f"{PREFIX}port"]) for meta in metas if number(meta.get(f"{PREFIX}port"))), 0)
+    shared = {endpoint.port for endpoint in endpoints}
+    protocol = next((meta[f"{PREFIX}protocol"] for meta in metas if meta.get(f"{PREFIX}protocol")), "")
+    if not protocol:
+        tags = {label.removeprefix("tag.") for e in endpoints for label in e.labels if label.startswith("tag.")}
+        protocol = next((known for known in sorted(PROTOCOLS & tags)), "")
+    port = stated or (next(iter(shared)) if len(shared) == 1 else 80)
+    return Service(
+        host=host,
+        namespace=namespace,
+        name=name,
+        ports=(ServicePort(port, app_protocol=protocol if protocol in PROTOCOLS else ""),),
+        source="consul",
+    )
+
+
+def union(parts: Mapping[str, Facts]) -> Facts:
+    """The facts of all services together."""
+    services: dict[str, Service] = {}
+    endpoints: dict[str, tuple[Endpoint, ...]] = {}
+    workloads: dict[str, Workload] = {}
+    for name in sorted(parts):
+        services |= parts[name].services
+        endpoints |= parts[name].endpoints
+        workloads |= parts[name].workloads
+    return Facts(services=services, endpoints=endpoints, workloads=workloads)

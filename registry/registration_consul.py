@@ -1,0 +1,119 @@
+"""Shell: an app registered with its Consul agent, kept alive by a TTL check, taken out at the end.
+
+The check is passed at once and then three times in its life; an agent that was restarted and has forgotten the service
+(or comes back with the check critical) is told again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from urllib.parse import quote
+
+from .backoff import Backoff
+from .consul_catalog import PREFIX, ConsulSettings
+from .needs import Fetch, FetchError
+from .registration import Registration
+
+TTL_S = 10.0
+REAP = "1m"
+"""Consul's own least time after which it removes what stays critical, for an app whose host died."""
+logger = logging.getLogger("fairlead.registration")
+
+
+class ConsulRegistration:
+    """`run` until cancelled, then `close`."""
+
+    def __init__(
+        self, fetch: Fetch, settings: ConsulSettings, registration: Registration, ttl_s: float = TTL_S
+    ) -> None:
+        self._fetch = fetch
+        self._settings = settings
+        self._registration = registration
+        self._ttl_s = ttl_s
+        self.id = f"{registration.namespace}-{registration.service}-{registration.instance}"
+        self.registered = asyncio.Event()
+        self.error = ""
+        self._closed = False
+
+    def body(self) -> dict[str, object]:
+        """PUT /v1/agent/service/register of Consul's agent API."""
+        told = self._registration
+        meta = {f"{PREFIX}namespace": told.namespace, **told.labels}
+        for key, value in (("service-account", told.service_account), ("protocol", told.protocol),
+                           ("mesh-port", str(told.mesh_port) if told.mesh_port else "")):  # fmt: skip
+            if value:
+                meta[PREFIX + key] = value
+        if told.zone:
+            meta["zone"] = told.zone
+        return {
+            "ID": self.id,
+            "Name": told.service,
+            "Address": told.address,
+            "Port": told.port,
+            "Meta": meta,
+            "Check": {"CheckID": f"service:{self.id}", "Name": "fairlead sidecar", "TTL": f"{self._ttl_s:g}s",
+                      "Status": "passing", "DeregisterCriticalServiceAfter": REAP},
+        }  # fmt: skip
+
+    async def run(self) -> None:
+        backoff = Backoff(0.25, 5.0)
+        known = False
+        while True:
+            try:
+                if not known:
+                    await self._put("/v1/agent/service/register", self.body())
+                known = await self._pass()
+                if not known:
+                    continue  # the agent has forgotten us
+            except FetchError as error:
+                known = False  # it may have been restarted: register again before passing
+                self.error = str(error)
+                self.registered.clear()
+                logger.warning("not registered in Consul: %s", error)
+                await asyncio.sleep(backoff.pause(random.random()))
+                continue
+            backoff.reset()
+            self.error = ""
+            self.registered.set()
+            await asyncio.sleep(self._ttl_s / 3)
+
+    async def _pass(self) -> bool:
+        """Pass the check; False: the agent does not know it."""
+        reply = await self._fetch.request(
+            "PUT",
+            self._url(f"/v1/agent/check/pass/{quote(f'service:{self.id}', safe='')}"),
+            headers=self._headers(),
+            timeout_s=5.0,
+        )
+        if reply.status == 200:
+            return True
+        if reply.status in (404, 500):
+            return False
+        raise FetchError(f"the check could not be passed: status {reply.status}: {reply.body[:200]!r}")
+
+    async def _put(self, path: str, body: object = None) -> None:
+        octets = json.dumps(body).encode() if body is not None else b""
+        reply = await self._fetch.request("PUT", self._url(path), headers=self._headers(), body=octets, timeout_s=5.0)
+        if reply.status != 200:
+            raise FetchError(f"{path}: status {reply.status}: {reply.body[:200].decode('utf-8', 'replace').strip()}")
+
+    def _url(self, path: str) -> str:
+        return self._settings.url + path
+
+    def _headers(self) -> dict[str, str]:
+        return {"X-Consul-Token": self._settings.token} if self._settings.token else {}
+
+    async def close(self) -> None:
+        """Take the app out of Consul. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self.registered.is_set():
+            try:
+                await self._put(f"/v1/agent/service/deregister/{quote(self.id, safe='')}")
+            except FetchError as error:
+                logger.warning("could not be taken out of Consul (it will be after %s): %s", REAP, error)
+        await self._fetch.close()

@@ -1,0 +1,87 @@
+"""Shell: an app registered in etcd as a key under a lease that is kept alive, taken out at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+
+from .backoff import Backoff
+from .etcd_client import EtcdClient, EtcdError
+from .etcd_values import EtcdSettings, b64
+from .needs import Fetch, FetchError
+from .registration import Registration
+
+TTL_S = 10
+logger = logging.getLogger("fairlead.registration")
+
+
+class EtcdRegistration:
+    """`run` until cancelled, then `close`."""
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        settings: EtcdSettings,
+        registration: Registration,
+        prefix: str = "/services/",
+        ttl_s: int = TTL_S,
+    ) -> None:
+        self.client = EtcdClient(fetch, settings)
+        self._registration = registration
+        self._ttl_s = ttl_s
+        self.key = f"{prefix.rstrip('/')}/{registration.service}/{registration.instance}"
+        self.registered = asyncio.Event()
+        self.error = ""
+        self._lease = ""
+        self._closed = False
+
+    def value(self) -> dict[str, object]:
+        told = self._registration
+        made: dict[str, object] = {"host": told.address, "port": told.port, "namespace": told.namespace}
+        for key, value in (("labels", told.labels), ("meshPort", told.mesh_port), ("serviceAccount", told.service_account),
+                           ("zone", told.zone), ("protocol", told.protocol)):  # fmt: skip
+            if value:
+                made[key] = value
+        return made
+
+    async def run(self) -> None:
+        backoff = Backoff(0.25, 5.0)
+        while True:
+            try:
+                if not self._lease:
+                    await self._take_lease()
+                told = await self.client.call("/v3/lease/keepalive", {"ID": self._lease})
+                if not int(told.get("result", {}).get("TTL", 0)):  # lost: expired while we were away
+                    self._lease = ""
+                    self.registered.clear()
+                    continue
+            except (FetchError, EtcdError, KeyError, ValueError) as error:
+                self.error = str(error)
+                logger.warning("not registered in etcd: %s", error)
+                await asyncio.sleep(backoff.pause(random.random()))
+                continue
+            backoff.reset()
+            self.error = ""
+            self.registered.set()
+            await asyncio.sleep(self._ttl_s / 3)
+
+    async def _take_lease(self) -> None:
+        told = await self.client.call("/v3/lease/grant", {"TTL": str(self._ttl_s)})
+        lease = str(told["ID"])
+        value = json.dumps(self.value(), sort_keys=True)
+        await self.client.call("/v3/kv/put", {"key": b64(self.key), "value": b64(value), "lease": lease})
+        self._lease = lease
+
+    async def close(self) -> None:
+        """Take the app out of etcd. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._lease:
+            try:
+                await self.client.once("/v3/lease/revoke", {"ID": self._lease})
+            except (FetchError, EtcdError) as error:
+                logger.warning("could not be taken out of etcd (its lease ends in %d s): %s", self._ttl_s, error)
+        await self.client.fetch.close()

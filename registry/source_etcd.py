@@ -1,0 +1,187 @@
+"""Shell: services from etcd v3: everything under a prefix, then a watch from that revision, for ever.
+
+What is known stays while etcd does not answer. A compacted revision, and any doubt, lead to reading everything again.
+A member that hangs is found out by asking it beside the watch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .backoff import Backoff
+from .etcd_client import DENIED, UNAUTHENTICATED, EtcdClient, EtcdError
+from .etcd_values import EtcdSettings, Instance, b64, facts_of, instance, prefix_end
+from .model import Facts, SourceStatus
+from .names import CLUSTER_DOMAIN
+from .needs import Fetch, FetchError
+
+PROBE_S = 2.0
+PAGE = 5000
+"""Keys of one range call."""
+
+
+class _Compacted(Exception):
+    pass
+
+
+class EtcdSource:
+    """`update(facts)` with every change; `status(SourceStatus)` with every change of state. `run` until cancelled."""
+
+    name = "etcd"
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        settings: EtcdSettings,
+        update: Callable[[Facts], None],
+        status: Callable[[SourceStatus], None],
+        *,
+        prefix: str = "/services/",
+        cluster_domain: str = CLUSTER_DOMAIN,
+    ) -> None:
+        self.client = EtcdClient(fetch, settings)
+        self._update = update
+        self._status = status
+        self._prefix = prefix if prefix.endswith("/") else prefix + "/"
+        self._domain = cluster_domain
+        self._instances: dict[str, Instance] = {}
+        self._problems: dict[str, str] = {}
+        self._revision: int | None = None
+        self._ever = False
+        self._confirmed_at = 0.0
+
+    async def run(self) -> None:
+        self._tell("starting", "")
+        backoff = Backoff(0.1, 2.0)
+        while True:
+            try:
+                if self._revision is None:
+                    await self._load()
+                backoff.reset()
+                await self._follow()
+            except _Compacted:
+                self._revision = None
+            except (EtcdError, FetchError, ValueError, KeyError) as error:
+                self._tell("stale" if self._ever else "starting", f"{self.client.endpoint}: {error}")
+                if isinstance(error, EtcdError) and error.code in (DENIED, UNAUTHENTICATED):
+                    self.client.forget_token()
+                self.client.next_endpoint()
+                await asyncio.sleep(backoff.pause(random.random()))
+
+    async def close(self) -> None:
+        await self.client.fetch.close()
+
+    async def _load(self) -> None:
+        """Everything under the prefix, at one revision."""
+        found: dict[str, bytes] = {}
+        key, revision = self._prefix.encode(), 0
+        end = prefix_end(key)
+        while True:
+            body: dict[str, Any] = {"key": b64(key), "range_end": b64(end), "limit": str(PAGE)}
+            if revision:
+                body["revision"] = str(revision)
+            told = await self.client.call("/v3/kv/range", body)
+            revision = revision or int(told["header"]["revision"])
+            entries = told.get("kvs", [])
+            for entry in entries:
+                found[_decode(entry["key"])] = base64.b64decode(entry.get("value", ""))
+            if not told.get("more") or not entries:
+                break
+            key = base64.b64decode(entries[-1]["key"]) + b"\0"
+        self._instances.clear()
+        self._problems.clear()
+        for name, value in found.items():
+            self._put(name, value)
+        self._revision = revision
+        self._ever = True
+        self._publish()
+
+    async def _follow(self) -> None:
+        """Take the watch's events; raises what ends it."""
+        messages: asyncio.Queue[dict[str, Any] | Exception] = asyncio.Queue(1000)
+        endpoint = self.client.endpoint
+        await self.client.authenticate()
+        tasks = [
+            asyncio.ensure_future(self._pump(messages)),
+            asyncio.ensure_future(self._probe(endpoint, messages)),
+        ]
+        try:
+            while True:
+                message = await messages.get()
+                if isinstance(message, Exception):
+                    raise message
+                self._take(message)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _pump(self, messages: asyncio.Queue[dict[str, Any] | Exception]) -> None:
+        try:
+            assert self._revision is not None
+            async for message in self.client.watch(self._prefix.encode(), self._revision + 1):
+                await messages.put(message)
+        except (EtcdError, FetchError) as error:
+            await messages.put(error)
+
+    async def _probe(self, endpoint: str, messages: asyncio.Queue[dict[str, Any] | Exception]) -> None:
+        """A member that hangs breaks nothing and sends nothing: ask it."""
+        try:
+            while True:
+                await asyncio.sleep(PROBE_S)
+                body = {"key": b64(b"\0"), "serializable": True, "count_only": True}
+                try:
+                    await self.client.once("/v3/kv/range", body, endpoint)
+                except EtcdError as error:
+                    if error.code not in (DENIED, UNAUTHENTICATED):
+                        raise
+                self._confirmed_at = time.time()
+                self._tell("live", "")
+        except (EtcdError, FetchError) as error:
+            await messages.put(error)
+
+    def _take(self, result: dict[str, Any]) -> None:
+        if int(result.get("compact_revision", 0)):
+            raise _Compacted
+        if result.get("canceled"):
+            raise EtcdError(DENIED, str(result.get("cancel_reason") or "the watch was cancelled"))
+        events = result.get("events", [])
+        for event in events:
+            entry = event["kv"]
+            name = _decode(entry["key"])
+            if event.get("type") == "DELETE":
+                self._instances.pop(name, None)
+                self._problems.pop(name, None)
+            else:
+                self._put(name, base64.b64decode(entry.get("value", "")))
+            self._revision = max(self._revision or 0, int(entry["mod_revision"]))
+        if not result.get("created"):
+            self._revision = max(self._revision or 0, int(result["header"]["revision"]))
+        if events:
+            self._publish()
+
+    def _put(self, key: str, value: bytes) -> None:
+        try:
+            self._instances[key] = instance(key, value, self._prefix, self._domain)
+            self._problems.pop(key, None)
+        except ValueError as error:
+            self._instances.pop(key, None)
+            self._problems[key] = str(error)
+
+    def _publish(self) -> None:
+        self._confirmed_at = time.time()
+        self._update(facts_of(self._instances))
+        self._tell("live", "")
+
+    def _tell(self, state: str, error: str) -> None:
+        problems = tuple(f"{key}: {why}" for key, why in sorted(self._problems.items()))
+        self._status(SourceStatus(self.name, state, self._confirmed_at, error, problems))
+
+
+def _decode(key: str) -> str:
+    return base64.b64decode(key).decode("utf-8", "replace")
