@@ -16,16 +16,19 @@ from .visibility import gateway_name, labels_hold
 
 
 class L4Arm:
-    """One TCP route that this client may take; `subnets` of the dialled address, none: any."""
+    """One TCP route that this client may take; `subnets` of the dialled address and `source` of the client, if any."""
 
-    __slots__ = ("decision", "label", "subnets")
+    __slots__ = ("decision", "label", "source", "subnets")
 
-    def __init__(self, decision: Decision, label: str, subnets: Sequence[str]) -> None:
+    def __init__(self, decision: Decision, label: str, subnets: Sequence[str], source: str = "") -> None:
+        self.source = parse_network(source) if source else None
         self.decision = decision
         self.label = label
         self.subnets: list[Network | None] = [parse_network(one) for one in subnets]
 
-    def holds(self, address: Address | None) -> bool:
+    def holds(self, address: Address | None, client: Address | None) -> bool:
+        if self.source is not None and (client is None or client not in self.source):
+            return False
         if not self.subnets:
             return True
         return address is not None and any(one is not None and address in one for one in self.subnets)
@@ -43,14 +46,14 @@ class L4Host:
         self.tls: Domains[L4Arm] = Domains()
         self.tcp: list[L4Arm] = []
 
-    def decide(self, sni: str, destination_ip: str) -> tuple[Decision, str]:
+    def decide(self, sni: str, destination_ip: str, source_ip: str) -> tuple[Decision, str]:
         """The decision, and in words what led to it."""
         if sni:
             arm = self.tls.find(sni.lower())
-            if arm is not None and arm.holds(parse_address(destination_ip)):
+            if arm is not None and arm.holds(parse_address(destination_ip), None):
                 return arm.decision, f"server name {sni} matches {arm.label}"
         for arm in self.tcp:
-            if arm.holds(parse_address(destination_ip)):
+            if arm.holds(parse_address(destination_ip), parse_address(source_ip)):
                 return arm.decision, f"{arm.label} matches"
         return self.default, "no tcp or tls route applies: the service itself"
 
@@ -115,7 +118,7 @@ def _tcp_routes(view: View, host: L4Host, rule: VirtualService) -> None:
             host.tcp.append(L4Arm(decision, label, ()))
         for block in route.match:
             if _reachable(view, block, rule, host.port):
-                host.tcp.append(L4Arm(decision, label, block.destination_subnets))
+                host.tcp.append(L4Arm(decision, label, block.destination_subnets, block.source_subnet))
 
 
 def _reachable(view: View, block: L4MatchAttributes | TLSMatchAttributes, rule: VirtualService, port: int) -> bool:

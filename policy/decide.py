@@ -192,7 +192,7 @@ def _decide_connection(tables: Tables, arrival: Arrival, trace: Trace | None) ->
         if trace is not None:
             _note(trace, "host", f"{name}:{arrival.port}", decision.verdict, decision.why)
         return decision
-    decision, why = found.decide(arrival.sni, arrival.destination_ip)
+    decision, why = found.decide(arrival.sni, arrival.destination_ip, arrival.source_ip)
     if trace is not None:
         _note(trace, "connection", f"{found.host}:{found.port}", decision.verdict, why)
     return decision

@@ -403,6 +403,8 @@ def _check_header_value(found: Findings, path: Path, value: str) -> None:
     rest = value.replace("%%", "")
     if rest.count("%") % 2:
         invalid(found, path, value, "a single '%': write %% for a percent sign, %COMMAND% for a format operator")
+    elif "%" in rest:
+        warn(found, path, "format operators (%COMMAND%) are not carried out: the text is sent as it stands")
 
 
 def _check_one_authority(found: Findings, path: Path, route: Object) -> None:

@@ -746,3 +746,17 @@ def test_decide_is_total_and_the_trace_changes_nothing(
         admit(tables, arrival)
         if plain.destinations:
             assert pick(plain, 0.5) in plain.destinations
+
+
+def test_tcp_routes_may_ask_for_the_dialled_address_and_the_clients() -> None:
+    spec = (
+        "{hosts: [api], tcp: [{match: [{destinationSubnets: [10.9.0.0/16], sourceSubnet: 10.1.0.0/16}],"
+        " route: [{destination: {host: web, port: {number: 80}}}]}]}"
+    )
+    for destination, source, target in (
+        ("10.9.0.1", "10.1.0.1", f"outbound|80||{WEB}"),
+        ("10.8.0.1", "10.1.0.1", f"outbound|5432||{API}"),
+        ("10.9.0.1", "10.2.0.1", f"outbound|5432||{API}"),
+    ):
+        arrival = Arrival("outbound", host=API, port=5432, destination_ip=destination, source_ip=source)
+        assert clusters(connect(rule(spec), arrival)) == [target]
