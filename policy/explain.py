@@ -310,11 +310,22 @@ class _Answer:
         if workload is None:
             why = f"no workload is known behind {endpoint.address}:{endpoint.port}: only the source's egress counts"
             return egress if egress is not None and egress.by else Verdict(True, "", why)
+        verdict = self._at_destination(workload, endpoint, cluster, trace)
+        return verdict if verdict.by or egress is None or not egress.by else egress
+
+    def _at_destination(
+        self, workload: Workload, endpoint: Endpoint, cluster: Cluster | None, trace: Trace | None
+    ) -> Verdict:
+        """What the destination's own sidecar says; without a cluster the client dialled the address itself."""
+        mutual = cluster is not None and self._comes_mutual(endpoint, cluster)
+        peer = self._peer
+        if not mutual and peer.identity:  # the same client, but all that is seen of it is its address
+            peer = Peer(ip=peer.ip, workloads=peer.workloads)
         inbound = self._explainer.inbound(workload)
-        verdict = peer_verdict(inbound, self._peer, endpoint.port, self._comes_mutual(endpoint, cluster), trace)
+        verdict = peer_verdict(inbound, peer, endpoint.port, mutual, trace)
         if verdict.allowed and not inbound.authorizer.empty:
             sent = self._as_sent(cluster) if self._request.method else None
-            subject = Subject(self._peer, endpoint.port, sent, "", endpoint.address)
+            subject = Subject(peer, endpoint.port, sent, "", endpoint.address)
             ask = inbound.authorizer.request if sent is not None else inbound.authorizer.connection
             authorization = ask(subject, trace)
             if trace is not None and not authorization.allowed:
@@ -324,7 +335,7 @@ class _Answer:
         if trace is not None and not workload.mesh_port:
             why = "it has no sidecar that we know of (no mesh port): nothing but the source's side enforces this"
             _step(trace, "enforcement", workload.key, "note", why)
-        return verdict if verdict.by or egress is None or not egress.by else egress
+        return verdict
 
     def _comes_mutual(self, endpoint: Endpoint, cluster: Cluster) -> bool:
         if not self._mutual:
@@ -335,10 +346,11 @@ class _Answer:
             return chosen.tls.mode == "ISTIO_MUTUAL"
         return not self._view.refuses_mtls(endpoint)
 
-    def _as_sent(self, cluster: Cluster) -> SimpleRequest:
+    def _as_sent(self, cluster: Cluster | None) -> SimpleRequest:
         """The request as the destination sees it: rewritten, with its headers changed."""
         decision, request = self._decision, self._request
-        destination = next((one for one in decision.destinations if one.cluster == cluster.name), None)
+        name = cluster.name if cluster is not None else PASSTHROUGH
+        destination = next((one for one in decision.destinations if one.cluster == name), None)
         operations = destination.request_headers if destination is not None else None
         headers = list(request.headers)
         if operations is not None:
@@ -362,7 +374,7 @@ class _Answer:
         denied = [one for one in ready if not one.verdict.allowed]
         if ready and len(denied) == len(ready):
             verdict = denied[0].verdict
-            reason = reasons.PLAINTEXT if verdict.by.startswith("PeerAuthentication") else reasons.DENIED
+            reason = _refusal(verdict)
             return "denied", reason.status or None, reason.code, verdict
         if not ready:
             why = "no endpoint is ready: no policy is asked"
@@ -378,17 +390,27 @@ class _Answer:
         verdict = self._dialled_verdict()
         if verdict.allowed:
             return "passthrough", None, None, verdict
-        return "denied", reasons.DENIED.status, reasons.DENIED.code, verdict
+        reason = _refusal(verdict)
+        return "denied", reason.status or None, reason.code, verdict
 
     def _dialled_verdict(self) -> Verdict:
-        """Egress to an address outside the registry; a name that we do not resolve is no workload's address."""
+        """For an address that no service stands for; a name that we do not resolve is no workload's address."""
         destination = self._decision.destinations[0]
         verdict = egress_verdict(self._tables, destination.host, destination.port)
-        if verdict is None:
-            return Verdict(True, "", "no egress NetworkPolicy selects the source, and the destination is outside")
-        result = "allow" if verdict.allowed else "deny"
-        _step(self._trace, "network-policy-egress", verdict.by or self._view.workload.key, result, verdict.why)
-        return verdict
+        if verdict is not None:
+            result = "allow" if verdict.allowed else "deny"
+            _step(self._trace, "network-policy-egress", verdict.by or self._view.workload.key, result, verdict.why)
+            if not verdict.allowed:
+                return verdict
+        there = self._view.snapshot.workloads_at(destination.host)
+        if len(there) == 1:
+            why = f"{destination.host} is the address of {there[0].key}, dialled past its services, in plain text"
+            _step(self._trace, "policy", f"{destination.host}:{destination.port}", "asked", why)
+            endpoint = Endpoint(destination.host, destination.port)
+            found = self._at_destination(there[0], endpoint, None, self._trace)
+            return found if found.by or verdict is None else verdict
+        outside = "no egress NetworkPolicy selects the source, and the destination is outside"
+        return verdict if verdict is not None else Verdict(True, "", outside)
 
     # --- parts of the answer ------------------------------------------------------------------------------------------
 
@@ -425,6 +447,11 @@ class _Answer:
             "path": (decision.path or self._request.path) if self._request.method else None,
             "headers": _operations(self._common("request_headers")),
         }
+
+
+def _refusal(verdict: Verdict) -> reasons.Reason:
+    """PeerAuthentication closes the connection; other policies answer 403."""
+    return reasons.PLAINTEXT if verdict.by.startswith("PeerAuthentication") else reasons.DENIED
 
 
 def _has_source(asked: Query) -> bool:

@@ -161,6 +161,32 @@ def test_strict_mutual_tls_refuses_a_client_without_identity() -> None:
     assert answer["verdict"] == "denied"
 
 
+def test_without_mutual_tls_a_principal_is_nobody() -> None:
+    text = (
+        "kind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\n"
+        "spec: {selector: {matchLabels: {app: web}}, rules: [{from: [{source: {namespaces: [shop]}}]}]}\n---\n"
+        "kind: DestinationRule\nmetadata: {name: web, namespace: shop}\nspec: {host: web, trafficPolicy: {tls: {mode: DISABLE}}}\n---\n"
+    )
+    assert (
+        explain(World(SHOP + CALLER + text), {"url": "http://web.shop/", "from": "shop/front-1"})["verdict"] == "denied"
+    )
+    secure = text.replace("DISABLE", "ISTIO_MUTUAL")
+    assert (
+        explain(World(SHOP + CALLER + secure), {"url": "http://web.shop/", "from": "shop/front-1"})["verdict"]
+        == "route"
+    )
+
+
+def test_a_workloads_own_address_is_judged_by_its_policies_too() -> None:
+    address = "http://10.1.0.1:8080/"  # shop/web-1
+    assert asked(ONLY_FRONT, address)["verdict"] == "passthrough"
+    assert asked(ONLY_FRONT, address)["policy"]["by"] == "NetworkPolicy shop/web-from-front rule 0"
+    assert asked(ONLY_FRONT, address, source="shop/odd-1")["verdict"] == "denied"
+    assert asked(ONLY_FRONT, "tcp://10.1.0.1:8080", source="shop/odd-1")["verdict"] == "denied"
+    strict = "kind: PeerAuthentication\nmetadata: {name: s, namespace: shop}\nspec: {mtls: {mode: STRICT}}\n---\n"
+    assert asked(strict, address)["reason"] == "FL-PLAINTEXT"
+
+
 def test_authorization_sees_the_request_as_it_is_sent() -> None:
     text = (
         "kind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\n"
