@@ -91,7 +91,9 @@ def facts_of_service(
             problems.append(f"consul {name}/{found.get('ID', '?') if isinstance(found, dict) else '?'}: {error}")
             continue
         by_namespace.setdefault(namespace, []).append((endpoint, workload, meta))
-    services, endpoints, workloads = {}, {}, {}
+    services: dict[str, Service] = {}
+    endpoints: dict[str, tuple[Endpoint, ...]] = {}
+    workloads: dict[str, Workload] = {}
     for namespace, found in by_namespace.items():
         host = service_host(namespace, name, domain)
         services[host] = service(name, namespace, host, [e for e, _, _ in found], [m for _, _, m in found])

@@ -125,7 +125,7 @@ def _result(line: bytes) -> dict[str, Any]:
         raise EtcdError(-1, f"not a message of a watch: {line[:200]!r}") from None
     error = message.get("error")
     if isinstance(error, dict):  # 3.4 says grpc_code, 3.5 code
-        raise EtcdError(int(error.get("grpc_code", error.get("code", -1))), str(error.get("message")))
+        raise EtcdError(int(error.get("grpc_code") or error.get("code") or -1), str(error.get("message")))
     if error or "result" not in message:
-        raise EtcdError(int(message.get("code", -1)), str(message.get("message") or error))
+        raise EtcdError(int(message.get("code") or -1), str(message.get("message") or error))
     return dict(message["result"])

@@ -169,7 +169,9 @@ def facts_of(instances: Mapping[str, Instance]) -> Facts:
     grouped: dict[str, list[Instance]] = {}
     for key in sorted(instances):
         grouped.setdefault(instances[key].host, []).append(instances[key])
-    services, endpoints, workloads = {}, {}, {}
+    services: dict[str, Service] = {}
+    endpoints: dict[str, tuple[Endpoint, ...]] = {}
+    workloads: dict[str, Workload] = {}
     for host, found in grouped.items():
         shared = {one.endpoint.port for one in found}
         stated = next((one.service_port for one in found if one.service_port), 0)

@@ -28,7 +28,7 @@ class Keep:
         self._last: Facts | None = None
 
     def load(self) -> tuple[Facts, float] | None:
-        """(facts, Unix seconds at which they were saved); None: nothing there that can be used, with the reason logged."""
+        """(facts, Unix seconds of saving); None: nothing there that can be used, with the reason logged."""
         try:
             kept = msgspec.json.decode(self.path.read_bytes(), type=_Kept)
         except FileNotFoundError:

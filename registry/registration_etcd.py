@@ -40,11 +40,14 @@ class EtcdRegistration:
     def value(self) -> dict[str, object]:
         told = self._registration
         made: dict[str, object] = {"host": told.address, "port": told.port, "namespace": told.namespace}
-        for key, value in (("labels", told.labels), ("meshPort", told.mesh_port), ("serviceAccount", told.service_account),
-                           ("zone", told.zone), ("protocol", told.protocol)):  # fmt: skip
-            if value:
-                made[key] = value
-        return made
+        more = {
+            "labels": told.labels,
+            "meshPort": told.mesh_port,
+            "serviceAccount": told.service_account,
+            "zone": told.zone,
+            "protocol": told.protocol,
+        }
+        return made | {key: value for key, value in more.items() if value}
 
     async def run(self) -> None:
         backoff = Backoff(0.25, 5.0)

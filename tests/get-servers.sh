@@ -1,0 +1,85 @@
+#!/bin/sh
+# The real servers and tools that the tests run against, from this machine's own apt mirror.
+#
+# Consul and etcd are unpacked into .servers/ (ignored by git): no package is installed, no service started, no apt source
+# added. Small tools (dig, nft, ip, curl, kubectl) are installed where they are missing and we are root. Does nothing, fast,
+# where everything is there. SERVERS: another folder. MIRROR: another Debian mirror (needed on other distributions).
+set -eu
+CDPATH='' cd "$(dirname "$0")/.."
+D=${SERVERS:-.servers}
+CONSUL=1.8.7+dfsg1-2+b3
+ETCD=3.5.16-4
+
+fail() { echo "get-servers: $*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]; }
+apt_lists() { ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || apt-get update -qq; }
+
+# --- tools: PROGRAM:PACKAGE ---
+missing=''
+for pair in dig:bind9-dnsutils nft:nftables ip:iproute2 curl:curl kubectl:kubernetes-client; do
+	have "${pair%%:*}" || missing="$missing ${pair#*:}"
+done
+if [ -n "$missing" ]; then
+	have apt-get || fail "please install:$missing"
+	[ "$(id -u)" = 0 ] || fail "please install (as root): apt-get install$missing"
+	apt_lists || fail "apt-get update failed; the tests need:$missing"
+	# shellcheck disable=SC2086 # one word for each package
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >/dev/null ||
+		fail "could not install:$missing"
+fi
+
+# --- servers ---
+STAMP="consul $CONSUL etcd $ETCD"
+if [ -x "$D/bin/consul" ] && [ -x "$D/bin/etcd" ] && [ -x "$D/bin/etcdctl" ] &&
+	[ "$(cat "$D/bin/.versions" 2>/dev/null)" = "$STAMP" ]; then
+	exit 0
+fi
+have apt-get && have dpkg || fail "needs apt-get and dpkg; or put consul, etcd and etcdctl into $D/bin yourself"
+ARCH=$(dpkg --print-architecture)
+mkdir -p "$D"
+D=$(cd "$D" && pwd)
+W=$(mktemp -d "$D/.apt.XXXXXX")
+trap 'rm -rf "$W"' EXIT INT TERM
+uri() { apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 2>/dev/null | grep -v security | head -n 1; }
+URI=${MIRROR:-$(uri)}
+if [ -z "$URI" ] && [ "$(id -u)" = 0 ]; then
+	apt-get update -qq || fail "apt-get update failed"
+	URI=$(uri)
+fi
+[ -n "$URI" ] || fail "apt knows no Debian mirror: run apt-get update as root, or set MIRROR to the URL of one"
+KEYS=/usr/share/keyrings/debian-archive-keyring.gpg
+if [ -r $KEYS ]; then OPTIONS="signed-by=$KEYS"; else OPTIONS=trusted=yes; fi # then the checksums below are the check
+
+get() { # RELEASE PACKAGE=VERSION...
+	release=$1
+	shift
+	mkdir -p "$W/$release/lists/partial" "$W/$release/cache/archives/partial"
+	echo "deb [$OPTIONS] $URI $release main" >"$W/$release/sources.list"
+	set -- "$release" "$@"
+	APT="-o Dir::Etc::sourcelist=$W/$release/sources.list -o Dir::Etc::sourceparts=/dev/null -o Dir::State::Lists=$W/$release/lists"
+	APT="$APT -o Dir::Cache=$W/$release/cache -o APT::Sandbox::User=root -o Acquire::Check-Valid-Until=false"
+	APT="$APT -o Acquire::Languages=none -o Acquire::Retries=3"
+	shift
+	# shellcheck disable=SC2086 # one word for each option
+	apt-get $APT update -qq || fail "could not read the package lists of Debian $release from the mirror"
+	# shellcheck disable=SC2086
+	(cd "$W" && apt-get $APT download -qq "$@") || fail "could not download $* from Debian $release"
+}
+get bullseye "consul=$CONSUL"
+get trixie "etcd-server=$ETCD" "etcd-client=$ETCD"
+
+if [ "$ARCH" = amd64 ]; then
+	(cd "$W" && sha256sum -c --quiet -) <<-SUMS || fail "a download is not what it should be (checksum)"
+		e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9  consul_${CONSUL}_amd64.deb
+		0875921bb0d023f2af9b8e15cdfbe417a03e65731345fb832c40f9c2dd72967b  etcd-server_${ETCD}_amd64.deb
+		7eb67e305ba2ce523a5a0b29bf88750ded3f724769c7111a83382b7909f9977b  etcd-client_${ETCD}_amd64.deb
+	SUMS
+elif [ "$OPTIONS" = trusted=yes ]; then
+	fail "no checksums are kept for $ARCH, and there is no Debian keyring to check signatures with"
+fi
+for package in "$W"/*.deb; do dpkg -x "$package" "$W/root"; done
+mkdir -p "$D/bin"
+for program in consul etcd etcdctl; do mv "$W/root/usr/bin/$program" "$D/bin/"; done
+echo "$STAMP" >"$D/bin/.versions"
+"$D/bin/consul" version >/dev/null || fail "consul does not run on this machine"
+"$D/bin/etcd" --version >/dev/null || fail "etcd does not run on this machine"
