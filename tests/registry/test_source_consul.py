@@ -1,0 +1,98 @@
+"""Consul as a source, against the real agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fairlead.control.fetch import AiohttpFetch
+from fairlead.registry.consul_catalog import ConsulSettings
+from fairlead.registry.source_consul import ConsulSource
+from tests.registry.following import Heard, following
+from tests.servers import Consul, consul
+
+pytestmark = pytest.mark.asyncio
+WEB = "web.default.svc.cluster.local"
+
+
+def source(server: Consul, heard: Heard) -> ConsulSource:
+    return ConsulSource(AiohttpFetch(), ConsulSettings(url=server.url), heard.update, heard.tell)
+
+
+async def test_services_come_change_and_go(tmp_path: Path) -> None:
+    async with consul(tmp_path) as server:
+        await server.register(
+            "web", "web-1", 8001, Address="10.0.0.1", Tags=["v=1", "http"],
+            Meta={"team": "shop", "fairlead-mesh-port": "15006", "fairlead-service-account": "web", "zone": "a"},
+            Weights={"Passing": 5, "Warning": 1},
+        )  # fmt: skip
+        async with following(lambda heard: source(server, heard)) as heard:
+            await heard.until(lambda: heard.ports(WEB) == {8001})
+            found = heard.endpoints(WEB)[0]
+            assert found.address == "10.0.0.1"
+            assert found.labels == {"v": "1", "tag.http": "true", "team": "shop", "zone": "a"}
+            assert (found.weight, found.mesh_port, found.service_account, found.locality) == (5, 15006, "web", "/a")
+            assert heard.facts.services[WEB].ports[0].number == 8001
+            assert heard.facts.services[WEB].ports[0].app_protocol == "http"
+            assert heard.facts.workloads["default/web-1"].labels["team"] == "shop"
+            assert heard.status.state == "live"
+            await server.register("web", "web-2", 8002)
+            await heard.until(lambda: heard.ports(WEB) == {8001, 8002})
+            assert heard.facts.services[WEB].ports[0].number == 80
+            await server.put("/v1/agent/service/deregister/web-1")
+            await heard.until(lambda: heard.ports(WEB) == {8002})
+            await server.put("/v1/agent/service/deregister/web-2")
+            await heard.until(lambda: WEB not in heard.facts.services)
+            assert "consul" not in str(list(heard.facts.services))
+
+
+async def test_a_critical_check_makes_not_ready_with_its_reason_and_a_warning_does_not(tmp_path: Path) -> None:
+    async with consul(tmp_path) as server:
+        await server.register("web", "web-1", 8001, Check={"CheckID": "c", "TTL": "60s", "Status": "passing"})
+        async with following(lambda heard: source(server, heard)) as heard:
+            await heard.until(lambda: heard.ports(WEB) == {8001})
+            await server.put("/v1/agent/check/warn/c")
+            await server.put("/v1/agent/check/fail/c?note=disk+full")
+            await heard.until(lambda: heard.ports(WEB) == set())
+            assert "disk full" in heard.endpoints(WEB)[0].why
+            await server.put("/v1/agent/check/warn/c")
+            await heard.until(lambda: heard.ports(WEB) == {8001})
+
+
+async def test_what_is_known_stays_while_consul_is_dead_and_it_comes_back_by_itself(tmp_path: Path) -> None:
+    async with consul(tmp_path) as server:
+        await server.register("web", "web-1", 8001)
+        async with following(lambda heard: source(server, heard)) as heard:
+            await heard.until(lambda: heard.ports(WEB) == {8001})
+            await server.kill()
+            await heard.until(lambda: heard.status.state == "stale")
+            assert heard.status.error
+            assert heard.ports(WEB) == {8001}
+            await server.start()
+            await server.register("web", "web-2", 8002)
+            await heard.until(lambda: heard.status.state == "live" and 8002 in heard.ports(WEB))
+
+
+async def test_unreachable_at_the_start_it_is_followed_from_when_it_answers(tmp_path: Path) -> None:
+    (tmp_path / "consul").mkdir()
+    server = Consul(tmp_path / "consul")
+    try:
+        async with following(lambda heard: source(server, heard)) as heard:
+            await heard.until(lambda: heard.status.error)
+            assert heard.status.state == "starting"
+            assert heard.updates == 0
+            await server.start()
+            await server.register("web", "web-1", 8001)
+            await heard.until(lambda: heard.ports(WEB) == {8001})
+    finally:
+        await server.close()
+
+
+async def test_a_malformed_instance_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    async with consul(tmp_path) as server:
+        await server.register("web", "web-1", 8001)
+        await server.register("web", "web-0", 0)
+        async with following(lambda heard: source(server, heard)) as heard:
+            await heard.until(lambda: heard.ports(WEB) == {8001})
+            assert any("web-0" in problem for problem in heard.status.problems)

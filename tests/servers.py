@@ -1,0 +1,179 @@
+"""Real Consul and etcd for tests: on free ports, in a folder of the test's own, to be killed, frozen and restarted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from fairlead.control.fetch import AiohttpFetch
+from fairlead.registry.etcd_values import b64
+from fairlead.registry.needs import FetchError
+
+BIN = Path(os.environ.get("SERVERS", Path(__file__).resolve().parent.parent / ".servers")) / "bin"
+DEADLINE_S = 20.0
+
+
+def program(name: str) -> str:
+    path = BIN / name
+    assert path.exists(), f"{path} is missing: run `sh tests/get-servers.sh`"
+    return str(path)
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+class Server:
+    """One process with its data; `url` is where its clients go."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = ""
+        self.process: asyncio.subprocess.Process | None = None
+        self.fetch = AiohttpFetch()
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    async def is_ready(self) -> bool:
+        raise NotImplementedError
+
+    async def start(self) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command(), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder
+            )
+        end = asyncio.get_running_loop().time() + DEADLINE_S
+        while True:
+            assert self.process.returncode is None, (self.folder / "log").read_text()[-2000:]
+            with contextlib.suppress(FetchError):
+                if await self.is_ready():
+                    return
+            assert asyncio.get_running_loop().time() < end, (self.folder / "log").read_text()[-2000:]
+            await asyncio.sleep(0.05)
+
+    async def kill(self) -> None:
+        """kill -9."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+            await self.process.wait()
+
+    def freeze(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    async def close(self) -> None:
+        await self.kill()
+        await self.fetch.close()
+
+
+class Consul(Server):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        http, server, lan = free_ports(3)
+        self.url = f"http://127.0.0.1:{http}"
+        self.http_port = http
+        settings = {
+            "server": True,
+            "bootstrap_expect": 1,
+            "bind_addr": "127.0.0.1",
+            "client_addr": "127.0.0.1",
+            "data_dir": str(folder / "data"),
+            "node_name": "test",
+            "performance": {"raft_multiplier": 1},
+            "disable_update_check": True,
+            "ports": {"http": http, "server": server, "serf_lan": lan, "serf_wan": -1, "dns": -1, "grpc": -1},
+        }
+        (folder / "consul.json").write_text(json.dumps(settings))
+
+    def command(self) -> list[str]:
+        return [program("consul"), "agent", "-config-file", str(self.folder / "consul.json")]
+
+    async def is_ready(self) -> bool:
+        leader = await self.fetch.request("GET", f"{self.url}/v1/status/leader", timeout_s=1.0)
+        nodes = await self.fetch.request("GET", f"{self.url}/v1/catalog/nodes", timeout_s=1.0)
+        return leader.status == 200 and len(leader.body) > 4 and nodes.status == 200 and nodes.body.strip() != b"[]"
+
+    async def put(self, path: str, body: Any = None) -> None:
+        reply = await self.fetch.request(
+            "PUT", self.url + path, body=json.dumps(body).encode() if body is not None else b""
+        )
+        assert reply.status == 200, reply.body
+
+    async def get(self, path: str) -> Any:
+        return json.loads((await self.fetch.request("GET", self.url + path)).body)
+
+    async def register(self, name: str, own: str, port: int, **more: Any) -> None:
+        await self.put("/v1/agent/service/register", {"Name": name, "ID": own, "Port": port, **more})
+
+
+class Etcd(Server):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.client_port, self.peer_port = free_ports(2)
+        self.url = f"http://127.0.0.1:{self.client_port}"
+
+    def command(self) -> list[str]:
+        peer = f"http://127.0.0.1:{self.peer_port}"
+        return [
+            program("etcd"), "--name", "test", "--data-dir", str(self.folder / "data"),
+            "--listen-client-urls", self.url,
+            "--advertise-client-urls", self.url, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+            "--initial-cluster", f"test={peer}", "--unsafe-no-fsync",
+        ]  # fmt: skip
+
+    async def is_ready(self) -> bool:
+        return (await self.fetch.request("GET", f"{self.url}/health", timeout_s=1.0)).status == 200
+
+    async def call(self, path: str, body: Any) -> Any:
+        reply = await self.fetch.request("POST", self.url + path, body=json.dumps(body).encode())
+        assert reply.status == 200, reply.body
+        return json.loads(reply.body)
+
+    async def put(self, key: str, value: Any) -> int:
+        text = value if isinstance(value, str) else json.dumps(value)
+        return int((await self.call("/v3/kv/put", {"key": b64(key), "value": b64(text)}))["header"]["revision"])
+
+    async def delete(self, key: str) -> None:
+        await self.call("/v3/kv/deleterange", {"key": b64(key)})
+
+    async def value(self, key: str) -> Any:
+        import base64
+
+        found = (await self.call("/v3/kv/range", {"key": b64(key)})).get("kvs", [])
+        return json.loads(base64.b64decode(found[0]["value"])) if found else None
+
+
+@contextlib.asynccontextmanager
+async def running(server: Server) -> AsyncIterator[Any]:
+    try:
+        await server.start()
+        yield server
+    finally:
+        await server.close()
+
+
+def consul(folder: Path) -> contextlib.AbstractAsyncContextManager[Consul]:
+    (folder / "consul").mkdir()
+    return running(Consul(folder / "consul"))
+
+
+def etcd(folder: Path) -> contextlib.AbstractAsyncContextManager[Etcd]:
+    (folder / "etcd").mkdir()
+    return running(Etcd(folder / "etcd"))
