@@ -20,7 +20,7 @@ class CompileCache:
     """What the last compilation for one viewpoint made, for the next one to take over where nothing changed.
 
     Give the same object to each `compile_tables` of one proxy. Services and endpoints count as unchanged when they
-    are the same objects or equal; rules when `Resources` is the same object.
+    are the same objects or equal, and so do the rules as a whole.
     """
 
     __slots__ = ("clusters", "http", "l4", "namespaces", "resources", "rules", "services", "viewpoint", "workloads")
@@ -40,7 +40,7 @@ class CompileCache:
         """Start anew where the rules or the viewpoint are others than before."""
         old = self.viewpoint
         same = old is not None and old.gateway == viewpoint.gateway and _same_client(old.workload, viewpoint.workload)
-        if self.resources is not resources or not same:
+        if not same or (self.resources is not resources and self.resources != resources):
             self.clusters, self.rules, self.http, self.l4 = {}, {}, None, None
         self.resources, self.viewpoint = resources, viewpoint
 

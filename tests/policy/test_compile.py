@@ -3,6 +3,9 @@
 # ruff: noqa: E501 - manifests in one line
 from __future__ import annotations
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from fairlead.policy.compile import CompileCache, compile_tables
 from fairlead.policy.decide import decide
 from fairlead.policy.tables import Tables, Viewpoint
@@ -76,3 +79,55 @@ def test_an_empty_world_compiles() -> None:
     world = World("")
     made = tables(world, world.snapshot, CompileCache())
     assert decide(made, get("web")).verdict == "passthrough"
+
+
+POD = "kind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: {app}, version: {version}}}}}\nspec: {{ip: {ip}, serviceAccountName: {account}, ready: {ready}, locality: {locality}}}\n---\n"
+RULES = (
+    SUBSETS
+    + rule("{hosts: [web], http: [{route: [{destination: {host: web, subset: v1}}], mirror: {host: api}}]}")
+    + "kind: NetworkPolicy\nmetadata: {name: out, namespace: shop}\nspec: {podSelector: {matchLabels: {app: api}}, policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {version: v1}}}]}]}\n---\n"
+    + "kind: PeerAuthentication\nmetadata: {name: off, namespace: shop}\nspec: {selector: {matchLabels: {version: v2}}, mtls: {mode: DISABLE}}\n---\n"
+)
+
+
+def described(made: Tables) -> list[object]:
+    """Everything that a proxy could see of the tables, in comparable form."""
+    clusters = [
+        (
+            name, one.protocol, one.rule, one.load_balancer.kind, one.outlier is None,
+            [(e.address, e.port, e.priority, e.weight, e.tls and (e.tls.mode, e.tls.sni, e.tls.identities),
+              e.egress and (e.egress.allowed, e.egress.by)) for e in one.endpoints],
+        )
+        for name, one in sorted(made.clusters.items())
+    ]  # fmt: skip
+    decisions = [decide(made, get(host, port=port)) for host in ("web", "api.shop", "more") for port in (0, 80, 9080)]
+    routed = [(d.verdict, [c.cluster for c in d.destinations], [m.cluster for m in d.mirrors]) for d in decisions]
+    return [clusters, routed, dict(made.ports)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_cache_changes_no_answer(data: st.DataObject) -> None:
+    cache = CompileCache()
+    names = st.sampled_from(["web-1", "web-2", "api-1", "new-1"])
+    first = World(SHOP + RULES)
+    for _ in range(data.draw(st.integers(2, 4))):
+        pods = "".join(
+            POD.format(
+                name=name,
+                app=data.draw(st.sampled_from(["web", "api"])),
+                version=data.draw(st.sampled_from(["v1", "v2"])),
+                ip=data.draw(st.sampled_from(["10.1.0.1", "10.1.0.2"])),
+                account=data.draw(st.sampled_from(["web", "''"])),
+                ready=data.draw(st.sampled_from(["true", "false"])),
+                locality=data.draw(st.sampled_from(["r1/z1", "r2/z1"])),
+            )
+            for name in data.draw(st.lists(names, unique=True, max_size=3))
+        )
+        more = "kind: Service\nmetadata: {name: more, namespace: shop}\nspec: {ports: [{port: 80}]}\n---\n"
+        world = World(SHOP + (more if data.draw(st.booleans()) else "") + pods)
+        client = Workload("shop", data.draw(st.sampled_from(["c", "d"])), labels={"app": "api"}, locality="r1/z1")
+        resources = first.resources if data.draw(st.booleans()) else World(RULES).resources
+        kept = compile_tables(resources, world.snapshot, Viewpoint(client), cache=cache)
+        fresh = compile_tables(resources, world.snapshot, Viewpoint(client))
+        assert described(kept) == described(fresh)
