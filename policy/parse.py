@@ -51,6 +51,13 @@ class Parsed:
         self.references: list[tuple[str, str]] = []
         """Errors of references to other objects: the object is not valid, but does no harm (see `World.load`)."""
 
+    def again(self) -> Parsed:
+        """The same, for another look at its references."""
+        made = Parsed(self.document)
+        made.kind, made.namespace, made.body, made.resource = self.kind, self.namespace, self.body, self.resource
+        made.errors, made.warnings = list(self.errors), list(self.warnings)
+        return made
+
     @property
     def usable(self) -> bool:
         return not self.errors

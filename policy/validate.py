@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -66,8 +66,13 @@ class Report(Struct, frozen=True):
 class Judged:
     """Documents together: what each is, and what may be used."""
 
-    def __init__(self, documents: Sequence[Document], snapshot: Snapshot | None = None) -> None:
-        self.parsed = [parse(document) for document in documents]
+    def __init__(
+        self,
+        documents: Sequence[Document],
+        snapshot: Snapshot | None = None,
+        read: Callable[[Document], Parsed] = parse,
+    ) -> None:
+        self.parsed = [read(document) for document in documents]
         _refuse_duplicates(self.parsed)
         self.resources = resources_of(self.parsed)
         facts = facts_of(

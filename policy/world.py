@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..registry.documents import Document
 from ..registry.snapshot import Snapshot
+from .parse import Parsed, parse
 from .resources import Resources
 from .validate import Judged, Report
 
@@ -26,5 +27,51 @@ class World:
         `snapshot`: facts besides those of the documents, which come first. A reference to something missing is a
         warning here, not an error as in `validate`: the object stays in force, and only the route concerned fails.
         """
-        judged = Judged(documents, snapshot)
-        return cls(judged.snapshot, judged.resources), judged.reports(strict=False)
+        return Loader().load(documents, snapshot)
+
+
+class Loader:
+    """Loads one world after another, reading again only what changed.
+
+    A document counts as unchanged while its `body` is the same object and its source the same text. While no rule
+    changed, `World.resources` is the same object, by which `compile` knows that it may keep what it has.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, Parsed] = {}
+        self._seen: dict[int, Parsed] = {}
+        self._resources = Resources()
+
+    def load(self, documents: Sequence[Document], snapshot: Snapshot | None = None) -> tuple[World, list[Report]]:
+        """As `World.load`."""
+        self._seen = {}
+        judged = Judged(documents, snapshot, self._read)
+        self._known = self._seen
+        if not _same(judged.resources, self._resources):
+            self._resources = judged.resources
+        return World(judged.snapshot, self._resources), judged.reports(strict=False)
+
+    def _read(self, document: Document) -> Parsed:
+        key = id(document.body)
+        known = self._known.get(key)
+        if known is None or not _unchanged(known.document, document):
+            known = parse(document)
+        self._seen[key] = known
+        return known.again()
+
+
+def _unchanged(old: Document, new: Document) -> bool:
+    return old.body is new.body and old.source == new.source and old.namespace == new.namespace
+
+
+def _same(new: Resources, old: Resources) -> bool:
+    """Whether the rules are the very same objects."""
+    if new.mesh != old.mesh:
+        return False
+    for name in new.__struct_fields__:
+        if name == "mesh":
+            continue
+        one, other = getattr(new, name), getattr(old, name)
+        if len(one) != len(other) or any(a is not b for a, b in zip(one, other, strict=True)):
+            return False
+    return True

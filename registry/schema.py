@@ -182,9 +182,9 @@ def _object(node: Node, value: Any, path: str, found: Findings) -> Any:
     if others and node.open != "-":
         found.warnings.append((path, f"{', '.join(sorted(others))}: {node.open}"))
     if node.required:
-        given = {key for key, inner in value.items() if inner not in (None, "")}
-        given |= {_SNAKE.sub(lambda m: m[1].upper(), key) for key in given}
-        found.errors += [(_below(path, key), "Required value") for key in node.required if key not in given]
+        filled = {key for key, inner in value.items() if inner not in (None, "")}
+        filled |= {_SNAKE.sub(lambda m: m[1].upper(), key) for key in filled}
+        found.errors += [(_below(path, key), "Required value") for key in node.required if key not in filled]
     for group in node.one_of:
         given = [key for key in group if made.get(key) is not None]
         if len(given) > 1:

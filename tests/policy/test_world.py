@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fairlead.policy.world import World
-from fairlead.registry.documents import load
+from fairlead.policy.world import Loader, World
+from fairlead.registry.documents import Document, load
 from fairlead.registry.model import Endpoint, Service, ServicePort
 from fairlead.registry.snapshot import Snapshot
 
@@ -82,3 +82,20 @@ def test_nothing_is_a_world_too() -> None:
     made, reports = World.load([])
     assert reports == []
     assert made.resources.mesh.spec.cluster_domain == "cluster.local"
+
+
+def test_a_loader_reads_again_only_what_changed() -> None:
+    documents, _ = load(TEXT, "f.yaml")
+    loader = Loader()
+    first, told = loader.load(documents)
+    again, told_again = loader.load(documents, Snapshot(3))
+    assert again.resources is first.resources, "by this compile knows that it may keep what it has"
+    assert told == told_again
+    changed = [Document.of({**documents[3].body, "metadata": {"name": "new"}}, "f.yaml:15"), *documents]
+    more, _ = loader.load(changed)
+    assert more.resources is not first.resources
+    old = {rule.meta.key: rule for rule in first.resources.virtual_services}
+    assert all(old.get(rule.meta.key, rule) is rule for rule in more.resources.virtual_services)
+    assert {rule.meta.name for rule in more.resources.virtual_services} == {"new", "old", "young"}
+    fewer, _ = loader.load(documents[:2])
+    assert fewer.resources.virtual_services == ()
