@@ -19,7 +19,7 @@ from .store import Store
 
 def parts(store: Store, snapshot: Callable[[], Snapshot] | None = None) -> Parts:
     """What ControlApi is told about kinds. `snapshot`: the registry's, which references are looked up in."""
-    references = References(lambda: store.memory, {kind.name: kind for kind in KINDS}, snapshot)
+    references = References(store.memory, KINDS, snapshot)
 
     def judge(resource: Resource, version: str, body: dict[str, Any]) -> Findings:
         return check(resource, version, body, references)

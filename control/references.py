@@ -1,26 +1,33 @@
 """What an object that is being written refers to and is not there: warnings, because objects may come in any order.
 
-Parsed rules are kept by version, so that a write parses no more than what has changed since the last one.
+Rules are kept parsed and by the hosts that they are for, so that a write looks at what could concern it and not at
+the whole mesh.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ..policy.host_names import complete
 from ..policy.parse import RESOURCES, Parsed, parse
+from ..policy.resources import DestinationRule, VirtualService
 from ..policy.validate import resources_of
-from ..policy.validate_references import check_references
+from ..policy.validate_references import check_references, destinations
+from ..policy.visibility import gateway_name
 from ..registry.documents import Document
 from ..registry.facts import facts_of
-from ..registry.kinds import FACT_KINDS
+from ..registry.kinds import FACT_KINDS, Kind
 from ..registry.merge import merge
+from ..registry.names import CLUSTER_DOMAIN
 from ..registry.snapshot import Snapshot
 from .catalog import Resource
-from .store import Key, Objects, Stored
+from .store import Change, Key, Objects, Stored
 
 ASKED = frozenset((*RESOURCES, "Service"))
 """Kinds that refer to others."""
+INDEXED = frozenset(("VirtualService", "DestinationRule", "Gateway", "MeshConfig"))
+"""Kinds that are referred to, other than facts."""
 NEWEST = "9999-12-31T23:59:59Z"
 """Age of what has not been written yet."""
 
@@ -28,57 +35,111 @@ NEWEST = "9999-12-31T23:59:59Z"
 class References:
     """Over one store. `snapshot`: the registry's, where there is one; else the facts are those of the store."""
 
-    def __init__(
-        self, memory: Callable[[], Objects], kinds: dict[str, Any], snapshot: Callable[[], Snapshot] | None = None
-    ) -> None:
+    def __init__(self, memory: Objects, kinds: Iterable[Kind], snapshot: Callable[[], Snapshot] | None = None) -> None:
         self._memory = memory
-        self._rules = {name: kind for name, kind in kinds.items() if kind.kind in RESOURCES or kind.kind == "Gateway"}
-        self._fact_names = {kind.name: kind for kind in FACT_KINDS}
-        self._parsed: dict[Key, tuple[int, Parsed]] = {}
+        self._kinds = {kind.name: kind for kind in kinds if kind.kind in INDEXED}
+        self._parsed: dict[Key, Parsed] = {}
+        self._places: dict[Key, set[str]] = {}
+        """Where each is looked for (`places_of`)."""
+        self._by_place: dict[str, set[Key]] = {}
+        self._domain = CLUSTER_DOMAIN
+        self._changed: dict[Key, Stored | None] = {
+            stored.key: stored for name in self._kinds for stored in memory.all(name)
+        }
+        """Written since they were last parsed; at first everything."""
         self._snapshot = snapshot
         self._own: tuple[int, Snapshot] = (-1, Snapshot())
+        memory.subscribe(self._take)
 
-    def warnings(self, resource: Resource, body: dict[str, Any], namespace: str) -> list[tuple[str, str]]:
+    def _take(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            if change.key.resource in self._kinds:
+                self._changed[change.key] = change.after
+
+    def warnings(self, resource: Resource, body: Mapping[str, Any], namespace: str) -> list[tuple[str, str]]:
         """(path, message) of everything that this object misses. It must have passed its own check."""
         if resource.kind not in ASKED:
             return []
         metadata = {"creationTimestamp": NEWEST, **(body.get("metadata") or {})}
-        if not metadata.get("name"):
-            return []
         mine = parse(Document.of({**body, "metadata": metadata}, "this object", namespace))
         if not mine.usable:
             return []
-        own_key = (resource.name, mine.namespace, metadata["name"])
         told = len(mine.warnings)  # by its own check, and so told already
-        others = [one for key, one in self._rules_now().items() if key != own_key]
+        own_key = Key(resource.name, mine.namespace, str(metadata.get("name")))
+        others = self._concerned(mine, own_key)
         resources = resources_of([*others, mine])
-        snapshot = self._snapshot() if self._snapshot is not None else self._stored_facts(resources)
+        domain = resources.mesh.spec.cluster_domain
+        snapshot = self._snapshot() if self._snapshot is not None else self._stored_facts(domain)
         gateways = [one for one in others if one.kind is not None and one.kind.kind == "Gateway"]
         check_references([mine, *gateways], resources, snapshot)
         return [*mine.references, *mine.warnings[told:]]
 
-    def _rules_now(self) -> dict[Key, Parsed]:
-        memory, seen = self._memory(), {}
-        for name, kind in self._rules.items():
-            for stored in memory.all(name):
-                kept = self._parsed.get(stored.key)
-                if kept is None or kept[0] != stored.version:
-                    kept = (stored.version, parse(_document(stored, kind)))
-                seen[stored.key] = kept
-        self._parsed = seen
-        return {key: parsed for key, (_, parsed) in seen.items()}
+    def _concerned(self, mine: Parsed, own_key: Key) -> list[Parsed]:
+        """The rules that this one could refer to or compete with."""
+        domain = self._refresh()
+        wanted = {"mesh", "*"}
+        rule = mine.resource
+        if isinstance(rule, VirtualService):
+            wanted |= {f"claims {complete(host, mine.namespace, domain)}" for host in rule.spec.hosts}
+            wanted |= {f"rules {complete(one.host, mine.namespace, domain)}" for _, one in destinations(rule)}
+            wanted |= {f"gateway {gateway_name(name, mine.namespace)}" for name in rule.spec.gateways}
+            wanted |= {
+                f"rule {route.delegate.namespace or mine.namespace}/{route.delegate.name}"
+                for route in rule.spec.http
+                if route.delegate is not None
+            }
+        keys: set[Key] = set()
+        for place in wanted:
+            keys |= self._by_place.get(place, set())
+        return [self._parsed[key] for key in sorted(keys - {own_key})]
 
-    def _stored_facts(self, resources: Any) -> Snapshot:
-        memory = self._memory()
-        if self._own[0] != memory.revision:
-            documents = [
-                _document(stored, kind) for name, kind in self._fact_names.items() for stored in memory.all(name)
-            ]
-            facts = facts_of(documents, "control", resources.mesh.spec.cluster_domain)
-            self._own = (memory.revision, merge([("control", facts)], {}, Snapshot()))
+    def _refresh(self) -> str:
+        """Index what was written since the last time; the mesh's cluster domain."""
+        while True:
+            for key, stored in self._changed.items():
+                self._index(key, stored)
+            self._changed.clear()
+            config = resources_of([self._parsed[key] for key in sorted(self._by_place.get("mesh", ()))])
+            domain = config.mesh.spec.cluster_domain
+            if domain == self._domain:
+                return domain
+            self._domain = domain  # short names mean others now
+            self._changed = {key: self._memory.get(key) for key in self._parsed}
+
+    def _index(self, key: Key, stored: Stored | None) -> None:
+        before = self._parsed.pop(key, None)
+        for place in self._places.pop(key, ()) if before is not None else ():
+            self._by_place[place].discard(key)
+            if not self._by_place[place]:
+                del self._by_place[place]
+        if stored is not None:
+            parsed = self._parsed[key] = parse(_document(stored, self._kinds[key.resource]))
+            self._places[key] = places_of(parsed, self._domain)
+            for place in self._places[key]:
+                self._by_place.setdefault(place, set()).add(key)
+
+    def _stored_facts(self, domain: str) -> Snapshot:
+        if self._own[0] != self._memory.revision:
+            documents = [_document(stored, kind) for kind in FACT_KINDS for stored in self._memory.all(kind.name)]
+            facts = facts_of(documents, "control", domain)
+            self._own = (self._memory.revision, merge([("control", facts)], {}, Snapshot()))
         return self._own[1]
 
 
-def _document(stored: Stored, kind: Any) -> Document:
+def places_of(parsed: Parsed, domain: str) -> set[str]:
+    """Where a rule is looked for: by its hosts, by its name, or always."""
+    rule = parsed.resource
+    if isinstance(rule, VirtualService):
+        hosts = {f"claims {complete(host, parsed.namespace, domain)}" for host in rule.spec.hosts}
+        return {f"rule {rule.meta.key}", *hosts}
+    if isinstance(rule, DestinationRule):
+        host = complete(rule.spec.host, parsed.namespace, domain)
+        return {"*" if host.startswith("*") else f"rules {host}"}
+    if parsed.kind is not None and parsed.kind.kind == "Gateway":
+        return {f"gateway {parsed.namespace}/{parsed.document.name}"}
+    return {"mesh"}
+
+
+def _document(stored: Stored, kind: Kind) -> Document:
     body = {"apiVersion": kind.api_versions[0], "kind": kind.kind, **stored.object()}
     return Document.of(body, f"{kind.kind} {stored.key.namespace}/{stored.key.name}")
