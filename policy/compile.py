@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ..registry.model import Endpoint, Service, Workload
 from ..registry.snapshot import Snapshot
-from .compile_clusters import PASSTHROUGH, service_clusters
+from .compile_clusters import PASSTHROUGH, members, service_clusters
 from .compile_hosts import HostIndex, HttpTable, declared_ports, http_table, visible_rules
 from .compile_inbound import inbound_clusters, inbound_of
 from .compile_l4 import L4Table, l4_table
@@ -23,7 +23,18 @@ class CompileCache:
     are the same objects or equal, and so do the rules as a whole.
     """
 
-    __slots__ = ("clusters", "http", "l4", "namespaces", "resources", "rules", "services", "viewpoint", "workloads")
+    __slots__ = (
+        "clusters",
+        "http",
+        "l4",
+        "members",
+        "namespaces",
+        "resources",
+        "rules",
+        "services",
+        "viewpoint",
+        "workloads",
+    )
 
     def __init__(self) -> None:
         self.resources: Resources | None = None
@@ -31,6 +42,7 @@ class CompileCache:
         self.workloads: Mapping[str, Workload] = {}
         self.namespaces: Mapping[str, Mapping[str, str]] = {}
         self.services: Mapping[str, Service] = {}
+        self.members: Mapping[str, tuple[str, ...]] = {}
         self.rules: dict[tuple[str, str], MergedRule | None] = {}
         self.clusters: dict[str, tuple[Service, tuple[Endpoint, ...], dict[str, Cluster]]] = {}
         self.http: HttpTable | None = None
@@ -65,11 +77,13 @@ def compile_tables(
     cache.forget_rules(resources, viewpoint)
     same_people = cache.workloads == snapshot.workloads and cache.namespaces == snapshot.namespaces
     _clusters(view, cache, same_people)
-    if cache.http is None or cache.l4 is None or cache.services != view.services:
+    own_names = {host: members(view, service) for host, service in view.services.items() if service.headless}
+    if cache.http is None or cache.l4 is None or cache.services != view.services or cache.members != own_names:
         rules = visible_rules(view)
         index = HostIndex(rules, view.cluster_domain)
         cache.http = http_table(view, rules, index)
         cache.l4 = l4_table(view, index)
+    cache.members = own_names
     cache.services, cache.workloads, cache.namespaces = view.services, snapshot.workloads, snapshot.namespaces
     inbound = inbound_of(resources, snapshot, viewpoint.workload)
     view.clusters.update(inbound_clusters(inbound, view.mesh.connect_timeout))

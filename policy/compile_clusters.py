@@ -30,7 +30,22 @@ def service_clusters(view: View, service: Service, rule: MergedRule | None) -> d
             endpoints = [one for one in all_endpoints if labels_hold(wanted, one.labels)]
             cluster = _cluster(view, service, port, subset, rule, endpoints, made)
             found[cluster.name] = cluster
+        for name in members(view, service):
+            endpoints = [one for one in all_endpoints if one.hostname == name]
+            cluster = _cluster(view, service, port, "", rule, endpoints, made, member_host(name, service.host))
+            found[cluster.name] = cluster
     return found
+
+
+def members(view: View, service: Service) -> tuple[str, ...]:
+    """The own names of a headless service's endpoints, ready or not: each is a destination of its own."""
+    if not service.headless:
+        return ()
+    return tuple(sorted({one.hostname for one in view.snapshot.endpoints.get(service.host, ()) if one.hostname}))
+
+
+def member_host(name: str, host: str) -> str:
+    return f"{name.lower()}.{host}"
 
 
 def wants_dialled_address(service: Service) -> bool:
@@ -63,7 +78,9 @@ def _cluster(
     rule: MergedRule | None,
     endpoints: Sequence[Endpoint],
     verdicts: dict[int, ClusterEndpoint],
+    member: str = "",
 ) -> Cluster:
+    """`member`: the host of one endpoint of a headless service, where the cluster is of that one alone."""
     chosen = settings(rule, port.number, subset)
     outlier = outlier_policy(chosen.outlier_detection)
     secure = _Security(view, service, port.number, subset, chosen)
@@ -89,7 +106,7 @@ def _cluster(
     if wants_dialled_address(service):
         balancer = LoadBalancer("passthrough")
     return Cluster(
-        cluster_name(port.number, subset, service.host),
+        cluster_name(port.number, subset, member or service.host),
         service.host,
         port.number,
         subset,

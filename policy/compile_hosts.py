@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ..registry.model import Service
-from .compile_clusters import wants_dialled_address
+from .compile_clusters import member_host, members, wants_dialled_address
 from .compile_http import Arm, CompiledRule, compile_rule, retry_policy
 from .compile_view import View, cluster_name, port_protocol, speaks_http
 from .delegates import with_delegates
@@ -160,19 +160,31 @@ def _service_hosts(view: View, table: HttpTable, service: Service, index: HostIn
         http = speaks_http(port_protocol(port))
         if http:
             speaking.append(port.number)
-        host = _choose(view, service.host, port.number, rules if http else [], compile_once, retries=http)
+        host = _choose(view, service, port.number, rules if http else [], compile_once, retries=http)
         for name in (*names, *service.addresses):
             table.claim(port.number, name.lower(), host)
             if service.headless and name in names:
                 table.claim(port.number, f"*.{name}", host)
+        if host.rule is None:
+            _member_hosts(view, table, service, port.number, names, http)
     for name in (*names, *service.addresses):
         table.names[name.lower()] = speaking[0] if len(speaking) == 1 else 0
 
 
+def _member_hosts(view: View, table: HttpTable, service: Service, port: int, names: list[str], retries: bool) -> None:
+    """`db-0.db`: one endpoint of a headless service, where no rule stands for the service."""
+    for member in members(view, service):
+        own = member_host(member, service.host)
+        host = VirtualHost(own, port, (_plain(view, service, own, port, retries),))
+        for name in names:
+            table.claim(port, member_host(member, name), host)
+
+
 def _choose(
-    view: View, host: str, port: int, rules: list[VirtualService], compile_once: Compile, retries: bool
+    view: View, service: Service, port: int, rules: list[VirtualService], compile_once: Compile, retries: bool
 ) -> VirtualHost:
     """The oldest rule that has a route for this client, alone; else the plain service."""
+    host = service.host
     skipped: list[tuple[VirtualService, tuple[tuple[str, str], ...]]] = []
     for rule in rules:
         made = compile_once(rule, port)
@@ -180,14 +192,14 @@ def _choose(
             return VirtualHost(host, port, made.arms, rule, made.dropped, tuple(skipped))
         if rule.spec.http:
             skipped.append((rule, made.dropped))
-    return VirtualHost(host, port, (_plain(view, host, port, retries),), None, (), tuple(skipped))
+    return VirtualHost(host, port, (_plain(view, service, host, port, retries),), None, (), tuple(skipped))
 
 
-def _plain(view: View, host: str, port: int, retries: bool) -> Arm:
+def _plain(view: View, service: Service, host: str, port: int, retries: bool) -> Arm:
     name = cluster_name(port, "", host)
     cluster = view.clusters.get(name)
     hashes = cluster is not None and bool(cluster.load_balancer.hash_on)
-    if wants_dialled_address(view.services[host]):
+    if wants_dialled_address(service):
         why = (
             f"{host} is a ServiceEntry without endpoints: the address that the client dialled, or the name it asked for"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..registry.model import Service
+from .compile_clusters import member_host, members
 from .compile_hosts import HostIndex
 from .compile_view import View, cluster_name
 from .host_names import Domains, spellings
@@ -81,7 +82,26 @@ def l4_table(view: View, index: HostIndex) -> L4Table:
             table.addresses.setdefault(address, real.host)
         if real is service:
             _service(view, table, service, index.rules_for(service.host))
+            _members(view, table, service)
     return table
+
+
+def _members(view: View, table: L4Table, service: Service) -> None:
+    """`db-0.db`: one endpoint of a headless service, where no route stands for the service."""
+    for member in members(view, service):
+        own = member_host(member, service.host)
+        for name in spellings(service.host, view.cluster_domain, view.namespace):
+            table.names.claim(member_host(member, name), own)
+        for port in service.ports:
+            whole = table.hosts.get((service.host, port.number))
+            if whole is None:
+                continue
+            if whole.tcp or any(True for _ in whole.tls.values()):
+                table.hosts[(own, port.number)] = whole
+                continue
+            name = cluster_name(port.number, "", own)
+            plain = Decision("route", destinations=(Destination(name, own, port.number),))
+            table.hosts[(own, port.number)] = L4Host(own, port.number, plain)
 
 
 def _service(view: View, table: L4Table, service: Service, rules: Sequence[VirtualService]) -> None:

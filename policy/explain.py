@@ -14,7 +14,7 @@ from ..registry.model import Endpoint, Service, Workload
 from ..registry.snapshot import Snapshot
 from .authorize import Subject
 from .compile import compile_tables
-from .compile_clusters import PASSTHROUGH, named_only, service_endpoints, usable
+from .compile_clusters import PASSTHROUGH, member_host, named_only, service_endpoints, usable
 from .compile_inbound import Inbound, inbound_of
 from .compile_view import View
 from .decide import Trace, decide, egress_verdict, peer_verdict, service_of
@@ -243,13 +243,15 @@ class _Answer:
             _step(self._trace, "destination", name, "no-cluster", self._why_no_cluster(destination))
             return []
         self._trace_rule(cluster)
-        service = self._view.services.get(destination.host)
+        service = self._view.services.get(cluster.host)
         port = next((one for one in service.ports if one.number == destination.port), None) if service else None
         if service is None or port is None:
             return []
         rule = self._view.rule_for(service)
         wanted = rule.subsets[destination.subset].labels if rule is not None and destination.subset else {}
         mine = [one for one in service_endpoints(self._view, service, port) if labels_hold(wanted, one.labels)]
+        if destination.host != cluster.host:  # one endpoint of a headless service, by its own name
+            mine = [one for one in mine if member_host(one.hostname, cluster.host) == destination.host]
         reached = [self._judge(one, service, cluster) for one in mine]
         ready = sum(one.ready for one in reached)
         why = f"{len(reached)} endpoints, {ready} ready"

@@ -154,3 +154,41 @@ def test_the_bookinfo_way_of_routing() -> None:
     assert jason["fault"] == {"delay": {"percentage": 100.0, "fixedDelay_s": 7.0}, "abort": None}
     assert (jason["verdict"], jason["reason"]) == ("unavailable", "FL-NO-HEALTHY")
     assert [(one["address"], one["ready"]) for one in jason["endpoints"]] == [("10.0.0.3", False)]
+
+
+STATEFUL = """
+apiVersion: v1
+kind: Service
+metadata: {name: db}
+spec: {clusterIP: None, selector: {app: db}, ports: [{name: tcp, port: 5432}, {name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db-0, labels: {app: db}}
+spec: {hostname: db-0, subdomain: db, containers: [{name: c}]}
+status: {podIP: 10.0.0.1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db-1, labels: {app: db}}
+spec: {hostname: db-1, subdomain: db, containers: [{name: c}]}
+status: {podIP: 10.0.0.2, conditions: [{type: Ready, status: 'False'}]}
+---
+"""
+
+
+def test_a_member_of_a_headless_service_is_reached_by_its_own_name() -> None:
+    world = world_of(STATEFUL)
+    for url in ("tcp://db-0.db:5432", "http://db-0.db.default/", "http://db-0.db.default.svc.cluster.local/"):
+        answer = ask(world, url)
+        assert answer["verdict"] == "route", answer
+        assert [one["address"] for one in answer["endpoints"]] == ["10.0.0.1"]
+        assert answer["destinations"][0]["host"] == "db-0.db.default.svc.cluster.local"
+    assert ask(world, "http://db-1.db.default/")["reason"] == "FL-NO-HEALTHY"
+    assert len(ask(world, "http://db.default/")["endpoints"]) == 2
+    ruled = world_of(
+        STATEFUL
+        + "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: db}\n"
+        + "spec: {hosts: [db], http: [{directResponse: {status: 207}}]}\n"
+    )
+    assert ask(ruled, "http://db-0.db.default/")["status"] == 207
