@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..mesh.feed import Feed
 from ..mesh.update import Holdings, RefusedError
-from ..policy.world import World
+from ..policy.world import Loader, World
 from ..proxy.client import HttpFetch
 from ..registry.documents import Document
 from ..registry.names import split_full_name
@@ -72,7 +73,7 @@ def feed_for(
     feed = Feed(
         fetch,
         [url.rstrip("/") for url in urls],
-        Holdings(build_world),
+        Holdings(partial(build_world, loader=Loader())),
         take,
         report={"role": role, "namespace": namespace, "workload": name, **report},
         headers=headers,
@@ -81,10 +82,10 @@ def feed_for(
     return ControlLink(fetch, feed, headers)
 
 
-def build_world(objects: list[dict[str, Any]], snapshot: Snapshot) -> World:
+def build_world(objects: list[dict[str, Any]], snapshot: Snapshot, loader: Loader | None = None) -> World:
     """Objects of the feed to a world; raises RefusedError with everything that is wrong."""
     documents = [Document.of(body, f"control:{_revision(body)}") for body in objects]
-    world, reports = World.load(documents, snapshot)
+    world, reports = (loader or Loader()).load(documents, snapshot)
     reasons = [
         f"{report.kind} {report.namespace}/{report.name}: {told.path}: {told.message}"
         for report in reports

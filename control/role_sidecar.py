@@ -16,7 +16,7 @@ from ..mesh.identity import IdentityError
 from ..mesh.sidecar import Sidecar
 from ..mesh.sidecar_options import NamedPort, SidecarOptions
 from ..mesh.update import RefusedError
-from ..policy.world import World
+from ..policy.world import Loader
 from ..registry.documents import Document, Problem
 from ..registry.model import Workload, WorkloadPort
 from ..registry.names import service_host, split_full_name
@@ -110,6 +110,7 @@ class Role:
         self.options = options
         self.command = command
         self.sidecar = Sidecar(sidecar_options(options))
+        self.loader = Loader()
         self.manifests: Manifests | None = None
         self.problem = ""
         """Why the manifests last read are not in force, or not all of them."""
@@ -241,7 +242,7 @@ class Role:
             await asyncio.sleep(0.02)
 
     def _documents(self, documents: list[Document], problems: list[Problem]) -> None:
-        world, reports = World.load(documents)
+        world, reports = self.loader.load(documents)
         wrong = [str(problem) for problem in problems]
         for report in reports:
             wrong += [f"{report.source}: {told.path}: {told.message}" for told in report.errors]
