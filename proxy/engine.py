@@ -1,6 +1,7 @@
 """Shell: the data path as one object: listeners, pools, tables and how they are swapped, draining.
 
 Cores call back into it for clock, draws, identifiers, timers and pools; mesh/ makes one for each sidecar or gateway.
+Long because it is the one place where everything that runs is known.
 """
 
 from __future__ import annotations
