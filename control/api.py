@@ -31,7 +31,7 @@ from .api_body import YamlLoad
 from .api_context import Context, begin, current
 from .api_objects import ObjectApi, respond
 from .api_request import Form
-from .audit import Audit, timestamp
+from .audit import Audit
 from .auth import ADMIN, NOBODY, AdminTokens, Authenticator, Principal, check_own, forbidden, unauthorized
 from .catalog import Catalog
 from .certificates_api import CertificatesApi, Issuer
@@ -44,7 +44,7 @@ from .watch_hub import WatchHub
 BODY_BYTES_MAX = 3 << 20
 FIRST_REQUEST_S = 15.0
 """A new connection must bring its first request within this."""
-PUBLIC = frozenset(("/healthz", "/livez", "/readyz", "/healthz/ready", "/version", "/fairlead/v1/roots"))
+PUBLIC = frozenset(("/healthz", "/livez", "/readyz", "/healthz/ready", "/version", "/version/", "/fairlead/v1/roots"))
 """Answered to anybody."""
 OWN_PREFIX = "/fairlead/"
 """Below this, workloads get in too; the handlers see to it that each gets only its own."""
@@ -269,6 +269,7 @@ class ControlApi:
                 response.headers["Allow"] = error.headers["Allow"]
         if not response.prepared:
             response.headers["Audit-Id"] = request_id
+            response.headers["Server"] = "fairlead"
         counted = (request.method, response.status)
         self.counts[counted] = self.counts.get(counted, 0) + 1
         if request.method not in ("GET", "HEAD", "OPTIONS") or (refusal and refusal.code in (401, 403)):
@@ -388,6 +389,7 @@ class ControlApi:
     def _own_routes(self) -> list[web.RouteDef]:
         return [
             web.get("/version", self._version),
+            web.get("/version/", self._version),
             web.get("/livez", self._live),
             web.get("/healthz", self._live),
             web.get("/readyz", self._ready),
@@ -400,7 +402,7 @@ class ControlApi:
             request,
             {"major": major, "minor": minor, "gitVersion": f"{GIT_VERSION}+fairlead-{self.options.version}",
              "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "",
-             "compiler": "", "platform": "", "time": timestamp(self._clock())},
+             "compiler": "", "platform": ""},
         )  # fmt: skip
 
     async def _live(self, _request: web.Request) -> web.Response:

@@ -28,6 +28,8 @@ from .store import ConflictError, Key, Store, Stored, Write, encode
 ATTEMPTS = 200
 """How often a change is computed again when others are faster."""
 OBJECT_BYTES_MAX = 3 << 20
+ANSWER_DELETED = ("services", "pods")
+"""Deleting one of these answers the object and not a Status, as upstream; typed clients count on it."""
 PROTECTED_NAMESPACES = ("default",)
 AUTO_CREATED = "fairlead.dev/auto-created"
 KEPT_METADATA = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
@@ -363,18 +365,21 @@ class ObjectOperations:
             if resource.name == "namespaces":
                 writes = [w for other in self._contents(target.name) for w in self._deletion(other, other.object())]
                 writes.append(Write(stored.key, None, expect=stored.version))
-            held = writes and writes[-1].body is not None
-            answer = {"apiVersion": target.api_version, "kind": resource.kind, **(writes[-1].body or {})} if held else (
-                status.success(target.name, resource.group, resource.plural, body["metadata"].get("uid", ""))
-            )  # fmt: skip
-            if dry_run or not writes:
-                return answer if writes else external(stored, target)
+            if not writes:
+                return external(stored, target)  # it is to go already, and waits for its finalizers
+            left = writes[-1].body
+            if left is None and resource.name not in ANSWER_DELETED:
+                uid = body["metadata"].get("uid", "")
+                answer = status.success(target.name, resource.group, resource.plural, uid)
+            else:
+                answer = {"apiVersion": target.api_version, "kind": resource.kind, **(left or body)}
+            if dry_run:
+                return answer
             try:
                 changes = await self._store.write(writes)
             except ConflictError:
                 continue
-            after = changes[-1].after
-            return external(after, target) if after is not None else answer
+            return answer if changes[-1].after is None else external(changes[-1].after, target)
         raise status.conflict(resource.plural, resource.group, target.name)
 
     def _contents(self, namespace: str) -> list[Stored]:

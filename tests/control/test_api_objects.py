@@ -295,6 +295,13 @@ async def test_finalizers_hold_an_object_until_the_last_is_gone(tmp_path: Path) 
         await client.get(f"{SERVICES}/web", 404)
 
 
+async def test_deleting_a_service_answers_the_service_as_typed_clients_expect(tmp_path: Path) -> None:
+    async with api_in(tmp_path) as (_, client):
+        made = await client.post(SERVICES, service("web"))
+        assert await client.delete(f"{SERVICES}/web?dryRun=All") == made
+        assert await client.delete(f"{SERVICES}/web") == made
+
+
 async def test_deletion_keeps_to_its_preconditions(tmp_path: Path) -> None:
     async with api_in(tmp_path) as (_, client):
         made = await client.post(SERVICES, service("web"))
@@ -454,3 +461,9 @@ async def test_a_full_disk_is_told_and_reads_go_on(tmp_path: Path) -> None:
         _, text = await client.ask("GET", "/readyz", code=503)
         assert "store failed" in text
         await client.ask("GET", "/livez", code=200)
+
+
+async def test_documents_are_found_with_and_without_a_slash_at_the_end(tmp_path: Path) -> None:
+    async with api_in(tmp_path) as (_, client):
+        for path in ("/api", "/api/v1", "/apis", "/apis/networking.istio.io", "/apis/networking.istio.io/v1"):
+            assert await client.get(path) == await client.get(f"{path}/"), path
