@@ -63,10 +63,13 @@ class Parsed:
         return not self.errors
 
 
-def check_object(kind: Kind, body: Mapping[str, Any], namespace: str) -> tuple[dict[str, Any], Findings]:
+def check_object(
+    kind: Kind, body: Mapping[str, Any], namespace: str, *, with_metadata: bool = True
+) -> tuple[dict[str, Any], Findings]:
     """(normalised object with its metadata, findings) of an object of a known kind. Never raises.
 
     The meaning is judged only where the schema found no error, as it relies on the types of fields.
+    `with_metadata` False: names, labels and annotations are judged by the caller.
     """
     found = Findings()
     if kind.inert:
@@ -76,7 +79,7 @@ def check_object(kind: Kind, body: Mapping[str, Any], namespace: str) -> tuple[d
     made = made if isinstance(made, dict) else {}
     metadata = body.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
-    made["metadata"] = check_metadata(found, metadata)
+    made["metadata"] = check_metadata(found, metadata, kind) if with_metadata else metadata
     if not found.errors:
         check_meaning(found, kind, made, namespace)
     return made, found

@@ -209,6 +209,8 @@ def _check_server_tls(found: Findings, path: str, tls: Any, protocol: str) -> No
         forbidden(found, path, "only one of files, credentialName, credentialNames and tlsCertificates may be given")
     elif mode in ("SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL") and protocol in ("HTTPS", "TLS") and not any(sources):
         required(found, path, "serverCertificate and privateKey, or credentialName")
+    if mode in ("MUTUAL", "OPTIONAL_MUTUAL") and files and not tls.get("caCertificates"):
+        required(found, f"{path}.caCertificates", f"mode {mode} checks the certificates of clients")
     if mode == "ISTIO_MUTUAL" and any(sources):
         forbidden(found, path, "mode ISTIO_MUTUAL uses the mesh's own certificates")
 

@@ -23,6 +23,7 @@ from .validate_security import check_authorization_policy, check_peer_authentica
 from .validate_values import (
     invalid,
     is_dns_label,
+    is_subdomain,
     label_value_fault,
     mapping,
     qualified_name_fault,
@@ -38,7 +39,7 @@ METADATA = METADATA_TEXTS | {"labels", "annotations", "generation", "deletionGra
 Object = Mapping[str, Any]
 
 
-def check_metadata(found: Findings, metadata: Mapping[str, Any]) -> dict[str, Any]:
+def check_metadata(found: Findings, metadata: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     """The metadata with labels and annotations as text to text; unknown fields and wrong types are noted."""
     made: dict[str, Any] = {}
     for key, value in metadata.items():
@@ -61,14 +62,22 @@ def check_metadata(found: Findings, metadata: Mapping[str, Any]) -> dict[str, An
     for key in mapping(made, "annotations"):
         if fault := qualified_name_fault(key.lower()):
             invalid(found, "metadata.annotations", key, fault)
-    _check_names(found, made)
+    _check_names(found, made, kind)
     return made
 
 
-def _check_names(found: Findings, metadata: Mapping[str, Any]) -> None:
+def _check_names(found: Findings, metadata: Mapping[str, Any], kind: Kind) -> None:
     name, namespace, created = (metadata.get(key) for key in ("name", "namespace", "creationTimestamp"))
-    if name and (len(name) > 253 or "/" in name or name in (".", "..") or any(c.isspace() or c in "%?#" for c in name)):
-        invalid(found, "metadata.name", name, "a name has at most 253 letters, digits, '-' and '.'")
+    if name and kind.group == "rbac.authorization.k8s.io":
+        if len(name) > 253 or name in (".", "..") or "/" in name or "%" in name:
+            invalid(found, "metadata.name", name, "may not be '.' or '..', or contain '/' or '%'")
+    elif name and kind.kind not in ("Namespace", "Service", "Gateway") and not is_subdomain(name):
+        invalid(
+            found,
+            "metadata.name",
+            name,
+            "a name has at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
+        )
     if namespace and not is_dns_label(namespace):
         invalid(found, "metadata.namespace", namespace, "must be a label of lower-case letters, digits and '-'")
     if created:

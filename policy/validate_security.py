@@ -14,7 +14,7 @@ from .validate_values import (
     cidr_fault,
     forbidden,
     invalid,
-    is_dns_label,
+    is_subdomain,
     listed,
     mapping,
     not_supported,
@@ -25,8 +25,8 @@ from .validate_values import (
 Object = Mapping[str, Any]
 WHEN_KEYS = (
     "request.headers[NAME]", "source.ip", "remote.ip", "source.namespace", "source.serviceAccount", "source.principal",
-    "request.auth.principal", "request.auth.audiences", "request.auth.presenter", "request.auth.claims[A]",
-    "destination.ip", "destination.port", "connection.sni",
+    "source.trustDomain", "request.auth.principal", "request.auth.audiences", "request.auth.presenter",
+    "request.auth.claims[A]", "destination.ip", "destination.port", "connection.sni",
 )  # fmt: skip
 HTTP_OPERATIONS = ("hosts", "notHosts", "methods", "notMethods", "paths", "notPaths")
 SERVICE_ACCOUNTS_MAX = 16
@@ -114,7 +114,7 @@ def _check_source(found: Findings, path: str, source: Object) -> None:
             invalid(found, f"{path}.{key}", len(accounts), f"at most {SERVICE_ACCOUNTS_MAX} values")
         for index, account in enumerate(accounts):
             parts = account.split("/")
-            if len(parts) > 2 or not all(is_dns_label(part) or _is_subdomain(part) for part in parts):
+            if len(parts) > 2 or not all(is_subdomain(part) for part in parts):
                 invalid(found, f"{path}.{key}[{index}]", account, "must be NAME or NAMESPACE/NAME, without wildcards")
     for key in ("principals", "notPrincipals"):
         for index, principal in enumerate(listed(source, key)):
@@ -123,10 +123,6 @@ def _check_source(found: Findings, path: str, source: Object) -> None:
     for key in ("requestPrincipals", "notRequestPrincipals"):
         if listed(source, key):
             warn(found, f"{path}.{key}", NO_TOKENS)
-
-
-def _is_subdomain(text: str) -> bool:
-    return len(text) <= 253 and all(is_dns_label(part) for part in text.split("."))
 
 
 def _check_blocks(found: Findings, path: str, blocks: list[Any]) -> None:

@@ -67,6 +67,11 @@ def is_dns_label(text: str) -> bool:
     return _DNS_1123.fullmatch(text) is not None
 
 
+def is_subdomain(text: str) -> bool:
+    """Kubernetes' DNS-1123 subdomain: the name of most objects."""
+    return len(text) <= 253 and all(is_dns_label(part) for part in text.split("."))
+
+
 def is_ip(text: str) -> bool:
     try:
         ipaddress.ip_address(text)

@@ -94,6 +94,8 @@ def server(text: str) -> str:
         ("{port: {number: 80, name: a, protocol: TCP}, hosts: [a.b], tls: {}}", "tls", "Forbidden"),
         ("{port: {number: 443, name: a, protocol: HTTPS}, hosts: [a.b], tls: {mode: SIMPLE, credentialName: a, "
          "serverCertificate: /a, privateKey: /b}}", "tls", "only one of"),
+        ("{port: {number: 443, name: a, protocol: HTTPS}, hosts: [a.b], tls: {mode: MUTUAL, serverCertificate: /a, "
+         "privateKey: /b}}", "tls.caCertificates", "certificates of clients"),
         ("{port: {number: 80, name: a, protocol: HTTP}, hosts: [a.b], bind: x}", "bind", "IP address"),
     ],
 )  # fmt: skip
