@@ -60,6 +60,7 @@ def build() -> Parser:
 
     _offline_verbs(verb)
     _roles(verb)
+    _capture_verbs(verb)
     _client_verbs(verb)
     return parser
 
@@ -150,6 +151,22 @@ def _roles(verb: Any) -> None:
     made.add_argument("command", nargs="+", metavar="-- CMD", help="the app and its arguments")
     made = verb("healthcheck", "cli_client", "healthcheck", "Exit 0 if a role is ready (for container health checks).")
     made.add_argument("--health", type=address, default="127.0.0.1:15021", help="the role's health port")
+
+
+def _capture_verbs(verb: Any) -> None:
+    capture = verb("capture", "cli_capture", "capture", "nftables rules that bring an app's traffic to its sidecar.")
+    which = capture.add_subparsers(dest="capture_verb", metavar="VERB", required=True)
+    for name, text in (("apply", "Put the rules in force."), ("show", "Print the rules.")):
+        made = verb(name, "cli_capture", "capture", text, which)
+        made.add_argument("--user", required=True, help="user of the sidecar's process, whose traffic is left alone")
+        made.add_argument(
+            "--redirect-port", type=int, default=0, help="the sidecar's --redirect-listen; 0: not outbound"
+        )
+        made.add_argument("--inbound-port", type=int, default=0, help="the sidecar's --inbound; 0: not inbound")
+        made.add_argument("--own-ports", default="15021,15090", help="ports never captured (default %(default)s)")
+        made.add_argument("--app-ports", default="", help="inbound ports to capture (default: all others)")
+        made.add_argument("--exclude", default="", help="destinations (CIDR,...) left alone")
+    verb("remove", "cli_capture", "capture", "Take the rules away.", which)
 
 
 def _sidecar_flags(made: Any) -> None:

@@ -132,6 +132,8 @@ class Role:
             else:
                 self.manifests = Manifests(options.filename, self._documents)
                 self.manifests.read()
+                if unread := self.manifests.unread():
+                    raise SettingError(f"-f {unread[0]}")
                 if sidecar.engine is None:
                     raise SettingError(f"-f: no manifest that can be used: {self.problem or 'nothing there'}")
                 tasks.start("manifests", self.manifests.run())

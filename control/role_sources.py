@@ -41,6 +41,8 @@ class Sources:
         """Read them for the first time, and follow them."""
         if self.manifests is not None:
             self.manifests.read()
+            if unread := self.manifests.unread():
+                raise SettingError(f"-f {unread[0]}")
             self._tasks.start("manifests", self.manifests.run())
 
     async def start(self) -> None:

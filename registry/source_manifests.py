@@ -59,7 +59,10 @@ class Manifests:
         for name in missing:
             if name not in self._problems:
                 self._problems[name] = [
-                    Problem(name, "no such file or folder; what was read from it before stays in force")
+                    Problem(
+                        name,
+                        "no such file or folder, or one that may not be looked at; what was read before stays in force",
+                    )
                 ]
                 news = True
         for name, mark in found.items():
@@ -112,6 +115,10 @@ class Manifests:
             self._problems.pop(name, None)
             self._good[name] = documents
         return True
+
+    def unread(self) -> list[Problem]:
+        """Paths of which nothing could be read, ever: at the start a mistake in the settings."""
+        return [found[0] for name, found in self._problems.items() if name not in self._digests]
 
     def _tell(self) -> None:
         if self._status is not None:
