@@ -37,14 +37,16 @@ kind: Pod
 metadata: {name: client-1, labels: {app: client}}
 """
 SERVER = """
-import http.server, sys
+import http.server, socketserver, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         body = f"from {sys.argv[1]} id {self.headers['x-request-id']}".encode()
         self.send_response(200); self.send_header("content-length", str(len(body))); self.end_headers()
         self.wfile.write(body)
     def log_message(self, *args): pass
-http.server.HTTPServer((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()
+server = socketserver.TCPServer((sys.argv[1], int(sys.argv[2])), Handler)  # HTTPServer would ask DNS for its own name
+print("ready", flush=True)
+server.serve_forever()
 """
 
 
@@ -139,7 +141,9 @@ async def test_an_app_that_knows_nothing_of_it_goes_by_its_sidecar(namespace: st
         return process
 
     try:
-        await start(sys.executable, str(open_folder / "server.py"), "10.200.0.1", "8080")
+        server = await start(sys.executable, str(open_folder / "server.py"), "10.200.0.1", "8080")
+        assert server.stdout is not None
+        assert await server.stdout.readline() == b"ready\n"
         sidecar = await start(
             FAIRLEAD, "sidecar", "-f", str(open_folder / "mesh.yaml"), "--workload", "default/client-1",
             "--outbound", "off", "--inbound", "off", "--redirect-listen", "0.0.0.0:15002",
