@@ -1,7 +1,8 @@
 """Defaults that the Kubernetes API server writes into objects of the built-in kinds, as far as they matter here.
 
 They are written at the door, so that what `get` shows is what is in force, and so that an item of a list of ports has
-the `protocol` by which it is told from others. NetworkPolicy: `policyTypes` is fixed when the policy is written.
+the `protocol` by which it is told from others. NetworkPolicy: `policyTypes` is fixed when the policy is written; the
+`protocol` of its ports is not filled in, as kubectl would take that for a difference each time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,15 @@ def apply_defaults(resource: str, body: dict[str, Any]) -> dict[str, Any]:
     if fill is None or not isinstance(spec, dict):
         return body
     return {**body, "spec": fill(dict(spec))}
+
+
+def fill_items(resource: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The same within what is there already: so that what somebody applies compares equal to what is stored, and they
+    do not come to own what they have not written."""
+    filled, spec = apply_defaults(resource, config), config.get("spec")
+    if filled is config or not isinstance(spec, dict):
+        return config
+    return {**config, "spec": {key: filled["spec"][key] for key in spec}}
 
 
 def _service(spec: dict[str, Any]) -> dict[str, Any]:
@@ -48,15 +58,6 @@ def _pod(spec: dict[str, Any]) -> dict[str, Any]:
 
 def _network_policy(spec: dict[str, Any]) -> dict[str, Any]:
     spec.setdefault("policyTypes", ["Ingress", *(["Egress"] if spec.get("egress") else [])])
-    for field in ("ingress", "egress"):
-        rules = spec.get(field)
-        if isinstance(rules, list):
-            spec[field] = [
-                {**rule, "ports": _protocols(rule["ports"])}
-                if isinstance(rule, dict) and isinstance(rule.get("ports"), list)
-                else rule
-                for rule in rules
-            ]
     return spec
 
 

@@ -19,6 +19,7 @@ from .admission import Admission, check_envelope, check_namespace
 from .api_request import Query, Target
 from .audit import seconds_timestamp
 from .catalog import Catalog
+from .defaults import fill_items
 from .managed_fields import ApplyConflict, after_update, server_side_apply
 from .patch import PatchError, PatchTestError, json_patch, merge_patch
 from .patch_strategic import rules_of, strategic_patch
@@ -261,6 +262,7 @@ class ObjectOperations:
         if metadata.get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
         metadata["name"] = target.name
+        given = fill_items(resource.name, given)
 
         def compute(current: dict[str, Any] | None) -> dict[str, Any]:
             try:
@@ -301,6 +303,8 @@ class ObjectOperations:
                 )  # fmt: skip
             made = self._only_what_may_change(target, current, made)
             made, warnings = self._admission.admit(resource, target.version, made, query.field_validation, duplicates)
+            if desired(made) != desired(current):  # only now, when defaults are filled in on both sides
+                made["metadata"]["generation"] = int(current["metadata"].get("generation") or 1) + 1
             if manager:
                 owner = (manager, "Update", target.subresource)
                 after_update(current, made, resource.name, owner, target.api_version, self._now())
@@ -343,8 +347,6 @@ class ObjectOperations:
             made["status"] = current["status"]
         if target.resource.name == "namespaces":
             new["labels"] = {**(new.get("labels") or {}), "kubernetes.io/metadata.name": target.name}
-        if desired(made) != desired(current):
-            new["generation"] = int(old.get("generation") or 1) + 1
         return made
 
     # --- delete -----------------------------------------------------------------------------------------------------

@@ -270,6 +270,27 @@ async def test_server_side_apply_makes_changes_and_conflicts(tmp_path: Path) -> 
         )
 
 
+async def test_defaults_are_no_change_and_no_conflict(tmp_path: Path) -> None:
+    path = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies"
+    body = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "a"},
+        "spec": {"podSelector": {}, "ingress": [{"ports": [{"port": 80}]}]},
+    }
+    async with api_in(tmp_path) as (api, client):
+        made = await client.patch(f"{path}/a?fieldManager=one", body, "apply-patch+yaml", 201)
+        assert made["spec"]["policyTypes"] == ["Ingress"]
+        before = api.store.memory.revision
+        await client.patch(f"{path}/a?fieldManager=one", body, "apply-patch+yaml")
+        await client.put(f"{path}/a", body)
+        await client.patch(f"{path}/a", body)
+        assert api.store.memory.revision == before
+        both = await client.patch(f"{path}/a?fieldManager=two", body, "apply-patch+yaml")
+        assert both["metadata"]["generation"] == 1
+        assert len(both["metadata"]["managedFields"]) == 2
+
+
 async def test_status_is_changed_by_itself(tmp_path: Path) -> None:
     async with api_in(tmp_path) as (_, client):
         made = await client.post(VIRTUAL_SERVICES, virtual_service("web"))

@@ -48,6 +48,7 @@ spec:
   podSelector: {matchLabels: {app: web}}
   ingress:
     - from: [{podSelector: {matchLabels: {app: front}}}]
+      ports: [{port: 8080}]
 ---
 apiVersion: v1
 kind: Pod
