@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from .field_docs import described
 from .schema import (
     STRINGS,
     TEXTS,
@@ -67,9 +68,8 @@ def kind(
     namespaced: bool = True,
     **more: Any,
 ) -> Kind:
-    return Kind(
-        group, tuple(versions.split()), name, plural, name.lower(), tuple(short.split()), namespaced, schema, **more
-    )
+    names = (name, plural, name.lower(), tuple(short.split()))
+    return Kind(group, tuple(versions.split()), *names, namespaced, described(schema), **more)
 
 
 _BALANCER = "there is no cloud load balancer, node port or topology of nodes here"
