@@ -19,6 +19,8 @@ MESH_PORT = "fairlead.dev/mesh-port"
 ADDRESS = "fairlead.dev/address"
 """Annotation of a Pod: its address, where its status does not say."""
 WEIGHT = "fairlead.dev/weight"
+EXPORT_TO = "networking.istio.io/exportTo"
+"""Annotation of a Service, Istio's: namespaces that see it."""
 SERVICE_NAME = "kubernetes.io/service-name"
 PROTOCOLS = frozenset(("http", "http2", "grpc", "grpc-web", "https", "tls", "tcp", "mongo", "redis", "mysql", "udp"))
 APP_PROTOCOLS = {"kubernetes.io/h2c": "http2", "kubernetes.io/ws": "http", "kubernetes.io/wss": "https"}
@@ -132,6 +134,7 @@ class _Facts:
             labels=_labels(metadata),
             annotations=_labels(metadata, "annotations"),
             publish_not_ready=bool(spec.get("publishNotReadyAddresses")),
+            export_to=tuple(part for part in _labels(metadata, "annotations").get(EXPORT_TO, "").split(",") if part),
             created=created(metadata),
             source=self.source,
         )

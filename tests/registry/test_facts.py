@@ -58,6 +58,12 @@ spec:
     )  # fmt: skip
 
 
+def test_a_service_may_say_who_sees_it() -> None:
+    made = only_service("{kind: Service, apiVersion: v1, metadata: {name: a, annotations: "
+                        "{networking.istio.io/exportTo: '.,shop'}}, spec: {ports: [{port: 1}]}}")  # fmt: skip
+    assert made.export_to == (".", "shop")
+
+
 def test_headless_and_external_name_services() -> None:
     headless = only_service("{kind: Service, apiVersion: v1, metadata: {name: db}, spec: {clusterIP: None, selector: "
                             "{app: db}}}")  # fmt: skip
