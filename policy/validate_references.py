@@ -42,6 +42,8 @@ def check_references(parsed: Sequence[Parsed], resources: Resources, snapshot: S
             context.policy(one, one.resource)
         elif one.kind.kind == "Service":
             context.service(one)
+        elif one.kind.kind == "ServiceEntry":
+            context.service_entry(one)
         elif one.kind.kind == "MeshConfig" and one.resource is not resources.mesh:
             one.warnings.append(("metadata.name", f"has no effect: {resources.mesh.meta.source} is in force"))
 
@@ -240,6 +242,14 @@ class _Context:
             ):
                 return
         one.warnings.append((path, f"selects no workload of {' and '.join(sorted(namespaces))[:200]} that is known"))
+
+    def service_entry(self, one: Parsed) -> None:
+        for index, host in enumerate((one.body.get("spec") or {}).get("hosts") or ()):
+            full = complete(host, one.namespace, self.domain)
+            known = self.snapshot.services.get(full)
+            if known is not None and known.namespace != one.namespace:
+                message = f"{full} is defined in namespace {known.namespace} already, which alone counts"
+                one.warnings.append((f"spec.hosts[{index}]", message))
 
     def service(self, one: Parsed) -> None:
         selector = (one.body.get("spec") or {}).get("selector")

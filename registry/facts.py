@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from msgspec.structs import replace
+
 from .documents import Document
 from .model import Endpoint, Facts, Service, ServicePort, Workload, WorkloadPort
 from .names import CLUSTER_DOMAIN, service_host
@@ -29,13 +31,23 @@ PLAIN_TCP = frozenset((25, 53, 3306, 27017))
 
 
 def facts_of(documents: Iterable[Document], source: str, cluster_domain: str = CLUSTER_DOMAIN) -> Facts:
-    """The facts that these documents state; documents of other kinds are passed over."""
+    """The facts that these documents state; documents of other kinds are passed over.
+
+    Where several define one host, a Service counts before any ServiceEntry, of these the oldest; ports and endpoints
+    of further entries of the same namespace are added to it (Istio).
+    """
     made = _Facts(source, cluster_domain)
+    entries = []
     for document in documents:
         group = document.api_version.partition("/")[0] if "/" in document.api_version else ""
         take = made.kinds.get((group, document.kind))
-        if take is not None:
-            take(document, _mapping(document.body, "metadata"), _mapping(document.body, "spec"))
+        metadata, spec = _mapping(document.body, "metadata"), _mapping(document.body, "spec")
+        if take == made.service_entry:
+            entries.append((created(metadata), document.name, document.namespace, len(entries), document))
+        elif take is not None:
+            take(document, metadata, spec)
+    for *_, document in sorted(entries, key=lambda entry: entry[:4]):
+        made.service_entry(document, _mapping(document.body, "metadata"), _mapping(document.body, "spec"))
     return made.facts()
 
 
@@ -96,6 +108,8 @@ class _Facts:
         self.endpoints: dict[str, list[Endpoint]] = {}
         self.workloads: dict[str, Workload] = {}
         self.namespaces: dict[str, dict[str, str]] = {}
+        self.entry_hosts: set[str] = set()
+        """Hosts that a ServiceEntry defines."""
         self.kinds = {
             ("", "Namespace"): self.namespace,
             ("", "Service"): self.service,
@@ -265,6 +279,17 @@ class _Facts:
             host = str(name).lower().rstrip(".")
             if "." not in host and host != "*":
                 host = service_host(document.namespace, host, self.domain)
+            older = self.services.get(host)
+            if older is not None:
+                if host not in self.entry_hosts or older.namespace != document.namespace:
+                    continue
+                numbers = {port.number for port in older.ports}
+                added = tuple(port for port in ports if port.number not in numbers)
+                self.services[host] = replace(older, ports=older.ports + added)
+                listed = self.entry_endpoints(document, spec, added, host if resolution.startswith("DNS") else "")
+                self.endpoints.setdefault(host, []).extend(listed)
+                continue
+            self.entry_hosts.add(host)
             self.services[host] = Service(
                 host=host,
                 namespace=document.namespace,

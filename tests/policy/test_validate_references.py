@@ -103,6 +103,13 @@ def test_policies_and_services_that_select_nobody_are_warned_of() -> None:
     assert "root namespace is ignored" in warnings(together(POD, root))["spec.selector"]
 
 
+def test_an_entry_whose_host_another_namespace_defines_is_warned_of() -> None:
+    entry = document("ServiceEntry", "hosts: [a.example]\nports: [{number: 80, name: http}]")
+    other = entry.replace("name: it", "name: it\n  namespace: other")
+    assert "defined in namespace default already" in warnings(together(entry, other))["spec.hosts[0]"]
+    assert warnings(entry) == {}
+
+
 def test_of_several_mesh_configs_one_is_in_force() -> None:
     other, default = (document("MeshConfig", "{}", "fairlead.dev/v1", name) for name in ("other", "default"))
     assert "f.yaml:8 is in force" in warnings(together(other, default))["metadata.name"]

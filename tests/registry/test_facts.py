@@ -248,3 +248,21 @@ def test_objects_with_fields_of_wrong_types_state_what_they_can() -> None:
             facts(f"{{apiVersion: networking.istio.io/v1, kind: {kind}, metadata: {{name: a}}, spec: {spec}}}")
     facts("{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: a, labels: "
           "{kubernetes.io/service-name: a}}, endpoints: [1, {addresses: [1], conditions: 1}], ports: [{port: x}]}")  # fmt: skip
+
+
+def test_of_several_definitions_of_a_host_the_service_counts_else_the_oldest_entry() -> None:
+    entry = ("{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: %s, namespace: %s, "
+             "creationTimestamp: '%s-01-01T00:00:00Z'}, spec: {hosts: [%s], resolution: STATIC, ports: [{number: %d, "
+             "name: p%d, protocol: HTTP}], endpoints: [{address: 10.0.0.%d}]}}\n---\n")  # fmt: skip
+    made = facts(
+        entry % ("b", "shop", 2021, "a.example", 81, 81, 2)
+        + entry % ("a", "shop", 2020, "a.example", 80, 80, 1)
+        + entry % ("c", "other", 2022, "a.example", 82, 82, 3)
+        + entry % ("d", "shop", 2019, "web.shop.svc.cluster.local", 83, 83, 4)
+        + "{apiVersion: v1, kind: Service, metadata: {name: web, namespace: shop}, spec: {ports: [{port: 1}]}}"
+    )
+    service = made.services["a.example"]
+    assert (service.name, [port.number for port in service.ports]) == ("a", [80, 81])
+    assert [(e.address, e.port) for e in made.endpoints["a.example"]] == [("10.0.0.1", 80), ("10.0.0.2", 81)]
+    assert [port.number for port in made.services["web.shop.svc.cluster.local"].ports] == [1]
+    assert "web.shop.svc.cluster.local" not in made.endpoints
