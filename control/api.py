@@ -44,6 +44,8 @@ from .watch_hub import WatchHub
 BODY_BYTES_MAX = 3 << 20
 FIRST_REQUEST_S = 15.0
 """A new connection must bring its first request within this."""
+SHUTDOWN_S = 5.0
+"""So long running requests are waited for when the API closes."""
 PUBLIC = frozenset(("/healthz", "/livez", "/readyz", "/healthz/ready", "/version", "/version/", "/fairlead/v1/roots"))
 """Answered to anybody."""
 OWN_PREFIX = "/fairlead/"
@@ -193,7 +195,12 @@ class ControlApi:
         if self._runner is None:
             # Log no access lines; cancel a handler whose client has gone, so that watches end at once.
             self._runner = web.AppRunner(
-                self.app, access_log=None, logger=http_logger(), handler_cancellation=True, keepalive_timeout=75
+                self.app,
+                access_log=None,
+                logger=http_logger(),
+                handler_cancellation=True,
+                keepalive_timeout=75,
+                shutdown_timeout=SHUTDOWN_S,
             )
             await self._runner.setup()
         await self._make_default_namespace()

@@ -7,12 +7,15 @@ the `protocol` by which it is told from others. NetworkPolicy: `policyTypes` is 
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
 
 def apply_defaults(resource: str, body: dict[str, Any]) -> dict[str, Any]:
     """The object with the defaults of its kind; a body that is not well-formed is left for the schema to refuse."""
+    if resource == "secrets":
+        return _secret(body)
     fill = DEFAULTS.get(resource)
     spec = body.get("spec")
     if fill is None or not isinstance(spec, dict):
@@ -27,6 +30,16 @@ def fill_items(resource: str, config: dict[str, Any]) -> dict[str, Any]:
     if filled is config or not isinstance(spec, dict):
         return config
     return {**config, "spec": {key: filled["spec"][key] for key in spec}}
+
+
+def _secret(body: dict[str, Any]) -> dict[str, Any]:
+    """`stringData` is for writing only: it becomes part of `data`."""
+    body = {"type": "Opaque", **body}
+    plain, data = body.get("stringData"), body.get("data") or {}
+    if not isinstance(plain, dict) or not isinstance(data, dict):
+        return body
+    encoded = {key: base64.b64encode(text.encode()).decode() for key, text in plain.items() if isinstance(text, str)}
+    return {**{key: value for key, value in body.items() if key != "stringData"}, "data": {**data, **encoded}}
 
 
 def _service(spec: dict[str, Any]) -> dict[str, Any]:

@@ -148,7 +148,11 @@ class OpenApi:
             "apiVersion": {"type": "string", "description": "APIVersion defines the versioned schema of this object."},
             "kind": {"type": "string", "description": "Kind is the resource that this object represents."},
             **schema.get("properties", {}),
-            "metadata": {"allOf": [{"$ref": f"#/components/schemas/{META}.ObjectMeta"}], "default": {}},
+            "metadata": {
+                "allOf": [{"$ref": f"#/components/schemas/{META}.ObjectMeta"}],
+                "default": {},
+                "description": "Name, namespace, labels, annotations, and what the server keeps.",
+            },
         }
         if resource.has_status and "status" not in properties:
             properties["status"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}

@@ -35,6 +35,11 @@ def test_a_network_policy_says_which_directions_it_is_for() -> None:
     assert made["spec"]["ingress"] == [{"ports": [{"port": 80}]}]  # or kubectl would find a difference each time
 
 
+def test_a_secrets_plain_text_becomes_data() -> None:
+    made = apply_defaults("secrets", {"stringData": {"a": "é"}, "data": {"b": "eA=="}})
+    assert made == {"type": "Opaque", "data": {"a": "w6k=", "b": "eA=="}}
+
+
 def test_a_pods_ports_say_their_protocol() -> None:
     made = apply_defaults("pods", {"spec": {"containers": [{"name": "a", "ports": [{"containerPort": 80}]}]}})
     assert made["spec"]["containers"][0]["ports"] == [{"containerPort": 80, "protocol": "TCP"}]

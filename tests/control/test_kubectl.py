@@ -300,6 +300,27 @@ async def test_create_replace_label_annotate_delete(tmp_path: Path) -> None:
         assert "fairlead:local" in await kubectl.done("auth", "whoami")
 
 
+async def test_what_kubectl_makes_by_itself(tmp_path: Path) -> None:
+    """These commands build their objects in kubectl; most send protobuf."""
+    async with kubectl_in(tmp_path, "") as kubectl:
+        await kubectl.done("create", "secret", "generic", "s", "--from-literal=password=x")
+        assert (await kubectl.json("get", "secret", "s"))["data"] == {"password": "eA=="}
+        await kubectl.done("create", "role", "r", "--verb=get,list", "--resource=services")
+        rules = (await kubectl.json("get", "role", "r"))["rules"]
+        assert rules == [{"apiGroups": [""], "resources": ["services"], "verbs": ["get", "list"]}]
+        await kubectl.done("create", "clusterrolebinding", "b", "--clusterrole=r", "--group=g")
+        await kubectl.done("create", "ingress", "i", "--rule=foo.com/bar=web:8080")
+        assert (await kubectl.json("get", "ingress", "i"))["spec"]["rules"][0]["http"]["paths"][0]["path"] == "/bar"
+        await kubectl.done("run", "p", "--image=x", "--port=8080")
+        await kubectl.done("expose", "pod", "p", "--port=80", "--target-port=8080")
+        assert (await kubectl.json("get", "service", "p"))["spec"]["ports"][0]["targetPort"] == 8080
+        await kubectl.done("apply", "--dry-run=server", "-f", "-", text=MANIFESTS)
+        await kubectl.done("replace", "--force", "-f", "-", text=MANIFESTS)
+        await kubectl.done("delete", "pod", "p")
+        await kubectl.done("wait", "--for=delete", "pod/p", "--timeout=5s")
+        assert await kubectl.done("get", "--raw", "/readyz") == "ok"
+
+
 async def test_mistakes_are_refused_with_their_field(tmp_path: Path) -> None:
     async with kubectl_in(tmp_path, "") as kubectl:
         code, _, error = await kubectl.run("apply", "-f", "-", text=MANIFESTS.replace("hosts:", "hsots:"))
