@@ -37,7 +37,7 @@ def facts_of(documents: Iterable[Document], source: str, cluster_domain: str = C
     of further entries of the same namespace are added to it (Istio).
     """
     made = _Facts(source, cluster_domain)
-    entries = []
+    entries: list[tuple[float, str, str, int, Document]] = []
     for document in documents:
         group = document.api_version.partition("/")[0] if "/" in document.api_version else ""
         take = made.kinds.get((group, document.kind))
