@@ -166,7 +166,8 @@ def _load_one(text: str, first_line: int) -> list[tuple[Any, int, dict[Path, int
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = (mark.line if mark else 0) + first_line
+        last = len(text.splitlines()) - 1  # libyaml puts what is missing at the end on the line after it
+        line = min(mark.line if mark else 0, last) + first_line
         said = " ".join(str(part) for part in (error.context, error.problem) if part)
         raise _Refused(f"not YAML: {said}", line) from error
     except yaml.YAMLError as error:

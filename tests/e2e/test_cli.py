@@ -1,0 +1,113 @@
+"""The command line as scripts use it: JSON on standard output, exit codes, words on standard error."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.roles import roles_in
+
+pytestmark = pytest.mark.asyncio
+EXAMPLES = str(Path(__file__).resolve().parents[2] / "examples" / "manifests")
+URL = "http://catalogue.default.svc.cluster.local:8080/items"
+EXPLAIN_KEYS = [
+    "verdict", "status", "reason", "virtualService", "route", "destinations", "request", "response", "redirect",
+    "directResponse", "timeout_s", "retries", "fault", "mirrors", "endpoints", "policy", "trace",
+]  # fmt: skip
+
+
+async def call(tmp_path: Path, *arguments: str, stdin: str = "") -> tuple[int, Any, str]:
+    async with roles_in(tmp_path) as roles:
+        code, out, err = await roles.command(*arguments, stdin=stdin.encode())
+    assert "Traceback" not in err
+    return code, json.loads(out) if out else None, err
+
+
+async def test_validate_gives_one_object_a_document_and_0(tmp_path: Path) -> None:
+    code, found, _ = await call(tmp_path, "validate", "-f", EXAMPLES, "-o", "json")
+    assert code == 0
+    assert len(found) == 15
+    assert all(list(one) == ["source", "kind", "namespace", "name", "valid", "errors", "warnings"] for one in found)
+
+
+async def test_validate_gives_1_with_line_path_and_remedy(tmp_path: Path) -> None:
+    text = (
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  ports:\n    - prot: 80\n      port: 80\n---\n"
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\nspec: {host: a}\n---\n"
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\n"
+        "spec: {hosts: [a], http: [{route: [{destination: {host: a, subset: v9}}]}]}\n---\nkind: ["
+    )
+    code, found, _ = await call(tmp_path, "validate", "-f", "-", "-o", "json", stdin=text)
+    assert code == 1
+    assert [one["valid"] for one in found] == [False, True, False, False]
+    assert found[0]["errors"][0]["path"] == "spec.ports[0].prot"
+    assert "did you mean" in found[0]["errors"][0]["message"]
+    assert found[2]["errors"][0]["path"].startswith("spec.http[0].route[0].destination")
+    assert "v9" in found[2]["errors"][0]["message"]
+    assert found[3]["source"] == "<stdin>:19"
+
+
+async def test_explain_has_every_key_of_the_contract(tmp_path: Path) -> None:
+    code, found, _ = await call(
+        tmp_path, "explain", "-f", EXAMPLES, "--from", "default/front-1", "-o", "json", "GET", URL
+    )
+    assert code == 0
+    assert list(found) == EXPLAIN_KEYS
+    assert found["verdict"] == "route"
+    assert [(d["subset"], d["weight"]) for d in found["destinations"]] == [("v1", 90), ("v2", 10)]
+    assert found["policy"]["allowed"] is True
+
+
+async def test_explain_answers_many_requests_one_a_line(tmp_path: Path) -> None:
+    lines = [
+        {"id": 1, "method": "GET", "url": URL, "from": "default/front-1", "headers": {"x-tester": "yes"}},
+        {"id": 2, "method": "GET", "url": URL, "from": "default/intruder-1"},
+    ]
+    (tmp_path / "requests").write_text("\n".join(json.dumps(line) for line in lines))
+    async with roles_in(tmp_path) as roles:
+        code, out, err = await roles.command("explain", "-f", EXAMPLES, "--requests", "requests")
+    assert code == 0, err
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [one["id"] for one in found] == [1, 2]
+    assert [d["subset"] for d in found[0]["destinations"]] == ["v2"]
+    assert found[1]["verdict"] == "denied"
+    assert found[1]["reason"] == "FL-DENIED"
+
+
+async def test_matrix_has_a_row_for_every_pair_and_port(tmp_path: Path) -> None:
+    code, found, _ = await call(tmp_path, "policy", "matrix", "-f", EXAMPLES, "-o", "json")
+    assert code == 0
+    assert all(list(row) == ["source", "destination", "port", "protocol", "allowed", "by"] for row in found)
+    assert len(found) == 25
+    allowed = {(row["source"], row["destination"]) for row in found if row["allowed"]}
+    assert ("default/front-1", "default/reviews-1") in allowed
+    assert ("default/intruder-1", "default/reviews-1") not in allowed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("explain", "-f", EXAMPLES), 2, "METHOD"),
+        (("explain", "GET", URL), 2, "-f"),
+        (("validate", "-f", "/nowhere"), 1, ""),
+        (("frobnicate",), 2, "frobnicate"),
+        (("sidecar", "--workload", "a/b"), 2, "--control"),
+        (("sidecar", "-f", EXAMPLES, "--workload", "a/b", "--admin", "0.0.0.0:1"), 2, "loopback"),
+        (("sidecar", "-f", EXAMPLES, "--workload", "a/b", "--listen", "nonsense"), 2, "--listen"),
+        (("dns", "-f", "/nowhere", "--listen", "127.0.0.1:0"), 2, "/nowhere"),
+        (("get", "pods", "--control", "http://127.0.0.1:1"), 1, "127.0.0.1:1"),
+        (("get", "pods", "--control", "ftp://x"), 2, "--control"),
+        (("healthcheck", "--health", "127.0.0.1:1"), 1, "127.0.0.1:1"),
+    ],
+)
+async def test_what_cannot_be_done_says_why_and_gives_its_code(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    async with roles_in(tmp_path) as roles:
+        got, _, err = await roles.command(*arguments)
+    assert got == code, err
+    assert said in err
+    assert "Traceback" not in err
