@@ -1,0 +1,343 @@
+"""Real TLS on loopback: who gets in, who is taken for a server, and what new certificates and roots do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from fairlead.mesh import contexts as contexts_module
+from fairlead.mesh.authority import Authority, usage
+from fairlead.mesh.contexts import Contexts, Material, client_context, server_context
+from fairlead.mesh.identity import IdentityError
+from fairlead.policy.tables import UpstreamTLS
+from tests.mesh.certificates_made import authority, leaf, material
+
+pytestmark = pytest.mark.asyncio
+
+DEADLINE_S = 10.0
+WEB, OTHER = (f"spiffe://cluster.local/ns/default/sa/{name}" for name in ("web", "other"))
+CA = authority()
+FOREIGN = authority()
+
+
+def contexts(given: Material | None = None, trust_domains: tuple[str, ...] = ("cluster.local",)) -> Contexts:
+    made = Contexts(lambda: trust_domains)
+    if given is not None:
+        made.take(given)
+    return made
+
+
+class Echo(asyncio.Protocol):
+    """Judges its peer as the inbound port does; sends back what a peer with an identity says."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.identity = ""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.server.open.add(transport)
+        self.identity = self.server.contexts.identity_of(transport)
+        self.server.identities.append(self.identity)
+        if not self.identity:
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        assert self.identity, "octets of a peer without an identity were handed on"
+        self.server.read += data
+        self.transport.write(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.server.open.discard(self.transport)
+
+
+class Server:
+    def __init__(self, contexts: Contexts) -> None:
+        self.contexts = contexts
+        self.identities: list[str] = []
+        self.read = b""
+        self.open: set[Any] = set()
+        self.port = 0
+
+
+@contextlib.asynccontextmanager
+async def serving(found: Contexts) -> AsyncIterator[Server]:
+    """An echo with the context of the moment for every new connection, as the inbound port has it."""
+    loop, server = asyncio.get_running_loop(), Server(found)
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    server.port = listener.getsockname()[1]
+    tasks: set[asyncio.Task[Any]] = set()
+
+    async def secure(sock: socket.socket) -> None:
+        with contextlib.suppress(OSError, ssl.SSLError):
+            await loop.connect_accepted_socket(lambda: Echo(server), sock, ssl=found.server())
+
+    async def accept() -> None:
+        while True:
+            sock, _ = await loop.sock_accept(listener)
+            task = loop.create_task(secure(sock))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    accepting = loop.create_task(accept())
+    try:
+        yield server
+    finally:
+        accepting.cancel()
+        await asyncio.gather(accepting, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        listener.close()
+        for transport in list(server.open):
+            transport.abort()
+
+
+async def say(port: int, context: ssl.SSLContext | None, words: bytes = b"hello") -> bytes:
+    """What comes back; empty where the peer closes, at whatever stage."""
+    writer = None
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", port, ssl=context, server_hostname="outbound_.80_._.web" if context else None
+            )
+            writer.write(words)
+            return await reader.read(len(words))
+    except (OSError, ssl.SSLError):
+        return b""
+    finally:
+        if writer is not None:
+            writer.transport.abort()
+
+
+def showing(chain: str, key: str, roots: str) -> ssl.SSLContext:
+    """A client that trusts `roots` and shows whatever it is given, right or wrong."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname = False
+    made.load_verify_locations(cadata=roots)
+    if chain:
+        contexts_module.load_chain(made, chain, key)
+    return made
+
+
+def chain_below_a_leaf() -> tuple[str, str]:
+    """A good leaf, signed by a leaf of our authority that calls itself an authority, too."""
+    signing = usage(authority=True)
+    _, between, key = leaf(CA, ca=True, key_usage=signing)
+    lower = Authority.load(key.encode(), between.encode())
+    _, chain, own = leaf(lower, (WEB,))
+    return chain + between, own
+
+
+def wrong_material() -> dict[str, tuple[str, str]]:
+    server_only = (ExtendedKeyUsageOID.SERVER_AUTH,)
+    return {
+        "none": ("", ""),
+        "expired": leaf(CA, begins=-600.0, ends=-60.0)[1:],
+        "not yet valid": leaf(CA, begins=300.0)[1:],
+        "of a foreign root": leaf(FOREIGN)[1:],
+        "two identities": leaf(CA, (WEB, OTHER))[1:],
+        "no identity": leaf(CA, ())[1:],
+        "of another trust domain": leaf(CA, ("spiffe://elsewhere/ns/default/sa/web",))[1:],
+        "no workload": leaf(CA, ("spiffe://cluster.local",))[1:],
+        "an authority": leaf(CA, ca=True)[1:],
+        "may sign": leaf(CA, key_usage=usage(authority=True))[1:],
+        "servers only": leaf(CA, extended=server_only)[1:],
+        "below a leaf": chain_below_a_leaf(),
+        "the root itself": (CA.certificate_pem().decode(), CA.key_pem().decode()),
+    }
+
+
+WRONG = wrong_material()
+
+
+@pytest.mark.parametrize("which", list(WRONG))
+async def test_a_client_that_shows_a_wrong_certificate_has_no_octet_read(which: str) -> None:
+    chain, key = WRONG[which]
+    async with serving(contexts(material(CA))) as server:
+        assert await say(server.port, showing(chain, key, CA.roots)) == b""
+        assert server.read == b""
+        assert set(server.identities) <= {""}
+        # Whoever comes after is served.
+        assert await say(server.port, client_context(material(CA, "other"))) == b"hello"
+        assert server.identities[-1] == OTHER
+
+
+async def test_refused_clients_are_counted_by_reason() -> None:
+    found = contexts(material(CA))
+    async with serving(found) as server:
+        for which in ("two identities", "two identities", "of another trust domain"):
+            await say(server.port, showing(*WRONG[which], CA.roots))
+    assert sorted(found.refused.values()) == [1, 2]
+    assert any("2 URI names" in why for why in found.refused)
+    assert any("elsewhere" in why for why in found.refused)
+
+
+async def test_reasons_from_strangers_do_not_fill_memory() -> None:
+    found = contexts(material(CA))
+    for number in range(500):
+        found._count(f"reason {number}")
+    assert len(found.refused) <= 100
+
+
+async def test_tls_older_than_1_3_is_refused() -> None:
+    async with serving(contexts(material(CA))) as server:
+        old = client_context(material(CA, "other"))
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_2
+        assert await say(server.port, old) == b""
+
+
+async def test_no_session_is_ever_resumed() -> None:
+    """A resumed session would skip every check of its peer."""
+    async with serving(contexts(material(CA))) as server:
+        client = client_context(material(CA, "other"))
+
+        def visit(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool]:
+            with (
+                socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as sock,
+                client.wrap_socket(sock, server_hostname="web", session=session) as secured,
+            ):
+                secured.sendall(b"hello")
+                assert secured.recv(5) == b"hello"
+                return secured.session, bool(secured.session_reused)
+
+        first, _ = await asyncio.to_thread(visit, None)
+        assert first is None or not first.has_ticket
+        _, reused = await asyncio.to_thread(visit, first if first is not None and first.has_ticket else None)
+        assert not reused
+
+
+@pytest.mark.parametrize(
+    ("chain_and_key", "allowed", "why"),
+    [
+        (leaf(CA)[1:], (WEB,), None),
+        (leaf(CA)[1:], (OTHER, WEB), None),
+        (leaf(CA)[1:], (OTHER,), "may be"),
+        (leaf(CA)[1:], (), "nobody"),
+        (WRONG["two identities"], (WEB,), "2 URI names"),
+        (WRONG["an authority"], (WEB,), "authority"),
+        (WRONG["of another trust domain"], ("spiffe://elsewhere/ns/default/sa/web",), "trust domain"),
+    ],
+)
+async def test_a_server_is_taken_for_the_service_only_by_its_identity(
+    chain_and_key: tuple[str, str], allowed: tuple[str, ...], why: str | None
+) -> None:
+    serving_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    contexts_module.load_chain(serving_context, *chain_and_key)
+    ours = contexts(material(CA, "other"))
+    tls = UpstreamTLS("mesh", "outbound_.80_._.web", allowed)
+    loop = asyncio.get_running_loop()
+    listener = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=serving_context)
+    transport, _ = await loop.create_connection(
+        asyncio.Protocol, *listener.sockets[0].getsockname()[:2], ssl=ours.client(tls), server_hostname=tls.sni
+    )
+    said = ours.verify(transport, tls)
+    transport.abort()
+    listener.close()
+    assert (said is None) if why is None else (said is not None and why in said)
+
+
+@pytest.mark.parametrize("which", ["expired", "of a foreign root", "below a leaf"])
+async def test_a_server_with_a_wrong_chain_fails_the_handshake(which: str) -> None:
+    serving_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    contexts_module.load_chain(serving_context, *WRONG[which])
+    loop = asyncio.get_running_loop()
+    listener = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=serving_context)
+    with pytest.raises(ssl.SSLError):
+        await loop.create_connection(
+            asyncio.Protocol, *listener.sockets[0].getsockname()[:2],
+            ssl=client_context(material(CA)), server_hostname="web",
+        )  # fmt: skip
+    listener.close()
+
+
+async def test_a_renewed_certificate_serves_new_connections_and_leaves_old_ones_alone() -> None:
+    found = contexts(material(CA))
+    client = client_context(material(CA, "other"))
+    async with serving(found) as server:
+        serials = []
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=client, server_hostname="web")
+        for _ in range(5):
+            writer.write(b"still here")
+            async with asyncio.timeout(DEADLINE_S):
+                assert await reader.readexactly(10) == b"still here"
+            assert await say(server.port, client) == b"hello"
+            serials.append(found.material.serial if found.material else 0)
+            found.take(material(CA))
+        writer.transport.abort()
+    assert len(set(serials)) == 5
+
+
+async def test_roots_change_with_an_overlap_and_the_old_one_then_counts_for_nothing() -> None:
+    before, after = authority(), authority()
+    both = before.roots + after.roots
+    server_side = contexts(material(before))
+    async with serving(server_side) as server:
+        # Both roots everywhere first; then new leaves, one side at a time; then the old root goes.
+        server_side.take(material(before, roots=both))
+        assert await say(server.port, client_context(material(before, "other", roots=both))) == b"hello"
+        assert await say(server.port, client_context(material(after, "other", roots=both))) == b"hello"
+        server_side.take(material(after, roots=both))
+        assert await say(server.port, client_context(material(before, "other", roots=both))) == b"hello"
+        server_side.take(material(after))
+        assert await say(server.port, client_context(material(after, "other"))) == b"hello"
+        assert await say(server.port, client_context(material(before, "other", roots=both))) == b""
+
+
+async def test_material_that_does_not_fit_together_is_refused_and_the_old_stays() -> None:
+    good = material(CA)
+    found = contexts(good)
+    server, stranger = found.server(), material(CA)
+    with pytest.raises(ssl.SSLError):
+        found.take(Material(good.certificates, stranger.key, good.roots))
+    assert (found.server(), found.material) == (server, good)
+    with pytest.raises(IdentityError, match="PEM"):
+        Material("garbage", good.key, good.roots)
+
+
+async def test_without_a_certificate_there_is_no_context() -> None:
+    found = contexts()
+    assert found.server() is None
+    assert found.client(UpstreamTLS("mesh")) is None
+
+
+async def test_the_key_is_on_disk_for_a_moment_only_and_for_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    make: Callable[..., tuple[int, str]] = tempfile.mkstemp
+
+    def watched(prefix: str, dir: str | None) -> tuple[int, str]:
+        descriptor, path = make(prefix=prefix, dir=str(tmp_path))
+        seen.append(os.stat(path).st_mode & 0o777)
+        return descriptor, path
+
+    monkeypatch.setattr(contexts_module.tempfile, "mkstemp", watched)
+    good = material(CA)
+    server_context(good)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ssl.SSLError):
+        contexts_module.load_chain(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), good.certificates, material(CA).key)
+    assert list(tmp_path.iterdir()) == []
+    assert set(seen) == {0o600}
+
+
+async def test_files_of_a_destination_rule_that_are_missing_mean_no_connection() -> None:
+    found = contexts(material(CA))
+    assert found.client(UpstreamTLS("simple", ca_file="/nonexistent/ca.pem")) is None
+
+
+async def test_both_sides_insist_on_a_certificate_and_on_tls_1_3() -> None:
+    """The identity check would catch a client without one, too: neither is to stand alone."""
+    for context in (server_context(material(CA)), client_context(material(CA))):
+        assert context.verify_mode is ssl.CERT_REQUIRED
+        assert context.minimum_version is ssl.TLSVersion.TLSv1_3
