@@ -1,0 +1,75 @@
+"""Consul's answers to facts, and its environment variables to settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairlead.registry.consul_catalog import facts_of_service, labels_of, readiness, settings_of
+
+WEB = "web.default.svc.cluster.local"
+
+
+def entry(own: str = "web-1", port: Any = 8080, node: str = "10.0.0.9", **service: Any) -> dict[str, Any]:
+    return {"Node": {"Address": node}, "Service": {"ID": own, "Service": "web", "Port": port, **service}, "Checks": []}
+
+
+def test_the_services_address_comes_before_its_nodes() -> None:
+    facts, problems = facts_of_service("web", [entry("a"), entry("b", Address="10.0.0.1")], "default")
+    assert [e.address for e in facts.endpoints[WEB]] == ["10.0.0.1", "10.0.0.9"]
+    assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("entries", "port"),
+    [
+        ([entry("a", 8080), entry("b", 8080)], 8080),
+        ([entry("a", 8080), entry("b", 9090)], 80),
+        ([entry("a", 8080, Meta={"fairlead-port": "8000"}), entry("b", 9090)], 8000),
+    ],
+)
+def test_the_services_port_is_the_one_stated_else_the_one_shared_else_80(entries: list[Any], port: int) -> None:
+    assert facts_of_service("web", entries, "default")[0].services[WEB].ports[0].number == port
+
+
+def test_meta_can_state_the_namespace() -> None:
+    facts, _ = facts_of_service("web", [entry(Meta={"fairlead-namespace": "shop"})], "default")
+    assert list(facts.services) == ["web.shop.svc.cluster.local"]
+
+
+def test_tags_and_meta_become_labels_and_settings_do_not() -> None:
+    assert labels_of(["v=1", "primary", "=x", ""], {"team": "a", "fairlead-port": "1"}) == {
+        "v": "1", "tag.primary": "true", "tag.=x": "true", "team": "a",
+    }  # fmt: skip
+
+
+def test_warning_is_ready_critical_and_maintenance_are_not() -> None:
+    assert readiness([{"Status": "passing"}, {"Status": "warning"}]) == (True, "")
+    ready, why = readiness([{"Status": "critical", "Name": "disk", "Output": "full\nmore"}])
+    assert (ready, why) == (False, "check disk is critical: full")
+    assert readiness([{"Status": "passing", "CheckID": "_node_maintenance"}])[0] is False
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+                        st.sampled_from("Service Node Checks ID Port Meta Tags Weights Address".split(" ")),
+                        inner, max_size=5), max_leaves=12))  # fmt: skip
+def test_no_answer_does_more_than_be_told_of(value: Any) -> None:
+    facts, problems = facts_of_service("web", [value], "default") if isinstance(value, dict) else (None, [""])
+    assert problems or facts is not None
+
+
+def test_settings_are_those_of_consuls_own_tools() -> None:
+    environment = {
+        "CONSUL_HTTP_ADDR": "consul.example:8501", "CONSUL_HTTP_SSL": "true", "CONSUL_HTTP_TOKEN": "t",
+        "CONSUL_CACERT": "/ca", "CONSUL_HTTP_SSL_VERIFY": "false", "CONSUL_HTTP_AUTH": "u:p",
+    }  # fmt: skip
+    found = settings_of("env", environment)
+    assert (found.url, found.token, found.ca_file, found.verify, found.auth) == (
+        "https://consul.example:8501", "t", "/ca", False, "u:p",
+    )  # fmt: skip
+    assert settings_of("env", {}).url == "http://127.0.0.1:8500"
+    assert settings_of("http://other:1/", environment).url == "http://other:1"

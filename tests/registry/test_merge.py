@@ -1,0 +1,92 @@
+"""Several sources into one snapshot: precedence, selectors, what stays the same object."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from fairlead.registry.merge import merge
+from fairlead.registry.model import Endpoint, Facts, Service, ServicePort, Workload, WorkloadPort
+from fairlead.registry.snapshot import Snapshot
+
+HOST = "web.default.svc.cluster.local"
+WEB = Service(HOST, "default", "web", (ServicePort(80, "http", target="http"),), selector={"app": "web"})
+POD = Workload(
+    "default", "web-1", ("10.0.0.1",), (WorkloadPort(8080, "http"),), {"app": "web", "v": "1"}, service_account="web",
+    mesh_port=15006,
+)  # fmt: skip
+
+
+def merged(*contributions: tuple[str, Facts], previous: Snapshot | None = None) -> Snapshot:
+    return merge(contributions, {}, previous or Snapshot())
+
+
+def workloads(*found: Workload) -> dict[str, Workload]:
+    return {workload.key: workload for workload in found}
+
+
+def test_a_selector_makes_endpoints_of_the_workloads_of_every_source() -> None:
+    snapshot = merged(("a", Facts(services={HOST: WEB})), ("b", Facts(workloads=workloads(POD))))
+    (found,) = snapshot.endpoints[HOST]
+    assert (found.address, found.port, found.port_name) == ("10.0.0.1", 8080, "http")
+    assert (found.workload, found.service_account, found.mesh_port) == ("default/web-1", "web", 15006)
+    assert found.labels == POD.labels
+
+
+def test_only_workloads_of_the_namespace_with_all_labels_are_chosen() -> None:
+    others = workloads(
+        replace(POD, name="other-namespace", namespace="shop"),
+        replace(POD, name="other-label", labels={"app": "db"}),
+        replace(POD, name="no-label", labels={}),
+    )
+    assert merged(("a", Facts(services={HOST: WEB}, workloads=others))).endpoints[HOST] == ()
+
+
+def test_a_workload_without_the_named_port_is_no_endpoint() -> None:
+    without = replace(POD, ports=(WorkloadPort(8080, "admin"), WorkloadPort(53, "http", "UDP")))
+    assert merged(("a", Facts(services={HOST: WEB}, workloads=workloads(without)))).endpoints[HOST] == ()
+
+
+def test_the_first_source_that_has_a_service_defines_it_and_endpoints_are_united() -> None:
+    first = Facts(services={HOST: replace(WEB, selector=None)}, endpoints={HOST: (Endpoint("10.0.0.1", 80, weight=5),)})
+    second = Facts(
+        services={HOST: replace(WEB, selector=None, ports=())},
+        endpoints={HOST: (Endpoint("10.0.0.1", 80, weight=1), Endpoint("10.0.0.2", 80))},
+    )
+    snapshot = merged(("a", first), ("b", second))
+    assert snapshot.services[HOST].ports == WEB.ports
+    assert [(e.address, e.weight) for e in snapshot.endpoints[HOST]] == [("10.0.0.1", 5), ("10.0.0.2", 1)]
+
+
+def test_a_listed_endpoint_is_completed_from_the_workload_that_it_names() -> None:
+    listed = Facts(
+        services={HOST: replace(WEB, selector=None)},
+        endpoints={HOST: (Endpoint("10.0.0.1", 8080, workload="default/web-1"),)},
+        workloads=workloads(POD),
+    )
+    (found,) = merged(("a", listed)).endpoints[HOST]
+    assert (found.labels, found.service_account, found.mesh_port) == (POD.labels, "web", 15006)
+
+
+def test_readiness_is_the_workloads_unless_the_service_publishes_all() -> None:
+    sick = workloads(replace(POD, ready=False, why="sick"))
+    (found,) = merged(("a", Facts(services={HOST: WEB}, workloads=sick))).endpoints[HOST]
+    assert (found.ready, found.why) == (False, "sick")
+    every = replace(WEB, publish_not_ready=True)
+    assert merged(("a", Facts(services={HOST: every}, workloads=sick))).endpoints[HOST][0].ready
+
+
+def test_what_did_not_change_is_the_same_object() -> None:
+    facts = Facts(services={HOST: WEB}, workloads=workloads(POD))
+    before = merged(("a", facts))
+    again = Facts(services={HOST: replace(WEB)}, workloads=workloads(replace(POD)))
+    after = merged(("a", again), previous=before)
+    assert after.version == before.version + 1
+    assert after.services[HOST] is before.services[HOST]
+    assert after.endpoints[HOST] is before.endpoints[HOST]
+    assert after.workloads[POD.key] is before.workloads[POD.key]
+
+
+def test_every_namespace_that_is_used_has_its_name_as_a_label() -> None:
+    snapshot = merged(("a", Facts(workloads=workloads(POD), namespaces={"shop": {"team": "x"}})))
+    assert snapshot.namespaces["default"] == {"kubernetes.io/metadata.name": "default"}
+    assert snapshot.namespaces["shop"] == {"team": "x", "kubernetes.io/metadata.name": "shop"}
