@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 
@@ -63,12 +64,20 @@ class FormatError(ValueError):
 
 def escaped(text: str) -> str:
     """The text with everything escaped that could end its field or its line."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return text  # nearly always; a fifth of the cost of asking the expression
     return _UNSAFE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", text)
 
 
 def _start_time(outcome: Outcome, skew: float) -> str:
-    at = outcome.started_unix or outcome.started_at + skew
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    milliseconds = int((outcome.started_unix or outcome.started_at + skew) * 1000)
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(at: int) -> str:
+    """A whole second as text, made once for all lines of it."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _path(outcome: Outcome, _skew: float) -> Value:
@@ -167,29 +176,30 @@ def operator(name: str) -> Operator:
 
 def text_formatter(form: str) -> Callable[[Outcome, float], str]:
     """A format string to a function of one outcome; raises FormatError."""
-    pieces: list[str | Operator] = []
+    literals: list[str] = []
+    operators: list[Operator] = []
     at = 0
     for found in _OPERATOR.finditer(form):
-        pieces += [form[at : found.start()], operator(found[1])]
+        literals.append(form[at : found.start()])
+        operators.append(operator(found[1]))
         at = found.end()
-    pieces.append(form[at:])
-    stray = next((piece for piece in pieces if isinstance(piece, str) and "%" in piece.replace("%%", "")), None)
+    literals.append(form[at:].rstrip("\n") + "\n")
+    stray = next((piece for piece in literals if "%" in piece.replace("%%", "")), None)
     if stray is not None:
         raise FormatError(f"access log format: an operator that cannot be read near {stray!r}")
+    # One template for `%`: literal percent signs in it stay doubled, as people write them.
+    template = "%s".join(literals)
 
     def line(outcome: Outcome, skew: float) -> str:
-        made = []
-        for piece in pieces:
-            if isinstance(piece, str):
-                made.append(piece.replace("%%", "%"))
-                continue
-            value = piece(outcome, skew)
-            made.append(
-                "-" if value is None or value == "" else str(value) if isinstance(value, int) else escaped(value)
-            )
-        return "".join(made).rstrip("\n") + "\n"
+        return template % tuple([_shown(function(outcome, skew)) for function in operators])
 
     return line
+
+
+def _shown(value: Value) -> str | int:
+    if value.__class__ is str:
+        return escaped(value) if value else "-"  # type: ignore[arg-type]
+    return "-" if value is None else value
 
 
 def json_formatter() -> Callable[[Outcome, float], str]:
