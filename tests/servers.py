@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -18,6 +19,8 @@ from fairlead.registry.needs import FetchError
 
 BIN = Path(os.environ.get("SERVERS", Path(__file__).resolve().parent.parent / ".servers")) / "bin"
 DEADLINE_S = 20.0
+_given: set[int] = set()
+"""Ports handed out in this process."""
 
 
 def program(name: str) -> str:
@@ -27,11 +30,19 @@ def program(name: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Ports that nobody listens on, below those that the kernel gives to outgoing connections, which could take them."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(15000, 30000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+        if port not in _given:
+            _given.add(port)
+            found.append(port)
+    return found
 
 
 class Server:

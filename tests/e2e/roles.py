@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -16,15 +15,15 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from tests.servers import free_ports
+
 FAIRLEAD = str(Path(sys.executable).with_name("fairlead"))
 DEADLINE_S = 30.0
 
 
 def free_port() -> int:
     """A port that is free now, for what must be known before a role starts (manifests, restarts)."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 async def until(what: str, ready: Callable[[], Awaitable[Any]], deadline_s: float = DEADLINE_S) -> Any:
