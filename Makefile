@@ -9,10 +9,13 @@ export PYTHONSAFEPATH := 1
 .PHONY: install demo test lint types bench clean
 install: $(STAMP)
 
-$(STAMP): pyproject.toml setup.py $(wildcard */*.pxd) $(shell sed -n 's/^COMPILED.*//p' setup.py)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+# Compiled modules are built again when they or their types change.
+$(STAMP): pyproject.toml setup.py $(wildcard */*.pxd) $(patsubst %.pxd,%.py,$(wildcard */*.pxd))
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) 2>/dev/null || \
+	  { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -qq -y python3-venv >/dev/null && $(PYTHON) -m venv --clear $(VENV); } || \
+	  { echo "make install: $(PYTHON) has no venv module; install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@
+	@touch $@
 
 demo: install
 	ONCE=$(ONCE) $(BIN)/python examples/demo.py

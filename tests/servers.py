@@ -30,7 +30,7 @@ def program(name: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, below those that the kernel gives to outgoing connections, which could take them."""
+    """Ports that nobody listens on, below those that outgoing connections get, which could take them."""
     found: list[int] = []
     while len(found) < count:
         port = random.randrange(15000, 30000)
