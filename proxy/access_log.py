@@ -51,7 +51,8 @@ JSON_KEYS = {
     "reason": "REASON",
     "why": "WHY",
 }
-_OPERATOR = re.compile(r"%([A-Z_]+(?:\([^)%]*\))?)(?::\d+)?%")
+_OPERATOR = re.compile(r"%(?:([A-Z_]+(?:\([^)%]*\))?)(?::(\d+))?)?%")
+"""An operator with the length to cut it to, or `%%`."""
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\xa0"\\\u2028\u2029\ud800-\udfff]')
 _encode = msgspec.json.Encoder().encode
 Value = str | int | None
@@ -174,16 +175,33 @@ def operator(name: str) -> Operator:
     return first
 
 
+def cut(function: Operator, most: str | None) -> Operator:
+    """The function with at most so many characters of its text, as `%REQ(X):10%` asks."""
+    if not most:
+        return function
+    end = int(most)
+
+    def shortened(outcome: Outcome, skew: float) -> Value:
+        value = function(outcome, skew)
+        return value[:end] if isinstance(value, str) else value
+
+    return shortened
+
+
 def text_formatter(form: str) -> Callable[[Outcome, float], str]:
     """A format string to a function of one outcome; raises FormatError."""
-    literals: list[str] = []
+    literals = [""]
     operators: list[Operator] = []
     at = 0
     for found in _OPERATOR.finditer(form):
-        literals.append(form[at : found.start()])
-        operators.append(operator(found[1]))
+        literals[-1] += form[at : found.start()]
+        if found[1] is None:
+            literals[-1] += "%%"
+        else:
+            operators.append(cut(operator(found[1]), found[2]))
+            literals.append("")
         at = found.end()
-    literals.append(form[at:].rstrip("\n") + "\n")
+    literals[-1] += form[at:].rstrip("\n") + "\n"
     stray = next((piece for piece in literals if "%" in piece.replace("%%", "")), None)
     if stray is not None:
         raise FormatError(f"access log format: an operator that cannot be read near {stray!r}")
@@ -198,7 +216,7 @@ def text_formatter(form: str) -> Callable[[Outcome, float], str]:
 
 def _shown(value: Value) -> str | int:
     if value.__class__ is str:
-        return escaped(value) if value else "-"  # type: ignore[arg-type]
+        return escaped(value) if value else "-"
     return "-" if value is None else value
 
 

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import accumulate
+from math import ceil
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -79,8 +80,9 @@ class LeastRequest:
             one, other = hosts[first], hosts[second]
             return one if one.active <= other.active else other
         one, other = self.random.pick(None, draw), self.random.pick(None, draw)
-        left = (one.active + 1) * max(other.endpoint.weight, 1)
-        right = (other.active + 1) * max(one.endpoint.weight, 1)
+        # Equally busy: the first, which was drawn by weight; so shares keep to the weights without load, too.
+        left = one.active * max(other.endpoint.weight, 1)
+        right = other.active * max(one.endpoint.weight, 1)
         return one if left <= right else other
 
 
@@ -107,10 +109,10 @@ class RingHash:
         weights = [max(host.endpoint.weight, 1) for host in hosts]
         least, total = min(weights), sum(weights)
         points: list[tuple[int, int]] = []
-        scale = max(min(size, RING_POINTS_MAX) / total, 1 / least)
+        scale = min(max(size / total, 1 / least), RING_POINTS_MAX / total)
         for index, (host, weight) in enumerate(zip(hosts, weights, strict=True)):
             name = host.name
-            points += [(hash64(f"{name}_{n}"), index) for n in range(max(round(weight * scale), 1))]
+            points += [(hash64(f"{name}_{n}"), index) for n in range(max(ceil(weight * scale), 1))]
         points.sort()
         self.points = [point for point, _ in points]
         self.owners = [index for _, index in points]

@@ -108,7 +108,9 @@ class LiveCluster:
         return self._next_sweep or None
 
     def sweep(self, now: float) -> None:
-        """Let hosts return whose time is over."""
+        """Let hosts return whose time is over. Before `wake_at`, nothing happens."""
+        if not self._next_sweep or now < self._next_sweep:
+            return
         policy = self.config.outlier
         if policy is None:
             back = [host for host in self.hosts if host.health.ejected_until]
@@ -127,12 +129,13 @@ class LiveCluster:
         """Take new tables: the state of endpoints that stay is kept. Returns the hosts that are gone."""
         if config is self.config:
             return []
-        before = {host.name: host for host in self.hosts}
+        before: dict[str, list[Host]] = {}
+        for host in reversed(self.hosts):
+            before.setdefault(host.name, []).append(host)
         kept = []
         for endpoint in config.endpoints:
-            host = before.pop(f"{endpoint.address}:{endpoint.port}", None)
-            if host is None:
-                host = Host(endpoint)
+            known = before.get(f"{endpoint.address}:{endpoint.port}")
+            host = known.pop() if known else Host(endpoint)
             host.endpoint = endpoint
             kept.append(host)
         self.config = config
@@ -142,7 +145,7 @@ class LiveCluster:
                 host.health = outlier.Health()
             self._next_sweep = 0.0
         self._rebuild()
-        return list(before.values())
+        return [host for gone in before.values() for host in gone]
 
     def _rebuild(self) -> None:
         """Usable: the best priority with healthy hosts; all of it where fewer than min_health_percent are healthy."""

@@ -71,7 +71,7 @@ class Metrics:
             outcome.kind,
             arrival.listener if arrival is not None else "",
             outcome.status,
-            outcome.flag,
+            outcome.flag or "-",
             cluster.config.name if cluster is not None else "",
             endpoint.endpoint.workload if endpoint is not None else "",
             outcome.source_identity,
@@ -98,7 +98,7 @@ class Metrics:
             series = self._series.get(key)
             if series is not None:
                 return series
-            labels = dict.fromkeys(self._labels(outcome), "other")
+            labels = dict.fromkeys(self._labels(outcome), "other") | {"request_protocol": outcome.kind}
         else:
             labels = self._labels(outcome)
         series = self._series[key] = Series(labels)
