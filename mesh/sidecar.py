@@ -92,6 +92,8 @@ class Sidecar:
         self.metrics.workload = workload
         self.metrics.trust_domain = tables.mesh.spec.trust_domain
         self.metrics.identities = self._one_workload
+        if self._log is not None and self._log is not log:
+            self._write(self._log.take(time.time() - time.monotonic(), 1 << 30))  # in the format they were made for
         self._tables = tables
         self._log = log
         self._updated_at = time.time()

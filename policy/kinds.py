@@ -60,7 +60,7 @@ RETRIES = obj(
     perTryTimeout=duration(),
     retryOn=text("Comma list of conditions, without blanks."),
     backoff=duration(),
-    retryRemoteLocalities=flag(),
+    retryRemoteLocalities=unused(flag(), "later tries keep to the same priority"),
     retryIgnorePreviousHosts=flag(),
 )
 CORS = obj(
@@ -103,7 +103,8 @@ HTTP_ROUTE = obj(
         "Faults put in on purpose.",
         delay=obj(fixedDelay=duration(), percentage=PERCENT, percent=integer("", 0, 100),
                   exponentialDelay=refused("it is not supported upstream either")),
-        abort=obj(one_of=(("httpStatus", "grpcStatus"),), httpStatus=integer("", 200, 599), grpcStatus=text(),
+        abort=obj(one_of=(("httpStatus", "grpcStatus"),), httpStatus=integer("", 200, 599),
+                  grpcStatus=unused(text(), "statuses of gRPC are not answered yet; give httpStatus"),
                   http2Error=refused("it is not supported upstream either"), percentage=PERCENT),
     ),
     mirror=DESTINATION,

@@ -1,4 +1,4 @@
-"""Bugs of live clusters, balancers, metrics and log formats that were found by reading and comparing, each by its test."""
+"""Bugs of live clusters, balancers, metrics and log formats found by reading and comparing, each by its test."""
 
 from __future__ import annotations
 
