@@ -8,15 +8,19 @@ import os
 import socket
 import ssl
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fairlead.mesh import contexts as contexts_module
-from fairlead.mesh.authority import Authority, usage
+from fairlead.mesh.authority import Authority, moment, usage
 from fairlead.mesh.contexts import Contexts, Material, client_context, server_context
 from fairlead.mesh.identity import IdentityError
 from fairlead.policy.tables import UpstreamTLS
@@ -102,6 +106,28 @@ async def serving(found: Contexts) -> AsyncIterator[Server]:
             transport.abort()
 
 
+class Silent(asyncio.Protocol):
+    """A server that says nothing; `open` is what its listener has to end."""
+
+    def __init__(self, open_: set[Any]) -> None:
+        self.open = open_
+
+    def connection_made(self, transport: Any) -> None:
+        self.open.add(transport)
+
+
+@contextlib.asynccontextmanager
+async def listening(context: ssl.SSLContext) -> AsyncIterator[tuple[str, int]]:
+    open_: set[Any] = set()
+    server = await asyncio.get_running_loop().create_server(lambda: Silent(open_), "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[:2]
+    finally:
+        server.close()
+        for transport in open_:
+            transport.abort()
+
+
 async def say(port: int, context: ssl.SSLContext | None, words: bytes = b"hello") -> bytes:
     """What comes back; empty where the peer closes, at whatever stage."""
     writer = None
@@ -130,12 +156,27 @@ def showing(chain: str, key: str, roots: str) -> ssl.SSLContext:
 
 
 def chain_below_a_leaf() -> tuple[str, str]:
-    """A good leaf, signed by a leaf of our authority that calls itself an authority, too."""
-    signing = usage(authority=True)
-    _, between, key = leaf(CA, ca=True, key_usage=signing)
-    lower = Authority.load(key.encode(), between.encode())
-    _, chain, own = leaf(lower, (WEB,))
-    return chain + between, own
+    """A good leaf, signed by a leaf of our authority that calls itself an authority, too.
+
+    The one between has a name and says what it may do, so that nothing but the root's path length of 0 stops it.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "between")])
+    now = time.time()
+    between = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(CA.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(moment(now - 60))
+        .not_valid_after(moment(now + 600))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(usage(authority=True), critical=True)
+        .sign(CA._key, hashes.SHA256())
+    )
+    _, chain, own = leaf(Authority(key, between), (OTHER,))
+    return chain + between.public_bytes(serialization.Encoding.PEM).decode(), own
 
 
 def wrong_material() -> dict[str, tuple[str, str]]:
@@ -236,13 +277,12 @@ async def test_a_server_is_taken_for_the_service_only_by_its_identity(
     ours = contexts(material(CA, "other"))
     tls = UpstreamTLS("mesh", "outbound_.80_._.web", allowed)
     loop = asyncio.get_running_loop()
-    listener = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=serving_context)
-    transport, _ = await loop.create_connection(
-        asyncio.Protocol, *listener.sockets[0].getsockname()[:2], ssl=ours.client(tls), server_hostname=tls.sni
-    )
-    said = ours.verify(transport, tls)
-    transport.abort()
-    listener.close()
+    async with listening(serving_context) as at:
+        transport, _ = await loop.create_connection(
+            asyncio.Protocol, *at, ssl=ours.client(tls), server_hostname=tls.sni
+        )
+        said = ours.verify(transport, tls)
+        transport.abort()
     assert (said is None) if why is None else (said is not None and why in said)
 
 
@@ -250,14 +290,15 @@ async def test_a_server_is_taken_for_the_service_only_by_its_identity(
 async def test_a_server_with_a_wrong_chain_fails_the_handshake(which: str) -> None:
     serving_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     contexts_module.load_chain(serving_context, *WRONG[which])
-    loop = asyncio.get_running_loop()
-    listener = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=serving_context)
-    with pytest.raises(ssl.SSLError):
-        await loop.create_connection(
-            asyncio.Protocol, *listener.sockets[0].getsockname()[:2],
-            ssl=client_context(material(CA)), server_hostname="web",
-        )  # fmt: skip
-    listener.close()
+    loop, client = asyncio.get_running_loop(), client_context(material(CA))
+    async with listening(serving_context) as at:
+        transport = None
+        try:
+            with pytest.raises(ssl.SSLError):
+                transport, _ = await loop.create_connection(asyncio.Protocol, *at, ssl=client, server_hostname="web")
+        finally:
+            if transport is not None:
+                transport.abort()
 
 
 async def test_a_renewed_certificate_serves_new_connections_and_leaves_old_ones_alone() -> None:
