@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from ..policy.tables import ClusterEndpoint, PoolLimits, UpstreamTLS
 
@@ -23,7 +23,7 @@ class _Pending(asyncio.Protocol):
         self.lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport: Any = transport
+        self.transport = cast(asyncio.Transport, transport)
         self.transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:

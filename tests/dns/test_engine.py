@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dns.edns
 import dns.flags
 import dns.message
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from fairlead.dns.engine import Engine, Pending
 from fairlead.dns.message import Message, RRset, read_message, wire_name
 from fairlead.registry.model import Endpoint
+from fairlead.registry.snapshot import Snapshot
 from tests.dns.world import (
     HTTP,
     WORLD,
@@ -39,30 +42,31 @@ def test_the_second_asker_is_answered_from_finished_octets() -> None:
 
 def test_what_differs_in_the_question_differs_in_the_answer() -> None:
     server = shared()
-    for fields in ({"use_edns": 0}, {"use_edns": 0, "want_dnssec": True}, {"flags": 0}, {}):
+    differing: list[dict[str, Any]] = [{"use_edns": 0}, {"use_edns": 0, "want_dnssec": True}, {"flags": 0}, {}]
+    for fields in differing:
         for name in (host("web"), host("web").upper()):
             for _ in range(2):
                 ask(server, name, tcp=False, **fields)
 
 
 def test_answers_change_at_once_when_health_changes() -> None:
-    def world(version: int, *ready: bool) -> object:
+    def world(version: int, *ready: bool) -> Snapshot:
         endpoints = tuple(Endpoint(f"10.0.0.{n}", 80, "http", ready=is_ready) for n, is_ready in enumerate(ready))
         return snapshot(service("s", headless=True, ports=(HTTP,)), version=version, endpoints={host("s"): endpoints})
 
-    server = engine(world(1, True, True))  # type: ignore[arg-type]
+    server = engine(world(1, True, True))
     for tcp in (False, True):
         for rtype, name in (("A", host("s")), ("SRV", f"_http._tcp.{host('s')}"), ("A", f"10-0-0-1.{host('s')}")):
             for _ in range(3):
                 assert outcome(ask(server, name, rtype, tcp=tcp)) == "NOERROR"
-    server.update(world(2, True, False))  # type: ignore[arg-type]
+    server.update(world(2, True, False))
     for tcp in (False, True):
         assert records(ask(server, host("s"), tcp=tcp).answer) == [f"{host('s')}. 5 A 10.0.0.0"]
         assert len(ask(server, f"_http._tcp.{host('s')}", "SRV", tcp=tcp).answer[0]) == 1
         assert outcome(ask(server, f"10-0-0-1.{host('s')}", tcp=tcp)) == "NXDOMAIN"
-    server.update(world(3, False, False))  # type: ignore[arg-type]
+    server.update(world(3, False, False))
     assert outcome(ask(server, host("s"), tcp=False)) == "NXDOMAIN"
-    server.update(world(4, False, True))  # type: ignore[arg-type]
+    server.update(world(4, False, True))
     assert records(ask(server, host("s"), tcp=False).answer) == [f"{host('s')}. 5 A 10.0.0.1"]
 
 
@@ -90,7 +94,7 @@ def test_a_new_wildcard_host_takes_over_names_answered_before() -> None:
 
 def test_addresses_take_turns() -> None:
     server = engine()
-    firsts = [read(q, send(server, q)).answer[0][0].address for q in [question(host("db"))] * 6]  # type: ignore[arg-type,attr-defined]
+    firsts = [read(q, send(server, q)).answer[0][0].address for q in [question(host("db"))] * 6]  # type: ignore[arg-type]
     assert sorted(firsts[:3]) == ["10.1.0.11", "10.1.0.12", "10.1.0.13"]
     assert firsts[3:] == firsts[:3]
 
@@ -103,7 +107,7 @@ def test_of_many_addresses_each_comes_to_be_given() -> None:
         reply = send(server, octets, draw=step * 0.37 % 1)
         parsed = dns.message.from_wire(reply, raise_on_truncation=False)  # type: ignore[arg-type]
         assert parsed.flags & dns.flags.TC
-        seen |= {rdata.address for rdata in parsed.answer[0]}  # type: ignore[attr-defined]
+        seen |= {rdata.address for rdata in parsed.answer[0]}
     assert len(seen) == 100
 
 
@@ -154,7 +158,7 @@ def test_transfers_are_refused(rtype: str) -> None:
 
 
 def test_cookies_and_other_options_are_not_echoed() -> None:
-    option = dns.edns.GenericOption(10, b"12345678")
+    option = dns.edns.GenericOption(dns.edns.OptionType.COOKIE, b"12345678")
     for _ in range(2):
         got = ask(shared(), host("web"), tcp=False, use_edns=0, options=[option])
         assert got.options == ()
@@ -166,8 +170,8 @@ def test_recursion_is_offered_only_where_there_are_upstreams() -> None:
     assert ask(engine(forwards=True), host("web")).flags & dns.flags.RA
 
 
-def pending(server: Engine, octets: bytes, **fields: object) -> Pending:
-    made = server.reply(octets, False, "127.0.0.1", 0.0, 0.0, **fields)  # type: ignore[arg-type]
+def pending(server: Engine, octets: bytes, **fields: Any) -> Pending:
+    made = server.reply(octets, False, "127.0.0.1", 0.0, 0.0, **fields)
     assert isinstance(made, Pending)
     return made
 

@@ -127,7 +127,7 @@ async def test_an_update_is_what_the_next_question_sees() -> None:
         assert outcome(await over_udp(server, host("s"))) == "SERVFAIL"
         assert not server.ready
         for version, ready in enumerate((True, False, True, False), start=1):
-            endpoints = {host("s"): (Endpoint("10.0.0.1", 80, "http", ready=ready),)}
+            endpoints: dict[str, tuple[Endpoint, ...]] = {host("s"): (Endpoint("10.0.0.1", 80, "http", ready=ready),)}
             server.update(snapshot(service("s", headless=True, ports=(HTTP,)), version=version, endpoints=endpoints))
             for ask in (over_udp, over_tcp):
                 assert outcome(await ask(server, host("s"))) == ("NOERROR" if ready else "NXDOMAIN")

@@ -130,7 +130,8 @@ def tables() -> list[tuple[str, str, list[str], list[str]]]:
             found.append((name, rtype, [], []))
         else:
             kind, record = line.strip().split(" ", 1)
-            found[-1][2 if kind == "=" else 3].append(record)
+            _, _, answers, extra = found[-1]
+            (answers if kind == "=" else extra).append(record)
     return found
 
 

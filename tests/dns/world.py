@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import dns.flags
 import dns.message
@@ -111,9 +112,9 @@ def shared() -> Engine:
     return engine()
 
 
-def question(name: str, rtype: str = "A", *, ident: int = 0x1234, **fields: object) -> bytes:
+def question(name: str, rtype: str = "A", *, ident: int = 0x1234, **fields: Any) -> bytes:
     """A query as a stub sends it."""
-    message = dns.message.make_query(name, rtype, id=ident, **fields)  # type: ignore[arg-type]
+    message = dns.message.make_query(name, rtype, id=ident, **fields)
     return message.to_wire()
 
 
@@ -130,7 +131,7 @@ def send(
     return made
 
 
-def ask(server: Engine, name: str, rtype: str = "A", *, tcp: bool = True, **fields: object) -> dns.message.Message:
+def ask(server: Engine, name: str, rtype: str = "A", *, tcp: bool = True, **fields: Any) -> dns.message.Message:
     """The answer, read by dnspython, with what must hold for every answer."""
     octets = question(name, rtype, **fields)
     reply = send(server, octets, tcp=tcp)
@@ -141,10 +142,9 @@ def ask(server: Engine, name: str, rtype: str = "A", *, tcp: bool = True, **fiel
 def read(octets: bytes, reply: bytes) -> dns.message.Message:
     sent, got = dns.message.from_wire(octets), dns.message.from_wire(reply)
     assert sent.is_response(got)
-    assert (
-        reply[12 : 12 + len(got.question[0].name.to_wire()) + 4]
-        == octets[12 : 12 + len(got.question[0].name.to_wire()) + 4]
-    )
+    name = got.question[0].name.to_wire()
+    assert name is not None
+    assert reply[12 : 12 + len(name) + 4] == octets[12 : 12 + len(name) + 4]
     assert (got.edns >= 0) == (sent.edns >= 0)
     assert got.opcode() == sent.opcode()
     assert bool(got.flags & dns.flags.RD) == bool(sent.flags & dns.flags.RD)

@@ -132,7 +132,7 @@ def test_clients_may_be_imagined_by_namespace_and_labels() -> None:
     assert labelled["verdict"] == "route"
     assert asked(ONLY_FRONT, source="", from_namespace="shop")["verdict"] == "denied"
     assert asked(ONLY_FRONT, source="")["verdict"] == "denied"
-    other = {"from-namespace": "other", "from-labels": {"app": "front"}}
+    other: dict[str, Any] = {"from-namespace": "other", "from-labels": {"app": "front"}}
     assert asked(ONLY_FRONT, source="", **other)["verdict"] == "denied"
 
 

@@ -391,7 +391,7 @@ def test_what_is_written_is_read_back(
     ).map(b"".join)
 )
 def test_compiled_and_plain_agree_on_anything_and_only_refuse(data: bytes) -> None:
-    results = []
+    results: list[object] = []
     for codec in (built, plain("http1")):
         try:
             results.append(read_requests(codec, [data]))

@@ -55,7 +55,8 @@ def test_warning_is_ready_critical_and_maintenance_are_not() -> None:
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-                        st.sampled_from("Service Node Checks ID Port Meta Tags Weights Address".split(" ")),
+                        st.sampled_from(["Service", "Node", "Checks", "ID", "Port", "Meta", "Tags", "Weights",
+                                         "Address"]),
                         inner, max_size=5), max_leaves=12))  # fmt: skip
 def test_no_answer_does_more_than_be_told_of(value: Any) -> None:
     facts, problems = facts_of_service("web", [value], "default") if isinstance(value, dict) else (None, [""])

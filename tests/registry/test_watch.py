@@ -34,7 +34,8 @@ async def test_a_waiter_that_gives_up_is_forgotten() -> None:
 
 
 async def test_callbacks_run_at_once_until_they_are_taken_back() -> None:
-    cell, heard = Cell(0), []
+    cell = Cell(0)
+    heard: list[int] = []
     stop = cell.subscribe(heard.append)
     cell.set(1)
     stop()
