@@ -26,11 +26,17 @@ class Material:
     __slots__ = ("certificates", "ends", "issued", "key", "roots", "serial")
 
     def __init__(self, certificates: str, key: str, roots: str, issued: float = 0.0, ends: float = 0.0) -> None:
-        """Raises IdentityError where the leaf is none that a workload may have."""
+        """Raises IdentityError where the certificate cannot be read, or there are no roots."""
         self.certificates = certificates
         self.key = key
         self.roots = roots
-        leaf = trust.read_leaf(ssl.PEM_cert_to_DER_cert(first_certificate(certificates)))
+        try:
+            leaf = trust.read_leaf(ssl.PEM_cert_to_DER_cert(first_certificate(certificates)))
+        except IdentityError:
+            raise
+        except ValueError as error:  # what base64 makes of a damaged file
+            raise IdentityError(f"the certificate's PEM cannot be read: {error}") from error
+        first_certificate(roots)
         self.serial = leaf.serial
         self.issued = issued or leaf.not_before
         self.ends = ends or leaf.not_after

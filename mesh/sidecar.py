@@ -33,6 +33,7 @@ from ..proxy.local_server import JSON, TEXT, Answer, LocalServer, Query
 from ..proxy.message import Outcome
 from ..proxy.metrics import Metrics
 from ..registry.model import Workload
+from ..registry.snapshot import Snapshot
 from . import loopback
 from .contexts import Contexts
 from .identity import IdentityError, parse
@@ -136,7 +137,8 @@ class Sidecar:
         wanted = {
             host: service
             for host, service in world.snapshot.services.items()
-            if service.ports and not service.headless and not service.external_name and "*" not in host
+            if any(port.protocol == "TCP" for port in service.ports)
+            and not (service.headless or service.external_name or "*" in host)
         }
         self._loopbacks = loopback.assign(wanted, self._loopbacks)
         self._listen_wanted = {
@@ -149,9 +151,16 @@ class Sidecar:
             self.dns = DnsServer(
                 DnsOptions(cluster_domain=world.resources.mesh.spec.cluster_domain, upstreams=self.options.upstreams)
             )
-        self.dns.update(world.snapshot, {host: (address,) for host, address in self._loopbacks.items()})
+        self._listen_failures.clear()  # what could not be listened on may be free by now
+        self._answer_addresses(world.snapshot)
         if self.at and self._listen_task is None:
             self._listen_task = asyncio.get_running_loop().create_task(self._listen_loopbacks())
+
+    def _answer_addresses(self, snapshot: Snapshot) -> None:
+        """Let DNS answer with the addresses that we listen on, all but those that could not be had."""
+        assert self.dns is not None
+        lost = {address for address, _ in self._listen_failures}
+        self.dns.update(snapshot, {host: (at,) for host, at in self._loopbacks.items() if at not in lost})
 
     async def _listen_loopbacks(self) -> None:
         """Listen on what is wanted and on nothing else; goes on while what is wanted changes."""
@@ -180,6 +189,8 @@ class Sidecar:
                         logger.warning("%s:%d for %s cannot be listened on: %s%s", *at, meant[0], error, hint)
         finally:
             self._listen_task = None
+            if self._listen_failures and self._tables is not None:
+                self._answer_addresses(self._tables.snapshot)
 
     # --- start and end ----------------------------------------------------------------------------------------------
 

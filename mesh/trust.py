@@ -126,6 +126,8 @@ def _read_extension(leaf: Leaf, oid: bytes, value: bytes, critical: bool) -> Non
                 leaf.uris.append(content.decode("ascii"))
     elif oid == OID_BASIC_CONSTRAINTS:
         parts = elements(only(value, SEQUENCE, "basicConstraints"))
+        if parts and parts[0][0] == BOOLEAN and parts[0][1] not in (b"\xff", b"\x00"):
+            raise IdentityError("certificate: a boolean that DER does not allow")
         leaf.is_authority = bool(parts) and parts[0] == (BOOLEAN, b"\xff")
     elif oid == OID_KEY_USAGE:
         bits = only(value, BIT_STRING, "keyUsage")

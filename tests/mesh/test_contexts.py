@@ -382,3 +382,13 @@ async def test_both_sides_insist_on_a_certificate_and_on_tls_1_3() -> None:
     for context in (server_context(material(CA)), client_context(material(CA))):
         assert context.verify_mode is ssl.CERT_REQUIRED
         assert context.minimum_version is ssl.TLSVersion.TLSv1_3
+
+
+@pytest.mark.parametrize("pem", ["", "garbage", "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n"])
+async def test_damaged_pem_and_empty_roots_are_refused_in_words(pem: str) -> None:
+    good = material(authority())
+    with pytest.raises(IdentityError):
+        Material(pem, good.key, good.roots)
+    if pem != "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n":
+        with pytest.raises(IdentityError):
+            Material(good.certificates, good.key, pem)

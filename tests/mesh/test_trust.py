@@ -95,3 +95,10 @@ def test_times_are_read_as_the_calendar_has_them(when: datetime.datetime) -> Non
     expected = when.replace(tzinfo=datetime.UTC).timestamp()
     assert read_time(0x18, when.strftime("%Y%m%d%H%M%SZ").encode()) == expected
     assert read_time(0x17, when.strftime("%y%m%d%H%M%SZ").encode()) == expected
+
+
+def test_a_boolean_that_is_not_der_is_refused() -> None:
+    authority_leaf = leaf(CA, ca=True)[0]
+    at = authority_leaf.index(b"\x01\x01\xff", authority_leaf.index(bytes.fromhex("551d13")) + 6)
+    with pytest.raises(IdentityError, match="boolean"):
+        identity_of(authority_leaf[: at + 2] + b"\x01" + authority_leaf[at + 3 :])
