@@ -179,7 +179,7 @@ def duration_ms(text: str, percentile: str) -> float:
 
 
 def certificates(folder: Path) -> None:
-    """A CA, a server and a client certificate with SPIFFE ids, by the authority that Fairlead itself uses elsewhere."""
+    """A CA, a server and a client certificate with SPIFFE ids, the same for every proxy."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
