@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -53,6 +54,9 @@ class Control:
 
     def stream(self, *_: Any, **__: Any) -> Any:
         raise NotImplementedError
+
+    async def close(self) -> None:
+        pass
 
     def signed(self, csr: str) -> Reply:
         chain, ends, _ = CA.sign(csr.encode(), make("cluster.local", "default", "web"), self.ttl_s, time.time())
@@ -106,7 +110,7 @@ async def test_a_key_made_in_a_child_becomes_a_certificate_that_contexts_take() 
 
 
 async def test_a_child_that_fails_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(certificates_module.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(CertificateError, match="making a key failed"):
         await make_request()
 

@@ -362,7 +362,7 @@ async def test_the_key_is_on_disk_for_a_moment_only_and_for_nobody_else(
         seen.append(os.stat(path).st_mode & 0o777)
         return descriptor, path
 
-    monkeypatch.setattr(contexts_module.tempfile, "mkstemp", watched)
+    monkeypatch.setattr(tempfile, "mkstemp", watched)
     good = material(CA)
     server_context(good)
     assert list(tmp_path.iterdir()) == []
