@@ -20,7 +20,7 @@ import msgspec
 
 from ..policy.world import World
 from ..registry.needs import Fetch, FetchError
-from .update import Holdings, RefusedError
+from .update import Holdings, RefusedError, UnreadableError
 
 SILENCE_S = 30.0
 """Longest silence before the connection is given up; control sends something every 10 s."""
@@ -72,6 +72,7 @@ class Feed:
             self._take(self._holdings.world())
         except (OSError, RefusedError) as error:
             logger.warning("the version kept in %s is not used: %s", self._keep, error)
+            self._holdings.forget()  # else control would send only what is newer
             return False
         self.in_force.set()
         logger.info(
@@ -82,16 +83,17 @@ class Feed:
     async def run(self) -> None:
         """Follow for ever: reconnect with growing pauses, the next address each time."""
         pause_s, turn = 0.1, 0
+        unreadable = False
         while True:
             url = self._urls[turn % len(self._urls)]
             try:
                 await self._follow(url)
-                self.error = f"{url}: control ended the feed"
+                self.error, unreadable = f"{url}: control ended the feed", False
                 pause_s = 0.1
-            except FetchError as error:
-                self.error = f"{url}: {error}"
+            except (FetchError, UnreadableError) as error:
+                self.error, unreadable = f"{url}: {error}", isinstance(error, UnreadableError)
             if self.connected:
-                pause_s = 0.1
+                pause_s = pause_s if unreadable else 0.1
                 logger.warning("feed lost, going on with version %s: %s", self._holdings.version, self.error)
             self.connected = False
             turn += 1
@@ -130,9 +132,11 @@ class Feed:
                 return
             self._take(self._holdings.world())
             self.refused = []
+        except UnreadableError:
+            raise
         except RefusedError as error:
             self.refused = error.reasons
-            logger.error("version %s refused, the one in force stays: %s", self._holdings.version, error)
+            logger.error("version %s refused, the one in force stays: %s", self._holdings.offered, error)
         else:
             self.in_force.set()
             self._save()
@@ -140,7 +144,7 @@ class Feed:
 
     async def _acknowledge(self, url: str) -> None:
         body = msgspec.json.encode(
-            {**self._report, "version": self._holdings.version, "accepted": not self.refused, "reasons": self.refused}
+            {**self._report, "version": self._holdings.offered, "accepted": not self.refused, "reasons": self.refused}
         )
         try:
             await self._fetch.request(
@@ -151,7 +155,7 @@ class Feed:
                 timeout_s=5.0,
             )
         except FetchError as error:
-            logger.warning("control did not hear that version %s was taken: %s", self._holdings.version, error)
+            logger.warning("control did not hear what became of version %s: %s", self._holdings.offered, error)
 
     def _save(self) -> None:
         if self._keep is None:

@@ -24,6 +24,14 @@ class FeedMessage(msgspec.Struct):
     set: dict[str, msgspec.Raw] = {}
     remove: list[str] = []
 
+    def after(self, owed: FeedMessage | None) -> FeedMessage:
+        """This message together with an earlier one that was not taken."""
+        if owed is None or self.full:
+            return self
+        left = {key: value for key, value in owed.set.items() if key not in self.remove}
+        gone = [key for key in owed.remove if key not in self.set]
+        return FeedMessage(self.version, owed.full, {**left, **self.set}, [*gone, *self.remove])
+
 
 class RefusedError(Exception):
     """The offered version cannot be run; `reasons` are sentences for people."""
@@ -32,6 +40,13 @@ class RefusedError(Exception):
         super().__init__("; ".join(reasons))
         self.reasons = reasons
 
+
+class UnreadableError(RefusedError):
+    """A line that is no message: what it was to change is unknown, so the feed must be asked for again."""
+
+
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What msgspec raises: on text that is not UTF-8 UnicodeDecodeError, on deep nesting RecursionError."""
 
 _decode_message = msgspec.json.Decoder(FeedMessage).decode
 _decode_service = msgspec.json.Decoder(Service).decode
@@ -48,6 +63,11 @@ class Holdings:
         self._build = build
         """Objects as written and the facts to a world; raises RefusedError."""
         self.version = ""
+        """The version held; `since` of the next request."""
+        self.offered = ""
+        """The version last offered, taken or not."""
+        self._owed: FeedMessage | None = None
+        """What was refused and is missing from what is held: differences that follow count from it."""
         self.raw: dict[str, bytes] = {}
         self._services: dict[str, Service] = {}
         self._endpoints: dict[str, tuple[Endpoint, ...]] = {}
@@ -57,19 +77,25 @@ class Holdings:
         self._number = 0
 
     def apply(self, line: bytes) -> bool:
-        """Take one line of the feed; whether it changed anything. Raises RefusedError, having taken nothing of it."""
+        """Take one line of the feed; whether it changed anything. Raises RefusedError, having taken nothing of it.
+
+        A refused line is offered again together with the next, because control goes on from it.
+        """
         try:
             message = _decode_message(line)
-        except msgspec.MsgspecError as error:
-            raise RefusedError([f"a line of the feed is not a message: {error}"]) from error
+        except _UNREADABLE as error:
+            raise UnreadableError([f"a line of the feed is not a message: {error}"]) from error
         if not message.full and not message.set and not message.remove:
             return False
+        self.offered = message.version
+        message = message.after(self._owed)
         decoded, reasons = {}, []
         for key, value in message.set.items():
             try:
                 decoded[key] = self._read(key, bytes(value))
-            except (msgspec.MsgspecError, ValueError) as error:
+            except _UNREADABLE as error:
                 reasons.append(f"{key}: {error}")
+        self._owed = message if reasons else None
         if reasons:
             raise RefusedError(reasons)
         if message.full:
@@ -90,6 +116,11 @@ class Holdings:
             self._number, dict(self._services), dict(self._endpoints), dict(self._workloads), dict(self._namespaces)
         )
         return self._build(list(self._objects.values()), snapshot)
+
+    def forget(self) -> None:
+        """Hold nothing, so that control is asked for everything."""
+        self._clear(keep=set())
+        self.version, self._owed = "", None
 
     def dump(self) -> bytes:
         """All that is held, as one full message: what is kept on disk."""
