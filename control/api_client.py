@@ -7,11 +7,10 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from .settings import SettingError
+from .settings import SettingError, bearer_token, control_url
 
 TIMEOUT_S = 15.0
 
@@ -33,13 +32,10 @@ class ApiClient:
     """One control API by its URL, with an optional bearer token and authorities."""
 
     def __init__(self, url: str, token: str = "", ca_file: str = "") -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SettingError(f"--control: expected http://HOST:PORT or https://HOST:PORT, got {url!r}")
-        self.url = url.rstrip("/")
+        self.url = control_url(url)
         self._token = token
         context = None
-        if parts.scheme == "https":
+        if self.url.startswith("https:"):
             try:
                 context = ssl.create_default_context(cafile=ca_file or None)
             except (OSError, ssl.SSLError) as error:
@@ -53,9 +49,9 @@ class ApiClient:
         token = getattr(options, "token", None) or ""
         if not token and getattr(options, "token_file", None):
             try:
-                token = Path(options.token_file).read_text().strip()
-            except OSError as error:
-                raise SettingError(f"--token-file: {error}") from error
+                token = bearer_token(options.token_file)
+            except (OSError, ValueError) as error:
+                raise SettingError(f"--token-file {options.token_file}: {error}") from error
         return cls(options.control, token, getattr(options, "ca", None) or "")
 
     def call(

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from .settings import Parser, SettingError, address, header, labels, seconds
+from .settings import Parser, SettingError, address, header, host, labels, seconds, trust_domain, workload_name
 
 OUTPUTS = ("text", "json")
 
@@ -113,7 +113,12 @@ def _roles(verb: Any) -> None:
         "--tls-listen", type=address, default="off", help="API with TLS, usually 0.0.0.0:15012 (default off)"
     )
     made.add_argument("--data-dir", metavar="DIR", default="fairlead-data", help="store, authority, last snapshots")
-    made.add_argument("--trust-domain", default="cluster.local", help="trust domain of the mesh (default %(default)s)")
+    made.add_argument(
+        "--trust-domain",
+        type=trust_domain,
+        default="cluster.local",
+        help="trust domain of the mesh (default %(default)s)",
+    )
     made.add_argument(
         "--certificate-ttl", type=seconds, default="24h", help="life of workload certificates (default 24h)"
     )
@@ -130,7 +135,11 @@ def _roles(verb: Any) -> None:
     made.add_argument("--token-file", metavar="FILE", help="workload token for --control")
     made.add_argument("--ca", metavar="FILE", help="certificate authorities that vouch for --control (PEM)")
     made.add_argument(
-        "--name", default="default/dns", metavar="NAMESPACE/NAME", help="how this server calls itself to control"
+        "--name",
+        type=workload_name,
+        default="default/dns",
+        metavar="NAMESPACE/NAME",
+        help="how this server calls itself to control",
     )
     made.add_argument("--listen", type=address, default="127.0.0.1:15053", help="UDP and TCP (default %(default)s)")
     made.add_argument("--health", type=address, default="off", help="health and metrics (default off)")
@@ -171,7 +180,9 @@ def _capture_verbs(verb: Any) -> None:
 
 def _sidecar_flags(made: Any) -> None:
     add_files(made)
-    made.add_argument("--workload", required=True, metavar="NAMESPACE/NAME", help="the workload that it serves")
+    made.add_argument(
+        "--workload", required=True, type=workload_name, metavar="NAMESPACE/NAME", help="the workload that it serves"
+    )
     made.add_argument(
         "--control",
         action="append",
@@ -206,8 +217,10 @@ def _sidecar_flags(made: Any) -> None:
     made.add_argument(
         "--capture", choices=("off", "nftables"), default="off", help="how connections get here (default %(default)s)"
     )
-    made.add_argument("--app-address", help="where the app listens (default: at the workload's address)")
-    made.add_argument("--address", help="the workload's address as others reach it (default: of the inbound listener)")
+    made.add_argument("--app-address", type=host, help="where the app listens (default: at the workload's address)")
+    made.add_argument(
+        "--address", type=host, help="the workload's address as others reach it (default: of the inbound listener)"
+    )
     made.add_argument(
         "--ports", default="", metavar="PORT,...", help="the app's ports, where no manifest declares them"
     )

@@ -29,6 +29,7 @@ from .role_common import Signals, Tasks, ready, run
 from .role_sources import PRECEDENCE, Sources
 from .settings import SettingError
 from .sidecars import Known, Sidecars
+from .store import StoreError
 from .store_sqlite import SqliteStore
 
 logger = logging.getLogger("fairlead.control")
@@ -78,6 +79,8 @@ class Control:
 
     async def run(self, signals: Signals) -> int:
         options = self.options
+        if options.certificate_ttl < 1:
+            raise SettingError("--certificate-ttl: expected a second or more, usually 24h")
         if options.listen is None and options.tls_listen is None:
             raise SettingError("--listen and --tls-listen are both off: nobody could reach control")
         try:
@@ -85,15 +88,18 @@ class Control:
             self.store = await SqliteStore.open(self.data / "store.db")
             issuer = open_authority(self.data, options.trust_domain, options.certificate_ttl)
             self.sidecars = Sidecars(read_if_there(self.data / "sidecars.json"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, StoreError) as error:
             raise SettingError(f"--data-dir {self.data}: {error}") from error
-        self.api = ControlApi(
-            self.store,
-            issuer,
-            Options(admin_token_file=options.api_token_file or "", audit_file=str(self.data / "audit.log")),
-            parts=parts(self.store, lambda: self.registry.snapshot.value),
-            identity_of=issuer.identity_of,
-        )
+        try:
+            self.api = ControlApi(
+                self.store,
+                issuer,
+                Options(admin_token_file=options.api_token_file or "", audit_file=str(self.data / "audit.log")),
+                parts=parts(self.store, lambda: self.registry.snapshot.value),
+                identity_of=issuer.identity_of,
+            )
+        except (OSError, ValueError) as error:
+            raise SettingError(str(error)) from error  # the message names the file
         self.feed = FeedServer(self.book, self._authorize, self._members_changed)
         self.api.add_routes([*self.feed.routes(), web.get("/fairlead/v1/status", self._status)])
         self.api.add_routes([web.get("/fairlead/v1/world", self._world), web.get("/metrics", self._metrics)])

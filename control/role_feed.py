@@ -16,7 +16,7 @@ from ..proxy.client import HttpFetch
 from ..registry.documents import Document
 from ..registry.names import split_full_name
 from ..registry.snapshot import Snapshot
-from .settings import SettingError
+from .settings import SettingError, bearer_token, control_url
 
 logger = logging.getLogger("fairlead.feed")
 
@@ -43,6 +43,7 @@ def feed_for(
     report: Mapping[str, str],
 ) -> ControlLink:
     """The feed for a role; raises SettingError for flags that cannot be used."""
+    urls = [control_url(url) for url in urls]
     tls = None
     if any(url.startswith("https:") for url in urls):
         if not options.ca:
@@ -54,17 +55,14 @@ def feed_for(
             tls.load_verify_locations(cafile=options.ca)
         except (OSError, ssl.SSLError) as error:
             raise SettingError(f"--ca {options.ca}: {error}") from error
-    for url in urls:
-        if not url.startswith(("http://", "https://")):
-            raise SettingError(f"--control: expected http://HOST:PORT or https://HOST:PORT, got {url!r}")
     fetch = HttpFetch(tls)
 
     def headers() -> Mapping[str, str]:
         if not options.token_file:
             return {}
         try:
-            token = Path(options.token_file).read_text().strip()  # read each time: it may be replaced while we run
-        except OSError as error:
+            token = bearer_token(options.token_file)  # read each time: it may be replaced while we run
+        except (OSError, ValueError) as error:
             logger.error("--token-file %s: %s", options.token_file, error)
             return {}
         return {"authorization": f"Bearer {token}"}
@@ -72,7 +70,7 @@ def feed_for(
     namespace, name = split_full_name(full_name)
     feed = Feed(
         fetch,
-        [url.rstrip("/") for url in urls],
+        urls,
         Holdings(partial(build_world, loader=Loader())),
         take,
         report={"role": role, "namespace": namespace, "workload": name, **report},

@@ -128,7 +128,7 @@ class Role:
             if options.control:
                 link = self._follow_control(data, tasks)
                 if not await self._first_world(link, signals):
-                    return 0 if signals.stop.is_set() else 1
+                    return 0 if signals.stop.is_set() and not tasks.failed else 1
             else:
                 self.manifests = Manifests(options.filename, self._documents)
                 self.manifests.read()
@@ -187,7 +187,7 @@ class Role:
         try:
             certificate, key, roots = (Path(name).read_text() for name in (options.cert, options.key, options.ca))
             self.sidecar.contexts.take(Material(certificate, key, roots))
-        except (OSError, IdentityError, ssl.SSLError) as error:
+        except (OSError, ValueError, IdentityError, ssl.SSLError) as error:
             raise SettingError(f"--cert {options.cert}, --key {options.key}, --ca {options.ca}: {error}") from error
 
     def _follow_control(self, data: Path | None, tasks: Tasks) -> ControlLink:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 USAGE = 2
 """Exit code of a command line that cannot be understood."""
+
+
+SECONDS_MAX = 100 * 365 * 86400.0
+"""Longest duration of a flag: certificates' dates and the event loop's timers go no further than centuries."""
 
 
 class SettingError(Exception):
@@ -60,6 +68,52 @@ def address(text: str) -> tuple[str, int] | None:
     return host, int(port)
 
 
+def workload_name(text: str) -> str:
+    """`namespace/name` or `name`, as it is. Raises argparse.ArgumentTypeError."""
+    parts = text.split("/")
+    if len(parts) > 2 or not all(re.fullmatch(r"[^\s\x00-\x1f\x7f]{1,253}", part) for part in parts):
+        raise argparse.ArgumentTypeError(f"expected NAMESPACE/NAME, got {text!r}")
+    return text
+
+
+def host(text: str) -> str:
+    """An IP address or a host name, without a port. Raises argparse.ArgumentTypeError."""
+    if text:
+        try:
+            ipaddress.ip_address(text)
+        except ValueError:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", text):
+                raise argparse.ArgumentTypeError(f"expected an address without a port, got {text!r}") from None
+    return text
+
+
+def control_url(text: str) -> str:
+    """The URL of a control API without a slash at its end. Raises SettingError."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"[\s\x00-\x1f\x7f]", text):
+        raise SettingError(f"--control: expected http://HOST:PORT or https://HOST:PORT, got {text!r}")
+    return text.rstrip("/")
+
+
+def trust_domain(text: str) -> str:
+    """The name of a SPIFFE trust domain (SPIFFE-ID, section 2.1). Raises argparse.ArgumentTypeError."""
+    if not re.fullmatch(r"[a-z0-9._-]{1,255}", text):
+        raise argparse.ArgumentTypeError(f"expected lower-case letters, digits, '.', '-' and '_', got {text!r}")
+    return text
+
+
+def bearer_token(path: str) -> str:
+    """The token in a file; raises OSError, ValueError for what is no token."""
+    token = Path(path).read_text().strip()
+    if not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise ValueError("expected one token, of printable ASCII characters without blanks")
+    return token
+
+
 def labels(text: str) -> dict[str, str]:
     """`k=v,k2=v2` to a dictionary."""
     found = {}
@@ -90,6 +144,6 @@ def seconds(text: str) -> float:
                 value = float(number) * factor
             except ValueError:
                 continue
-            if 0 <= value < float("inf"):
+            if 0 <= value <= SECONDS_MAX:
                 return value
     raise argparse.ArgumentTypeError(f"expected a duration such as 30s, 500ms or 24h, got {text!r}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..proxy.client import HttpFetch
 from ..registry import consul_catalog, etcd_values
@@ -37,6 +39,20 @@ def context(url: str, ca_file: str, cert_file: str, key_file: str, verify: bool 
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
     return made
+
+
+def check_urls(what: str, urls: Sequence[str]) -> None:
+    """Raises SettingError for what can never be connected to, which no trying again would mend."""
+    for url in urls:
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable or re.search(r"[\s\x00-\x1f\x7f]", url):
+            raise SettingError(f"{what}: expected HOST:PORT or http(s)://HOST:PORT, got {url!r}")
+    if not urls:
+        raise SettingError(f"{what}: expected HOST:PORT or http(s)://HOST:PORT, got nothing")
 
 
 def kept_update(
@@ -71,6 +87,7 @@ def aiohttp_fetch(tls: ssl.SSLContext | None, headers: Mapping[str, str] | None 
 
 def consul_source(url: str, registry: Registry, data: Path | None, environment: Mapping[str, str]) -> ConsulSource:
     settings = consul_catalog.settings_of(url, environment)
+    check_urls("consul", [settings.url])
     tls = context(settings.url, settings.ca_file, settings.cert_file, settings.key_file, settings.verify)
     headers = {"Authorization": "Basic " + base64.b64encode(settings.auth.encode()).decode()} if settings.auth else {}
     update = kept_update(registry, "consul", data, start_stale(registry, "consul"))
@@ -81,6 +98,7 @@ def etcd_source(
     urls: str, prefix: str, registry: Registry, data: Path | None, environment: Mapping[str, str]
 ) -> EtcdSource:
     settings = etcd_values.settings_of(urls, environment)
+    check_urls("etcd", settings.endpoints)
     tls = context(settings.endpoints[0], settings.ca_file, settings.cert_file, settings.key_file)
     update = kept_update(registry, "etcd", data, start_stale(registry, "etcd"))
     return EtcdSource(aiohttp_fetch(tls), settings, update, stale_aware(registry), prefix=prefix)
@@ -102,6 +120,8 @@ def stale_aware(registry: Registry) -> Callable[[SourceStatus], None]:
 def registration(options: Any, workload: Workload, environment: Mapping[str, str]) -> Any:
     """The registration that --register and --service ask for; raises SettingError."""
     where, _, url = options.register.partition("=")
+    if where not in ("consul", "etcd"):
+        raise SettingError(f"--register: expected consul=URL or etcd=URLS, got {options.register!r}")
     name, _, port = (options.service or "").rpartition(":")
     if not name or not port.isdigit() or not 0 < int(port) <= 65535:
         raise SettingError("--service: expected NAME:PORT, the name to register as and the app's port")
@@ -119,10 +139,10 @@ def registration(options: Any, workload: Workload, environment: Mapping[str, str
     )
     if where == "consul":
         consul = consul_catalog.settings_of(url or "env", environment)
+        check_urls("consul", [consul.url])
         tls = context(consul.url, consul.ca_file, consul.cert_file, consul.key_file, consul.verify)
         return ConsulRegistration(HttpFetch(tls), consul, told)
-    if where == "etcd":
-        etcd = etcd_values.settings_of(url or "env", environment)
-        tls = context(etcd.endpoints[0], etcd.ca_file, etcd.cert_file, etcd.key_file)
-        return EtcdRegistration(HttpFetch(tls), etcd, told)
-    raise SettingError(f"--register: expected consul=URL or etcd=URLS, got {options.register!r}")
+    etcd = etcd_values.settings_of(url or "env", environment)
+    check_urls("etcd", etcd.endpoints)
+    tls = context(etcd.endpoints[0], etcd.ca_file, etcd.cert_file, etcd.key_file)
+    return EtcdRegistration(HttpFetch(tls), etcd, told)

@@ -186,6 +186,7 @@ def _load_json(text: str) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(text, object_pairs_hook=_unique)
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text: nothing could print it
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -124,6 +124,10 @@ class Findings:
         self.warnings: list[tuple[str, str]] = []
 
 
+DURATION_MAX_S = 315_576_000_000.0
+"""Longest duration of a field: that of protobuf's google.protobuf.Duration, which Istio's fields are."""
+
+
 def parse_duration(text: str) -> float | None:
     """Seconds of Go's duration text (`1h2m3.5s`), or None."""
     body = text[1:] if text[:1] in "+-" and text else text
@@ -284,6 +288,9 @@ def _duration(node: Node, value: Any, path: str, found: Findings) -> Any:
         return None
     if node.low is not None and seconds < node.low:
         found.errors.append((path, f'Invalid value: "{value}": must be at least {node.low * 1000:g}ms'))
+        return None
+    if seconds > DURATION_MAX_S:
+        found.errors.append((path, f'Invalid value: "{value[:60]}": must be at most {DURATION_MAX_S / 3600:g}h'))
         return None
     if abs(seconds * 1000 - round(seconds * 1000)) > 1e-6:
         found.errors.append((path, f'Invalid value: "{value}": must be whole milliseconds'))

@@ -111,3 +111,28 @@ async def test_what_cannot_be_done_says_why_and_gives_its_code(
     assert got == code, err
     assert said in err
     assert "Traceback" not in err
+
+
+async def test_bad_flags_give_a_sentence_and_2_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "bad").write_bytes(b"\xff\xfe")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "store.db").write_bytes(b"garbage" * 100)
+    nowhere = ["--outbound", "off", "--inbound", "off", "--admin", "off", "--health", "off", "--metrics", "off"]
+    sidecar = ["sidecar", "-f", "/dev/null", *nowhere, "--workload"]
+    control = ["control", "--listen", "127.0.0.1:0", "--data-dir"]
+    wrong = [
+        ([*sidecar, "a/b/c"], "--workload: expected NAMESPACE/NAME"),
+        ([*sidecar, "a/b", "--cert", "bad", "--key", "bad", "--ca", "bad"], "--cert bad"),
+        ([*sidecar, "a/b", "--app-address", "host:80"], "--app-address: expected an address"),
+        (["dns", "--etcd", "::::", "--listen", "127.0.0.1:0"], "etcd: expected HOST:PORT"),
+        (["get", "vs", "--control", "http://[:1"], "--control: expected"),
+        (["get", "vs", "--token-file", "bad"], "--token-file bad"),
+        ([*control, "new", "--api-token-file", "nope"], "administrators' tokens nope"),
+        ([*control, "new", "--certificate-ttl", "0s"], "--certificate-ttl: expected"),
+        ([*control, "new", "--trust-domain", "a b"], "--trust-domain: expected"),
+        ([*control, "damaged"], "restore it from a backup"),
+    ]
+    async with roles_in(tmp_path) as roles:
+        for arguments, sentence in wrong:
+            code, _, err = await roles.command(*arguments)
+            assert (code, sentence in err, "Traceback" in err) == (2, True, False), (arguments, err)

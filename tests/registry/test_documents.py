@@ -133,3 +133,13 @@ def test_garbage_never_raises(text: bytes | str) -> None:
     for document in documents:
         document.at("spec.http[0].match")
     assert all(problem.message for problem in problems)
+
+
+def test_half_a_surrogate_pair_in_json_is_a_problem_and_not_a_text_nobody_can_print() -> None:
+    for text in ('{"kind": "Service", "metadata": {"name": "\\ud800"}}', '{"\\udc00": 1}'):
+        documents, problems = load(text, "a.json")
+        assert documents == []
+        assert len(problems) == 1
+        str(problems[0]).encode()
+    documents, problems = load('{"kind": "\\ud83d\\ude00"}', "a.json")
+    assert (documents[0].kind, problems) == ("\U0001f600", [])

@@ -105,3 +105,9 @@ def test_openapi_allows_what_the_check_allows() -> None:
     assert fields["port"]["x-kubernetes-int-or-string"] is True
     assert fields["weight"]["type"] == "integer"
     assert "nobody asks for it" in fields["soft"]["description"]
+
+
+@pytest.mark.parametrize("text", ["99999999999999999999h", "315576000001s"])
+def test_a_duration_that_no_timer_takes_is_an_error(text: str) -> None:
+    _, found = look({"host": "a", "perTryTimeout": text})
+    assert [(path, "must be at most" in told) for path, told in found.errors] == [("spec.perTryTimeout", True)]
