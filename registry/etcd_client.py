@@ -52,13 +52,13 @@ class EtcdClient:
             body=json.dumps(body).encode(),
             timeout_s=CALL_S,
         )
-        try:
-            told = json.loads(reply.body)
-        except ValueError:
-            raise EtcdError(-1, f"not an answer of etcd (status {reply.status}): {reply.body[:200]!r}") from None
+        told = _read(reply.body, f"an answer of etcd (status {reply.status})")
         if reply.status != 200:
-            raise EtcdError(int(told.get("code", -1)), str(told.get("message") or told.get("error")))
-        return dict(told)
+            message = str(told.get("message") or told.get("error"))
+            # A JWT is good for one revision of users and roles; etcd calls an older one an invalid argument.
+            old = message.endswith("revision of auth store is old")
+            raise EtcdError(UNAUTHENTICATED if old else _code(told.get("code")), message)
+        return told
 
     async def call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """A call that may be repeated, on each endpoint in turn until one answers. Raises EtcdError, FetchError."""
@@ -118,14 +118,26 @@ class EtcdClient:
         raise EtcdError(UNAVAILABLE, "the watch ended")
 
 
-def _result(line: bytes) -> dict[str, Any]:
+def _read(data: bytes, what: str) -> dict[str, Any]:
     try:
-        message = json.loads(line)
-    except ValueError:
-        raise EtcdError(-1, f"not a message of a watch: {line[:200]!r}") from None
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise EtcdError(-1, f"not {what}: {data[:200]!r}")
+    return found
+
+
+def _code(value: Any) -> int:
+    return value if isinstance(value, int) else -1
+
+
+def _result(line: bytes) -> dict[str, Any]:
+    message = _read(line, "a message of a watch")
     error = message.get("error")
     if isinstance(error, dict):  # 3.4 says grpc_code, 3.5 code
-        raise EtcdError(int(error.get("grpc_code") or error.get("code") or -1), str(error.get("message")))
-    if error or "result" not in message:
-        raise EtcdError(int(message.get("code") or -1), str(message.get("message") or error))
-    return dict(message["result"])
+        raise EtcdError(_code(error.get("grpc_code") or error.get("code")), str(error.get("message")))
+    result = message.get("result")
+    if error or not isinstance(result, dict):
+        raise EtcdError(_code(message.get("code")), str(message.get("message") or error or "no result"))
+    return result
