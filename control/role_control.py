@@ -263,6 +263,8 @@ class Control:
             f"fairlead_certificates_issued_total {self.api.certificates.issued}",
             "# TYPE fairlead_certificates_refused_total counter",
             f"fairlead_certificates_refused_total {self.api.certificates.refused}",
+            "# TYPE fairlead_store_writable gauge",
+            f"fairlead_store_writable {int(not self.store.problem())}",
             "# TYPE fairlead_source_live gauge",
             *(
                 f'fairlead_source_live{{source="{s.name}"}} {int(s.state == "live")}'

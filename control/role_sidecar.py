@@ -205,6 +205,7 @@ class Role:
         link.feed.start_from_disk()
         tasks.start("feed", link.feed.run())
         sidecar.notes["control"] = lambda: "" if link.feed.connected else f"not connected ({link.feed.error}); going on"
+        sidecar.notes["disk"] = lambda: link.feed.unsaved
         sidecar.notes["version"] = lambda: (
             f"the latest is refused: {'; '.join(link.feed.refused)}" if link.feed.refused else ""
         )
@@ -220,6 +221,7 @@ class Role:
             certificates.start_from_disk()
             tasks.start("certificates", certificates.run())
             sidecar.notes["certificate"] = lambda: certificates.error
+            sidecar.notes["certificate-kept"] = lambda: certificates.unsaved
         return link
 
     async def _first_world(self, link: ControlLink, signals: Signals) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -81,6 +82,8 @@ class Certificates:
         """In a row, to renew."""
         self.renewals = 0
         self.error = ""
+        self.unsaved = ""
+        """Why the certificate in force is not on disk; empty: it is, or is not to be kept."""
         self.have = asyncio.Event()
 
     def start_from_disk(self) -> bool:
@@ -167,8 +170,12 @@ class Certificates:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(msgspec.json.encode(kept))
             draft.replace(self._keep)
+            self.unsaved = ""
         except OSError as error:
-            logger.error("the certificate could not be kept on disk: %s", error)
+            self.unsaved = f"the certificate could not be kept on disk: {error}"
+            logger.error("%s", self.unsaved)
+            with contextlib.suppress(OSError):
+                draft.unlink()
 
 
 def _said(body: bytes) -> str:

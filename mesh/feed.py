@@ -8,6 +8,7 @@ silent connection is found out.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -60,6 +61,8 @@ class Feed:
         self.refused: list[str] = []
         """Reasons for which the latest version is not in force; empty: it is."""
         self.error = ""
+        self.unsaved = ""
+        """Why the version in force is not on disk; empty: it is, or nothing is to be kept."""
         self.in_force = asyncio.Event()
         """Set once a version, received or from disk, is in force."""
 
@@ -69,7 +72,7 @@ class Feed:
             return False
         try:
             self._holdings.apply(self._keep.read_bytes())
-            self._take(self._holdings.world())
+            self._put_in_force()
         except (OSError, RefusedError) as error:
             logger.warning("the version kept in %s is not used: %s", self._keep, error)
             self._holdings.forget()  # else control would send only what is newer
@@ -130,7 +133,7 @@ class Feed:
         try:
             if not self._holdings.apply(line):
                 return
-            self._take(self._holdings.world())
+            self._put_in_force()
             self.refused = []
         except UnreadableError:
             raise
@@ -141,6 +144,16 @@ class Feed:
             self.in_force.set()
             self._save()
         await self._acknowledge(url)
+
+    def _put_in_force(self) -> None:
+        """Raises RefusedError, also where what refuses is a fault of ours: traffic goes on with the version before."""
+        try:
+            self._take(self._holdings.world())
+        except RefusedError:
+            raise
+        except Exception as error:
+            logger.exception("version %s cannot be put in force for a fault of ours", self._holdings.offered)
+            raise RefusedError([f"a fault of ours, please report it: {type(error).__name__}: {error}"]) from error
 
     async def _acknowledge(self, url: str) -> None:
         body = msgspec.json.encode(
@@ -169,9 +182,12 @@ class Feed:
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(self._keep)
+            self.unsaved = ""
         except OSError as error:
-            logger.error(
-                "version %s could not be kept on disk (%s): a restart without control would use an older one",
-                self._holdings.version,
-                error,
+            self.unsaved = (
+                f"version {self._holdings.version} could not be kept on disk ({error}): "
+                "a restart without control would use an older one"
             )
+            logger.error("%s", self.unsaved)
+            with contextlib.suppress(OSError):
+                draft.unlink()

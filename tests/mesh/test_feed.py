@@ -423,4 +423,50 @@ async def test_where_nothing_can_be_kept_the_version_is_in_force_all_the_same(
         connection.say(line("e.1", "a", full=True))
         assert await it.acked() == ("e.1", True, [])
         assert it.sidecar.worlds == [["a"]]
+        assert it.feed.unsaved.startswith("version e.1 could not be kept on disk")
     assert "version e.1 could not be kept on disk" in caplog.text
+
+
+async def test_a_save_that_fails_leaves_the_older_version_and_no_draft_and_the_next_one_clears_the_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = tmp_path / "feed.json"
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with running(Following(keep)) as it:
+        connection = await it.connected()
+        connection.say(line("e.1", "a", full=True))
+        await it.acked()
+        kept = keep.read_bytes()
+        with monkeypatch.context() as patched:
+            patched.setattr(feed_module.os, "fsync", full)
+            connection.say(line("e.2", "b"))
+            assert await it.acked() == ("e.2", True, [])
+        assert "No space left" in it.feed.unsaved
+        assert ([path.name for path in tmp_path.iterdir()], keep.read_bytes()) == (["feed.json"], kept)
+        connection.say(line("e.3", "c"))
+        await it.acked()
+        assert it.feed.unsaved == ""
+
+
+async def test_a_fault_of_ours_refuses_the_version_and_does_not_end_the_follower() -> None:
+    it = Following()
+    take = it.sidecar.take
+
+    def faulty(world: World) -> None:
+        if "b" in getattr(world, "names", []):
+            raise KeyError("oh")
+        take(world)
+
+    it.feed._take = faulty
+    async with running(it):
+        connection = await it.connected()
+        connection.say(line("e.1", "a", full=True), line("e.2", "b"), line("e.3", "c", remove=("b",)))
+        assert await it.acked() == ("e.1", True, [])
+        version, accepted, reasons = await it.acked()
+        assert (version, accepted) == ("e.2", False)
+        assert "fault of ours" in reasons[0]
+        assert await it.acked() == ("e.3", True, [])
+        assert it.sidecar.worlds[-1] == ["a", "c"]
