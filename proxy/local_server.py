@@ -85,6 +85,9 @@ class _Connection(asyncio.Protocol):
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._writable = asyncio.Event()
+        """Cleared while the client takes no more: nothing further is answered then."""
+        self._writable.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
@@ -99,6 +102,13 @@ class _Connection(asyncio.Protocol):
         self._server._connections.discard(self)
         self._stop_timer()
         self._transport = None
+        self._writable.set()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
 
     def abort(self) -> None:
         if self._task is not None:
@@ -167,14 +177,26 @@ class _Connection(asyncio.Protocol):
             logger.exception("%s %s failed for a fault of ours", head.method, query.path)
             answer = (500, TEXT, b"an error of ours; the log says more\n")
         self._send(answer, head.keep_alive, head.method == "HEAD")
+        await self._until_taken()
         self._task = None
         self._head, self._body, self._size = None, [], 0
         if self._transport is not None and head.keep_alive:
             self._parser.next_message()
             self._wait(IDLE_TIMEOUT_S)
-            self._transport.resume_reading()
             if self._parser.unread():
                 self._go_on()
+            if self._task is None and self._transport is not None:  # what is here is no whole request: read on
+                self._transport.resume_reading()
+
+    async def _until_taken(self) -> None:
+        """Wait until the client has taken most of the answer: who only asks must not fill our memory."""
+        if self._writable.is_set():
+            return
+        try:
+            await asyncio.wait_for(self._writable.wait(), IDLE_TIMEOUT_S)
+        except TimeoutError:
+            if self._transport is not None:
+                self._transport.abort()
 
     def _send(self, answer: Answer, keep: bool, without_body: bool = False) -> None:
         if self._transport is None:

@@ -118,3 +118,45 @@ async def test_no_octets_bring_it_down(octets: bytes) -> None:
         await talk(made.port, octets)
         answer = await talk(made.port, b"GET /hello?y HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
         assert b"hello y" in answer
+
+
+async def test_who_asks_again_and_again_and_reads_nothing_is_not_answered_into_memory() -> None:
+    answered, body = 0, b"x" * (1 << 20)
+
+    def large(_query: Query) -> Answer:
+        nonlocal answered
+        answered += 1
+        return 200, TEXT, body
+
+    made = LocalServer({("GET", "/large"): large})
+    await made.start("127.0.0.1", 0)
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", made.port, limit=1024)
+        ask = b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n"
+        writer.write(ask * 99 + ask[:-2] + b"connection: close\r\n\r\n")
+        await reader.readuntil(b"\r\n")
+        before = -1
+        while before != answered:  # until it stands still
+            before = answered
+            await asyncio.sleep(0.05)
+        assert answered < 60, "the kernel's buffers hold some; the rest has to wait for the reader"
+        got = 0
+        async with asyncio.timeout(10.0):
+            while chunk := await reader.read(1 << 16):
+                got += chunk.count(b"x")
+        assert (answered, got >= 100 << 20) == (100, True)
+        writer.close()
+    finally:
+        await made.close()
+
+
+async def test_requests_that_come_while_one_is_answered_are_answered_in_turn() -> None:
+    async with server() as made:
+        ask = b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
+        writer.write(ask + ask + ask[:10])
+        for _ in range(2):
+            assert (await asyncio.wait_for(reader.readuntil(b"slow"), 5.0)).startswith(b"HTTP/1.1 200")
+        writer.write(ask[10:])
+        assert (await asyncio.wait_for(reader.readuntil(b"slow"), 5.0)).startswith(b"HTTP/1.1 200")
+        writer.close()
