@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -441,7 +442,7 @@ async def test_a_save_that_fails_leaves_the_older_version_and_no_draft_and_the_n
         await it.acked()
         kept = keep.read_bytes()
         with monkeypatch.context() as patched:
-            patched.setattr(feed_module.os, "fsync", full)
+            patched.setattr(os, "fsync", full)
             connection.say(line("e.2", "b"))
             assert await it.acked() == ("e.2", True, [])
         assert "No space left" in it.feed.unsaved
