@@ -9,6 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_pem_x509_certificates
+
 from ..mesh import trust
 from ..mesh.authority import Authority, AuthorityError
 from ..mesh.contexts import load_chain
@@ -71,12 +74,23 @@ def open_authority(folder: Path, trust_domain: str, ttl_s: float) -> Issuer:
         authority = Authority.create(trust_domain, time.time())
         _write(certificate_path, authority.certificate_pem(), 0o644)
         _write(key_path, authority.key_pem(), 0o600)
-    others = others_path.read_text() if others_path.exists() else ""
+    others = _roots(others_path) if others_path.exists() else ""
     try:
         authority = Authority.load(key_path.read_bytes(), certificate_path.read_bytes(), others)
     except AuthorityError as error:
-        raise ValueError(f"{key_path}: {error}") from error
+        raise ValueError(f"{key_path}, {certificate_path}: {error}") from error
     return Issuer(authority, trust_domain, ttl_s)
+
+
+def _roots(path: Path) -> str:
+    """The certificates in a file, and nothing else that may be in it: every workload gets them."""
+    data = path.read_bytes()
+    if not data.strip():
+        return ""
+    try:
+        return "".join(one.public_bytes(Encoding.PEM).decode() for one in load_pem_x509_certificates(data))
+    except ValueError as error:
+        raise ValueError(f"{path}: expected certificates in PEM: {error}") from error
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:

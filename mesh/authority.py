@@ -76,8 +76,11 @@ class Authority:
             raise AuthorityError("the authority's key is not an elliptic curve key")
         if key.public_key() != certificate.public_key():
             raise AuthorityError("the authority's key does not belong to its certificate")
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-        if not constraints.ca:
+        try:
+            is_authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+            is_authority = False
+        if not is_authority:
             raise AuthorityError("the authority's certificate is not an authority's (basicConstraints)")
         return cls(key, certificate, others)
 
