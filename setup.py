@@ -15,7 +15,17 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent
 PACKAGES = ("registry", "policy", "dns", "proxy", "mesh", "control")
 # Each has a .pxd beside it that gives the types; see tests/test_packaging.py.
-COMPILED: tuple[str, ...] = ("dns/_datagrams.py", "dns/_fast.py", "proxy/http1.py", "proxy/message.py")
+COMPILED: tuple[str, ...] = (
+    "dns/_datagrams.py",
+    "dns/_fast.py",
+    "proxy/connection.py",
+    "proxy/exchange.py",
+    "proxy/headers.py",
+    "proxy/http1.py",
+    "proxy/message.py",
+    "proxy/pool.py",
+    "proxy/upstream.py",
+)
 
 
 def link_view() -> Path:

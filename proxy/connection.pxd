@@ -1,0 +1,51 @@
+# Types of connection.py for Cython.
+cimport cython
+from .exchange cimport Exchange
+from .http1 cimport RequestParser
+from .message cimport RequestHead
+
+cdef double NEVER
+
+cdef class Downstream:
+    cdef public object engine
+    cdef public object arrival
+    cdef public object transport
+    cdef public RequestParser parser
+    cdef public Exchange exchange
+    cdef public object relay
+    cdef public bint advancing
+    cdef public bint closing
+    cdef public bint lost
+    cdef public Py_ssize_t lingering
+    cdef public bint reading_paused
+    cdef public bint half_closed
+    cdef public Py_ssize_t requests
+    cdef public double since
+    cdef public bint mid_head
+    cdef public bint tls
+    cdef public str local
+    cdef object _timer
+    cdef double _armed_at
+    cdef object _write
+
+    @cython.locals(exchange=Exchange)
+    cpdef data_received(self, bytes data)
+    @cython.locals(parser=RequestParser, head=RequestHead, exchange=Exchange, body=bytes)
+    cdef _advance(self)
+    @cython.locals(parser=RequestParser, body=bytes)
+    cdef _read_body(self, Exchange exchange)
+    cdef _refuse(self, error)
+    cdef _answer(self, reason, str why, int status)
+    cdef _connect(self, head)
+    cpdef write(self, bytes data)
+    @cython.locals(parser=RequestParser)
+    cpdef done(self, Exchange exchange, bint close)
+    cpdef bint last_request(self, exchange) except *
+    cdef _close_after(self, bint unread)
+    cpdef abort(self)
+    cpdef pause_reading(self)
+    cpdef resume_reading(self)
+    cpdef arm(self, double at)
+    cdef _wake_in_head(self, double now)
+    cpdef detach(self)
+    cpdef drain(self)

@@ -1,0 +1,102 @@
+# Types of exchange.py for Cython.
+cimport cython
+from .headers cimport Prepared, prepared, request_bytes, response_bytes
+from .http1 cimport chunk
+from .message cimport Outcome, RequestHead, ResponseHead
+from .pool cimport Pool
+from .upstream cimport Upstream
+
+cdef int NEW
+cdef int PAUSED
+cdef int WAITING
+cdef int SENT
+cdef int ANSWERED
+cdef int ENDED
+cdef unsigned long long HAS_ID
+cdef unsigned long long HAS_PROTO
+cdef unsigned long long HAS_TE
+
+cdef class Exchange:
+    cdef public object engine
+    cdef public object client
+    cdef public RequestHead head
+    cdef public object tables
+    cdef public int phase
+    cdef public object decision
+    cdef public object destination
+    cdef public Pool pool
+    cdef public object host
+    cdef public Upstream upstream
+    cdef public object key
+    cdef public str path
+    cdef public bytes cookie
+    cdef public list body
+    cdef public Py_ssize_t body_size
+    cdef public bint replayable
+    cdef public bint request_complete
+    cdef public bint response_started
+    cdef public bint response_chunked
+    cdef public bint client_close
+    cdef public int retries
+    cdef public bint retried_stale
+    cdef public bint counts_as_retry
+    cdef public list tried
+    cdef public double resume_at
+    cdef public double route_deadline
+    cdef public double try_deadline
+    cdef public double body_at
+    cdef public Outcome outcome
+
+    @cython.locals(head=RequestHead, path=str)
+    cpdef start(self, bytes body, bint complete)
+    cdef bint _fault(self, decision) except *
+    cdef bint _abort(self, decision) except *
+    cdef _carry_out(self, decision)
+    @cython.locals(head=RequestHead)
+    cdef _send_to(self, Pool pool)
+    cdef _hash(self, balancer)
+    cdef bint _wanted_later(self) except *
+    cdef _keep(self, bytes body)
+    cpdef request_body(self, bytes body, bint complete)
+    cdef _request_ended(self)
+    @cython.locals(pool=Pool, upstream=Upstream)
+    cdef _attempt(self)
+    @cython.locals(data=bytes, body=list, outcome=Outcome)
+    cpdef connected(self, upstream)
+    @cython.locals(head=RequestHead, outcome=Outcome, extra=bytes, inbound=bint)
+    cdef bytes _request_head(self, Upstream upstream)
+    cdef bint _upgrading(self) except *
+    cpdef connect_failed(self, str why)
+    @cython.locals(upstream=Upstream)
+    cpdef upstream_lost(self, str why, bint malformed=*)
+    cdef _failed(self, str kind, reason, str why)
+    cdef bint _retry(self) except *
+    cdef _uncount(self)
+    cpdef interim(self, ResponseHead head)
+    @cython.locals(now=double, outcome=Outcome, status=int, request=RequestHead, extra=bytes, close=bint, data=bytes)
+    cpdef response(self, ResponseHead head, bytes body, bint complete)
+    cdef bytes _last_chunk(self)
+    cpdef response_body(self, bytes body, bint complete)
+    @cython.locals(upstream=Upstream)
+    cdef bint _retry_status(self, int status, bint complete) except *
+    @cython.locals(upstream=Upstream)
+    cdef _switch(self, ResponseHead head, bytes body)
+    cpdef relay_ended(self, long long received, long long sent)
+    @cython.locals(upstream=Upstream)
+    cdef _finish(self)
+    cdef _end(self)
+    @cython.locals(outcome=Outcome)
+    cdef _done(self)
+    cpdef upstream_full(self, bint full)
+    cpdef client_full(self, bint full)
+    cdef _reply(self, reason, str why, int status=*)
+    cdef _own(self, int status, bytes body, str code, bytes lines, ops)
+    cdef _cut(self, reason, str why)
+    @cython.locals(upstream=Upstream)
+    cdef _drop_upstream(self)
+    cpdef client_lost(self, reason, str why)
+    cpdef request_failed(self, reason, str why, int status)
+    cpdef double wake(self, double now) except *
+    cdef double _wake_at(self, double now) except *
+    cdef _timed_out(self)
+    cdef _try_timed_out(self, double now)

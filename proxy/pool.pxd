@@ -1,0 +1,22 @@
+# Types of pool.py for Cython.
+cimport cython
+
+cdef class Pool:
+    cdef public object live
+    cdef public object connect
+    cdef public object waiting
+    cdef public Py_ssize_t connecting
+    cdef public bint retired
+
+    @cython.locals(idle=list)
+    cpdef acquire(self, host, waiter)
+    cpdef bint open_allowed(self, host) except *
+    cpdef count_open(self, host)
+    cpdef count_closed(self, host)
+    cdef _open(self, host)
+    cpdef ready(self, upstream)
+    cpdef failed(self, host, str why)
+    cpdef offer(self, upstream)
+    cpdef closed(self, upstream)
+    cdef _open_next(self)
+    cpdef cancel(self, waiter)

@@ -1,0 +1,38 @@
+# Types of upstream.py for Cython.
+cimport cython
+from .http1 cimport ResponseParser
+from .message cimport ResponseHead
+from .pool cimport Pool
+
+cdef class Upstream:
+    cdef public Pool pool
+    cdef public object host
+    cdef public object clock
+    cdef public object transport
+    cdef public ResponseParser parser
+    cdef public object exchange
+    cdef public bint usable
+    cdef public bint lost
+    cdef public bint reused
+    cdef public bint answered
+    cdef public ResponseHead head
+    cdef public Py_ssize_t requests
+    cdef public bint last
+    cdef public bint write_paused
+    cdef public double opened_at
+    cdef public double idle_since
+    cdef public str local
+    cdef object _write
+
+    @cython.locals(parser=ResponseParser, head=ResponseHead, body=bytes)
+    cpdef data_received(self, bytes data)
+    cpdef begin(self, exchange, str method, bytes data)
+    cpdef write(self, bytes data)
+    @cython.locals(parser=ResponseParser, head=ResponseHead)
+    cpdef end(self, bint whole)
+    cpdef bytes trailers(self)
+    cpdef pause_reading(self)
+    cpdef resume_reading(self)
+    cpdef close(self)
+    cdef _lose(self, str why, bint malformed)
+    cdef str _name(self)
