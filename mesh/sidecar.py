@@ -41,6 +41,8 @@ from .sidecar_options import Address, SidecarOptions
 from .update import RefusedError
 
 LOG_FLUSH_S = 0.1
+LOG_PIECE, LOG_PIECES_MAX = 32, 128
+"""Lines made in one turn of the loop, and turns before what is made is written."""
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 logger = logging.getLogger("fairlead.sidecar")
 
@@ -319,13 +321,17 @@ class Sidecar:
             self._open_log(self._log_path)
 
     async def _write_log(self) -> None:
-        """Batches go to the file in a thread: a reader that does not read never blocks the loop."""
+        """Lines are made a few at a time, so that requests come between, and written in a thread, since the reader of
+        a pipe may not read."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(LOG_FLUSH_S)
-            while self._log is not None and len(self._log):
-                lines = self._log.take(time.time() - time.monotonic())
-                await loop.run_in_executor(None, self._write, lines)
+            lines: list[bytes] = []
+            while self._log is not None and len(self._log) and len(lines) < LOG_PIECES_MAX:
+                lines.append(self._log.take(time.time() - time.monotonic(), LOG_PIECE))
+                await asyncio.sleep(0)
+            if lines:
+                await loop.run_in_executor(None, self._write, b"".join(lines))
 
     def _write(self, lines: bytes) -> None:
         if not lines:

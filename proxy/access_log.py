@@ -7,6 +7,7 @@ peer controls is escaped: no line breaks, no control characters, no quotes that 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -240,7 +241,7 @@ class AccessLog:
     def __init__(self, encoding: str = "TEXT", form: str = "") -> None:
         """`encoding`: TEXT or JSON; `form`: a format string, empty for Envoy's default. Raises FormatError."""
         self._line = json_formatter() if encoding == "JSON" else text_formatter(form or ENVOY_DEFAULT)
-        self._waiting: list[Outcome] = []
+        self._waiting: deque[Outcome] = deque()
         self.lines = 0
         self.dropped = 0
 
@@ -255,7 +256,8 @@ class AccessLog:
 
     def take(self, skew: float, most: int = 2000) -> bytes:
         """Up to `most` lines, oldest first. `skew`: wall clock minus monotonic clock, in seconds."""
-        now, self._waiting[:] = self._waiting[:most], self._waiting[most:]
+        take = self._waiting.popleft
+        now = [take() for _ in range(min(most, len(self._waiting)))]
         self.lines += len(now)
         return "".join([self._line(outcome, skew) for outcome in now]).encode("utf-8", "replace")
 
