@@ -22,6 +22,16 @@ class SettingError(Exception):
     """A setting's value makes no sense; the message names the flag and what is expected."""
 
 
+class _Append(argparse.Action):
+    """As argparse's `append`, but what the command line says takes the place of the default."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        before = getattr(namespace, self.dest, None)
+        setattr(namespace, self.dest, [*([] if before is self.default or before is None else before), values])
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose options take their default from the environment: --data-dir from FAIRLEAD_DATA_DIR."""
 
@@ -30,7 +40,10 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        self._told: list[tuple[str, argparse.Action, str]] = []
+        """(variable, option, text) of what the environment sets; read once this parser is the one that is used."""
         super().__init__(*args, **kwargs)
+        self.register("action", "append", _Append)
 
     def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
         long = next((name for name in names if isinstance(name, str) and name.startswith("--")), None)
@@ -38,18 +51,39 @@ class Parser(argparse.ArgumentParser):
             variable = "FAIRLEAD_" + long[2:].upper().replace("-", "_")
             text = type(self).environment.get(variable)
             if text:
-                if options.get("action") == "store_true":
-                    if text.lower() not in ("1", "0", "true", "false", "yes", "no"):
-                        self.error(f"{variable}: expected true or false, got {text!r}")
-                    options["default"] = text.lower() in ("1", "true", "yes")
-                elif options.get("action") == "append" or options.get("nargs") in ("+", "*"):
-                    options["default"] = [part for part in text.split(",") if part]
-                else:
-                    options["default"] = text
                 options.pop("required", None)
             if options.get("help") and options["help"] != argparse.SUPPRESS:
                 options["help"] += f" [{variable}]"
+            action = super().add_argument(*names, **options)
+            if text:
+                self._told.append((variable, action, text))
+            return action
         return super().add_argument(*names, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for variable, action, text in self._told:
+            if isinstance(action, argparse._StoreTrueAction):
+                action.default = self._value(variable, action, text.lower()) in ("1", "true", "yes")
+            elif isinstance(action, _Append) or action.nargs in ("+", "*"):
+                action.default = [self._value(variable, action, part) for part in text.split(",") if part]
+            else:
+                action.default = self._value(variable, action, text)
+        return super().parse_known_args(args, namespace)
+
+    def _value(self, variable: str, action: argparse.Action, text: str) -> Any:
+        """What the text of a variable says, as argparse takes it from the command line."""
+        choices = action.choices
+        if isinstance(action, argparse._StoreTrueAction):
+            choices = ("1", "0", "true", "false", "yes", "no")
+        try:
+            value: Any = action.type(text) if callable(action.type) else text
+        except argparse.ArgumentTypeError as error:
+            self.error(f"{variable}: {error}")
+        except ValueError:
+            self.error(f"{variable}: invalid value {text!r}")
+        if choices is not None and value not in choices:
+            self.error(f"{variable}: expected one of {', '.join(map(str, choices))}, got {text!r}")
+        return value
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")

@@ -63,6 +63,103 @@ def test_a_bad_value_is_refused_with_what_is_expected(read: Callable[[str], Any]
         read(text)
 
 
+def parsed(environment: dict[str, str], *arguments: str) -> argparse.Namespace:
+    """Two verbs: `run`, whose options are of every kind, and `other`."""
+
+    class Told(settings.Parser):
+        pass
+
+    Told.environment = environment
+    parser = Told(prog="fairlead")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    run, other = verbs.add_parser("run"), verbs.add_parser("other")
+    run.add_argument("--data-dir", required=True, help="where")
+    run.add_argument("--control", action="append", default=[])
+    run.add_argument("-H", "--header", action="append", type=settings.header, default=[])
+    run.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    run.add_argument("--wait", type=settings.seconds, default="1s")
+    run.add_argument("--port", type=int)
+    run.add_argument("--follow", action="store_true")
+    other.add_argument("-o", "--output", choices=("yaml",), default="yaml")
+    return parser.parse_args(arguments)
+
+
+def test_without_environment_defaults_hold_and_lists_are_collected() -> None:
+    found = parsed({}, "run", "--data-dir", "d", "--control", "a", "--control", "b")
+    assert (found.control, found.header, found.output, found.wait, found.follow) == (["a", "b"], [], "text", 1.0, False)
+    assert parsed({}, "run", "--data-dir", "d").control == []
+
+
+def test_the_environment_takes_the_place_of_defaults_and_of_what_is_required() -> None:
+    found = parsed(
+        {
+            "FAIRLEAD_DATA_DIR": "d", "FAIRLEAD_CONTROL": "a,b,", "FAIRLEAD_HEADER": "x: 1,y:2",
+            "FAIRLEAD_OUTPUT": "json", "FAIRLEAD_WAIT": "5m", "FAIRLEAD_PORT": "80", "FAIRLEAD_FOLLOW": "Yes",
+        },
+        "run",
+    )  # fmt: skip
+    assert (found.data_dir, found.control, found.header) == ("d", ["a", "b"], [("x", "1"), ("y", "2")])
+    assert (found.output, found.wait, found.port, found.follow) == ("json", 300.0, 80, True)
+
+
+def test_the_command_line_takes_the_place_of_the_environment() -> None:
+    environment = {
+        "FAIRLEAD_DATA_DIR": "d",
+        "FAIRLEAD_CONTROL": "a,b",
+        "FAIRLEAD_OUTPUT": "json",
+        "FAIRLEAD_FOLLOW": "0",
+    }
+    found = parsed(environment, "run", "--control", "c", "--control", "d", "-o", "text", "--follow", "--data-dir", "e")
+    assert (found.control, found.output, found.follow, found.data_dir) == (["c", "d"], "text", True, "e")
+
+
+def test_an_empty_variable_is_as_none() -> None:
+    assert parsed({"FAIRLEAD_OUTPUT": ""}, "run", "--data-dir", "d").output == "text"
+    with pytest.raises(SystemExit):
+        parsed({"FAIRLEAD_DATA_DIR": ""}, "run")
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "expected"),
+    [
+        ("FAIRLEAD_OUTPUT", "xml", "expected one of text, json, got 'xml'"),
+        ("FAIRLEAD_WAIT", "soon", "expected a duration"),
+        ("FAIRLEAD_HEADER", "x: 1,y", "expected 'name: value', got 'y'"),
+        ("FAIRLEAD_PORT", "http", "invalid value 'http'"),
+        ("FAIRLEAD_FOLLOW", "perhaps", "expected one of 1, 0, true, false, yes, no, got 'perhaps'"),
+    ],
+)
+def test_a_bad_variable_is_named_with_what_is_expected_by_the_verb_that_reads_it(
+    variable: str, text: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parsed({variable: text}, "run", "--data-dir", "d")
+    assert caught.value.code == settings.USAGE
+    assert f"fairlead run: {variable}: {expected}" in capsys.readouterr().err
+    if variable != "FAIRLEAD_OUTPUT":
+        assert parsed({variable: text}, "other").output == "yaml"
+
+
+def test_help_names_the_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed({}, "run", "--help")
+    assert "where [FAIRLEAD_DATA_DIR]" in capsys.readouterr().out
+
+
+def test_labels_and_headers_are_read() -> None:
+    assert settings.labels("a=1,b = x=y,") == {"a": "1", "b": "x=y"}
+    assert settings.labels("") == {}
+    assert settings.header("X-A:  b: c ") == ("X-A", "b: c")
+    for read, text in (
+        (settings.labels, "a"),
+        (settings.labels, "=1"),
+        (settings.header, "a"),
+        (settings.header, " : b"),
+    ):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected"):
+            read(text)
+
+
 @pytest.mark.parametrize("text", ["foo", "http://", "http://[:1", "http://a:x", "http://a b", "ftp://a", "http://a:0"])
 def test_a_control_url_that_nobody_could_connect_to_is_refused(text: str) -> None:
     with pytest.raises(SettingError, match="--control: expected http://HOST:PORT"):
