@@ -2,7 +2,8 @@
 
 An instance becomes an endpoint and a workload. Its labels are its meta, its tags (`k=v` as they stand, any other tag as
 `tag.NAME: "true"`). Meta that begins with `fairlead-` are settings: `fairlead-namespace`, `fairlead-service-account`,
-`fairlead-mesh-port`, `fairlead-protocol`, `fairlead-port`. The service's port is `fairlead-port`, else the one port
+`fairlead-mesh-port`, `fairlead-protocol`, `fairlead-port`, `fairlead-workload` (else the workload is named after the
+instance's id, and its node where two nodes use the same id). The service's port is `fairlead-port`, else the one port
 that all instances share, else 80.
 """
 
@@ -82,10 +83,12 @@ def facts_of_service(
 ) -> tuple[Facts, list[str]]:
     """The facts of one /v1/health/service/NAME answer, and what in it is malformed, by instance."""
     problems: list[str] = []
+    ids = [_id(entry) for entry in entries]
+    shared = {own for own in ids if own is not None and ids.count(own) > 1} if len(set(ids)) < len(ids) else set()
     by_namespace: dict[str, list[tuple[Endpoint, Workload, dict[str, str]]]] = {}
     for entry in entries:
         try:
-            namespace, endpoint, workload, meta = instance(name, entry, default_namespace)
+            namespace, endpoint, workload, meta = instance(name, entry, default_namespace, _id(entry) in shared)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             found = entry.get("Service", {}) if isinstance(entry, dict) else {}
             problems.append(f"consul {name}/{found.get('ID', '?') if isinstance(found, dict) else '?'}: {error}")
@@ -95,20 +98,28 @@ def facts_of_service(
     endpoints: dict[str, tuple[Endpoint, ...]] = {}
     workloads: dict[str, Workload] = {}
     for namespace, found in by_namespace.items():
-        host = service_host(namespace, name, domain)
-        services[host] = service(name, namespace, host, [e for e, _, _ in found], [m for _, _, m in found])
+        host = service_host(namespace, name.lower(), domain)
+        services[host] = service(name.lower(), namespace, host, [e for e, _, _ in found], [m for _, _, m in found])
         endpoints[host] = tuple(sorted((e for e, _, _ in found), key=lambda e: (e.address, e.port)))
         workloads |= {workload.key: workload for _, workload, _ in found}
     return Facts(services=services, endpoints=endpoints, workloads=workloads), problems
 
 
+def _id(entry: Any) -> str | None:
+    told = entry.get("Service") if isinstance(entry, dict) else None
+    return str(told.get("ID")) if isinstance(told, dict) else None
+
+
 def instance(
-    name: str, entry: dict[str, Any], default_namespace: str
+    name: str, entry: dict[str, Any], default_namespace: str, shared_id: bool = False
 ) -> tuple[str, Endpoint, Workload, dict[str, str]]:
-    """(namespace, endpoint, workload, meta) of one instance; raises for what is malformed."""
+    """(namespace, endpoint, workload, meta) of one instance; raises for what is malformed.
+
+    `shared_id`: instances on other nodes have the same id (an id is unique to its agent only).
+    """
     told, node = entry["Service"], entry["Node"]
     meta = {str(key): str(value) for key, value in (told.get("Meta") or {}).items()}
-    namespace = meta.get(f"{PREFIX}namespace") or default_namespace
+    namespace = (meta.get(f"{PREFIX}namespace") or default_namespace).lower()
     address = str(told.get("Address") or node["Address"])
     port = number(told.get("Port"))
     if not 0 < port <= 65535:
@@ -119,7 +130,8 @@ def instance(
     zone = meta.get("zone") or str((node.get("Meta") or {}).get("zone") or "")
     account = meta.get(f"{PREFIX}service-account", "")
     mesh_port = number(meta.get(f"{PREFIX}mesh-port"))
-    own_name = str(told["ID"]).lower().replace("/", "-").replace(":", "-")
+    own_name = meta.get(f"{PREFIX}workload") or str(told["ID"]) + (f"-{node['Node']}" if shared_id else "")
+    own_name = own_name.lower().replace("/", "-").replace(":", "-")
     workload = Workload(
         namespace=namespace,
         name=own_name,

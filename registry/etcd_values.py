@@ -1,7 +1,9 @@
 """etcd's keys and values to facts, its gateway's JSON, and its environment variables.
 
 `/services/NAME/INSTANCE` = `{"host": ..., "port": ...}` with optional `namespace, weight, labels, zone, ready,
-meshPort, serviceAccount, protocol, servicePort`. Whatever is malformed is left out and told by its key.
+meshPort, serviceAccount, protocol, servicePort, workload`. The workload is named by `workload`, else INSTANCE where
+that begins with NAME (`web-1`), else NAME-INSTANCE, since services may use the same instance names. Whatever is
+malformed is left out and told by its key; other fields are told of and not used.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ FIELDS = frozenset(
         "serviceAccount",
         "protocol",
         "servicePort",
+        "workload",
     )
 )
 
@@ -84,6 +87,8 @@ class Instance(msgspec.Struct, frozen=True):
     workload: Workload
     protocol: str
     service_port: int
+    warning: str = ""
+    """What is wrong with the value although it can be used."""
 
 
 def instance(key: str, value: bytes, prefix: str, domain: str = CLUSTER_DOMAIN) -> Instance:
@@ -97,14 +102,15 @@ def instance(key: str, value: bytes, prefix: str, domain: str = CLUSTER_DOMAIN) 
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(told, dict):
         raise ValueError("expected a JSON object")
-    unknown = sorted(set(told) - FIELDS)
-    if unknown:
-        raise ValueError(f"unknown field {unknown[0]!r}; known are {', '.join(sorted(FIELDS))}")
+    unknown = ", ".join(repr(field) for field in sorted(set(told) - FIELDS))
+    warning = f"unknown field {unknown}, not used; known are {', '.join(sorted(FIELDS))}" if unknown else ""
     address = told.get("host")
     if not isinstance(address, str) or not address:
         raise ValueError("host: expected an address as text")
     port = _port(told, "port", needed=True)
-    namespace = _text(told, "namespace", "default")
+    namespace = _text(told, "namespace", "default").lower()
+    name = name.lower()
+    own = _text(told, "workload") or workload_name(name, own)
     labels = told.get("labels", {})
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
         raise ValueError("labels: expected an object of texts")
@@ -147,7 +153,13 @@ def instance(key: str, value: bytes, prefix: str, domain: str = CLUSTER_DOMAIN) 
         why=why,
     )
     host = service_host(namespace, name, domain)
-    return Instance(name, namespace, host, endpoint, workload, _text(told, "protocol"), _port(told, "servicePort"))
+    protocol, service_port = _text(told, "protocol"), _port(told, "servicePort")
+    return Instance(name, namespace, host, endpoint, workload, protocol, service_port, warning)
+
+
+def workload_name(service: str, instance: str) -> str:
+    """The workload behind a key whose value does not name it."""
+    return instance if f"{instance}-".startswith(f"{service}-") else f"{service}-{instance}"
 
 
 def _text(told: Mapping[str, Any], key: str, default: str = "") -> str:

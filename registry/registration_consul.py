@@ -36,12 +36,13 @@ class ConsulRegistration:
         self.id = f"{registration.namespace}-{registration.service}-{registration.instance}"
         self.registered = asyncio.Event()
         self.error = ""
+        self._tried = False
         self._closed = False
 
     def body(self) -> dict[str, object]:
         """PUT /v1/agent/service/register of Consul's agent API."""
         told = self._registration
-        meta = {f"{PREFIX}namespace": told.namespace, **told.labels}
+        meta = {**told.labels, f"{PREFIX}namespace": told.namespace, f"{PREFIX}workload": told.instance}
         for key, value in (("service-account", told.service_account), ("protocol", told.protocol),
                            ("mesh-port", str(told.mesh_port) if told.mesh_port else "")):  # fmt: skip
             if value:
@@ -63,9 +64,13 @@ class ConsulRegistration:
         known = False
         while True:
             try:
-                if not known:
+                fresh = not known
+                if fresh:
+                    self._tried = True
                     await self._put("/v1/agent/service/register", self.body())
                 known = await self._pass()
+                if not known and fresh:
+                    raise FetchError("the agent took the registration, but does not let its check pass")
                 if not known:
                     continue  # the agent has forgotten us
             except FetchError as error:
@@ -111,7 +116,7 @@ class ConsulRegistration:
         if self._closed:
             return
         self._closed = True
-        if self.registered.is_set():
+        if self._tried:
             try:
                 await self._put(f"/v1/agent/service/deregister/{quote(self.id, safe='')}")
             except FetchError as error:

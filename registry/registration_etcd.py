@@ -9,7 +9,7 @@ import random
 
 from .backoff import Backoff
 from .etcd_client import EtcdClient, EtcdError
-from .etcd_values import EtcdSettings, b64
+from .etcd_values import EtcdSettings, b64, workload_name
 from .needs import Fetch, FetchError
 from .registration import Registration
 
@@ -35,12 +35,16 @@ class EtcdRegistration:
         self.registered = asyncio.Event()
         self.error = ""
         self._lease = ""
+        self._put = False
+        """Whether the key was put under this lease."""
         self._closed = False
 
     def value(self) -> dict[str, object]:
         told = self._registration
         made: dict[str, object] = {"host": told.address, "port": told.port, "namespace": told.namespace}
+        named = workload_name(told.service.lower(), told.instance)  # what readers take from the key
         more = {
+            "workload": told.instance if named != told.instance else "",
             "labels": told.labels,
             "meshPort": told.mesh_port,
             "serviceAccount": told.service_account,
@@ -53,15 +57,16 @@ class EtcdRegistration:
         backoff = Backoff(0.25, 5.0)
         while True:
             try:
-                if not self._lease:
+                if not self._put:
                     await self._take_lease()
                 told = await self.client.call("/v3/lease/keepalive", {"ID": self._lease})
                 if not int(told.get("result", {}).get("TTL", 0)):  # lost: expired while we were away
-                    self._lease = ""
+                    self._put = False
                     self.registered.clear()
                     continue
             except (FetchError, EtcdError, KeyError, ValueError) as error:
                 self.error = str(error)
+                self.registered.clear()
                 logger.warning("not registered in etcd: %s", error)
                 await asyncio.sleep(backoff.pause(random.random()))
                 continue
@@ -72,10 +77,10 @@ class EtcdRegistration:
 
     async def _take_lease(self) -> None:
         told = await self.client.call("/v3/lease/grant", {"TTL": str(self._ttl_s)})
-        lease = str(told["ID"])
+        self._lease = str(told["ID"])
         value = json.dumps(self.value(), sort_keys=True)
-        await self.client.call("/v3/kv/put", {"key": b64(self.key), "value": b64(value), "lease": lease})
-        self._lease = lease
+        await self.client.call("/v3/kv/put", {"key": b64(self.key), "value": b64(value), "lease": self._lease})
+        self._put = True
 
     async def close(self) -> None:
         """Take the app out of etcd. Idempotent."""

@@ -2,8 +2,8 @@
 
 What is known stays while Consul does not answer; after any error everything is read in full again. Waits are short
 (20 s), since a query in flight does not hear of a restored snapshot (measured). An answer without a leader is none.
-An empty first answer is believed only after the token is shown to be good: to a token without rights Consul says 200
-and nothing.
+To a token without rights Consul says 200 and nothing: an empty catalog is believed only after the token is shown to
+be good, and a service without instances only when the catalog does not list it any more.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class ConsulSource:
         *,
         namespace: str = "default",
         cluster_domain: str = CLUSTER_DOMAIN,
+        wait_s: int = WAIT_S,
     ) -> None:
+        self._wait_s = wait_s
         self._fetch = fetch
         self._settings = settings
         self._update = update
@@ -92,9 +94,9 @@ class ConsulSource:
         """(index, answer) of one query, blocking where `index` is given. Raises ConsulError, FetchError."""
         query = "?stale"
         if index:
-            query += f"&index={index}&wait={WAIT_S}s"
+            query += f"&index={index}&wait={self._wait_s}s"
         headers = {"X-Consul-Token": self._settings.token} if self._settings.token else {}
-        timeout_s = WAIT_S + WAIT_S / 16 + 5 if index else 10.0
+        timeout_s = self._wait_s * 17 / 16 + 5 if index else 10.0  # Consul adds up to a sixteenth; beyond that it hangs
         reply = await self._fetch.request(
             "GET", self._settings.url + path + query, headers=headers, timeout_s=timeout_s
         )
@@ -117,7 +119,7 @@ class ConsulSource:
                 new, names = await self._get("/v1/catalog/services", index)
                 if not isinstance(names, dict):
                     raise ConsulError("/v1/catalog/services: expected an object")
-                if not index and not set(names) - {OWN}:
+                if not set(names) - {OWN} and (not index or self._names):
                     await self._prove_token()
             except (ConsulError, FetchError) as error:
                 self._failed("catalog", str(error))
@@ -152,8 +154,7 @@ class ConsulSource:
             self._unread = (self._unread | (set(names) - set(self._names))) & set(names)
             self._names = names
             await self._share_out()
-        if not self._unread:
-            self._confirmed()
+        self._confirmed()
 
     async def _share_out(self) -> None:
         """One watch a service, or as many as there may be; only those whose services change are started anew."""
@@ -200,8 +201,14 @@ class ConsulSource:
                 await asyncio.sleep(SHARED_PAUSE_S * random.uniform(0.8, 1.2))
 
     def _take(self, name: str, entries: list[dict[str, Any]]) -> None:
-        facts, problems = facts_of_service(name, entries, self._namespace, self._domain)
         self._unread.discard(name)
+        if not entries:  # the last instance went, then the catalog's answer is on its way; or we may not see any
+            self._problems[name] = [
+                f"consul {name}: listed, but no instance may be seen (does the token have node:read?)"
+            ]
+            self._confirmed()
+            return
+        facts, problems = facts_of_service(name, entries, self._namespace, self._domain)
         if self._parts.get(name) != facts or self._problems.get(name, []) != problems:
             self._parts[name] = facts
             self._problems[name] = problems
@@ -210,9 +217,9 @@ class ConsulSource:
     # --- what is told -----------------------------------------------------------------------------------------------
 
     def _confirmed(self) -> None:
-        self._confirmed_at = time.time()
         if self._unread and not self._complete:
             return  # before everything is read once, part of it would look like all of it
+        self._confirmed_at = time.time()
         if not self._unread:
             self._complete = True
         if not self._publishing:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -23,10 +24,11 @@ from .needs import Fetch, FetchError
 PROBE_S = 2.0
 PAGE = 5000
 """Keys of one range call."""
+logger = logging.getLogger("fairlead.etcd")
 
 
-class _Compacted(Exception):
-    pass
+class _Reload(Exception):
+    """What we hold cannot be carried on from: its revision is compacted, or the server's history is another one."""
 
 
 class EtcdSource:
@@ -62,10 +64,12 @@ class EtcdSource:
             try:
                 if self._revision is None:
                     await self._load()
-                backoff.reset()
-                await self._follow()
-            except _Compacted:
+                await self._follow(backoff)
+            except _Reload as reason:
+                logger.info("etcd: reading everything again: %s", reason)
                 self._revision = None
+                self.client.next_endpoint()  # this member may only be behind the others
+                await asyncio.sleep(backoff.pause(random.random()))
             except (EtcdError, FetchError, ValueError, KeyError) as error:
                 self._tell("stale" if self._ever else "starting", f"{self.client.endpoint}: {error}")
                 if isinstance(error, EtcdError) and error.code in (DENIED, UNAUTHENTICATED):
@@ -101,7 +105,7 @@ class EtcdSource:
         self._ever = True
         self._publish()
 
-    async def _follow(self) -> None:
+    async def _follow(self, backoff: Backoff) -> None:
         """Take the watch's events; raises what ends it."""
         messages: asyncio.Queue[dict[str, Any] | Exception] = asyncio.Queue(1000)
         endpoint = self.client.endpoint
@@ -116,6 +120,7 @@ class EtcdSource:
                 if isinstance(message, Exception):
                     raise message
                 self._take(message)
+                backoff.reset()
         finally:
             for task in tasks:
                 task.cancel()
@@ -147,9 +152,13 @@ class EtcdSource:
 
     def _take(self, result: dict[str, Any]) -> None:
         if int(result.get("compact_revision", 0)):
-            raise _Compacted
+            raise _Reload(f"revision {self._revision} was compacted")
         if result.get("canceled"):
             raise EtcdError(DENIED, str(result.get("cancel_reason") or "the watch was cancelled"))
+        now = int(result.get("header", {}).get("revision", 0))
+        if result.get("created") and now < (self._revision or 0):
+            # A watch from a revision that is yet to come would just be silent: the data was lost or restored.
+            raise _Reload(f"the server is at revision {now}, before ours, {self._revision}")
         events = result.get("events", [])
         for event in events:
             entry = event["kv"]
@@ -161,14 +170,17 @@ class EtcdSource:
                 self._put(name, base64.b64decode(entry.get("value", "")))
             self._revision = max(self._revision or 0, int(entry["mod_revision"]))
         if not result.get("created"):
-            self._revision = max(self._revision or 0, int(result["header"]["revision"]))
+            self._revision = max(self._revision or 0, now)
         if events:
             self._publish()
 
     def _put(self, key: str, value: bytes) -> None:
         try:
-            self._instances[key] = instance(key, value, self._prefix, self._domain)
-            self._problems.pop(key, None)
+            found = self._instances[key] = instance(key, value, self._prefix, self._domain)
+            if found.warning:
+                self._problems[key] = found.warning
+            else:
+                self._problems.pop(key, None)
         except ValueError as error:
             self._instances.pop(key, None)
             self._problems[key] = str(error)

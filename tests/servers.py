@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -95,12 +96,15 @@ class Server:
 
 
 class Consul(Server):
-    def __init__(self, folder: Path) -> None:
+    """`token`: where it is given, ACLs are on, deny by default, and this is the token that may do everything."""
+
+    def __init__(self, folder: Path, token: str = "") -> None:
         super().__init__(folder)
+        self.headers = {"X-Consul-Token": token} if token else {}
         http, server, lan = free_ports(3)
         self.url = f"http://127.0.0.1:{http}"
         self.http_port = http
-        settings = {
+        settings: dict[str, Any] = {
             "server": True,
             "bootstrap_expect": 1,
             "bind_addr": "127.0.0.1",
@@ -111,24 +115,27 @@ class Consul(Server):
             "disable_update_check": True,
             "ports": {"http": http, "server": server, "serf_lan": lan, "serf_wan": -1, "dns": -1, "grpc": -1},
         }
+        if token:
+            tokens = {"master": token, "agent": token}
+            settings["acl"] = {"enabled": True, "default_policy": "deny", "tokens": tokens}
         (folder / "consul.json").write_text(json.dumps(settings))
 
     def command(self) -> list[str]:
         return [program("consul"), "agent", "-config-file", str(self.folder / "consul.json")]
 
     async def is_ready(self) -> bool:
-        leader = await self.fetch.request("GET", f"{self.url}/v1/status/leader", timeout_s=1.0)
-        nodes = await self.fetch.request("GET", f"{self.url}/v1/catalog/nodes", timeout_s=1.0)
+        ask, headers = self.fetch.request, self.headers
+        leader = await ask("GET", f"{self.url}/v1/status/leader", headers=headers, timeout_s=1.0)
+        nodes = await ask("GET", f"{self.url}/v1/catalog/nodes", headers=headers, timeout_s=1.0)
         return leader.status == 200 and len(leader.body) > 4 and nodes.status == 200 and nodes.body.strip() != b"[]"
 
     async def put(self, path: str, body: Any = None) -> None:
-        reply = await self.fetch.request(
-            "PUT", self.url + path, body=json.dumps(body).encode() if body is not None else b""
-        )
+        octets = json.dumps(body).encode() if body is not None else b""
+        reply = await self.fetch.request("PUT", self.url + path, headers=self.headers, body=octets)
         assert reply.status == 200, reply.body
 
     async def get(self, path: str) -> Any:
-        return json.loads((await self.fetch.request("GET", self.url + path)).body)
+        return json.loads((await self.fetch.request("GET", self.url + path, headers=self.headers)).body)
 
     async def register(self, name: str, own: str, port: int, **more: Any) -> None:
         await self.put("/v1/agent/service/register", {"Name": name, "ID": own, "Port": port, **more})
@@ -151,6 +158,10 @@ class Etcd(Server):
 
     async def is_ready(self) -> bool:
         return (await self.fetch.request("GET", f"{self.url}/health", timeout_s=1.0)).status == 200
+
+    def lose_data(self) -> None:
+        """While it is not running: the next start is from nothing."""
+        shutil.rmtree(self.folder / "data")
 
     async def call(self, path: str, body: Any) -> Any:
         reply = await self.fetch.request("POST", self.url + path, body=json.dumps(body).encode())
@@ -180,9 +191,9 @@ async def running(server: Server) -> AsyncIterator[Any]:
         await server.close()
 
 
-def consul(folder: Path) -> contextlib.AbstractAsyncContextManager[Consul]:
+def consul(folder: Path, token: str = "") -> contextlib.AbstractAsyncContextManager[Consul]:
     (folder / "consul").mkdir()
-    return running(Consul(folder / "consul"))
+    return running(Consul(folder / "consul", token))
 
 
 def etcd(folder: Path) -> contextlib.AbstractAsyncContextManager[Etcd]:

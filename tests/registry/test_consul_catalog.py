@@ -35,6 +35,17 @@ def test_the_services_port_is_the_one_stated_else_the_one_shared_else_80(entries
     assert facts_of_service("web", entries, "default")[0].services[WEB].ports[0].number == port
 
 
+def test_workloads_are_told_apart_where_agents_use_the_same_id() -> None:
+    entries = [entry("web", node="10.0.0.1"), entry("web", node="10.0.0.2"), entry("web-3")]
+    for number, one in enumerate(entries):
+        one["Node"]["Node"] = f"node{number}"
+    facts, _ = facts_of_service("Web", entries, "default")
+    assert set(facts.workloads) == {"default/web-node0", "default/web-node1", "default/web-3"}
+    assert list(facts.services) == [WEB]
+    named = [entry("x", Meta={"fairlead-workload": "web-7"})]
+    assert set(facts_of_service("web", named, "default")[0].workloads) == {"default/web-7"}
+
+
 def test_meta_can_state_the_namespace() -> None:
     facts, _ = facts_of_service("web", [entry(Meta={"fairlead-namespace": "shop"})], "default")
     assert list(facts.services) == ["web.shop.svc.cluster.local"]

@@ -46,7 +46,6 @@ def test_the_least_value_has_host_and_port() -> None:
         ("/services/web/a", value(weight=0), "weight"),
         ("/services/web/a", value(labels={"a": 1}), "labels"),
         ("/services/web/a", value(zone=1), "zone"),
-        ("/services/web/a", value(prot=1), "unknown field 'prot'"),
     ],
 )
 def test_what_is_malformed_is_told(key: str, octets: bytes, said: str) -> None:
@@ -69,7 +68,28 @@ def test_instances_of_one_service_are_its_endpoints() -> None:
     assert [e.port for e in facts.endpoints[WEB]] == [1, 2]
     assert facts.services[WEB].ports[0].number == 80
     assert facts.services["db.x.svc.cluster.local"].ports[0].number == 8080
-    assert set(facts.workloads) == {"default/1", "default/2", "x/1"}
+    assert set(facts.workloads) == {"default/web-1", "default/web-2", "x/db-1"}
+
+
+def test_fields_of_others_are_told_of_and_do_no_harm() -> None:
+    found = instance("/services/web/web-1", value(prot=1), P)
+    assert found.endpoint.port == 8080
+    assert "unknown field 'prot'" in found.warning
+
+
+def test_instances_of_the_same_name_in_two_services_are_two_workloads_unless_they_say_otherwise() -> None:
+    def workload(key: str, **fields: Any) -> str:
+        return instance(P + key, value(**fields), P).workload.key
+
+    assert (workload("web/1"), workload("db/1")) == ("default/web-1", "default/db-1")
+    assert (workload("web/web-1"), workload("web/web"), workload("web/website-1")) == (
+        "default/web-1", "default/web", "default/web-website-1",
+    )  # fmt: skip
+    assert workload("shop/web-1", workload="web-1") == "default/web-1"
+
+
+def test_names_are_in_lower_case() -> None:
+    assert instance("/services/Web/1", value(namespace="Shop"), P).host == "web.shop.svc.cluster.local"
 
 
 def test_the_end_of_a_prefix() -> None:

@@ -33,7 +33,7 @@ async def test_it_appears_passing_survives_a_restart_of_the_agent_and_goes_at_th
             entry = (await server.get("/v1/health/service/web"))[0]["Service"]
             assert (entry["Address"], entry["Port"]) == ("10.0.0.1", 8001)
             assert entry["Meta"] == {"v": "1", "fairlead-namespace": "default", "fairlead-service-account": "web",
-                                     "fairlead-mesh-port": "15006"}  # fmt: skip
+                                     "fairlead-mesh-port": "15006", "fairlead-workload": "web-1"}  # fmt: skip
             await server.put("/v1/agent/service/deregister/default-web-web-1")  # the agent forgets
 
             async def back() -> bool:

@@ -14,11 +14,11 @@ from fairlead.registry.registration_etcd import EtcdRegistration
 from tests.e2e.roles import until
 from tests.servers import etcd
 
-pytestmark = pytest.mark.asyncio
 WEB = Registration("web", "web-1", "default", "10.0.0.1", 8001, {"v": "1"}, "web", 15006)
 KEY = "/services/web/web-1"
 
 
+@pytest.mark.asyncio
 async def test_the_key_lives_under_its_lease_comes_back_when_it_is_lost_and_goes_at_the_end(tmp_path: Path) -> None:
     async with etcd(tmp_path) as server:
         registration = EtcdRegistration(HttpFetch(), EtcdSettings(endpoints=(server.url,)), WEB, ttl_s=3)
@@ -43,6 +43,13 @@ async def test_the_key_lives_under_its_lease_comes_back_when_it_is_lost_and_goes
         assert await server.value(KEY) is None
 
 
+def test_the_value_names_the_workload_where_the_key_does_not() -> None:
+    other = Registration("shop", "web-1", "default", "10.0.0.1", 8001)
+    assert EtcdRegistration(HttpFetch(), EtcdSettings(), other).value()["workload"] == "web-1"
+    assert "workload" not in EtcdRegistration(HttpFetch(), EtcdSettings(), WEB).value()
+
+
+@pytest.mark.asyncio
 async def test_who_is_killed_is_gone_when_the_lease_ends(tmp_path: Path) -> None:
     async with etcd(tmp_path) as server:
         registration = EtcdRegistration(HttpFetch(), EtcdSettings(endpoints=(server.url,)), WEB, ttl_s=1)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fairlead.control.fetch import AiohttpFetch
+from fairlead.registry import source_consul
 from fairlead.registry.consul_catalog import ConsulSettings
 from fairlead.registry.source_consul import ConsulSource
 from tests.registry.following import Heard, following
@@ -96,3 +97,54 @@ async def test_a_malformed_instance_is_told_and_the_others_go_on(tmp_path: Path)
         async with following(lambda heard: source(server, heard)) as heard:
             await heard.until(lambda: heard.ports(WEB) == {8001})
             assert any("web-0" in problem for problem in heard.status.problems)
+
+
+async def test_an_agent_that_hangs_is_found_out_and_followed_again_when_it_goes_on(tmp_path: Path) -> None:
+    def quick(heard: Heard) -> ConsulSource:
+        return ConsulSource(AiohttpFetch(), ConsulSettings(url=server.url), heard.update, heard.tell, wait_s=1)
+
+    async with consul(tmp_path) as server:
+        await server.register("web", "web-1", 8001)
+        async with following(quick) as heard:
+            await heard.until(lambda: heard.ports(WEB) == {8001})
+            server.freeze()
+            await heard.until(lambda: heard.status.state == "stale")
+            assert "no answer within" in heard.status.error
+            assert heard.ports(WEB) == {8001}
+            server.thaw()
+            await server.register("web", "web-2", 8002)
+            await heard.until(lambda: heard.status.state == "live" and heard.ports(WEB) == {8001, 8002})
+
+
+async def test_a_token_that_may_see_nothing_is_told_and_never_taken_for_an_empty_catalog(tmp_path: Path) -> None:
+    root = "8c5a4ff4-0000-4000-8000-7e61e7a3a9b1"
+    async with consul(tmp_path, root) as server:
+        await server.register("web", "web-1", 8001)
+        async with following(lambda heard: source(server, heard)) as heard:  # anonymous
+            await heard.until(lambda: heard.status.error)
+            assert "token" in heard.status.error
+            assert (heard.updates, heard.status.state) == (0, "starting")
+        await server.put("/v1/acl/policy", {"Name": "names", "Rules": 'service_prefix "" { policy = "read" }\n'
+                                            'agent_prefix "" { policy = "read" }'})  # fmt: skip
+        weak = "5ea1c0de-0000-4000-8000-1d2c3b4a5968"
+        await server.put("/v1/acl/token", {"SecretID": weak, "Policies": [{"Name": "names"}]})
+        settings = ConsulSettings(url=server.url, token=weak)
+        async with following(lambda heard: ConsulSource(AiohttpFetch(), settings, heard.update, heard.tell)) as heard:
+            await heard.until(lambda: heard.status.problems)
+            assert "node:read" in heard.status.problems[0]  # services may be seen, their instances not
+        good = ConsulSettings(url=server.url, token=root)
+        async with following(lambda heard: ConsulSource(AiohttpFetch(), good, heard.update, heard.tell)) as heard:
+            await heard.until(lambda: heard.ports(WEB) == {8001})
+
+
+async def test_more_services_than_watches_are_all_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_consul, "WATCHES_MAX", 3)
+    async with consul(tmp_path) as server:
+        for number in range(8):
+            await server.register(f"s{number}", f"s{number}-1", 8000 + number)
+        async with following(lambda heard: source(server, heard)) as heard:
+            await heard.until(lambda: len(heard.facts.services) == 8)
+            await server.register("s5", "s5-2", 9005)
+            await heard.until(lambda: heard.ports("s5.default.svc.cluster.local") == {8005, 9005})
+            await server.put("/v1/agent/service/deregister/s6-1")
+            await heard.until(lambda: len(heard.facts.services) == 7)
