@@ -40,9 +40,9 @@ from .identity import IdentityError, parse
 from .sidecar_options import Address, SidecarOptions
 from .update import RefusedError
 
-LOG_FLUSH_S = 0.1
+LOG_FLUSH_S = 0.05
 LOG_PIECE, LOG_PIECES_MAX = 32, 128
-"""Lines made in one turn of the loop, and turns before what is made is written."""
+"""Least lines made in one turn of the loop, and turns before what is made is written."""
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 logger = logging.getLogger("fairlead.sidecar")
 
@@ -328,7 +328,8 @@ class Sidecar:
             await asyncio.sleep(LOG_FLUSH_S)
             lines: list[bytes] = []
             while self._log is not None and len(self._log) and len(lines) < LOG_PIECES_MAX:
-                lines.append(self._log.take(time.time() - time.monotonic(), LOG_PIECE))
+                piece = max(LOG_PIECE, len(self._log) // 8)  # keeps up, however many requests a turn brings
+                lines.append(self._log.take(time.time() - time.monotonic(), piece))
                 await asyncio.sleep(0)
             if lines:
                 await loop.run_in_executor(None, self._write, b"".join(lines))
