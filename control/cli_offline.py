@@ -91,7 +91,8 @@ def queries(options: Any) -> Iterator[dict[str, Any]]:
                     continue
                 try:
                     query = json.loads(line)
-                except ValueError as error:
+                    json.dumps(query, ensure_ascii=False, allow_nan=False).encode()
+                except (ValueError, RecursionError) as error:
                     raise SettingError(f"{source}:{number}: not JSON: {error}") from None
                 if not isinstance(query, dict):
                     raise SettingError(f"{source}:{number}: expected a JSON object")

@@ -136,3 +136,11 @@ async def test_bad_flags_give_a_sentence_and_2_and_no_traceback(tmp_path: Path) 
         for arguments, sentence in wrong:
             code, _, err = await roles.command(*arguments)
             assert (code, sentence in err, "Traceback" in err) == (2, True, False), (arguments, err)
+
+
+@pytest.mark.parametrize("line", ["garbage", "3", "[" * 100_000, '{"a":' * 100_000, '{"id": NaN}', '{"id": "\\ud800"}'])
+async def test_a_line_of_requests_that_cannot_be_read_is_named_and_gives_2(tmp_path: Path, line: str) -> None:
+    (tmp_path / "requests").write_text("\n" + line)
+    code, _, err = await call(tmp_path, "explain", "-f", EXAMPLES, "--requests", "requests")
+    assert code == 2
+    assert err.startswith("fairlead explain: requests:2: ")
