@@ -137,7 +137,8 @@ class Engine:
         self._inbounds: list[accept.Inbound] = []
         self._own: set[tuple[str, int]] = set()
         self._ids = ""
-        self._ids_at = 0
+        self._ids_base = 0
+        self._ids_left = 0
         self._tick: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event | None = None
         self._normalization = ""
@@ -150,13 +151,14 @@ class Engine:
 
     def new_id(self) -> str:
         """A random UUID (version 4) as text."""
-        at = self._ids_at
-        if at >= len(self._ids):
-            self._ids = os.urandom(16 * 256).hex()
-            at = 0
-        h = self._ids[at : at + 32]
-        self._ids_at = at + 32
-        return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-a{h[17:20]}-{h[20:]}"
+        left = self._ids_left
+        if not left:  # one draw for a thousand, which differ in their last ten bits
+            h = os.urandom(16).hex()
+            self._ids = f"{h[:8]}-{h[8:12]}-4{h[13:16]}-a{h[17:20]}-"
+            self._ids_base = int(h[20:], 16) & ~1023
+            left = 1024
+        self._ids_left = left = left - 1
+        return f"{self._ids}{self._ids_base | left:012x}"
 
     def normalize(self, path: str) -> str:
         return self._normalize(path, self._normalization)

@@ -18,7 +18,7 @@ cdef class Prepared:
 cpdef Prepared prepared(object ops)
 @cython.locals(text=bytes, lower=bytes, sought=bytes, at=Py_ssize_t, end=Py_ssize_t)
 cpdef bytes without(bytes block, tuple needles)
-@cython.locals(pieces=list, at=Py_ssize_t, k=Py_ssize_t)
+@cython.locals(pieces=list, at=Py_ssize_t, k=Py_ssize_t, end=Py_ssize_t, octets="const unsigned char*")
 cpdef bytes kept(bytes raw, Py_ssize_t first, list cuts)
 @cython.locals(block=bytes, forged="unsigned long long", wire=Prepared, line=str)
 cpdef bytes request_bytes(RequestHead head, str path, str authority, object ops, bint inbound, bytes extra)

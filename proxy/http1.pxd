@@ -15,6 +15,7 @@ cdef dict _names
 cdef dict _METHODS
 
 cpdef bytes chunk(bytes data)
+cdef bint _all_of(const unsigned char* text, Py_ssize_t start, Py_ssize_t stop, int kind)
 
 @cython.locals(at=Py_ssize_t, end=Py_ssize_t, shift=Py_ssize_t, k=Py_ssize_t, lower=bytes, sought=bytes)
 cdef _cut_named(Head head, str name)
@@ -39,6 +40,7 @@ cdef class Parser:
 
     cpdef feed(self, bytes data)
     cpdef Py_ssize_t unread(self)
+    @cython.locals(octets="const unsigned char*", rest=bytes)
     cpdef bytes take_rest(self)
     cpdef next_message(self)
 
@@ -51,7 +53,7 @@ cdef class Parser:
     cdef _scan_bytes(self, Head head, bytes raw, Py_ssize_t i, Py_ssize_t end)
     cdef _scan_lines(self, Head head, bytes raw, Py_ssize_t start)
     cdef _bad_line(self, bytes raw, Py_ssize_t start)
-    @cython.locals(bit="unsigned long long", text=bytes, twice="unsigned long long", cuts=list)
+    @cython.locals(bit="unsigned long long", text=bytes, octets="const unsigned char*", twice="unsigned long long", cuts=list)
     cdef _note(self, Head head, int number, bytes raw, Py_ssize_t start, Py_ssize_t value, Py_ssize_t stop,
                Py_ssize_t after)
     @cython.locals(options=bytes, option=bytes, upgrade=bint, close=bint, named=list)
@@ -59,7 +61,7 @@ cdef class Parser:
     cdef _start_body(self, Head head)
     cpdef _error(self, str why, object reason=*, int status=*)
 
-    @cython.locals(have=Py_ssize_t, out=bytes)
+    @cython.locals(have=Py_ssize_t, out=bytes, octets="const unsigned char*")
     cpdef bytes read_body(self)
     @cython.locals(have=Py_ssize_t, take=Py_ssize_t, pieces=list, end=bytes)
     cdef bytes _read_chunks(self)
@@ -68,9 +70,10 @@ cdef class Parser:
     cdef _read_trailers(self)
 
 cdef class RequestParser(Parser):
-    @cython.locals(end=Py_ssize_t, raw=bytes, head=RequestHead, line_end=Py_ssize_t)
+    @cython.locals(end=Py_ssize_t, raw=bytes, head=RequestHead, line_end=Py_ssize_t, octets="const unsigned char*")
     cpdef RequestHead read_head(self)
-    @cython.locals(first=Py_ssize_t, last=Py_ssize_t, version=bytes, method=bytes, target=bytes)
+    @cython.locals(first=Py_ssize_t, last=Py_ssize_t, version=bytes, method=bytes, target=bytes,
+                   text="const unsigned char*")
     cdef _read_request_line(self, RequestHead head, bytes raw, Py_ssize_t line_end)
     @cython.locals(target=str)
     cdef _read_target(self, RequestHead head)
@@ -80,7 +83,7 @@ cdef class ResponseParser(Parser):
     cdef str _method
     cdef int _interim
     cpdef expect(self, str method)
-    @cython.locals(end=Py_ssize_t, raw=bytes, head=ResponseHead, line_end=Py_ssize_t)
+    @cython.locals(end=Py_ssize_t, raw=bytes, head=ResponseHead, line_end=Py_ssize_t, octets="const unsigned char*")
     cpdef ResponseHead read_head(self)
     cdef _read_framing(self, ResponseHead head)
     cpdef eof(self)

@@ -129,6 +129,15 @@ def chunk(data: bytes) -> bytes:
 LAST_CHUNK = b"0\r\n\r\n"
 
 
+def _all_of(text: bytes, start: int, stop: int, kind: int) -> bool:
+    """Whether all octets of text[start:stop] are of a class; for the compiled module."""
+    while start < stop:
+        if not _classes[text[start]] & kind:
+            return False
+        start += 1
+    return True
+
+
 class Parser:
     """What both roles share: the buffer, fields, bodies."""
 
@@ -171,7 +180,8 @@ class Parser:
 
     def take_rest(self) -> bytes:
         """All unread bytes, raw: after a switch of protocols."""
-        rest = self._buffer[self._at :]
+        octets = self._buffer
+        rest = octets[self._at : len(self._buffer)]
         self._buffer = b""
         self._at = 0
         self._searched = 0
@@ -310,7 +320,8 @@ class Parser:
         """A known header's line is raw[start:after], its value raw[value:stop]."""
         bit = 1 << number
         if number <= N_EXPECT:
-            text = raw[value:stop]
+            octets = raw  # compiled: a pointer
+            text = octets[value:stop]
             twice = head.seen & bit
             if number == N_HOST:
                 if twice:
@@ -416,7 +427,8 @@ class Parser:
                 out = self.take_rest()
                 self._left -= have
             else:
-                out = self._buffer[self._at : self._at + self._left]
+                octets = self._buffer
+                out = octets[self._at : self._at + self._left]
                 self._at += self._left
                 self._left = 0
             if self._left == 0:
@@ -541,9 +553,12 @@ class RequestParser(Parser):
         end = self._find_head()
         if end < 0:
             return None
-        raw = self._buffer[self._at : end]
+        octets = self._buffer
+        raw = octets[self._at : end] if self._at or end < len(self._buffer) else self._buffer
         head = RequestHead()
         line_end = raw.find(b"\r\n")
+        if line_end < 14:  # `G / HTTP/1.1`
+            raise self._error(f"expected a request line, got {_shown(raw[:line_end])}")
         self._read_request_line(head, raw, line_end)
         self._scan(head, raw, line_end + 2)
         self._at = end
@@ -558,10 +573,11 @@ class RequestParser(Parser):
         return head
 
     def _read_request_line(self, head: RequestHead, raw: bytes, line_end: int) -> None:
-        first = raw.find(b" ", 0, line_end)
+        text = raw  # compiled: a pointer, of which slices are cheap
         last = line_end - 9  # ` HTTP/1.x`
-        version = raw[last:line_end]
-        method = raw[:first] if first > 0 else b""
+        version = text[last:line_end]
+        first = raw.find(b" ", 0, last + 1)
+        method = text[0:first] if first > 0 else b""
         if version == b" HTTP/1.1":
             head.minor = 1
         elif version == b" HTTP/1.0":
@@ -570,13 +586,13 @@ class RequestParser(Parser):
             raise self._error(f"expected HTTP/1.1 or HTTP/1.0, got {_shown(version[1:])}", None, 505)
         else:
             raise self._error(f"expected a request line, got {_shown(raw[:line_end])}")
-        target = raw[first + 1 : last]
+        target = text[first + 1 : last] if last > first >= 0 else b""
         known = _METHODS.get(method)
         if known is None:
             if not method or len(method) > MAX_METHOD or method.translate(None, _TCHAR):
                 raise self._error(f"expected a method, got {_shown(raw[:line_end])}")
             known = method.decode("ascii")
-        if last <= first or not target or target.translate(None, _TARGET):
+        if not target or not (_all_of(text, first + 1, last, 2) if COMPILED else not target.translate(None, _TARGET)):
             raise self._error(f"expected a request target, got {_shown(target)}")
         if len(target) > MAX_TARGET:
             raise self._error(f"the request target has more than {MAX_TARGET} octets", TOO_LARGE, 414)
@@ -646,11 +662,14 @@ class ResponseParser(Parser):
         end = self._find_head()
         if end < 0:
             return None
-        raw = self._buffer[self._at : end]
+        octets = self._buffer
+        raw = octets[self._at : end]
         head = ResponseHead()
         line_end = raw.find(b"\r\n")
         # The two most common first, without a regular expression.
-        if raw[:13] == b"HTTP/1.1 200 " and not raw[13:line_end].translate(None, _VALUE):
+        if raw.startswith(b"HTTP/1.1 200 ") and (
+            _all_of(raw, 13, line_end, 4) if COMPILED else not raw[13:line_end].translate(None, _VALUE)
+        ):
             head.status = 200
         else:
             match = _STATUS_LINE.fullmatch(raw, 0, line_end)
