@@ -270,6 +270,11 @@ class Control:
                 f'fairlead_source_live{{source="{s.name}"}} {int(s.state == "live")}'
                 for s in self.registry.snapshot.value.sources.values()
             ),
+            "# TYPE fairlead_source_problems gauge",
+            *(
+                f'fairlead_source_problems{{source="{s.name}"}} {len(s.problems)}'
+                for s in self.registry.snapshot.value.sources.values()
+            ),
             "# TYPE fairlead_source_confirmed_timestamp_seconds gauge",
             *(
                 f'fairlead_source_confirmed_timestamp_seconds{{source="{s.name}"}} {s.confirmed_at}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ class Dns:
         )
         self.registry = Registry(PRECEDENCE)
         self.draining = False
+        self.notes: Callable[[], list[str]] = list
+        """What else there is to say at readiness."""
 
     async def run(self, signals: Signals) -> int:
         options = self.options
@@ -41,6 +44,7 @@ class Dns:
         tasks = Tasks(signals.stop)
         self.registry.snapshot.subscribe(self.server.update)
         sources = Sources(options, self.registry, tasks, data, self._documents)
+        self.notes = sources.notes
         sources.start_manifests()
         if options.filename:
             signals.on_reload = sources.manifests.look_now if sources.manifests else None
@@ -93,7 +97,10 @@ class Dns:
         self.server.update(world.snapshot)
 
     def _ready(self, _query: Query) -> Answer:
-        return (200, TEXT, b"ready\n") if self.server.ready else (503, TEXT, b"no snapshot of services yet\n")
+        notes = "".join(f"note: {note}\n" for note in self.notes())
+        if not self.server.ready:
+            return 503, TEXT, f"no snapshot of services yet\n{notes}".encode("utf-8", "replace")
+        return 200, TEXT, f"ready\n{notes}".encode("utf-8", "replace")
 
     def _metrics(self, _query: Query) -> Answer:
         text = "\n".join(self.server.metric_lines()) + "\n"

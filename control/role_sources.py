@@ -69,6 +69,16 @@ class Sources:
         ]
         return f"nothing yet from {', '.join(waiting)}" if waiting else ""
 
+    def notes(self) -> list[str]:
+        """What is not as it should be and keeps nobody from working: a source away, entries left out."""
+        said = []
+        for status in self._registry.snapshot.value.sources.values():
+            if status.state != "live" and status.error:
+                said.append(f"{status.name}: {status.state}: {status.error}")
+            if status.problems:
+                said.append(f"{status.name}: {len(status.problems)} entries cannot be used: {status.problems[0]}")
+        return said
+
     async def close(self) -> None:
         for source in self._running:
             await source.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import re
 import ssl
 import time
@@ -23,6 +24,8 @@ from ..registry.registration_etcd import EtcdRegistration
 from ..registry.source_consul import ConsulSource
 from ..registry.source_etcd import EtcdSource
 from .settings import SettingError
+
+logger = logging.getLogger("fairlead.registry")
 
 
 def context(url: str, ca_file: str, cert_file: str, key_file: str, verify: bool = True) -> ssl.SSLContext | None:
@@ -107,8 +110,15 @@ def etcd_source(
 def stale_aware(registry: Registry) -> Callable[[SourceStatus], None]:
     """Status updates to the registry; while facts from disk are in use, "starting" is told as "stale"."""
 
+    told: set[str] = set()
+
     def tell(status: SourceStatus) -> None:
         before = registry.snapshot.value.sources.get(status.name)
+        for problem in status.problems:
+            if problem not in told:
+                logger.warning("%s: an entry cannot be used: %s", status.name, problem)
+        told.clear()
+        told.update(status.problems)
         if status.state == "starting" and before is not None and before.state == "stale" and before.confirmed_at:
             error = status.error or before.error
             status = SourceStatus(status.name, "stale", before.confirmed_at, error, status.problems)

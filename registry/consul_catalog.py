@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from .model import Endpoint, Facts, Service, ServicePort, Workload, WorkloadPort
-from .names import CLUSTER_DOMAIN, service_host
+from .names import CLUSTER_DOMAIN, is_address, service_host
 
 PREFIX = "fairlead-"
 PROTOCOLS = frozenset(("http", "http2", "grpc", "tcp", "tls", "https"))
@@ -121,6 +121,8 @@ def instance(
     meta = {str(key): str(value) for key, value in (told.get("Meta") or {}).items()}
     namespace = (meta.get(f"{PREFIX}namespace") or default_namespace).lower()
     address = str(told.get("Address") or node["Address"])
+    if not is_address(address):
+        raise ValueError(f"Address {address!r} is neither an IP address nor a host name")
     port = number(told.get("Port"))
     if not 0 < port <= 65535:
         raise ValueError(f"port {told.get('Port')!r} is none that a client can dial")

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from .model import Endpoint, Facts, Service, ServicePort, Workload, WorkloadPort
-from .names import CLUSTER_DOMAIN, service_host
+from .names import CLUSTER_DOMAIN, is_address, service_host
 
 FIELDS = frozenset(
     (
@@ -105,8 +105,8 @@ def instance(key: str, value: bytes, prefix: str, domain: str = CLUSTER_DOMAIN) 
     unknown = ", ".join(repr(field) for field in sorted(set(told) - FIELDS))
     warning = f"unknown field {unknown}, not used; known are {', '.join(sorted(FIELDS))}" if unknown else ""
     address = told.get("host")
-    if not isinstance(address, str) or not address:
-        raise ValueError("host: expected an address as text")
+    if not isinstance(address, str) or not is_address(address):
+        raise ValueError(f"host: expected an IP address or a host name as text, got {address!r}")
     port = _port(told, "port", needed=True)
     namespace = _text(told, "namespace", "default").lower()
     name = name.lower()

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 CLUSTER_DOMAIN = "cluster.local"
+_ADDRESS = re.compile(r"[A-Za-z0-9_:%.-]{1,255}")
+
+
+def is_address(text: str) -> bool:
+    """Whether a text may be an IP address or a host name: nothing that a log, a header or DNS would choke on."""
+    return _ADDRESS.fullmatch(text) is not None
 
 
 def service_host(namespace: str, name: str, cluster_domain: str = CLUSTER_DOMAIN) -> str:

@@ -1,0 +1,29 @@
+"""Statuses of sources on their way to the registry."""
+
+from __future__ import annotations
+
+import pytest
+
+from fairlead.control.source_setup import stale_aware
+from fairlead.registry.hub import Registry
+from fairlead.registry.model import SourceStatus
+from fairlead.registry.names import is_address
+
+
+def test_an_entry_that_cannot_be_used_is_logged_once_while_it_stays_so(caplog: pytest.LogCaptureFixture) -> None:
+    registry = Registry(("etcd",))
+    tell = stale_aware(registry)
+    for problems in (("/services/a/1: bad",), ("/services/a/1: bad",), (), ("/services/a/1: bad",)):
+        tell(SourceStatus("etcd", "live", 1.0, "", problems))
+    assert caplog.text.count("etcd: an entry cannot be used: /services/a/1: bad") == 2
+    assert registry.snapshot.value.sources["etcd"].problems == ("/services/a/1: bad",)
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1", "::1", "fe80::1%eth0", "db-1.example.com", "my_host"])
+def test_an_address_is_an_ip_address_or_a_host_name(text: str) -> None:
+    assert is_address(text)
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a\n", "\x00", "a/b", "h\u00f6st", "a" * 256])
+def test_what_no_client_can_dial_is_no_address(text: str) -> None:
+    assert not is_address(text)
