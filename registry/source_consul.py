@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from .backoff import Backoff
+from .brake import HOLD_S, held
 from .consul_catalog import ConsulSettings, facts_of_service, union
 from .model import Facts, SourceStatus
 from .names import CLUSTER_DOMAIN
@@ -24,9 +25,12 @@ from .needs import Fetch, FetchError
 
 WAIT_S = 20
 WATCHES_MAX = 100
-"""Blocking queries at a time; Consul takes 200 connections from one address. Beyond it, services share watches."""
-SHARED_PAUSE_S = 1.0
-"""Between rounds of a watch that several services share."""
+"""Blocking queries at a time; Consul takes 200 connections from one address. Services beyond it have no own watch."""
+READS_AT_ONCE = 16
+ROUND_PAUSE_S = 0.5
+"""Least time between two rounds of reading the services without a watch."""
+ROUND_S = 60.0
+"""Longest time between them, when nothing is heard."""
 STALE_S_MAX = 10.0
 """Oldest answer of a follower that is taken."""
 OWN = "consul"
@@ -51,7 +55,9 @@ class ConsulSource:
         namespace: str = "default",
         cluster_domain: str = CLUSTER_DOMAIN,
         wait_s: int = WAIT_S,
+        hold_s: float = HOLD_S,
     ) -> None:
+        self._hold_s = hold_s
         self._wait_s = wait_s
         self._fetch = fetch
         self._settings = settings
@@ -67,7 +73,10 @@ class ConsulSource:
         self._complete = False
         self._confirmed_at = 0.0
         self._errors: dict[str, str] = {}
-        self._watches: dict[int, asyncio.Task[None]] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        self._unwatched: tuple[str, ...] = ()
+        self._rounds: list[asyncio.Task[None]] = []
+        self._news = asyncio.Event()
         self._publishing = False
 
     async def run(self) -> None:
@@ -82,8 +91,9 @@ class ConsulSource:
         await self._fetch.close()
 
     async def _stop_watches(self) -> None:
-        tasks = list(self._watches.values())
+        tasks = [*self._watches.values(), *self._rounds]
         self._watches.clear()
+        self._rounds = []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -113,24 +123,32 @@ class ConsulSource:
             raise ConsulError(f"{path}: not an answer of Consul: {error}") from error
 
     async def _follow_catalog(self) -> None:
-        index, backoff = 0, Backoff()
+        index, backoff, looked_again = 0, Backoff(), False
         while True:
             try:
-                new, names = await self._get("/v1/catalog/services", index)
-                if not isinstance(names, dict):
+                new, told = await self._get("/v1/catalog/services", index)
+                if not isinstance(told, dict):
                     raise ConsulError("/v1/catalog/services: expected an object")
-                if not set(names) - {OWN} and (not index or self._names):
+                names = tuple(sorted(set(told) - {OWN}))
+                if not names and (not index or self._names):
                     await self._prove_token()
             except (ConsulError, FetchError) as error:
                 self._failed("catalog", str(error))
-                index = 0
+                index, looked_again = 0, False
                 await asyncio.sleep(backoff.pause(random.random()))
                 continue
-            first = index == 0
-            index = new if new >= index and new > 0 else 0  # went backwards: read in full
             backoff.reset()
+            if not index and not looked_again and (why := held(self._names, names)):
+                self._failed("catalog", why)
+                looked_again = True
+                await asyncio.sleep(self._hold_s)
+                continue
+            first, looked_again = index == 0, False
+            if new != index:
+                self._news.set()
+            index = new if new >= index and new > 0 else 0  # went backwards: read in full
             self._errors.pop("catalog", None)
-            await self._take_names(tuple(sorted(set(names) - {OWN})), first)
+            await self._take_names(names, first)
 
     async def _prove_token(self) -> None:
         """Raises ConsulError where the token may not even see the agent: then "no services" means nothing."""
@@ -157,48 +175,93 @@ class ConsulSource:
         self._confirmed()
 
     async def _share_out(self) -> None:
-        """One watch a service, or as many as there may be; only those whose services change are started anew."""
-        groups: dict[int, list[str]] = {}
-        for name in self._names:
-            groups.setdefault(hash(name) % WATCHES_MAX if len(self._names) > WATCHES_MAX else hash(name), []).append(
-                name
-            )
-        for key, task in list(self._watches.items()):
-            if key not in groups or task.get_name() != "\n".join(groups[key]) or task.done():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-                del self._watches[key]
+        """A watch for each service, or for as many as there may be; the others are read when anything has changed."""
+        gone = [name for name in self._watches if name not in self._names]
+        for name in gone:
+            self._watches[name].cancel()
+        await asyncio.gather(*(self._watches.pop(name) for name in gone), return_exceptions=True)
         loop = asyncio.get_running_loop()
-        for key, group in groups.items():
-            if key not in self._watches:
-                self._watches[key] = loop.create_task(self._watch(group), name="\n".join(group))
+        free = WATCHES_MAX - len(self._watches)
+        for name in [name for name in self._names if name not in self._watches][: max(free, 0)]:
+            self._watches[name] = loop.create_task(self._watch(name))
+        self._unwatched = tuple(name for name in self._names if name not in self._watches)
+        if self._unwatched and not self._rounds:
+            self._rounds = [loop.create_task(self._read_unwatched()), loop.create_task(self._hear_of_checks())]
+        self._news.set()
 
-    async def _watch(self, names: list[str]) -> None:
-        """Follow one service by blocking queries, or several by reading them in turn."""
-        indexes = dict.fromkeys(names, 0)
-        backoff = Backoff()
-        alone = len(names) == 1
+    async def _watch(self, name: str) -> None:
+        """Follow one service by blocking queries."""
+        index, backoff, looked_again = 0, Backoff(), False
         while True:
-            for name in names:
-                try:
-                    new, entries = await self._get(
-                        f"/v1/health/service/{quote(name, safe='')}", indexes[name] if alone else 0
-                    )
-                    if not isinstance(entries, list):
-                        raise ConsulError(f"/v1/health/service/{name}: expected a list")
-                except (ConsulError, FetchError) as error:
+            try:
+                new, entries = await self._health(name, index)
+            except (ConsulError, FetchError) as error:
+                self._failed(name, str(error))
+                index, looked_again = 0, False
+                await asyncio.sleep(backoff.pause(random.random()))
+                continue
+            backoff.reset()
+            if not index and not looked_again and (why := self._held(name, entries)):
+                self._failed(name, why)
+                looked_again = True
+                await asyncio.sleep(self._hold_s)
+                continue
+            looked_again = False
+            self._errors.pop(name, None)
+            index = new if new >= index and new > 0 else 0
+            self._take(name, entries)
+
+    def _held(self, name: str, entries: list[dict[str, Any]]) -> str:
+        """Why the instances read after a gap are not believed before a second look."""
+        if not entries or name not in self._parts:
+            return ""
+        facts, _ = facts_of_service(name, entries, self._namespace, self._domain)
+        return held(_addresses(self._parts[name]), _addresses(facts))
+
+    async def _health(self, name: str, index: int = 0) -> tuple[int, list[dict[str, Any]]]:
+        new, entries = await self._get(f"/v1/health/service/{quote(name, safe='')}", index)
+        if not isinstance(entries, list):
+            raise ConsulError(f"/v1/health/service/{name}: expected a list")
+        return new, entries
+
+    async def _read_unwatched(self) -> None:
+        """Read the services that have no watch of their own when a service or a check has changed, and now and then."""
+        limit = asyncio.Semaphore(READS_AT_ONCE)
+        while True:
+            self._news.clear()
+            await asyncio.gather(*(self._read_one(name, limit) for name in self._unwatched))
+            await asyncio.sleep(ROUND_PAUSE_S * random.uniform(0.8, 1.2))
+            try:
+                await asyncio.wait_for(self._news.wait(), 1.0 if self._errors else ROUND_S)
+            except TimeoutError:
+                pass
+
+    async def _read_one(self, name: str, limit: asyncio.Semaphore) -> None:
+        async with limit:
+            try:
+                _, entries = await self._health(name)
+            except (ConsulError, FetchError) as error:
+                if name in self._names:
                     self._failed(name, str(error))
-                    indexes[name] = 0
-                    await asyncio.sleep(backoff.pause(random.random()))
-                    continue
-                backoff.reset()
-                self._errors.pop(name, None)
-                changed = not alone or new != indexes[name] or name in self._unread
-                indexes[name] = new if new >= indexes[name] and new > 0 else 0
-                if changed:
-                    self._take(name, entries)
-            if not alone:
-                await asyncio.sleep(SHARED_PAUSE_S * random.uniform(0.8, 1.2))
+                return
+        self._errors.pop(name, None)
+        if name in self._names:
+            self._take(name, entries)
+
+    async def _hear_of_checks(self) -> None:
+        """One blocking query on all checks, to hear that some service's health has changed."""
+        index, backoff = 0, Backoff()
+        while True:
+            try:
+                new, _ = await self._get("/v1/health/state/any", index)
+            except (ConsulError, FetchError):  # the catalog's watch tells
+                index = 0
+                await asyncio.sleep(backoff.pause(random.random()))
+                continue
+            backoff.reset()
+            if new != index:
+                self._news.set()
+            index = new if new >= index and new > 0 else 0
 
     def _take(self, name: str, entries: list[dict[str, Any]]) -> None:
         self._unread.discard(name)
@@ -240,3 +303,7 @@ class ConsulSource:
         state = "stale" if error and self._complete else "starting" if not self._complete else "live"
         problems = tuple(problem for found in self._problems.values() for problem in found)
         self._status(SourceStatus(self.name, state, self._confirmed_at, error, problems))
+
+
+def _addresses(facts: Facts) -> set[str]:
+    return {f"{one.address}:{one.port}" for found in facts.endpoints.values() for one in found}

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .backoff import Backoff
+from .brake import HOLD_S, held
 from .etcd_client import DENIED, UNAUTHENTICATED, EtcdClient, EtcdError
 from .etcd_values import EtcdSettings, Instance, b64, facts_of, instance, prefix_end
 from .model import Facts, SourceStatus
@@ -45,7 +46,9 @@ class EtcdSource:
         *,
         prefix: str = "/services/",
         cluster_domain: str = CLUSTER_DOMAIN,
+        hold_s: float = HOLD_S,
     ) -> None:
+        self._hold_s = hold_s
         self.client = EtcdClient(fetch, settings)
         self._update = update
         self._status = status
@@ -81,6 +84,21 @@ class EtcdSource:
         await self.client.fetch.close()
 
     async def _load(self) -> None:
+        """Take everything under the prefix; looks twice where most of what we hold is gone."""
+        found, revision = await self._read()
+        if why := held(self._instances, found):
+            self._tell("stale", f"{self.client.endpoint}: {why}")
+            await asyncio.sleep(self._hold_s)
+            found, revision = await self._read()
+        self._instances.clear()
+        self._problems.clear()
+        for name, value in found.items():
+            self._put(name, value)
+        self._revision = revision
+        self._ever = True
+        self._publish()
+
+    async def _read(self) -> tuple[dict[str, bytes], int]:
         """Everything under the prefix, at one revision."""
         found: dict[str, bytes] = {}
         key, revision = self._prefix.encode(), 0
@@ -97,13 +115,7 @@ class EtcdSource:
             if not told.get("more") or not entries:
                 break
             key = base64.b64decode(entries[-1]["key"]) + b"\0"
-        self._instances.clear()
-        self._problems.clear()
-        for name, value in found.items():
-            self._put(name, value)
-        self._revision = revision
-        self._ever = True
-        self._publish()
+        return found, revision
 
     async def _follow(self, backoff: Backoff) -> None:
         """Take the watch's events; raises what ends it."""

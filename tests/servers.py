@@ -90,6 +90,10 @@ class Server:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
+    def lose_data(self) -> None:
+        """While it is not running: the next start is from nothing."""
+        shutil.rmtree(self.folder / "data")
+
     async def close(self) -> None:
         await self.kill()
         await self.fetch.close()
@@ -158,10 +162,6 @@ class Etcd(Server):
 
     async def is_ready(self) -> bool:
         return (await self.fetch.request("GET", f"{self.url}/health", timeout_s=1.0)).status == 200
-
-    def lose_data(self) -> None:
-        """While it is not running: the next start is from nothing."""
-        shutil.rmtree(self.folder / "data")
 
     async def call(self, path: str, body: Any) -> Any:
         reply = await self.fetch.request("POST", self.url + path, body=json.dumps(body).encode())

@@ -18,7 +18,7 @@ WEB = "web.default.svc.cluster.local"
 
 
 def source(server: Consul, heard: Heard) -> ConsulSource:
-    return ConsulSource(AiohttpFetch(), ConsulSettings(url=server.url), heard.update, heard.tell)
+    return ConsulSource(AiohttpFetch(), ConsulSettings(url=server.url), heard.update, heard.tell, hold_s=0.5)
 
 
 async def test_services_come_change_and_go(tmp_path: Path) -> None:
@@ -146,5 +146,27 @@ async def test_more_services_than_watches_are_all_followed(tmp_path: Path, monke
             await heard.until(lambda: len(heard.facts.services) == 8)
             await server.register("s5", "s5-2", 9005)
             await heard.until(lambda: heard.ports("s5.default.svc.cluster.local") == {8005, 9005})
+            check = {"ID": "c7", "Name": "c7", "ServiceID": "s7-1", "TTL": "60s", "Status": "critical"}
+            await server.put("/v1/agent/check/register", check)
+            await heard.until(lambda: heard.ports("s7.default.svc.cluster.local") == set())
+            await server.put("/v1/agent/check/pass/c7")
+            await heard.until(lambda: heard.ports("s7.default.svc.cluster.local") == {8007})
             await server.put("/v1/agent/service/deregister/s6-1")
             await heard.until(lambda: len(heard.facts.services) == 7)
+
+
+async def test_an_agent_that_lost_its_data_is_looked_at_twice_before_it_is_believed(tmp_path: Path) -> None:
+    async with consul(tmp_path) as server:
+        await server.register("web", "web-1", 8001)
+        await server.register("web", "web-2", 8002)
+        async with following(lambda heard: source(server, heard)) as heard:
+            await heard.until(lambda: heard.ports(WEB) == {8001, 8002})
+            await server.kill()
+            await heard.until(lambda: heard.status.state == "stale")
+            server.lose_data()
+            await server.start()
+            await heard.until(lambda: "missing" in heard.status.error)
+            assert heard.ports(WEB) == {8001, 8002}
+            await heard.until(lambda: heard.status.state == "live" and not heard.facts.services)
+            await server.register("web", "web-3", 8003)
+            await heard.until(lambda: heard.ports(WEB) == {8003})

@@ -17,7 +17,7 @@ WEB = "web.default.svc.cluster.local"
 
 
 def source(server: Etcd, heard: Heard) -> EtcdSource:
-    return EtcdSource(AiohttpFetch(), EtcdSettings(endpoints=(server.url,)), heard.update, heard.tell)
+    return EtcdSource(AiohttpFetch(), EtcdSettings(endpoints=(server.url,)), heard.update, heard.tell, hold_s=0.5)
 
 
 async def test_keys_are_loaded_and_then_followed(tmp_path: Path) -> None:
@@ -111,6 +111,8 @@ async def test_a_server_that_lost_its_data_is_read_again_and_followed(tmp_path: 
             await heard.until(lambda: heard.status.state == "stale")
             server.lose_data()
             await server.start()
+            await heard.until(lambda: "1 of 1 are missing" in heard.status.error)
+            assert heard.ports(WEB) == {8019}  # until the second look
             await heard.until(lambda: heard.status.state == "live" and heard.ports(WEB) == set())
             await server.put("/services/web/web-2", {"host": "10.0.0.2", "port": 9000})
             await heard.until(lambda: heard.ports(WEB) == {9000})
