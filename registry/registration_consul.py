@@ -36,6 +36,8 @@ class ConsulRegistration:
         self.id = f"{registration.namespace}-{registration.service}-{registration.instance}"
         self.registered = asyncio.Event()
         self.error = ""
+        self._ready, self._why = True, ""
+        self._wake = asyncio.Event()
         self._tried = False
         self._closed = False
 
@@ -56,13 +58,20 @@ class ConsulRegistration:
             "Port": told.port,
             "Meta": meta,
             "Check": {"CheckID": f"service:{self.id}", "Name": "fairlead sidecar", "TTL": f"{self._ttl_s:g}s",
-                      "Status": "passing", "DeregisterCriticalServiceAfter": REAP},
+                      "Status": "passing" if self._ready else "critical", "DeregisterCriticalServiceAfter": REAP},
         }  # fmt: skip
+
+    def health(self, ready: bool, why: str = "") -> None:
+        """Whether the app is ready, from now on; told to Consul at once, with the reason."""
+        if (ready, why) != (self._ready, self._why):
+            self._ready, self._why = ready, why
+            self._wake.set()
 
     async def run(self) -> None:
         backoff = Backoff(0.25, 5.0)
         known = False
         while True:
+            self._wake.clear()
             try:
                 fresh = not known
                 if fresh:
@@ -83,13 +92,17 @@ class ConsulRegistration:
             backoff.reset()
             self.error = ""
             self.registered.set()
-            await asyncio.sleep(self._ttl_s / 3)
+            try:
+                await asyncio.wait_for(self._wake.wait(), self._ttl_s / 3)
+            except TimeoutError:
+                pass
 
     async def _pass(self) -> bool:
-        """Pass the check; False: the agent does not know it."""
+        """Pass the check, or fail it where the app is not ready; False: the agent does not know it."""
+        verb, note = ("pass", "") if self._ready else ("fail", f"?note={quote(self._why, safe='')}")
         reply = await self._fetch.request(
             "PUT",
-            self._url(f"/v1/agent/check/pass/{quote(f'service:{self.id}', safe='')}"),
+            self._url(f"/v1/agent/check/{verb}/{quote(f'service:{self.id}', safe='')}{note}"),
             headers=self._headers(),
             timeout_s=5.0,
         )
@@ -97,7 +110,7 @@ class ConsulRegistration:
             return True
         if reply.status in (404, 500):
             return False
-        raise FetchError(f"the check could not be passed: status {reply.status}: {reply.body[:200]!r}")
+        raise FetchError(f"the check could not be updated: status {reply.status}: {reply.body[:200]!r}")
 
     async def _put(self, path: str, body: object = None) -> None:
         octets = json.dumps(body).encode() if body is not None else b""

@@ -35,6 +35,10 @@ class EtcdRegistration:
         self.registered = asyncio.Event()
         self.error = ""
         self._lease = ""
+        self._ready = True
+        self._stale = False
+        """Whether the key's value is not what it should be."""
+        self._wake = asyncio.Event()
         self._put = False
         """Whether the key was put under this lease."""
         self._closed = False
@@ -42,6 +46,8 @@ class EtcdRegistration:
     def value(self) -> dict[str, object]:
         told = self._registration
         made: dict[str, object] = {"host": told.address, "port": told.port, "namespace": told.namespace}
+        if not self._ready:
+            made["ready"] = False
         named = workload_name(told.service.lower(), told.instance)  # what readers take from the key
         more = {
             "workload": told.instance if named != told.instance else "",
@@ -53,12 +59,22 @@ class EtcdRegistration:
         }
         return made | {key: value for key, value in more.items() if value}
 
+    def health(self, ready: bool, why: str = "") -> None:
+        """Whether the app is ready, from now on; told to etcd at once (which has no place for the reason)."""
+        if ready != self._ready:
+            self._ready = ready
+            self._stale = True
+            self._wake.set()
+
     async def run(self) -> None:
         backoff = Backoff(0.25, 5.0)
         while True:
+            self._wake.clear()
             try:
                 if not self._put:
                     await self._take_lease()
+                elif self._stale:
+                    await self._put_key()
                 told = await self.client.call("/v3/lease/keepalive", {"ID": self._lease})
                 if not int(told.get("result", {}).get("TTL", 0)):  # lost: expired while we were away
                     self._put = False
@@ -73,11 +89,18 @@ class EtcdRegistration:
             backoff.reset()
             self.error = ""
             self.registered.set()
-            await asyncio.sleep(self._ttl_s / 3)
+            try:
+                await asyncio.wait_for(self._wake.wait(), self._ttl_s / 3)
+            except TimeoutError:
+                pass
 
     async def _take_lease(self) -> None:
         told = await self.client.call("/v3/lease/grant", {"TTL": str(self._ttl_s)})
         self._lease = str(told["ID"])
+        await self._put_key()
+
+    async def _put_key(self) -> None:
+        self._stale = self._put = False  # where this fails, a new lease and the key again
         value = json.dumps(self.value(), sort_keys=True)
         await self.client.call("/v3/kv/put", {"key": b64(self.key), "value": b64(value), "lease": self._lease})
         self._put = True

@@ -34,6 +34,20 @@ async def test_it_appears_passing_survives_a_restart_of_the_agent_and_goes_at_th
             assert (entry["Address"], entry["Port"]) == ("10.0.0.1", 8001)
             assert entry["Meta"] == {"v": "1", "fairlead-namespace": "default", "fairlead-service-account": "web",
                                      "fairlead-mesh-port": "15006", "fairlead-workload": "web-1"}  # fmt: skip
+            registration.health(False, "disk full")
+
+            async def failing() -> bool:
+                return await state() == ["critical"]
+
+            await until("its health in Consul", failing)
+            checks = (await server.get("/v1/health/service/web"))[0]["Checks"]
+            assert [check["Output"] for check in checks if check["ServiceID"]] == ["disk full"]
+            registration.health(True)
+
+            async def passing() -> bool:
+                return await state() == ["passing"]
+
+            await until("its health in Consul again", passing)
             await server.put("/v1/agent/service/deregister/default-web-web-1")  # the agent forgets
 
             async def back() -> bool:

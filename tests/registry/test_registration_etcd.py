@@ -29,6 +29,18 @@ async def test_the_key_lives_under_its_lease_comes_back_when_it_is_lost_and_goes
                 "host": "10.0.0.1", "port": 8001, "namespace": "default", "labels": {"v": "1"}, "meshPort": 15006,
                 "serviceAccount": "web",
             }  # fmt: skip
+            registration.health(False, "disk full")
+
+            async def unready() -> bool:
+                return (await server.value(KEY) or {}).get("ready") is False
+
+            await until("its health in etcd", unready)
+            registration.health(True)
+
+            async def ready() -> bool:
+                return "ready" not in (await server.value(KEY) or {"ready": ""})
+
+            await until("its health in etcd again", ready)
             await server.call("/v3/lease/revoke", {"ID": registration._lease})
             assert await server.value(KEY) is None
 
