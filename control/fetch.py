@@ -21,10 +21,14 @@ class AiohttpFetch:
     """One session, made at first use in the running loop; `close()` when done.
 
     `tls`: context for https; None: the system's authorities. `headers` are sent with every request (credentials).
+    `server_name`: what the server's certificate must be for, where it is not the host of the URL.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, tls: ssl.SSLContext | None = None, headers: Mapping[str, str] | None = None, server_name: str = ""
+    ) -> None:
         self._tls = tls
+        self._server_name = server_name or None
         self._headers = dict(headers or {})
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
@@ -59,6 +63,7 @@ class AiohttpFetch:
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
                 allow_redirects=False,
                 proxy=proxy_for(url),
+                server_hostname=self._server_name if url.startswith("https:") else None,
             ) as answer:
                 return Reply(answer.status, lower(answer.headers), await answer.read())
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as error:  # noqa: UP041
@@ -83,7 +88,7 @@ class AiohttpFetch:
         try:
             answer = await session.request(
                 method, url, headers=headers, data=body or None, timeout=limits, allow_redirects=False,
-                proxy=proxy_for(url),
+                proxy=proxy_for(url), server_hostname=self._server_name if url.startswith("https:") else None,
             )  # fmt: skip
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as error:  # noqa: UP041
             raise FetchError(explain(method, url, error, connect_timeout_s)) from error

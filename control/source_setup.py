@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 import re
 import ssl
@@ -11,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import msgspec
 
 from ..proxy.client import HttpFetch
 from ..registry import consul_catalog, etcd_values
@@ -82,19 +83,29 @@ def start_stale(registry: Registry, name: str) -> Callable[[Facts, float], None]
     return take
 
 
-def aiohttp_fetch(tls: ssl.SSLContext | None, headers: Mapping[str, str] | None = None) -> Fetch:
+def aiohttp_fetch(tls: ssl.SSLContext | None, server_name: str = "") -> Fetch:
     from .fetch import AiohttpFetch
 
-    return AiohttpFetch(tls, headers)
+    return AiohttpFetch(tls, server_name=server_name)
+
+
+def consul_settings(url: str, environment: Mapping[str, str]) -> consul_catalog.ConsulSettings:
+    """Consul's settings, with the token from its file where the environment names one. Raises SettingError."""
+    settings = consul_catalog.settings_of(url, environment)
+    check_urls("consul", [settings.url])
+    if settings.token or not settings.token_file:
+        return settings
+    try:
+        return msgspec.structs.replace(settings, token=Path(settings.token_file).read_text().strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"CONSUL_HTTP_TOKEN_FILE {settings.token_file}: {error}") from error
 
 
 def consul_source(url: str, registry: Registry, data: Path | None, environment: Mapping[str, str]) -> ConsulSource:
-    settings = consul_catalog.settings_of(url, environment)
-    check_urls("consul", [settings.url])
+    settings = consul_settings(url, environment)
     tls = context(settings.url, settings.ca_file, settings.cert_file, settings.key_file, settings.verify)
-    headers = {"Authorization": "Basic " + base64.b64encode(settings.auth.encode()).decode()} if settings.auth else {}
     update = kept_update(registry, "consul", data, start_stale(registry, "consul"))
-    return ConsulSource(aiohttp_fetch(tls, headers), settings, update, stale_aware(registry))
+    return ConsulSource(aiohttp_fetch(tls, settings.server_name), settings, update, stale_aware(registry))
 
 
 def etcd_source(
@@ -102,7 +113,7 @@ def etcd_source(
 ) -> EtcdSource:
     settings = etcd_values.settings_of(urls, environment)
     check_urls("etcd", settings.endpoints)
-    tls = context(settings.endpoints[0], settings.ca_file, settings.cert_file, settings.key_file)
+    tls = context(settings.endpoints[0], settings.ca_file, settings.cert_file, settings.key_file, settings.verify)
     update = kept_update(registry, "etcd", data, start_stale(registry, "etcd"))
     return EtcdSource(aiohttp_fetch(tls), settings, update, stale_aware(registry), prefix=prefix)
 
@@ -148,11 +159,10 @@ def registration(options: Any, workload: Workload, environment: Mapping[str, str
         mesh_port=workload.mesh_port,
     )
     if where == "consul":
-        consul = consul_catalog.settings_of(url or "env", environment)
-        check_urls("consul", [consul.url])
+        consul = consul_settings(url or "env", environment)
         tls = context(consul.url, consul.ca_file, consul.cert_file, consul.key_file, consul.verify)
-        return ConsulRegistration(HttpFetch(tls), consul, told)
+        return ConsulRegistration(HttpFetch(tls, consul.server_name or None), consul, told)
     etcd = etcd_values.settings_of(url or "env", environment)
     check_urls("etcd", etcd.endpoints)
-    tls = context(etcd.endpoints[0], etcd.ca_file, etcd.cert_file, etcd.key_file)
+    tls = context(etcd.endpoints[0], etcd.ca_file, etcd.cert_file, etcd.key_file, etcd.verify)
     return EtcdRegistration(HttpFetch(tls), etcd, told)

@@ -9,6 +9,7 @@ that all instances share, else 80.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,16 @@ class ConsulSettings(msgspec.Struct, frozen=True):
     verify: bool = True
     auth: str = ""
     """user:password of HTTP basic authentication."""
+    token_file: str = ""
+    """Where the token is, when it is not given itself."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The credentials, as every request carries them."""
+        found = {"X-Consul-Token": self.token} if self.token else {}
+        if self.auth:
+            found["Authorization"] = "Basic " + base64.b64encode(self.auth.encode()).decode()
+        return found
 
 
 def settings_of(url: str, environment: Mapping[str, str]) -> ConsulSettings:
@@ -49,6 +60,7 @@ def settings_of(url: str, environment: Mapping[str, str]) -> ConsulSettings:
         server_name=environment.get("CONSUL_TLS_SERVER_NAME", ""),
         verify=environment.get("CONSUL_HTTP_SSL_VERIFY", "true").lower() not in ("0", "false"),
         auth=environment.get("CONSUL_HTTP_AUTH", ""),
+        token_file=environment.get("CONSUL_HTTP_TOKEN_FILE", ""),
     )
 
 

@@ -43,6 +43,7 @@ class EtcdSettings(msgspec.Struct, frozen=True):
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
+    verify: bool = True
 
 
 def settings_of(urls: str, environment: Mapping[str, str]) -> EtcdSettings:
@@ -59,6 +60,7 @@ def settings_of(urls: str, environment: Mapping[str, str]) -> EtcdSettings:
         ca_file=environment.get("ETCDCTL_CACERT", ""),
         cert_file=environment.get("ETCDCTL_CERT", ""),
         key_file=environment.get("ETCDCTL_KEY", ""),
+        verify=environment.get("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "").lower() not in ("1", "true"),
     )
 
 

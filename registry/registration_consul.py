@@ -122,7 +122,7 @@ class ConsulRegistration:
         return self._settings.url + path
 
     def _headers(self) -> dict[str, str]:
-        return {"X-Consul-Token": self._settings.token} if self._settings.token else {}
+        return self._settings.headers
 
     async def close(self) -> None:
         """Take the app out of Consul. Idempotent."""

@@ -105,10 +105,9 @@ class ConsulSource:
         query = "?stale"
         if index:
             query += f"&index={index}&wait={self._wait_s}s"
-        headers = {"X-Consul-Token": self._settings.token} if self._settings.token else {}
         timeout_s = self._wait_s * 17 / 16 + 5 if index else 10.0  # Consul adds up to a sixteenth; beyond that it hangs
         reply = await self._fetch.request(
-            "GET", self._settings.url + path + query, headers=headers, timeout_s=timeout_s
+            "GET", self._settings.url + path + query, headers=self._settings.headers, timeout_s=timeout_s
         )
         if reply.status != 200:
             raise ConsulError(f"{path}: status {reply.status}: {reply.body[:200].decode('utf-8', 'replace').strip()}")

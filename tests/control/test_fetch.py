@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from fairlead.control.fetch import AiohttpFetch, proxy_for
 from fairlead.registry.needs import FetchError
@@ -110,3 +118,39 @@ async def test_proxies_are_those_of_the_environment_and_never_for_loopback(monke
     assert proxy_for("http://outside.example/") == "http://proxy:3128"
     for url in ("http://127.0.0.1:8500/", "http://localhost/", "http://[::1]/", "http://inside.example/"):
         assert proxy_for(url) is None
+
+
+def self_signed(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate for `name` and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = x509.CertificateBuilder(subject, subject, key.public_key(), 1, now, now + datetime.timedelta(hours=1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    certificate, private = folder / "cert.pem", folder / "key.pem"
+    certificate.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return certificate, private
+
+
+async def test_the_certificate_may_be_for_a_stated_name_instead_of_the_urls_host(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path, "server.dc1.consul")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    app = web.Application()
+    app.router.add_route("*", "/answer", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+    await site.start()
+    url = f"https://127.0.0.1:{runner.addresses[0][1]}/answer"
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    named, unnamed = AiohttpFetch(trusting, server_name="server.dc1.consul"), AiohttpFetch(trusting)
+    try:
+        assert (await named.request("GET", url)).status
+        with pytest.raises(FetchError, match="certificate"):
+            await unnamed.request("GET", url)
+    finally:
+        await named.close()
+        await unnamed.close()
+        await runner.cleanup()

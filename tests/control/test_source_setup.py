@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from fairlead.control.source_setup import stale_aware
+from fairlead.control.settings import SettingError
+from fairlead.control.source_setup import consul_settings, stale_aware
 from fairlead.registry.hub import Registry
 from fairlead.registry.model import SourceStatus
 from fairlead.registry.names import is_address
@@ -27,3 +30,12 @@ def test_an_address_is_an_ip_address_or_a_host_name(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "a b", "a\n", "\x00", "a/b", "h\u00f6st", "a" * 256])
 def test_what_no_client_can_dial_is_no_address(text: str) -> None:
     assert not is_address(text)
+
+
+def test_consuls_token_may_be_in_a_file_and_one_given_itself_comes_first(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("t1\n")
+    assert consul_settings("env", {"CONSUL_HTTP_TOKEN_FILE": str(file)}).token == "t1"
+    assert consul_settings("env", {"CONSUL_HTTP_TOKEN_FILE": str(file), "CONSUL_HTTP_TOKEN": "t2"}).token == "t2"
+    with pytest.raises(SettingError, match="CONSUL_HTTP_TOKEN_FILE"):
+        consul_settings("env", {"CONSUL_HTTP_TOKEN_FILE": str(tmp_path / "none")})

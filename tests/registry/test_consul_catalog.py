@@ -83,5 +83,7 @@ def test_settings_are_those_of_consuls_own_tools() -> None:
     assert (found.url, found.token, found.ca_file, found.verify, found.auth) == (
         "https://consul.example:8501", "t", "/ca", False, "u:p",
     )  # fmt: skip
+    assert found.headers == {"X-Consul-Token": "t", "Authorization": "Basic dTpw"}
+    assert settings_of("env", {}).headers == {}
     assert settings_of("env", {}).url == "http://127.0.0.1:8500"
     assert settings_of("http://other:1/", environment).url == "http://other:1"

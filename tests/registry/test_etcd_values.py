@@ -101,5 +101,6 @@ def test_the_end_of_a_prefix() -> None:
 def test_settings_are_those_of_etcdctl() -> None:
     found = settings_of("env", {"ETCDCTL_ENDPOINTS": "a:1,http://b:2/", "ETCDCTL_USER": "u:p", "ETCDCTL_CACERT": "/ca"})
     assert found.endpoints == ("https://a:1", "http://b:2")
-    assert (found.user, found.password) == ("u", "p")
+    assert (found.user, found.password, found.verify) == ("u", "p", True)
+    assert settings_of("env", {"ETCDCTL_INSECURE_SKIP_TLS_VERIFY": "true"}).verify is False
     assert settings_of("env", {}).endpoints == ("http://127.0.0.1:2379",)
