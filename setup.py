@@ -23,6 +23,7 @@ COMPILED: tuple[str, ...] = (
     "proxy/headers.py",
     "proxy/http1.py",
     "proxy/message.py",
+    "proxy/outbox.py",
     "proxy/pool.py",
     "proxy/upstream.py",
 )

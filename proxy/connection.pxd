@@ -3,6 +3,7 @@ cimport cython
 from .exchange cimport Exchange
 from .http1 cimport RequestParser
 from .message cimport RequestHead
+from .outbox cimport Outbox
 
 cdef double NEVER
 
@@ -26,6 +27,8 @@ cdef class Downstream:
     cdef public str local
     cdef object _timer
     cdef double _armed_at
+    cdef Outbox _outbox
+    cdef bytes _out
     cdef object _write
 
     @cython.locals(exchange=Exchange)
@@ -38,6 +41,7 @@ cdef class Downstream:
     cdef _answer(self, reason, str why, int status)
     cdef _connect(self, head)
     cpdef write(self, bytes data)
+    cpdef flush(self)
     @cython.locals(parser=RequestParser)
     cpdef done(self, Exchange exchange, bint close)
     cpdef bint last_request(self, exchange) except *

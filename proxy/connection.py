@@ -13,6 +13,7 @@ from .exchange import Exchange
 from .headers import own_response
 from .http1 import RequestParser
 from .message import Outcome, ProtocolError
+from .outbox import PUT_OFF_MOST, Outbox
 from .relay import Relay
 
 NEVER = float("inf")
@@ -45,6 +46,9 @@ class Downstream:
         self.local = ""
         self._timer: Any = None
         self._armed_at = NEVER
+        self._outbox: Outbox | None = engine.outbox
+        self._out: bytes | None = None
+        """Waits for the outbox's turn."""
         self._write: Any = None
 
     # --- the transport's calls
@@ -79,6 +83,7 @@ class Downstream:
 
     def eof_received(self) -> bool:
         self.half_closed = True
+        self.flush()
         exchange = self.exchange
         if exchange is not None and exchange.request_complete and not self.tls and not self.closing:
             return True  # it still reads
@@ -177,8 +182,7 @@ class Downstream:
         outcome.ended_at = now
         body = why.encode("utf-8", "replace") + b"\n"
         outcome.sent_bytes = len(body)
-        if not self.lost:
-            self._write(own_response(status, body, True, reason.code))
+        self.write(own_response(status, body, True, reason.code))
         self._close_after(True)
         engine.observe(outcome)
 
@@ -194,8 +198,26 @@ class Downstream:
     # --- the exchange's calls
 
     def write(self, data: bytes) -> None:
-        if not self.lost:
-            self._write(data)
+        if self.lost:
+            return
+        if self._outbox is None or len(data) > PUT_OFF_MOST:
+            if self._out is not None:
+                self.flush()
+            if not self.transport.is_closing():
+                self._write(data)
+        elif self._out is None:
+            self._out = data
+            self._outbox.add(self)
+        else:
+            self._out += data
+
+    def flush(self) -> None:
+        """Write what waits."""
+        data = self._out
+        if data is not None:
+            self._out = None
+            if not self.lost and not self.transport.is_closing():
+                self._write(data)
 
     def done(self, exchange: Any, close: bool) -> None:
         """The exchange has ended, and its response, if any, is written."""
@@ -232,6 +254,7 @@ class Downstream:
         self.closing = True
         if self.lost:
             return
+        self.flush()
         if not unread or self.half_closed or self.tls:
             self.transport.close()
             return
@@ -246,6 +269,7 @@ class Downstream:
         """Close at once; what is still to be written is lost, and the client can tell."""
         self.closing = True
         self.exchange = None
+        self._out = None
         if not self.lost:
             self.transport.abort()
 
@@ -265,6 +289,8 @@ class Downstream:
         rest = self.parser.take_rest()
         self.exchange = None
         self.closing = True
+        self.flush()
+        upstream.flush()
         relay = Relay(engine.clock(), lambda ended: self._switched_back(ended, exchange, upstream))
         self.relay = relay
         engine.relays.add(relay)
@@ -353,6 +379,7 @@ class Downstream:
 
     def detach(self) -> None:
         """Another protocol object serves the transport from here on."""
+        self.flush()
         self.closing = True
         self.lost = True
         self.engine.connections.discard(self)
@@ -363,5 +390,6 @@ class Downstream:
     def drain(self) -> None:
         """Close when idle; else after the running exchange, whose response says so."""
         if self.exchange is None and self.relay is None and not self.lingering and not self.closing:
+            self.flush()
             self.closing = True
             self.transport.close()

@@ -40,6 +40,7 @@ from .headers import own_response
 from .limits import Settings
 from .message import Outcome, RequestHead
 from .mirror import Mirror as MirrorCopy
+from .outbox import Outbox
 from .pool import Pool
 from .tcp import Session
 from .upstream import Upstream
@@ -139,6 +140,7 @@ class Engine:
         self._ids = ""
         self._ids_base = 0
         self._ids_left = 0
+        self.outbox = Outbox(lambda callback: asyncio.get_running_loop().call_soon(callback))
         self._tick: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event | None = None
         self._normalization = ""
@@ -240,7 +242,7 @@ class Engine:
         self._dialer.dial(endpoint, limits, protocol, connected, failed)
 
     def _connect(self, pool: Pool, host: Host) -> None:
-        upstream = Upstream(pool, host, self.clock)
+        upstream = Upstream(pool, host, self.clock, self.outbox)
         self._dialer.dial(
             host.endpoint, pool.live.config.limits, upstream, upstream.ready, lambda why: pool.failed(host, why)
         )

@@ -2,6 +2,7 @@
 cimport cython
 from .http1 cimport ResponseParser
 from .message cimport ResponseHead
+from .outbox cimport Outbox
 from .pool cimport Pool
 
 cdef class Upstream:
@@ -22,12 +23,15 @@ cdef class Upstream:
     cdef public double opened_at
     cdef public double idle_since
     cdef public str local
+    cdef public Outbox outbox
+    cdef bytes _out
     cdef object _write
 
     @cython.locals(parser=ResponseParser, head=ResponseHead, body=bytes)
     cpdef data_received(self, bytes data)
     cpdef begin(self, exchange, str method, bytes data)
     cpdef write(self, bytes data)
+    cpdef flush(self)
     @cython.locals(parser=ResponseParser, head=ResponseHead)
     cpdef end(self, bint whole)
     cpdef bytes trailers(self)

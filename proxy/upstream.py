@@ -10,12 +10,13 @@ from typing import Any
 
 from .http1 import ResponseParser
 from .message import ProtocolError, ResponseHead
+from .outbox import PUT_OFF_MOST, Outbox
 
 
 class Upstream:
     """`exchange` hears response, response_body, interim, upstream_lost; see exchange.py and mirror.py."""
 
-    def __init__(self, pool: Any, host: Any, clock: Any) -> None:
+    def __init__(self, pool: Any, host: Any, clock: Any, outbox: Outbox | None = None) -> None:
         self.pool = pool
         self.host = host
         self.clock = clock
@@ -37,6 +38,9 @@ class Upstream:
         self.opened_at = 0.0
         self.idle_since = 0.0
         self.local = ""
+        self.outbox = outbox
+        self._out: bytes | None = None
+        """Waits for the outbox's turn."""
         self._write: Any = None
 
     # --- the transport's calls
@@ -125,10 +129,27 @@ class Upstream:
         self.head = None
         self.requests += 1
         self.parser.expect(method)
-        self._write(data)
+        self.write(data)
 
     def write(self, data: bytes) -> None:
-        self._write(data)
+        if self.outbox is None or len(data) > PUT_OFF_MOST:
+            if self._out is not None:
+                self.flush()
+            if not self.transport.is_closing():
+                self._write(data)
+        elif self._out is None:
+            self._out = data
+            self.outbox.add(self)
+        else:
+            self._out += data
+
+    def flush(self) -> None:
+        """Write what waits."""
+        data = self._out
+        if data is not None:
+            self._out = None
+            if not self.lost and not self.transport.is_closing():
+                self._write(data)
 
     def end(self, whole: bool) -> None:
         """The exchange is through with it; `whole`: request and response were sent and read to their ends."""
@@ -167,6 +188,7 @@ class Upstream:
     def close(self) -> None:
         """Close it; the pool hears of it when it is closed, and no longer gives it to anybody."""
         self.usable = False
+        self._out = None
         try:
             self.host.idle.remove(self)
         except ValueError:

@@ -166,6 +166,7 @@ class World:
         self.relays: set[Any] = set()
         self.sessions: set[Any] = set()
         self.mirrors = 0
+        self.outbox: Any = None
         self.outcomes: list[Outcome] = []
         self.requests: list[Any] = []
         self.dialed: list[tuple[Upstream, Pool, Any]] = []
