@@ -73,7 +73,7 @@ class Entry(asyncio.Protocol):
         spoken = sniff.speaks(self.first)
         if spoken == sniff.HTTP1:
             self._serve_http()
-        elif spoken != sniff.MORE or len(self.first) > 64:
+        elif spoken != sniff.MORE or len(self.first) > sniff.MAX_LINE:
             self._serve_tcp()
 
     def eof_received(self) -> bool:
@@ -310,7 +310,7 @@ class _Peek:
             if hello is None:
                 self._wait(len(data))
                 return
-        elif spoken == sniff.MORE:
+        elif spoken == sniff.MORE and data[0] == 0x16:
             self._wait(len(data))
             return
         self._pass(hello)

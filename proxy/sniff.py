@@ -7,7 +7,10 @@ import re
 TLS, HTTP1, HTTP2, OPAQUE, MORE = "tls", "http", "http2", "opaque", "more"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 MAX_HELLO = 16 * 1024 + 5
+MAX_LINE = 2048
+"""Octets without a line end after which what begins like a request is taken for one."""
 _METHOD = re.compile(rb"[A-Z][A-Z-]{1,15} (?:/|\*|[A-Za-z\[])")
+_REQUEST_LINE_END = re.compile(rb" HTTP/[0-9]\.[0-9]\r?\n\Z")
 _METHOD_START = re.compile(rb"[A-Z][A-Z-]{0,15} ?$")
 
 
@@ -22,7 +25,10 @@ def speaks(first: bytes) -> str:
     if PREFACE.startswith(first[: len(PREFACE)]):
         return HTTP2 if len(first) >= 16 else MORE
     if _METHOD.match(first):
-        return HTTP1
+        end = first.find(b"\n")
+        if end >= 0:  # other protocols of lines begin like it
+            return HTTP1 if _REQUEST_LINE_END.search(first[: end + 1]) else OPAQUE
+        return MORE if len(first) < MAX_LINE else HTTP1
     if _METHOD_START.match(first):
         return MORE
     return OPAQUE
