@@ -212,7 +212,28 @@ def text_formatter(form: str) -> Callable[[Outcome, float], str]:
     def line(outcome: Outcome, skew: float) -> str:
         return template % tuple([_shown(function(outcome, skew)) for function in operators])
 
-    return line
+    return _default_line(line) if form == ENVOY_DEFAULT else line
+
+
+def _default_line(line: Callable[[Outcome, float], str]) -> Callable[[Outcome, float], str]:
+    """`line` of ENVOY_DEFAULT, written out for an exchange that went well: nearly every one, at half the cost."""
+
+    def usual(outcome: Outcome, skew: float) -> str:
+        request, endpoint, started = outcome.request, outcome.endpoint, outcome.started_at
+        if request is None or endpoint is None or outcome.reason or not outcome.first_at or not outcome.sent_at:
+            return line(outcome, skew)
+        at = int((outcome.started_unix or started + skew) * 1000)
+        return (
+            f"[{_second(at // 1000)}.{at % 1000:03d}Z] "
+            f'"{_shown(request.method)} {_shown(outcome.original_path or request.path)} HTTP/1.{request.minor}" '
+            f"{outcome.status} {_shown(outcome.flag)} {outcome.received_bytes} {outcome.sent_bytes} "
+            f"{round((outcome.ended_at - started) * 1000)} {round((outcome.first_at - outcome.sent_at) * 1000)} "
+            f'"{_shown(request.header("x-forwarded-for"))}" "{_shown(request.header("user-agent"))}" '
+            f'"{_shown(outcome.request_id or request.header("x-request-id"))}" '
+            f'"{_shown(outcome.authority or request.authority)}" "{_shown(endpoint.address)}:{endpoint.port}" -\n'
+        )
+
+    return usual
 
 
 def _shown(value: Value) -> str | int:

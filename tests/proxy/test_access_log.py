@@ -190,3 +190,13 @@ def test_beyond_the_bound_outcomes_are_dropped_and_counted(monkeypatch: pytest.M
     log.take(0.0)
     log.lost(1)
     assert (log.lines, log.dropped) == (2, 3)
+
+
+@given(st.text(st.characters(max_codepoint=255, exclude_categories=["Cc"]), max_size=20), st.booleans(), st.booleans())
+def test_the_default_format_written_out_says_what_its_operators_say(value: str, rewritten: bool, named: bool) -> None:
+    made = outcome('/a"b?c=\\d', f"x-forwarded-for: {value}")
+    made.original_path = "/before" if rewritten else ""
+    made.request_id = "r-2" if named else ""
+    assert text(made, access_log.ENVOY_DEFAULT) == text(made, access_log.ENVOY_DEFAULT + "\n")
+    made.reason, made.flag = "FL-RESET", "UC"
+    assert text(made, access_log.ENVOY_DEFAULT) == text(made, access_log.ENVOY_DEFAULT + "\n")
