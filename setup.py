@@ -85,6 +85,7 @@ class OptionalBuildExt(build_ext):
 def extensions() -> list[Extension]:
     view = link_view()
     if os.environ.get("FAIRLEAD_PURE") == "1" or not COMPILED:
+        print("fairlead: FAIRLEAD_PURE=1: running as plain Python, slower but complete.", file=sys.stderr)
         return []
     if not (shutil.which(os.environ.get("CC", "cc").split()[0]) or shutil.which("gcc")):
         print(

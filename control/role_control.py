@@ -211,11 +211,15 @@ class Control:
         self._lay_over()
 
     def _members_changed(self) -> None:
+        proved = self._proved
         members = [
-            Known(m.namespace, m.workload, m.address, m.mesh_port, m.service_account, m.labels, tuple(m.ports))
+            Known(
+                m.namespace, m.workload, m.address, m.mesh_port,
+                proved.get(f"{m.namespace}/{m.workload}") or m.service_account, m.labels, tuple(m.ports),
+            )
             for m in self.feed.members.values()
             if m.role == "sidecar"
-        ]
+        ]  # fmt: skip
         if self.sidecars.connected(members):
             write_private(self.data / "sidecars.json", self.sidecars.dump())
             self._lay_over()
@@ -230,7 +234,9 @@ class Control:
 
     def _authorize(self, request: web.Request, namespace: str, workload: str) -> None:
         known = self.registry.snapshot.value.workloads.get(f"{namespace}/{workload}")
-        self.api.authorize(request, namespace, workload, known.service_account if known else None)
+        principal = self.api.authorize(request, namespace, workload, known.service_account if known else None)
+        if principal.role == WORKLOAD:
+            self._proved[f"{namespace}/{workload}"] = principal.service_account
 
     async def _status(self, request: web.Request) -> web.Response:
         self.api.authorize(request, "", "")

@@ -7,14 +7,16 @@ import os
 import signal
 import ssl
 import time
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from ..mesh.certificates import Certificates
-from ..mesh.contexts import Material
+from ..mesh.contexts import Material, first_certificate
 from ..mesh.identity import IdentityError
 from ..mesh.sidecar import Sidecar
 from ..mesh.sidecar_options import NamedPort, SidecarOptions
+from ..mesh.trust import identity_of
 from ..mesh.update import RefusedError
 from ..policy.world import Loader
 from ..registry.documents import Document, Problem
@@ -266,6 +268,10 @@ class Role:
             return None
         from .source_setup import registration
 
+        if not options.service_account and (material := self.sidecar.contexts.material) is not None:
+            # Callers expect the account that is registered: it has to be the one in our certificate.
+            leaf = ssl.PEM_cert_to_DER_cert(first_certificate(material.certificates))
+            options = Namespace(**{**vars(options), "service_account": identity_of(leaf).service_account})
         made = registration(options, self.sidecar.options.workload, os.environ)
         tasks.start("registration", made.run())
         return made
