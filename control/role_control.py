@@ -21,6 +21,7 @@ from ..registry.facts import facts_of
 from ..registry.hub import Registry
 from ..registry.model import Facts
 from .api import ControlApi, Options
+from .auth import WORKLOAD
 from .authority_files import Issuer, open_authority
 from .feed_server import FeedServer
 from .kinds import parts
@@ -71,6 +72,8 @@ class Control:
         self.book = Book(secrets.token_hex(4))
         self.registry = Registry(PRECEDENCE)
         self._facts: dict[str, Facts] = {}
+        self._proved: dict[str, str] = {}
+        """The service account that the sidecar of a workload authenticated as; it goes before what it says."""
         """Of `control` and `manifests`, before the overlay of sidecars."""
         self._rules: dict[str, dict[str, dict[str, Any]]] = {"manifests": {}, "control": {}}
         """Rules by source, then by item key; of two with one key the API's counts."""
