@@ -318,7 +318,7 @@ def need(tools: dict[str, str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of load for each figure (default 4)")
+    parser.add_argument("--seconds", type=int, default=4, help="of load for each figure, whole (default 4)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", action="append", choices=[*WORKS, "dns"], help="only this (may be repeated)")
     parser.add_argument("--proxy", action="append", help="only this (may be repeated)")
