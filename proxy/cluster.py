@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Protocol
 
 from ..policy.tables import Cluster, ClusterEndpoint
 from . import outlier
@@ -13,6 +13,25 @@ from .balance import Balancer, balancer_for
 EVENTS_KEPT = 100
 REPICKS = 5
 """How often another host is drawn where the first was tried before (Envoy's previous-hosts predicate)."""
+
+ACTIVE, CONNECTIONS, PENDING, RETRYING = range(4)
+"""Kinds of counts that workers of one proxy share."""
+
+
+class Shared(Protocol):
+    """What several workers of one proxy know of each other about one cluster; see mesh/shared_counts.py."""
+
+    def publish(self, live: LiveCluster) -> None:
+        """Let the others see how much is under way here."""
+        ...
+
+    def others(self, kind: int) -> int:
+        """How much is under way in all the others."""
+        ...
+
+    def ejected(self, live: LiveCluster, host: Host) -> None:
+        """Tell the others that this host is out."""
+        ...
 
 
 class Host:
@@ -48,6 +67,7 @@ class LiveCluster:
         "pending",
         "requests",
         "retrying",
+        "shared",
         "usable",
     )
 
@@ -64,9 +84,15 @@ class LiveCluster:
         self.ejections_total = 0
         self.events: deque[tuple[float, str, str]] = deque(maxlen=EVENTS_KEPT)
         """(now, host, what happened) of ejections and returns."""
+        self.shared: Shared | None = None
+        """None: there is one worker, or this cluster has neither limits nor outlier detection."""
         self._next_sweep = 0.0
         self._balancer: Balancer | None = None
         self._rebuild()
+
+    def elsewhere(self, kind: int) -> int:
+        """What other workers have under way. Asked for only where there is a limit."""
+        return 0 if self.shared is None else self.shared.others(kind)
 
     def choose(
         self, key: str | None, draw: Callable[[], float], exclude: Collection[Host] | None = None
@@ -102,6 +128,23 @@ class LiveCluster:
         if not self._next_sweep:
             self._next_sweep = now + policy.interval_s
         self._rebuild()
+        if self.shared is not None:
+            self.shared.ejected(self, host)
+
+    def take_ejection(self, name: str, until: float, ejections: int, why: str, now: float) -> None:
+        """Another worker has put the host `name` out until then (this machine's monotonic clock)."""
+        policy = self.config.outlier
+        for host in self.hosts:
+            health = host.health
+            if host.name != name or policy is None or until <= max(now, health.ejected_until):
+                continue
+            health.ejected_at, health.ejected_until, health.why = now, until, why
+            health.ejections = max(health.ejections, ejections)
+            health.consecutive_5xx = health.consecutive_gateway = health.consecutive_local = 0
+            self.events.append((now, name, f"ejected by another worker for {until - now:g} s: {why}"))
+            if not self._next_sweep:
+                self._next_sweep = now + policy.interval_s
+            self._rebuild()
 
     def wake_at(self) -> float | None:
         """When `sweep` must be called next; None: nothing is out and nothing to forget."""

@@ -34,7 +34,7 @@ from ..policy.tables import (
 from ..registry.model import Endpoint
 from ..registry.reasons import DENIED, DRAINING, IDLE, Reason
 from . import accept
-from .cluster import Host, LiveCluster
+from .cluster import ACTIVE, Host, LiveCluster
 from .dial import ClientContext, Dialer, VerifyPeer
 from .headers import own_response
 from .limits import Settings
@@ -121,6 +121,8 @@ class Engine:
         self.clock: Callable[[], float] = time.monotonic
         self.draw: Callable[[], float] = random.random
         self.draining = False
+        self.share: Callable[[LiveCluster], None] | None = None
+        """Where there are several workers: sets `shared` of a cluster by its limits."""
         self.own_identity = ""
         self.pools: dict[str, Pool] = {}
         self.outside: dict[str, Pool] = {}
@@ -175,6 +177,8 @@ class Engine:
             found = Pool(LiveCluster(config, self.clock()), self._connect)
             if tables is self.tables:
                 self.pools[name] = found
+                if self.share is not None:
+                    self.share(found.live)
             else:
                 found.retired = True  # only exchanges that began before a swap still use it
         return found
@@ -226,7 +230,7 @@ class Engine:
         if host is None or (host.endpoint.egress is not None and not host.endpoint.egress.allowed):
             return
         limits = pool.live.config.limits
-        if limits.max_requests and pool.live.active >= limits.max_requests:
+        if limits.max_requests and pool.live.active + pool.live.elsewhere(ACTIVE) >= limits.max_requests:
             return
         destination = exchange.destination or Destination(mirror.cluster, mirror.host, mirror.port)
         MirrorCopy(self, pool, host, exchange, destination).start()
@@ -309,6 +313,8 @@ class Engine:
                 continue
             before = {id(host): host.endpoint.tls for host in pool.live.hosts}
             pool.drop_idle(pool.live.update(config, now))
+            if self.share is not None:
+                self.share(pool.live)
             pool.drop_idle(
                 host for host in pool.live.hosts if id(host) in before and _differ(before[id(host)], host.endpoint.tls)
             )

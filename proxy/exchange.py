@@ -27,6 +27,7 @@ from ..registry.reasons import (
     UP_MALFORMED,
     Reason,
 )
+from .cluster import ACTIVE, RETRYING
 from .headers import clean, own_response, prepared, request_bytes, response_bytes, safe_trailers
 from .http1 import LAST_CHUNK, chunk
 from .message import BIT, Outcome, RequestHead, ResponseHead
@@ -295,11 +296,11 @@ class Exchange:
             self._reply(DENIED, verdict.why or f"{verdict.by} does not allow {endpoint.address}:{endpoint.port}.")
             return
         limits = live.config.limits
-        if limits.max_requests and live.active >= limits.max_requests:
+        if limits.max_requests and live.active + live.elsewhere(ACTIVE) >= limits.max_requests:
             self._reply(
                 OVERFLOW,
-                f"{live.active} requests to {live.config.host}:{live.config.port} are in flight; http2MaxRequests is "
-                f"{limits.max_requests}.",
+                f"{live.active + live.elsewhere(ACTIVE)} requests to {live.config.host}:{live.config.port} are in "
+                f"flight; http2MaxRequests is {limits.max_requests}.",
             )
             return
         self.phase = WAITING
@@ -307,6 +308,8 @@ class Exchange:
         live.requests += 1
         host.active += 1
         host.requests += 1
+        if live.shared is not None:
+            live.shared.publish(live)
         try:
             upstream = pool.acquire(host, self)
         except Overflow as error:
@@ -458,13 +461,15 @@ class Exchange:
                 self.outcome.flag = "URX"
             return False
         most = live.config.limits.max_retries
-        if not self.replayable or (most and live.retrying >= most):
+        if not self.replayable or (most and live.retrying + live.elsewhere(RETRYING) >= most):
             return False
         if retries.ignore_previous_hosts and self.host is not None:
             if self.tried is None:
                 self.tried = []
             self.tried.append(self.host)
         live.retrying += 1
+        if live.shared is not None:
+            live.shared.publish(live)
         self.counts_as_retry = True
         self.try_deadline = 0.0
         self.retries += 1
@@ -482,6 +487,8 @@ class Exchange:
         if self.counts_as_retry:
             self.counts_as_retry = False
             live.retrying -= 1
+        if live.shared is not None:
+            live.shared.publish(live)
 
     # --- the response
 

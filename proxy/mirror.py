@@ -52,6 +52,8 @@ class Mirror:
         engine = self.engine
         self.pool.live.active += 1
         self.host.active += 1
+        if self.pool.live.shared is not None:
+            self.pool.live.shared.publish(self.pool.live)
         engine.mirrors += 1
         self.timer = engine.later(MIRROR_TIMEOUT_S, self._timed_out)
         try:
@@ -106,6 +108,8 @@ class Mirror:
         engine.mirrors -= 1
         self.pool.live.active -= 1
         self.host.active -= 1
+        if self.pool.live.shared is not None:
+            self.pool.live.shared.publish(self.pool.live)
         self.outcome.why = why
         self.outcome.ended_at = engine.clock()
         if self.upstream is not None:

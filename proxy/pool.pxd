@@ -13,10 +13,12 @@ cdef class Pool:
     cpdef bint open_allowed(self, host) except *
     cpdef count_open(self, host)
     cpdef count_closed(self, host)
+    cdef _count_waiting(self)
     cdef _open(self, host)
     cpdef ready(self, upstream)
     cpdef failed(self, host, str why)
     cpdef offer(self, upstream)
     cpdef closed(self, upstream)
+    cdef bint _wanted_elsewhere(self) except *
     cdef _open_next(self)
     cpdef cancel(self, waiter)

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .cluster import CONNECTIONS, PENDING
+
 if TYPE_CHECKING:
     from .cluster import Host, LiveCluster
 
@@ -42,28 +44,40 @@ class Pool:
             if upstream.usable:
                 return upstream
         limits = self.live.config.limits
-        if limits.max_pending and len(self.waiting) >= limits.max_pending:
+        if limits.max_pending and len(self.waiting) + self.live.elsewhere(PENDING) >= limits.max_pending:
             raise Overflow(
-                f"{len(self.waiting)} requests already wait for a connection to {self.live.config.host}:"
-                f"{self.live.config.port}; http1MaxPendingRequests is {limits.max_pending}"
+                f"{len(self.waiting) + self.live.elsewhere(PENDING)} requests already wait for a connection to "
+                f"{self.live.config.host}:{self.live.config.port}; http1MaxPendingRequests is {limits.max_pending}"
             )
         self.waiting.append(waiter)
-        self.live.pending = len(self.waiting)
+        self._count_waiting()
         self._open(host)
         return None
 
     def open_allowed(self, host: Host) -> bool:
         """Whether maxConnections lets one more connection be made; an endpoint without any may always have one."""
         most = self.live.config.limits.max_connections
-        return not most or self.live.connections < most or host.connections == 0
+        return not most or host.connections == 0 or self.live.connections + self.live.elsewhere(CONNECTIONS) < most
 
     def count_open(self, host: Host) -> None:
-        self.live.connections += 1
+        live = self.live
+        live.connections += 1
         host.connections += 1
+        if live.shared is not None:
+            live.shared.publish(live)
 
     def count_closed(self, host: Host) -> None:
-        self.live.connections -= 1
+        live = self.live
+        live.connections -= 1
         host.connections -= 1
+        if live.shared is not None:
+            live.shared.publish(live)
+
+    def _count_waiting(self) -> None:
+        live = self.live
+        live.pending = len(self.waiting)
+        if live.shared is not None:
+            live.shared.publish(live)
 
     def _open(self, host: Host) -> None:
         if self.connecting < len(self.waiting) and self.open_allowed(host):
@@ -83,7 +97,7 @@ class Pool:
         for waiter in self.waiting:
             if waiter.host is host:
                 self.waiting.remove(waiter)
-                self.live.pending = len(self.waiting)
+                self._count_waiting()
                 waiter.connect_failed(why)
                 break
         self._open_next()
@@ -95,10 +109,10 @@ class Pool:
             for waiter in self.waiting:
                 if waiter.host is upstream.host or not bound:
                     self.waiting.remove(waiter)
-                    self.live.pending = len(self.waiting)
+                    self._count_waiting()
                     waiter.connected(upstream)
                     return
-        if self.retired:
+        if self.retired or self._wanted_elsewhere():
             upstream.close()
         else:
             upstream.host.idle.append(upstream)
@@ -112,6 +126,17 @@ class Pool:
             pass
         self._open_next()
 
+    def _wanted_elsewhere(self) -> bool:
+        """Whether another worker's requests wait because our idle connections use maxConnections up."""
+        live = self.live
+        most = live.config.limits.max_connections
+        return (
+            live.shared is not None
+            and most > 0
+            and live.shared.others(PENDING) > 0
+            and live.connections + live.shared.others(CONNECTIONS) >= most
+        )
+
     def _open_next(self) -> None:
         if self.waiting:
             self._open(self.waiting[0].host)
@@ -122,11 +147,16 @@ class Pool:
             self.waiting.remove(waiter)
         except ValueError:
             return
-        self.live.pending = len(self.waiting)
+        self._count_waiting()
 
     def sweep(self, now: float) -> None:
-        """Close what was idle or open for too long."""
+        """Close what was idle or open for too long, or is idle here and wanted by another worker."""
         limits = self.live.config.limits
+        if self.live.shared is not None:
+            self.live.shared.publish(self.live)
+            if self._wanted_elsewhere():
+                self.drop_idle(self.live.hosts)
+            self._open_next()  # another worker may have closed one for us
         for host in self.live.hosts:
             for upstream in list(host.idle):
                 if (limits.idle_timeout_s and now - upstream.idle_since >= limits.idle_timeout_s) or (

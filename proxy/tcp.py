@@ -21,6 +21,7 @@ from ..registry.reasons import (
     REASONS,
     Reason,
 )
+from .cluster import CONNECTIONS
 from .message import Outcome
 from .relay import End, Relay
 
@@ -138,11 +139,11 @@ class Session:
             self._fail(DENIED, endpoint.egress.why or f"{endpoint.egress.by} does not allow it.")
             return
         limits = live.config.limits
-        if limits.max_connections and live.connections >= limits.max_connections:
+        if limits.max_connections and live.connections + live.elsewhere(CONNECTIONS) >= limits.max_connections:
             self._fail(
                 OVERFLOW,
-                f"{live.connections} connections to {live.config.host}:{live.config.port} are open; maxConnections is "
-                f"{limits.max_connections}.",
+                f"{live.connections + live.elsewhere(CONNECTIONS)} connections to {live.config.host}:"
+                f"{live.config.port} are open; maxConnections is {limits.max_connections}.",
             )
             return
         self.host = host

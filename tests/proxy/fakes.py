@@ -97,6 +97,10 @@ class Live:
         self.hosts = [Host(endpoint) for endpoint in config.endpoints]
         self.active = self.connections = self.pending = self.retrying = self.requests = 0
         self.reports: list[tuple[str, int, bool]] = []
+        self.shared = None
+
+    def elsewhere(self, kind: int) -> int:
+        return 0
 
     def choose(self, key: str | None, draw: Callable[[], float], exclude: Any) -> Host | None:
         left = [host for host in self.hosts if host not in exclude] or self.hosts

@@ -1,0 +1,281 @@
+"""What workers share about limits and ejections: how exact it is, and what a worker's death leaves behind."""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairlead.mesh.shared_counts import CLUSTERS_MAX, KINDS, Places, SharedCounts, forget, size
+from fairlead.policy.tables import Cluster, ClusterEndpoint, OutlierPolicy, PoolLimits
+from fairlead.proxy.cluster import ACTIVE, CONNECTIONS, PENDING, RETRYING, LiveCluster
+from fairlead.proxy.pool import Overflow, Pool
+from fairlead.registry.model import Endpoint
+
+NAME = "outbound|80||web"
+
+
+def cluster(limits: PoolLimits | None = None, outlier: OutlierPolicy | None = None, endpoints: int = 1) -> Cluster:
+    made = tuple(ClusterEndpoint(f"10.0.0.{n}", 80, Endpoint(f"10.0.0.{n}", 80)) for n in range(endpoints))
+    return Cluster(NAME, "web", 80, "", made, limits=limits, outlier=outlier)
+
+
+class Workers:
+    """Workers as they are in one proxy, each with its own LiveCluster and pool."""
+
+    def __init__(self, count: int, config: Cluster, names: tuple[str, ...] = (NAME,)) -> None:
+        self.memory = mmap.mmap(-1, size(count))
+        self.view = memoryview(self.memory)
+        self.opened: list[tuple[int, Any]] = []
+        self.lives = [LiveCluster(config, 0.0) for _ in range(count)]
+        self.counts = [SharedCounts(self.view, count, n, self._teller(n)) for n in range(count)]
+        self.pools = [Pool(live, lambda pool, host: self.opened.append((pool, host))) for live in self.lives]
+        places = Places().assign(names)
+        for counts, live in zip(self.counts, self.lives, strict=True):
+            counts.places = places
+            counts.share(live)
+
+    def _teller(self, me: int) -> Any:
+        def tell(name: str, host: str, until: float, ejections: int, why: str) -> None:
+            for number, live in enumerate(self.lives):
+                if number != me:
+                    live.take_ejection(host, until, ejections, why, 1.0)
+
+        return tell
+
+    def admit(self, worker: int, limit: int) -> bool:
+        """As Exchange does it, in one turn of the worker's loop."""
+        if not self.look(worker, limit):
+            return False
+        self.count(worker)
+        return True
+
+    def look(self, worker: int, limit: int) -> bool:
+        live = self.lives[worker]
+        return live.active + live.elsewhere(ACTIVE) < limit
+
+    def count(self, worker: int, step: int = 1) -> None:
+        live = self.lives[worker]
+        live.active += step
+        assert live.shared is not None
+        live.shared.publish(live)
+
+    def in_all(self) -> int:
+        return sum(live.active for live in self.lives)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=200), st.integers(1, 12))
+def test_one_after_another_workers_keep_a_limit_to_the_digit(steps: list[tuple[int, bool]], limit: int) -> None:
+    workers = Workers(4, cluster(PoolLimits(max_requests=limit)))
+    for worker, begins in steps:
+        if begins:
+            expected = workers.in_all() < limit
+            assert workers.admit(worker, limit) is expected
+        elif workers.lives[worker].active:
+            workers.count(worker, -1)
+        assert workers.in_all() <= limit
+
+
+@given(st.data(), st.integers(2, 5), st.integers(1, 8))
+def test_at_the_same_moment_a_limit_is_passed_by_at_most_one_for_each_further_worker(
+    data: st.DataObject, count: int, limit: int
+) -> None:
+    """Every order of looking and counting: a worker that has looked counts before it looks again."""
+    workers = Workers(count, cluster(PoolLimits(max_requests=limit)))
+    looked: dict[int, bool] = {}
+    for _ in range(60):
+        worker = data.draw(st.integers(0, count - 1))
+        if worker in looked:
+            if looked.pop(worker):
+                workers.count(worker)
+        else:
+            looked[worker] = workers.look(worker, limit)
+    for worker, may in looked.items():
+        if may:
+            workers.count(worker)
+    assert workers.in_all() <= limit + count - 1
+
+
+def test_the_bound_is_reached_when_all_look_at_once() -> None:
+    workers = Workers(4, cluster(PoolLimits(max_requests=1)))
+    assert [workers.look(worker, 1) for worker in range(4)] == [True] * 4
+    for worker in range(4):
+        workers.count(worker)
+    assert workers.in_all() == 4
+    assert not any(workers.look(worker, 1) for worker in range(4))
+
+
+def test_connections_and_waiting_requests_of_another_worker_count() -> None:
+    workers = Workers(2, cluster(PoolLimits(max_connections=1, max_pending=1)))
+    first, second = workers.pools
+    host = first.live.hosts[0]
+    host.connections = 1  # so that the exception for endpoints without any does not apply
+    first.live.connections = 1
+    first.count_open(host)
+    assert second.live.elsewhere(CONNECTIONS) == 2
+    second.live.hosts[0].connections = 1
+    assert second.acquire(second.live.hosts[0], object()) is None
+    assert first.live.elsewhere(PENDING) == 1
+    assert not workers.opened
+    with pytest.raises(Overflow, match="1 requests already wait"):
+        first.acquire(host, object())
+
+
+def test_a_worker_without_a_connection_to_an_endpoint_may_open_one_whatever_others_have() -> None:
+    workers = Workers(3, cluster(PoolLimits(max_connections=1)))
+    for pool in workers.pools:
+        assert pool.acquire(pool.live.hosts[0], object()) is None
+    assert len(workers.opened) == 3
+
+
+class Connection:
+    usable = True
+    idle_since = opened_at = 0.0
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.host = pool.live.hosts[0]
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+        self.pool.closed(self)
+
+
+class Waiting:
+    def __init__(self, host: Any) -> None:
+        self.host = host
+        self.got: list[Any] = []
+
+    def connected(self, upstream: Any) -> None:
+        self.got.append(upstream)
+
+
+def test_idle_connections_go_where_requests_wait_for_them() -> None:
+    workers = Workers(2, cluster(PoolLimits(max_connections=3)))
+    rich, poor = workers.pools
+    kept = [Connection(rich) for _ in range(2)]
+    for connection in kept:
+        rich.count_open(connection.host)
+    rich.offer(kept[0])
+    host = poor.live.hosts[0]
+    poor.acquire(host, Waiting(host))
+    poor.acquire(host, Waiting(host))
+    assert len(workers.opened) == 1  # three in all: maxConnections
+    rich.offer(kept[1])
+    assert kept[1].closed  # not kept idle while the other worker waits
+    poor.sweep(1.0)
+    assert len(workers.opened) == 2
+
+
+def test_a_sweep_gives_up_what_was_idle_before_others_began_to_wait() -> None:
+    workers = Workers(2, cluster(PoolLimits(max_connections=2)))
+    rich, poor = workers.pools
+    kept = Connection(rich)
+    rich.count_open(kept.host)
+    rich.offer(kept)
+    host = poor.live.hosts[0]
+    poor.acquire(host, Waiting(host))
+    poor.acquire(host, Waiting(host))
+    assert not kept.closed
+    rich.sweep(1.0)
+    assert kept.closed
+
+
+def test_all_four_kinds_are_seen_by_the_others_and_not_by_oneself() -> None:
+    workers = Workers(3, cluster(PoolLimits(max_retries=3)))
+    live = workers.lives[1]
+    live.active, live.connections, live.pending, live.retrying = 1, 2, 3, 4
+    assert live.shared is not None
+    live.shared.publish(live)
+    kinds = (ACTIVE, CONNECTIONS, PENDING, RETRYING)
+    assert [workers.lives[0].elsewhere(kind) for kind in kinds] == [1, 2, 3, 4]
+    assert [workers.lives[2].elsewhere(kind) for kind in kinds] == [1, 2, 3, 4]
+    assert [live.elsewhere(kind) for kind in kinds] == [0, 0, 0, 0]
+
+
+def test_what_a_dead_worker_had_under_way_is_forgotten_and_nothing_else() -> None:
+    workers = Workers(3, cluster(PoolLimits(max_requests=9)))
+    for worker in range(3):
+        workers.count(worker, worker + 1)
+    forget(workers.view, 1)
+    assert workers.lives[0].elsewhere(ACTIVE) == 3
+    assert workers.lives[1].elsewhere(ACTIVE) == 4
+
+
+def test_a_cluster_without_limits_and_detection_shares_nothing() -> None:
+    workers = Workers(2, cluster())
+    assert all(live.shared is None for live in workers.lives)
+    assert all(live.elsewhere(ACTIVE) == 0 for live in workers.lives)
+
+
+def test_limits_taken_away_leave_nothing_behind() -> None:
+    workers = Workers(2, cluster(PoolLimits(max_requests=5)))
+    workers.count(0)
+    live = workers.lives[0]
+    live.update(cluster(), 0.0)
+    workers.counts[0].share(live)
+    assert live.shared is None
+    assert workers.lives[1].elsewhere(ACTIVE) == 0
+
+
+def test_a_place_is_kept_and_one_given_back_is_used_again_last() -> None:
+    places = Places()
+    first = dict(places.assign(["a", "b"]))
+    assert len(set(first.values())) == 2
+    second = dict(places.assign(["b", "c"]))
+    assert second["b"] == first["b"]
+    assert second["c"] not in first.values()
+    many = places.assign([f"n{n}" for n in range(CLUSTERS_MAX + 5)])
+    assert sorted(many.values()) == list(range(CLUSTERS_MAX))
+
+
+def test_a_cluster_beyond_the_last_place_counts_alone() -> None:
+    workers = Workers(2, cluster(PoolLimits(max_requests=1), OutlierPolicy()), names=())
+    live = workers.lives[0]
+    assert live.shared is not None  # for ejections
+    live.active = 1
+    live.shared.publish(live)
+    assert workers.lives[1].elsewhere(ACTIVE) == 0
+    assert not any(bytes(workers.view[: CLUSTERS_MAX * KINDS]))
+
+
+def test_an_ejection_holds_in_every_worker_and_ends_in_all_at_the_same_moment() -> None:
+    policy = OutlierPolicy(consecutive_5xx=2, max_ejection_percent=100, interval_s=1.0, base_ejection_s=30.0)
+    workers = Workers(2, cluster(outlier=policy, endpoints=2))
+    one, other = workers.lives
+    for _ in range(2):
+        one.report(one.hosts[0], 500, False, 1.0)
+    assert [len(live.usable) for live in workers.lives] == [1, 1]
+    assert other.hosts[0].health.ejected_until == one.hosts[0].health.ejected_until == 31.0
+    assert "by another worker" in other.events[-1][2]
+    for live in workers.lives:
+        live.sweep(30.9)
+    assert [len(live.usable) for live in workers.lives] == [1, 1]
+    for live in workers.lives:
+        live.sweep(32.0)
+    assert [len(live.usable) for live in workers.lives] == [2, 2]
+
+
+def test_workers_count_failures_apart_so_a_host_can_fail_in_each_before_it_is_out() -> None:
+    policy = OutlierPolicy(consecutive_5xx=5, max_ejection_percent=100)
+    workers = Workers(3, cluster(outlier=policy, endpoints=2))
+    for live in workers.lives:
+        for _ in range(4):
+            live.report(live.hosts[0], 500, False, 1.0)
+    assert all(len(live.usable) == 2 for live in workers.lives)  # 3 * (5 - 1) failures
+    workers.lives[2].report(workers.lives[2].hosts[0], 500, False, 1.0)
+    assert all(len(live.usable) == 1 for live in workers.lives)
+
+
+def test_an_ejection_of_a_host_that_is_not_ours_or_that_is_over_changes_nothing() -> None:
+    live = LiveCluster(cluster(outlier=OutlierPolicy(), endpoints=2), 0.0)
+    live.take_ejection("10.9.9.9:80", 50.0, 1, "", 1.0)
+    live.take_ejection("10.0.0.0:80", 0.5, 1, "", 1.0)
+    assert len(live.usable) == 2
+    live.update(cluster(endpoints=2), 0.0)
+    live.take_ejection("10.0.0.0:80", 50.0, 1, "", 1.0)  # no outlierDetection here any more
+    assert len(live.usable) == 2
