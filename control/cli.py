@@ -232,6 +232,9 @@ def _sidecar_flags(made: Any) -> None:
     made.add_argument("--service", metavar="NAME:PORT", help="the service to register as, and the app's port")
     made.add_argument("--data-dir", metavar="DIR", help="keep the last version and certificate here for a cold start")
     made.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes that serve the same addresses (default 1)"
+    )
+    made.add_argument(
         "--drain-deadline", type=seconds, default="30s", help="longest wait for running requests on SIGTERM"
     )
     made.add_argument(

@@ -72,9 +72,8 @@ def load_world(options: Any) -> World:
                 where = f"{told.path}: " if told.path else ""
                 print(f"left out: {report.source}: {where}{told.message}", file=sys.stderr)
         return world
-    from ..mesh.update import Holdings
+    from ..mesh.update import Holdings, build_world
     from .api_client import ApiClient
-    from .role_feed import build_world
 
     holdings = Holdings(build_world)
     holdings.apply(json.dumps(ApiClient.of(options).call("GET", "/fairlead/v1/world")).encode())

@@ -42,7 +42,7 @@ def run(role: Callable[[Signals], Coroutine[Any, Any, int]]) -> int:
     set_up_log()
 
     async def whole() -> int:
-        asyncio.get_running_loop().set_exception_handler(_unheard)
+        asyncio.get_running_loop().set_exception_handler(unheard)
         return await role(Signals())
 
     return uvloop.run(whole())
@@ -57,7 +57,7 @@ def set_up_log() -> None:
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 
 
-def _unheard(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def unheard(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     logger.error("%s", context.get("message", "an error nobody waited for"), exc_info=context.get("exception"))
 
 

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..mesh.feed import Feed
-from ..mesh.update import Holdings, RefusedError
+from ..mesh.update import Holdings, build_world
 from ..policy.world import Loader, World
 from ..proxy.client import HttpFetch
-from ..registry.documents import Document
 from ..registry.names import split_full_name
-from ..registry.snapshot import Snapshot
 from .settings import SettingError, bearer_token, control_url
 
 logger = logging.getLogger("fairlead.feed")
@@ -78,22 +76,3 @@ def feed_for(
         keep=data / "feed.json" if data is not None else None,
     )
     return ControlLink(fetch, feed, headers)
-
-
-def build_world(objects: list[dict[str, Any]], snapshot: Snapshot, loader: Loader | None = None) -> World:
-    """Objects of the feed to a world; raises RefusedError with everything that is wrong."""
-    documents = [Document.of(body, f"control:{_revision(body)}") for body in objects]
-    world, reports = (loader or Loader()).load(documents, snapshot)
-    reasons = [
-        f"{report.kind} {report.namespace}/{report.name}: {told.path}: {told.message}"
-        for report in reports
-        for told in report.errors
-    ]
-    if reasons:
-        raise RefusedError(reasons)
-    return world
-
-
-def _revision(body: Mapping[str, Any]) -> str:
-    metadata = body.get("metadata")
-    return str(metadata.get("resourceVersion", "")) if isinstance(metadata, dict) else ""

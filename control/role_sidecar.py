@@ -6,8 +6,10 @@ import asyncio
 import os
 import signal
 import ssl
+import sys
 import time
 from argparse import Namespace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from .role_feed import ControlLink, feed_for
 from .settings import SettingError, address
 
 FIRST_WORLD_S = 60.0
+WORKERS_MAX = 64
 
 
 def main(options: Any) -> int:
@@ -107,11 +110,24 @@ def named_port(text: str) -> NamedPort:
     return NamedPort(where[0], where[1], service.lower().rstrip("."), int(port))
 
 
+def made_sidecar(options: Any) -> Sidecar:
+    """One process, or with --workers a supervisor of several."""
+    settings = sidecar_options(options)
+    if options.workers == 1:
+        return Sidecar(settings)
+    if not 1 < options.workers <= WORKERS_MAX:
+        raise SettingError(f"--workers: expected a number from 1 to {WORKERS_MAX}, got {options.workers}")
+    from ..mesh.workers import Supervisor
+
+    command = [sys.executable, "-P", "-m", __name__.rpartition(".")[0] + ".role_worker"]
+    return Supervisor(settings, options.workers, options.drain_deadline, command)
+
+
 class Role:
     def __init__(self, options: Any, command: list[str] | None) -> None:
         self.options = options
         self.command = command
-        self.sidecar = Sidecar(sidecar_options(options))
+        self.sidecar = made_sidecar(options)
         self.loader = Loader()
         self.manifests: Manifests | None = None
         self.problem = ""
@@ -204,6 +220,7 @@ class Role:
         }
         urls = [url for text in options.control for url in text.split(",") if url]
         link = feed_for(options, urls, "sidecar", options.workload, sidecar.update, data, report)
+        self._hand_on(lambda: link.feed.items)
         link.feed.start_from_disk()
         tasks.start("feed", link.feed.run())
         sidecar.notes["control"] = lambda: "" if link.feed.connected else f"not connected ({link.feed.error}); going on"
@@ -225,6 +242,11 @@ class Role:
             sidecar.notes["certificate"] = lambda: certificates.error
             sidecar.notes["certificate-kept"] = lambda: certificates.unsaved
         return link
+
+    def _hand_on(self, items: Callable[[], Mapping[str, bytes]]) -> None:
+        """Where there are workers: what they make the next world of."""
+        if self.options.workers > 1:
+            self.sidecar.items = items  # type: ignore[attr-defined]
 
     async def _first_world(self, link: ControlLink, signals: Signals) -> bool:
         """Wait for a version to be in force; False: told to stop before."""
@@ -254,6 +276,7 @@ class Role:
             wrong += [f"{report.source}: {told.path}: {told.message}" for told in report.errors]
         for sentence in wrong:
             logger.error("%s", sentence)
+        self._hand_on(lambda: items_of(documents))
         try:
             self.sidecar.update(world)
         except RefusedError as error:
@@ -275,6 +298,12 @@ class Role:
         made = registration(options, self.sidecar.options.workload, os.environ)
         tasks.start("registration", made.run())
         return made
+
+
+def items_of(documents: list[Document]) -> Mapping[str, bytes]:
+    from ..mesh import worker
+
+    return worker.items_of(documents)
 
 
 async def start_app(command: list[str]) -> asyncio.subprocess.Process:

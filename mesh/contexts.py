@@ -120,6 +120,8 @@ class Contexts:
         self._client: ssl.SSLContext | None = None
         self._others: dict[tuple[Any, ...], ssl.SSLContext] = {}
         self.material: Material | None = None
+        self.taken: Callable[[Material], None] | None = None
+        """Told of material that was put in force."""
         self.refused: dict[str, int] = {}
         """Peers refused after their handshake, by reason."""
 
@@ -127,6 +129,8 @@ class Contexts:
         """Raises ssl.SSLError where it does not fit together; then the old stays."""
         server, client = server_context(material), client_context(material)
         self._server, self._client, self.material = server, client, material
+        if self.taken is not None:
+            self.taken(material)
 
     def server(self) -> ssl.SSLContext | None:
         return self._server

@@ -66,6 +66,11 @@ class Feed:
         self.in_force = asyncio.Event()
         """Set once a version, received or from disk, is in force."""
 
+    @property
+    def items(self) -> Mapping[str, bytes]:
+        """What is held of the version last received."""
+        return self._holdings.raw
+
     def start_from_disk(self) -> bool:
         """Put the version kept on disk in force; False where there is none or it cannot be read."""
         if self._keep is None or not self._keep.is_file():

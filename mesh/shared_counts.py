@@ -39,6 +39,9 @@ class Places:
         self._free: deque[int] = deque(range(CLUSTERS_MAX))
         """A place that was given back is used again last: its requests may still run."""
 
+    def assigned(self) -> Mapping[str, int]:
+        return self._taken
+
     def assign(self, names: Iterable[str]) -> Mapping[str, int]:
         """A place for each; who has one keeps it. Names beyond CLUSTERS_MAX get none."""
         wanted = dict.fromkeys(names)

@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ from ..proxy import accept, exposition
 from ..proxy.access_log import AccessLog, FormatError
 from ..proxy.engine import Engine
 from ..proxy.limits import Settings
-from ..proxy.local_server import JSON, TEXT, Answer, LocalServer, Query
+from ..proxy.local_server import JSON, TEXT, Answer, Handler, LocalServer, Query
 from ..proxy.message import Outcome
 from ..proxy.metrics import Metrics
 from ..registry.model import Workload
@@ -191,8 +191,11 @@ class Sidecar:
                         logger.warning("%s:%d for %s cannot be listened on: %s%s", *at, meant[0], error, hint)
         finally:
             self._listen_task = None
-            if self._listen_failures and self._tables is not None:
-                self._answer_addresses(self._tables.snapshot)
+            self._listening_changed()
+
+    def _listening_changed(self) -> None:
+        if self._listen_failures and self._tables is not None:
+            self._answer_addresses(self._tables.snapshot)
 
     # --- start and end ----------------------------------------------------------------------------------------------
 
@@ -241,9 +244,7 @@ class Sidecar:
         except OSError as error:
             raise OSError(f"{name}: {host}:{port} cannot be listened on: {error.strerror or error}") from error
 
-    async def _start_local(
-        self, name: str, at: Address | None, routes: Mapping[tuple[str, str], Callable[[Query], Answer]]
-    ) -> None:
+    async def _start_local(self, name: str, at: Address | None, routes: Mapping[tuple[str, str], Handler]) -> None:
         if at is None:
             return
         server = LocalServer(routes)
@@ -363,7 +364,7 @@ class Sidecar:
         text = "\n".join([*(problems or ["ready"]), *notes]) + "\n"
         return (503 if problems else 200), TEXT, text.encode()
 
-    def _metrics(self, _query: Query) -> Answer:
+    def _metrics(self, _query: Query) -> Answer | Awaitable[Answer]:
         lines = self.metrics.lines()
         if self.dns is not None and "dns" in self.at:
             lines += self.dns.metric_lines()
@@ -421,11 +422,15 @@ class Sidecar:
         }
         return 200, JSON, encode(told)
 
-    def _clusters(self, _query: Query) -> Answer:
+    def _clusters(self, _query: Query) -> Answer | Awaitable[Answer]:
+        return 200, JSON, encode(self.clusters())
+
+    def clusters(self) -> list[dict[str, Any]]:
+        """Of each cluster in use, what it does (LiveCluster.describe)."""
         assert self.engine is not None
         now = self.engine.clock()
         pools = [*self.engine.pools.values(), *self.engine.outside.values()]
-        return 200, JSON, encode([pool.live.describe(now) for pool in pools])
+        return [pool.live.describe(now) for pool in pools]
 
     def _server_info(self, _query: Query) -> Answer:
         assert self._tables is not None

@@ -6,12 +6,13 @@ world of the last good version stays in force.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from ..policy.world import World
+from ..policy.world import Loader, World
+from ..registry.documents import Document
 from ..registry.model import Endpoint, Service, Workload
 from ..registry.snapshot import Snapshot
 
@@ -163,3 +164,22 @@ class Holdings:
         if self.raw.pop(key, None) is not None:
             table, _, name = key.partition("/")
             self._table(table).pop(name, None)
+
+
+def build_world(objects: list[dict[str, Any]], snapshot: Snapshot, loader: Loader | None = None) -> World:
+    """Objects of the feed to a world; raises RefusedError with everything that is wrong."""
+    documents = [Document.of(body, f"control:{_revision(body)}") for body in objects]
+    world, reports = (loader or Loader()).load(documents, snapshot)
+    reasons = [
+        f"{report.kind} {report.namespace}/{report.name}: {told.path}: {told.message}"
+        for report in reports
+        for told in report.errors
+    ]
+    if reasons:
+        raise RefusedError(reasons)
+    return world
+
+
+def _revision(body: Mapping[str, Any]) -> str:
+    metadata = body.get("metadata")
+    return str(metadata.get("resourceVersion", "")) if isinstance(metadata, dict) else ""

@@ -121,6 +121,8 @@ class Engine:
         self.clock: Callable[[], float] = time.monotonic
         self.draw: Callable[[], float] = random.random
         self.draining = False
+        self.reuse_port = False
+        """Several processes listen on the same addresses (SO_REUSEPORT); the kernel spreads connections over them."""
         self.share: Callable[[LiveCluster], None] | None = None
         """Where there are several workers: sets `shared` of a cluster by its limits."""
         self.own_identity = ""
@@ -388,6 +390,8 @@ class Engine:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self.reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.setblocking(False)
             sock.bind((host, port))
             sock.listen(4096)
@@ -402,7 +406,9 @@ class Engine:
 
     async def _listen(self, host: str, port: int, arrive: Callable[[Any], Any]) -> int:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: accept.Entry(self, arrive), host, port, backlog=4096)
+        server = await loop.create_server(
+            lambda: accept.Entry(self, arrive), host, port, backlog=4096, reuse_port=self.reuse_port or None
+        )
         self._servers.append(server)
         bound: int = server.sockets[0].getsockname()[1]
         self._own.add((host, bound))

@@ -67,6 +67,7 @@ class Shop:
         self.control: Role | None = None
         self.url = f"http://127.0.0.1:{free_port()}"
         self.flags: tuple[str, ...] = ()
+        self.workers = 1
 
     async def start_control(self) -> Role:
         self.control = await self.roles.start(
@@ -95,6 +96,7 @@ class Shop:
             "sidecar", "--workload", f"default/{name}-1", "--control", self.url, "--token-file", str(token),
             "--outbound", "127.0.0.1:0", "--inbound", f"127.0.0.1:{self.mesh_ports[name]}", "--admin", "127.0.0.1:0",
             "--health", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--data-dir", str(self.roles.folder / name),
+            "--workers", str(self.workers),
         )  # fmt: skip
         return self.sidecars[name]
 
@@ -103,10 +105,11 @@ class Shop:
 
 
 @contextlib.asynccontextmanager
-async def shop(folder: Path, *control_flags: str) -> AsyncIterator[Shop]:
+async def shop(folder: Path, *control_flags: str, workers: int = 1) -> AsyncIterator[Shop]:
     async with roles_in(folder) as roles, apps("web") as (app,), client() as session:
         made = Shop(roles, app, session)
         made.flags = control_flags
+        made.workers = workers
         await made.start_control()
         pods = [
             pod("web-1", "web", made.mesh_ports["web"], app.port),

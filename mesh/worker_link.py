@@ -1,0 +1,154 @@
+"""Shell: what a supervisor and its workers say to each other, over an inherited pair of sockets.
+
+Each message is its length (four octets, big-endian) and msgpack. Keys of certificates travel here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from .sidecar_options import SidecarOptions
+
+MESSAGE_BYTES_MAX = 1 << 30
+
+
+class Begin(msgspec.Struct, tag=True):
+    """To a worker, first of all."""
+
+    options: SidecarOptions
+    number: int
+    workers: int
+    drain_s: float
+    """How long to drain for when the supervisor is gone without a word."""
+
+
+class Certificate(msgspec.Struct, tag=True):
+    """A new certificate; see contexts.Material."""
+
+    certificates: str
+    key: str
+    roots: str
+    issued: float
+    ends: float
+
+
+class Items(msgspec.Struct, tag=True):
+    """What is new in the world: a line of the feed (update.FeedMessage), and what the supervisor has handed out."""
+
+    line: bytes
+    places: dict[str, int]
+    """Of clusters with limits, in the shared memory."""
+    listen: list[tuple[str, int, str, int]]
+    """Loopback addresses: (address, port, service, service's port)."""
+
+
+class Drain(msgspec.Struct, tag=True):
+    deadline_s: float
+
+
+class End(msgspec.Struct, tag=True):
+    """Close at once."""
+
+
+class Ask(msgspec.Struct, tag=True):
+    number: int
+    what: str
+    """metrics, clusters."""
+
+
+class ReopenLog(msgspec.Struct, tag=True):
+    pass
+
+
+class Ejection(msgspec.Struct, tag=True):
+    """A host is out; from the worker that found it failing, to all the others."""
+
+    cluster: str
+    host: str
+    until: float
+    """On the machine's monotonic clock."""
+    ejections: int
+    why: str
+
+
+class Listening(msgspec.Struct, tag=True):
+    """From a worker: it serves, or why it cannot."""
+
+    error: str = ""
+
+
+class Refused(msgspec.Struct, tag=True):
+    """A worker cannot run what the supervisor could; empty: it runs the latest."""
+
+    reasons: list[str]
+
+
+class NotListened(msgspec.Struct, tag=True):
+    """Loopback addresses that a worker could not listen on: (address, port, why)."""
+
+    failures: list[tuple[str, int, str]]
+
+
+class Told(msgspec.Struct, tag=True):
+    """The answer to an Ask."""
+
+    number: int
+    body: bytes
+
+
+class Drained(msgspec.Struct, tag=True):
+    whole: bool
+    """False: the deadline cut something off."""
+
+
+Down = Begin | Certificate | Items | Drain | End | Ask | ReopenLog | Ejection
+Up = Listening | Refused | NotListened | Told | Drained | Ejection
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Link(asyncio.Protocol):
+    """One end. `heard(message)` for each message of `kinds`, `ended()` when the other end is gone."""
+
+    def __init__(self, kinds: Any, heard: Callable[[Any], None], ended: Callable[[], None]) -> None:
+        self._decode = msgspec.msgpack.Decoder(kinds).decode
+        self._heard = heard
+        self._ended = ended
+        self._buffer = bytearray()
+        self._transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        while len(buffer) >= 4:
+            size = int.from_bytes(buffer[:4], "big")
+            if size > MESSAGE_BYTES_MAX:
+                raise ValueError(f"a message of {size} bytes")
+            if len(buffer) < 4 + size:
+                return
+            message = self._decode(bytes(buffer[4 : 4 + size]))
+            del buffer[: 4 + size]
+            self._heard(message)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._ended()
+
+    def send(self, message: Down | Up) -> None:
+        """Once the other end is gone, nothing happens."""
+        if self._transport is not None and not self._transport.is_closing():
+            body = _encode(message)
+            self._transport.write(len(body).to_bytes(4, "big") + body)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
