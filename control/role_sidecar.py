@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..mesh.certificates import Certificates
 from ..mesh.contexts import Material, first_certificate
 from ..mesh.identity import IdentityError
 from ..mesh.sidecar import Sidecar
@@ -229,6 +228,8 @@ class Role:
             f"the latest is refused: {'; '.join(link.feed.refused)}" if link.feed.refused else ""
         )
         if not options.cert:
+            from ..mesh.certificates import Certificates
+
             certificates = Certificates(
                 link.fetch,
                 [url.rstrip("/") for url in urls],

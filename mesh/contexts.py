@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import ssl
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -51,14 +50,13 @@ def first_certificate(pem: str) -> str:
 
 
 def load_chain(context: ssl.SSLContext, certificates: str, key: str) -> None:
-    """Put chain and key into a context; ssl takes files only, so for a moment there is one that only we may read."""
-    descriptor, path = tempfile.mkstemp(prefix="fairlead-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    """Put chain and key into a context; ssl takes files only: it gets one in memory, which has no name for others."""
+    descriptor = os.memfd_create("fairlead-key")
     try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(key.rstrip() + "\n" + certificates)
-        context.load_cert_chain(path)
+        os.write(descriptor, (key.rstrip() + "\n" + certificates).encode())
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
     finally:
-        os.unlink(path)
+        os.close(descriptor)
 
 
 def server_context(material: Material) -> ssl.SSLContext:
@@ -122,6 +120,8 @@ class Contexts:
         self.material: Material | None = None
         self.taken: Callable[[Material], None] | None = None
         """Told of material that was put in force."""
+        self.handshakes = 0
+        """Connections that went through one, either side."""
         self.refused: dict[str, int] = {}
         """Peers refused after their handshake, by reason."""
 
@@ -150,6 +150,7 @@ class Contexts:
 
     def identity_of(self, transport: Any) -> str:
         """The SPIFFE id of a client that came by mutual TLS; empty: refused, and counted by reason."""
+        self.handshakes += 1
         try:
             found = trust.identity_of(peer_certificate(transport))
         except IdentityError as error:
@@ -162,6 +163,7 @@ class Contexts:
 
     def verify(self, transport: Any, tls: UpstreamTLS) -> str | None:
         """Why a server is not who it should be; None: it is."""
+        self.handshakes += 1
         if tls.mode == "mesh":
             return trust.expect(peer_certificate(transport), tls.identities, self._trust_domains()) or None
         if not tls.names or tls.skip_verify:

@@ -6,7 +6,8 @@ An address comes from the service's name; where two names meet, the later in ord
 from __future__ import annotations
 
 from collections.abc import Iterable
-from hashlib import blake2b
+
+from ..registry.digest import blake2b
 
 FIRST = (127 << 24) | (64 << 16)
 COUNT = 1 << 22

@@ -16,12 +16,10 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import to_builtins
 
-from ..dns.engine import DnsOptions
-from ..dns.server import DnsServer
 from ..policy.compile import CompileCache, compile_tables
 from ..policy.tables import Tables, Viewpoint
 from ..policy.world import World
@@ -37,8 +35,12 @@ from ..registry.snapshot import Snapshot
 from . import loopback
 from .contexts import Contexts
 from .identity import IdentityError, parse
+from .memory import Tidy, settle
 from .sidecar_options import Address, SidecarOptions
 from .update import RefusedError
+
+if TYPE_CHECKING:
+    from ..dns.server import DnsServer
 
 LOG_FLUSH_S = 0.05
 LOG_PIECE, LOG_PIECES_MAX = 32, 128
@@ -75,6 +77,7 @@ class Sidecar:
         self._listen_task: asyncio.Task[None] | None = None
         self._listen_failures: dict[tuple[str, int], str] = {}
         self._started = time.time()
+        self._tidy = Tidy(lambda: self.contexts.handshakes)
 
     # --- what it knows ----------------------------------------------------------------------------------------------
 
@@ -150,6 +153,9 @@ class Sidecar:
             if port.protocol == "TCP"
         }
         if self.dns is None:
+            from ..dns.engine import DnsOptions  # 1.5 MB, for those who asked for it
+            from ..dns.server import DnsServer
+
             self.dns = DnsServer(
                 DnsOptions(cluster_domain=world.resources.mesh.spec.cluster_domain, upstreams=self.options.upstreams)
             )
@@ -235,6 +241,8 @@ class Sidecar:
             for warning in self.dns.warnings:
                 logger.warning("dns: %s", warning)
         self.metrics.more.append(self._more_metrics)
+        self._tidy.start()
+        settle()
         return self.at
 
     async def _listen(self, name: str, at: Address, listen: Callable[[str, int], Any]) -> None:
@@ -259,6 +267,7 @@ class Sidecar:
         return await self.engine.drained(deadline_s)
 
     async def close(self) -> None:
+        self._tidy.stop()
         if self._listen_task is not None:
             self._listen_task.cancel()
             await asyncio.gather(self._listen_task, return_exceptions=True)

@@ -6,6 +6,7 @@ The object's schema and meaning are checked here; what it refers to is `validate
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import is_
 from typing import Any
 
 import msgspec
@@ -98,7 +99,8 @@ def parse(document: Document) -> Parsed:
         parsed.namespace = ""
     if not document.name:
         parsed.errors.append(("metadata.name", "Required value: name is required"))
-    parsed.body, found = check_object(kind, document.body, parsed.namespace)
+    made, found = check_object(kind, document.body, parsed.namespace)
+    parsed.body = {key: shared(value, document.body.get(key)) for key, value in made.items()}
     parsed.errors += found.unknown + found.errors
     parsed.warnings = found.warnings
     if not parsed.errors and kind.kind in RESOURCES:
@@ -107,6 +109,22 @@ def parse(document: Document) -> Parsed:
         except msgspec.ValidationError as error:  # the schema should have seen it; say so rather than fail
             parsed.errors.append((str(error).rpartition("`$")[2].strip(".`"), str(error)))
     return parsed
+
+
+def shared(made: Any, given: Any) -> Any:
+    """`given` where normalising has changed nothing in it, else `made` with such parts of `given`: both are kept."""
+    if type(made) is not type(given):
+        return made
+    if isinstance(made, dict):
+        for key, value in made.items():
+            if key in given:
+                made[key] = shared(value, given[key])
+        same = len(made) == len(given) and all(key in given and value is given[key] for key, value in made.items())
+        return given if same else made
+    if isinstance(made, list):
+        made[:] = map(shared, made, given) if len(made) == len(given) else made
+        return given if len(made) == len(given) and all(map(is_, made, given)) else made
+    return given if made == given else made
 
 
 def resource_of(kind: Kind, body: Mapping[str, Any], name: str, namespace: str, source: str) -> Resource:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from itertools import accumulate
 from math import ceil
 from typing import TYPE_CHECKING, Protocol
+
+from ..registry.digest import blake2b
 
 if TYPE_CHECKING:
     from ..policy.tables import LoadBalancer

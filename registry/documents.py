@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import yaml
+
+if TYPE_CHECKING:
+    import yaml
 
 DEPTH_MAX = 64
 NODES_MAX = 500_000
@@ -44,19 +47,48 @@ class Problem(msgspec.Struct, frozen=True):
         return f"{self.source}: {self.path + ': ' if self.path else ''}{self.message}"
 
 
+class Lines:
+    """The line of each field of a document; its text is read again for them, since only errors ask."""
+
+    __slots__ = ("_below", "_first_line", "_number", "_text")
+    _last: tuple[Lines, dict[Path, int]] | None = None
+    """The one read last: a document with many errors is asked for many lines."""
+
+    def __init__(self, text: str, first_line: int, number: int, below: Path = ()) -> None:
+        self._text = text
+        self._first_line = first_line
+        self._number = number
+        """Of the document in its text."""
+        self._below = below
+        """The fields of what stands at this path only."""
+
+    def item(self, number: int) -> Lines:
+        return Lines(self._text, self._first_line, self._number, ("items", number))
+
+    def read(self) -> dict[Path, int]:
+        if Lines._last is not None and Lines._last[0] is self:
+            return Lines._last[1]
+        lines: dict[Path, int] = {}
+        _load_one(self._text, self._first_line, self._number, lines)
+        if below := len(self._below):
+            own = self._below
+            lines = {path[below:]: at for path, at in lines.items() if path[:below] == own and len(path) > below}
+        Lines._last = (self, lines)
+        return lines
+
+
 class Document:
     """One object as written."""
 
     __slots__ = ("api_version", "body", "file", "kind", "line", "lines", "name", "namespace")
 
-    def __init__(
-        self, body: dict[str, Any], file: str, line: int, lines: dict[Path, int], default_namespace: str
-    ) -> None:
+    def __init__(self, body: dict[str, Any], file: str, line: int, lines: Lines | None, default_namespace: str) -> None:
         self.body = body
         self.file = file
         self.line = line
         """Of its first field; 0: not from a text."""
         self.lines = lines
+        """None: not from a text, or from one in JSON, whose reader does not tell lines."""
         self.api_version = _text(body.get("apiVersion"))
         self.kind = _text(body.get("kind"))
         metadata = body.get("metadata")
@@ -72,20 +104,20 @@ class Document:
     @classmethod
     def of(cls, body: dict[str, Any], source: str, default_namespace: str = "default") -> Document:
         """An object that did not come from a text, `source` saying where from."""
-        return cls(body, source, 0, {}, default_namespace)
+        return cls(body, source, 0, None, default_namespace)
 
     def line_of(self, path: str) -> int | None:
         """The line of a field by its path, or of the nearest field above it; None: not from a text."""
-        if not self.lines:
+        if self.lines is None:
             return None
-        line = self.line
+        line, lines = self.line, self.lines.read()
         steps: Path = ()
         for bracket, name in _SEGMENT.findall(path):
             index: Path = (*steps, int(bracket)) if bracket.isdecimal() and len(bracket) < 9 else ()
-            steps = index if index in self.lines else (*steps, bracket or name)
-            if steps not in self.lines:
+            steps = index if index in lines else (*steps, bracket or name)
+            if steps not in lines:
                 break
-            line = self.lines[steps]
+            line = lines[steps]
         return line
 
     def at(self, path: str) -> str:
@@ -123,12 +155,12 @@ def load(text: bytes | str, source: str, default_namespace: str = "default") -> 
         except _Refused as refused:
             json_value = _load_json(part)
             if json_value is not None:
-                _take(json_value, first_line, {}, source, default_namespace, documents, problems)
+                _take(json_value, first_line, None, source, default_namespace, documents, problems)
                 continue
             problems.append(Problem(f"{source}:{refused.line}", str(refused)))
             continue
-        for value, line, lines in loaded:
-            _take(value, line, lines, source, default_namespace, documents, problems)
+        for number, (value, line) in enumerate(loaded):
+            _take(value, line, Lines(part, first_line, number), source, default_namespace, documents, problems)
     return documents, problems
 
 
@@ -150,17 +182,21 @@ def _split(text: str) -> list[tuple[int, str]]:
     return [(line, part) for line, part in parts if part.strip()]
 
 
-def _load_one(text: str, first_line: int) -> list[tuple[Any, int, dict[Path, int]]]:
+def _load_one(
+    text: str, first_line: int, wanted: int = -1, lines: dict[Path, int] | None = None
+) -> list[tuple[Any, int]]:
+    """(value, line) of each document; the lines of the fields of the one `wanted` go into `lines`."""
+    import yaml  # 0.8 MB that a sidecar with a control plane has no use for
+
     try:
         _guard(text, first_line)
         loader = yaml.CSafeLoader(text)
         try:
-            found = []
+            found: list[tuple[Any, int]] = []
             while loader.check_node():
                 node: Any = loader.get_node()
-                lines: dict[Path, int] = {}
-                value = _construct(node, (), lines, first_line)
-                found.append((value, node.start_mark.line + first_line, lines))
+                value = _construct(node, (), lines if len(found) == wanted else None, first_line)
+                found.append((value, node.start_mark.line + first_line))
             return found
         finally:
             loader.dispose()
@@ -211,6 +247,8 @@ def depth_is_bounded(text: str) -> bool:
 
 def _guard(text: str, first_line: int) -> None:
     """Walk the events before any node is made: the C loader itself dies of deep nesting (measured)."""
+    import yaml
+
     depth = 0
     for nodes, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader), 1):
         line = (event.start_mark.line if event.start_mark else 0) + first_line
@@ -226,31 +264,34 @@ def _guard(text: str, first_line: int) -> None:
             raise _Refused(f"more than {NODES_MAX} values in one document", line)
 
 
-def _construct(node: yaml.Node, path: Path, lines: dict[Path, int], first_line: int) -> Any:
-    if isinstance(node, yaml.ScalarNode):
+def _construct(node: Any, path: Path, lines: dict[Path, int] | None, first_line: int) -> Any:
+    if node.id == "scalar":
         return _scalar(node, first_line)
     if node.tag not in (_TAG + "seq", _TAG + "map"):
         raise _Refused(
             f"the tag {node.tag} is not known", (node.start_mark.line if node.start_mark else 0) + first_line
         )
-    if isinstance(node, yaml.SequenceNode):
+    if node.id == "sequence":
         made = []
         for number, item in enumerate(node.value):
-            lines[(*path, number)] = item.start_mark.line + first_line
-            made.append(_construct(item, (*path, number), lines, first_line))
+            if lines is not None:
+                lines[(*path, number)] = item.start_mark.line + first_line
+            made.append(_construct(item, path if lines is None else (*path, number), lines, first_line))
         return made
     found: dict[Hashable, Any] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + first_line
-        if not isinstance(key_node, yaml.ScalarNode):
+        if key_node.id != "scalar":
             raise _Refused("a key must be plain text", line)
         if key_node.tag == "tag:yaml.org,2002:merge":
             raise _Refused("merge keys (<<) are not taken: write the fields out", line)
         key = key_node.value  # integer keys too (portLevelMtls: {8080: ...}) are text, as in JSON
         if key in found:
             raise _Refused(f"the key {key!r} stands twice in one place", line)
-        lines[(*path, key)] = line
-        found[key] = _construct(value_node, (*path, key), lines, first_line)
+        if lines is not None:
+            lines[(*path, key)] = line
+        # The same few keys stand in every object: one text for each.
+        found[sys.intern(key)] = _construct(value_node, path if lines is None else (*path, key), lines, first_line)
     return found
 
 
@@ -259,7 +300,8 @@ def _scalar(node: yaml.ScalarNode, first_line: int) -> Any:
     if node.tag not in _TAGS:
         raise _Refused(f"the tag {node.tag} is not known", node.start_mark.line + first_line)
     if node.style or (node.tag == _TAG + "str" and not _ONLY_IN_1_2.fullmatch(text)):
-        return text
+        # Words such as Service, http, TCP stand in every object, too; names and addresses stand once.
+        return sys.intern(text) if text.isalpha() or text.endswith("/v1") else text
     if text in ("", "~", "null", "Null", "NULL"):
         return None
     if text in ("true", "True", "TRUE", "false", "False", "FALSE"):
@@ -275,7 +317,7 @@ def _scalar(node: yaml.ScalarNode, first_line: int) -> Any:
 def _take(
     value: Any,
     line: int,
-    lines: dict[Path, int],
+    lines: Lines | None,
     source: str,
     namespace: str,
     documents: list[Document],
@@ -288,10 +330,11 @@ def _take(
         return
     items = value.get("items")
     if _text(value.get("kind")).endswith("List") and isinstance(items, list):
+        known = lines.read() if lines is not None else {}
         for number, item in enumerate(items):
-            inner = {path[2:]: at for path, at in lines.items() if path[:2] == ("items", number) and len(path) > 2}
-            at = lines.get(("items", number), line)
+            at = known.get(("items", number), line)
             if isinstance(item, dict):
+                inner = lines.item(number) if lines is not None else None
                 documents.append(Document(item, source, at, inner, namespace))
             else:
                 problems.append(Problem(f"{source}:{at}", "expected an object in the list"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
@@ -197,6 +196,8 @@ def _object(node: Node, value: Any, path: str, found: Findings) -> Any:
 
 
 def _unknown(key: str, fields: Mapping[str, Node]) -> str:
+    from difflib import get_close_matches  # a sidecar that is given no mistakes never needs it
+
     near = get_close_matches(key, fields, n=1, cutoff=0.6)
     if near:
         return f'unknown field "{key}": did you mean "{near[0]}"?'
@@ -246,6 +247,8 @@ def _text(node: Node, value: Any, path: str, found: Findings) -> Any:
         hint = " in quotes" if isinstance(value, (int, float)) else ""
         return _wrong(path, f"text{hint}", value, found)
     if node.values and value not in node.values:
+        from difflib import get_close_matches
+
         near = get_close_matches(value.upper(), [v.upper() for v in node.values], n=1)
         meant = next((v for v in node.values if near and v.upper() == near[0]), "")
         hint = f'; did you mean "{meant}"?' if meant else ""

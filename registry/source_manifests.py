@@ -7,12 +7,12 @@ read keeps its last good documents, and the problem is told; the other files go 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from .digest import blake2b
 from .documents import Document, Problem, load
 from .model import SourceStatus
 
@@ -101,7 +101,7 @@ class Manifests:
         except OSError as error:
             self._problems[name] = [Problem(name, f"cannot be read: {error.strerror or error}")]
             return True
-        digest = hashlib.sha256(text).digest()
+        digest = blake2b(text, digest_size=16).digest()
         if self._digests.get(name) == digest:
             return False
         self._digests[name] = digest

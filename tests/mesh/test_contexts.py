@@ -7,10 +7,8 @@ import contextlib
 import os
 import socket
 import ssl
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -351,25 +349,28 @@ async def test_without_a_certificate_there_is_no_context() -> None:
     assert found.client(UpstreamTLS("mesh")) is None
 
 
-async def test_the_key_is_on_disk_for_a_moment_only_and_for_nobody_else(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    seen: list[int] = []
-    make: Callable[..., tuple[int, str]] = tempfile.mkstemp
+async def test_the_key_is_never_in_a_file_that_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    make = os.memfd_create
 
-    def watched(prefix: str, dir: str | None) -> tuple[int, str]:
-        descriptor, path = make(prefix=prefix, dir=str(tmp_path))
-        seen.append(os.stat(path).st_mode & 0o777)
-        return descriptor, path
+    def watched(name: str) -> int:
+        made.append(make(name))
+        return made[-1]
 
-    monkeypatch.setattr(tempfile, "mkstemp", watched)
-    good = material(CA)
+    def refused(*_arguments: object, **_more: object) -> None:
+        raise AssertionError("a file with a name")
+
+    monkeypatch.setattr(os, "memfd_create", watched)
+    monkeypatch.setattr(os, "open", refused)
+    monkeypatch.setattr("builtins.open", refused)
+    good, other = material(CA), material(CA)
     server_context(good)
-    assert list(tmp_path.iterdir()) == []
     with pytest.raises(ssl.SSLError):
-        contexts_module.load_chain(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), good.certificates, material(CA).key)
-    assert list(tmp_path.iterdir()) == []
-    assert set(seen) == {0o600}
+        contexts_module.load_chain(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), good.certificates, other.key)
+    assert len(made) == 2
+    for descriptor in made:
+        with pytest.raises(OSError):
+            os.fstat(descriptor)
 
 
 async def test_files_of_a_destination_rule_that_are_missing_mean_no_connection() -> None:

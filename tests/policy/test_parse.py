@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fairlead.policy.parse import Parsed, parse
+from fairlead.policy.parse import Parsed, parse, shared
 from fairlead.policy.resources import DestinationRule, MeshConfig, NetworkPolicy, PeerAuthentication, VirtualService
 from fairlead.registry.documents import load
 
@@ -106,3 +106,15 @@ def test_what_is_wrong_has_no_resource() -> None:
     assert parsed.resource is None
     assert not parsed.usable
     assert parsed.errors[0][0] == "spec.http"
+
+
+def test_what_normalising_does_not_change_is_kept_once() -> None:
+    given = {"a": {"b": [1, {"c": "x"}], "d": "3s"}, "e": [1.0, True]}
+    made = {"a": {"b": [1, {"c": "x"}], "d": 3.0}, "e": [1, 1]}
+    kept = shared(made, given)
+    assert kept == {"a": {"b": [1, {"c": "x"}], "d": 3.0}, "e": [1, 1]}
+    assert kept["a"]["b"] is given["a"]["b"]  # type: ignore[index]
+    assert [type(value) for value in kept["e"]] == [int, int]
+    assert shared({"a": [1, 2]}, given) == {"a": [1, 2]}
+    assert shared([1, 2, 3], [1, 2]) == [1, 2, 3]
+    assert shared(given, given) is given

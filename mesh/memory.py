@@ -1,0 +1,73 @@
+"""Shell: memory that closed TLS connections leave behind goes back to the system.
+
+uvloop reads into a buffer of 256 KiB for each TLS connection, of which few pages are ever touched. glibc takes it out
+of its heap, each time elsewhere, so that in the end all pages of the most connections there ever were at once are
+resident. Measured with 1,000 connections opened and closed six times: 47 MB grow to 213; with a trim after each they
+stay 47.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+from typing import Any
+
+PERIOD_S = 10.0
+CONNECTIONS = 64
+"""TLS connections in a period that make a trim worth its milliseconds."""
+
+
+def trimmer() -> Callable[[], Any] | None:
+    """glibc's malloc_trim; None where the C library has none."""
+    import ctypes  # 0.4 MB, for those who need it
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return None if trim is None else lambda: trim(0)
+
+
+def settle() -> None:
+    """After the start: what is there now stays, so the collector need not look at it again each time."""
+    gc.collect()
+    gc.freeze()
+
+
+class Tidy:
+    """`made()` counts TLS connections."""
+
+    def __init__(
+        self,
+        made: Callable[[], int],
+        find: Callable[[], Callable[[], Any] | None] = trimmer,
+        period_s: float = PERIOD_S,
+    ) -> None:
+        self._made = made
+        self._find = find
+        self._period_s = period_s
+        self._seen = 0
+        self._trim: Callable[[], Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.trims = 0
+
+    def start(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._period_s, self._look)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self.start()
+        made = self._made()
+        if made - self._seen < CONNECTIONS:
+            return
+        self._seen = made
+        if self._trim is None:
+            self._trim = self._find() or _nothing
+        self.trims += 1
+        asyncio.get_running_loop().run_in_executor(None, self._trim)
+
+
+def _nothing() -> None:
+    """There is nothing to be done here."""

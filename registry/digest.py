@@ -1,0 +1,10 @@
+"""BLAKE2 by itself: `hashlib` would load OpenSSL's digests as well, half a megabyte that a sidecar has no use for."""
+
+from __future__ import annotations
+
+try:
+    from _blake2 import blake2b  # where CPython keeps it
+except ImportError:  # another Python
+    from hashlib import blake2b
+
+__all__ = ["blake2b"]

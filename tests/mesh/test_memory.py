@@ -1,0 +1,65 @@
+"""When memory is given back."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import mmap
+
+import pytest
+
+from fairlead.mesh.memory import CONNECTIONS, Tidy, trimmer
+
+pytestmark = pytest.mark.asyncio
+
+
+async def turned(tidy: Tidy) -> None:
+    """One look, as the timer has it."""
+    tidy._look()
+    tidy.stop()
+
+
+async def test_memory_is_given_back_after_enough_connections_and_not_for_fewer() -> None:
+    made = 0
+    trimmed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    tidy = Tidy(lambda: made, lambda: lambda: loop.call_soon_threadsafe(trimmed.set))
+    await turned(tidy)
+    made = CONNECTIONS - 1
+    await turned(tidy)
+    assert tidy.trims == 0
+    made = CONNECTIONS
+    await turned(tidy)
+    await asyncio.wait_for(trimmed.wait(), 5)
+    await turned(tidy)
+    assert tidy.trims == 1
+
+
+async def test_where_the_c_library_cannot_nothing_happens() -> None:
+    tidy = Tidy(lambda: 10 * CONNECTIONS, lambda: None)
+    await turned(tidy)
+    assert tidy.trims == 1
+
+
+async def test_glibc_gives_back_what_lies_between_what_is_used() -> None:
+    trim = trimmer()
+    assert trim is not None, "this machine's C library has no malloc_trim"
+    lib = ctypes.CDLL(None)
+    lib.malloc.restype = ctypes.c_void_p
+    lib.malloc.argtypes, lib.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
+    size = 100_000  # below the size from which glibc maps each piece by itself
+    pieces = [lib.malloc(size) for _ in range(400)]
+    for piece in pieces:
+        ctypes.memset(piece, 1, size)
+    full = resident()
+    for piece in pieces[:-1]:  # the last holds the top of the heap
+        lib.free(piece)
+    trim()
+    left = resident()
+    lib.free(pieces[-1])
+    assert full - left > 300 * size
+
+
+def resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * mmap.PAGESIZE
