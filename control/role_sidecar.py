@@ -15,6 +15,7 @@ from typing import Any
 
 from ..mesh.contexts import Material, first_certificate
 from ..mesh.identity import IdentityError
+from ..mesh.memory import settle
 from ..mesh.sidecar import Sidecar
 from ..mesh.sidecar_options import NamedPort, SidecarOptions
 from ..mesh.trust import identity_of
@@ -162,6 +163,7 @@ class Role:
                 raise SettingError(str(error)) from error
             await self._until_ready(signals)
             registration = await self._register(tasks)
+            settle()
             ready(f"fairlead sidecar ready workload={options.workload} " + " ".join(f"{k}={v}" for k, v in at.items()))
             return await self._serve(signals, tasks, registration)
         finally:

@@ -35,7 +35,7 @@ from ..registry.snapshot import Snapshot
 from . import loopback
 from .contexts import Contexts
 from .identity import IdentityError, parse
-from .memory import Tidy, settle
+from .memory import Tidy
 from .sidecar_options import Address, SidecarOptions
 from .update import RefusedError
 
@@ -242,7 +242,6 @@ class Sidecar:
                 logger.warning("dns: %s", warning)
         self.metrics.more.append(self._more_metrics)
         self._tidy.start()
-        settle()
         return self.at
 
     async def _listen(self, name: str, at: Address, listen: Callable[[str, int], Any]) -> None:

@@ -22,6 +22,7 @@ from ..registry.documents import Document
 from . import worker_link as say
 from .contexts import Material
 from .identity import IdentityError
+from .memory import settle
 from .shared_counts import SharedCounts, size
 from .sidecar import Sidecar
 from .update import FeedMessage, Holdings, RefusedError, build_world
@@ -185,6 +186,7 @@ class Worker:
             self._link.send(say.Listening(str(error)))
             self._end(0.0)
             raise
+        settle()
         self._link.send(say.Listening())
 
     def _end(self, drain_s: float) -> None:
