@@ -40,6 +40,7 @@ cdef class Downstream:
     cdef _refuse(self, error)
     cdef _answer(self, reason, str why, int status)
     cdef _connect(self, head)
+    cpdef bytes trailers(self)
     cpdef write(self, bytes data)
     cpdef flush(self)
     @cython.locals(parser=RequestParser)

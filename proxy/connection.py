@@ -182,7 +182,7 @@ class Downstream:
         outcome.ended_at = now
         body = why.encode("utf-8", "replace") + b"\n"
         outcome.sent_bytes = len(body)
-        self.write(own_response(status, body, True, reason.code))
+        self.write(own_response(status, body, True, reason.code, engine.date_line()))
         self._close_after(True)
         engine.observe(outcome)
 
@@ -196,6 +196,10 @@ class Downstream:
         self.engine.connect_tunnel(self, head)
 
     # --- the exchange's calls
+
+    def trailers(self) -> bytes:
+        """Trailer lines of the request whose body has ended."""
+        return self.parser.trailers
 
     def write(self, data: bytes) -> None:
         if self.lost:

@@ -141,6 +141,8 @@ class Engine:
         self._servers: list[asyncio.Server] = []
         self._inbounds: list[accept.Inbound] = []
         self._own: set[tuple[str, int]] = set()
+        self._date_at = 0
+        self._date = b""
         self._ids = ""
         self._ids_base = 0
         self._ids_left = 0
@@ -165,6 +167,14 @@ class Engine:
             left = 1024
         self._ids_left = left = left - 1
         return f"{self._ids}{self._ids_base | left:012x}"
+
+    def date_line(self) -> bytes:
+        """`Date` of now, made once a second (RFC 9110 sections 5.6.7 and 6.6.1)."""
+        now = int(time.time())
+        if now != self._date_at:
+            self._date_at = now
+            self._date = b"date: " + http_date(now) + b"\r\n"
+        return self._date
 
     def normalize(self, path: str) -> str:
         return self._normalize(path, self._normalization)
@@ -515,6 +525,20 @@ class Engine:
 def _all_pools(*many: Iterable[Pool]) -> Iterable[Pool]:
     for pools in many:
         yield from pools
+
+
+def http_date(unix: int) -> bytes:
+    """Seconds since 1970 as an IMF-fixdate (RFC 9110 section 5.6.7), whatever the locale."""
+    at = time.gmtime(unix)
+    return b"%b, %02d %b %d %02d:%02d:%02d GMT" % (
+        (b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun")[at.tm_wday],
+        at.tm_mday,
+        b"JanFebMarAprMayJunJulAugSepOctNovDec"[3 * at.tm_mon - 3 : 3 * at.tm_mon],
+        at.tm_year,
+        at.tm_hour,
+        at.tm_min,
+        at.tm_sec,
+    )
 
 
 def _split(authority: str, default_port: int) -> tuple[str, int]:

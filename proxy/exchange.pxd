@@ -14,7 +14,8 @@ cdef int ANSWERED
 cdef int ENDED
 cdef unsigned long long HAS_ID
 cdef unsigned long long HAS_PROTO
-cdef unsigned long long HAS_TE
+cdef unsigned long long HAS_TRAILER
+cdef unsigned long long HAS_DATE
 
 cdef class Exchange:
     cdef public object engine
@@ -36,6 +37,7 @@ cdef class Exchange:
     cdef public bint request_complete
     cdef public bint response_started
     cdef public bint response_chunked
+    cdef public bint continued
     cdef public bint client_close
     cdef public int retries
     cdef public bint retried_stale
@@ -49,6 +51,7 @@ cdef class Exchange:
 
     @cython.locals(head=RequestHead, path=str)
     cpdef start(self, bytes body, bint complete)
+    cdef bint _last_stop(self) except *
     cdef bint _fault(self, decision) except *
     cdef bint _abort(self, decision) except *
     cdef _carry_out(self, decision)
@@ -76,6 +79,7 @@ cdef class Exchange:
     @cython.locals(now=double, outcome=Outcome, status=int, request=RequestHead, extra=bytes, close=bint, data=bytes)
     cpdef response(self, ResponseHead head, bytes body, bint complete)
     cdef bytes _last_chunk(self)
+    cdef bytes _last_request_chunk(self)
     cpdef response_body(self, bytes body, bint complete)
     @cython.locals(upstream=Upstream)
     cdef bint _retry_status(self, int status, bint complete) except *

@@ -28,7 +28,17 @@ from ..registry.reasons import (
     Reason,
 )
 from .cluster import ACTIVE, RETRYING
-from .headers import clean, own_response, prepared, request_bytes, response_bytes, safe_trailers
+from .headers import (
+    announced,
+    at_edge,
+    clean,
+    count_forwards,
+    own_response,
+    prepared,
+    request_bytes,
+    response_bytes,
+    safe_trailers,
+)
 from .http1 import LAST_CHUNK, chunk
 from .message import BIT, Outcome, RequestHead, ResponseHead
 from .pool import Overflow, Pool
@@ -36,7 +46,8 @@ from .pool import Overflow, Pool
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 HAS_ID = BIT["x-request-id"]
 HAS_PROTO = BIT["x-forwarded-proto"]
-HAS_TE = BIT["te"]
+HAS_TRAILER = BIT["trailer"]
+HAS_DATE = BIT["date"]
 DETAILS = {
     "FL-NO-ROUTE": "route_not_found",
     "FL-NO-CLUSTER": "cluster_not_found",
@@ -80,6 +91,8 @@ class Exchange:
         self.request_complete = False
         self.response_started = False
         self.response_chunked = False
+        self.continued = False
+        """The client was told to go on with its body."""
         self.client_close = False
         self.retries = 0
         self.retried_stale = False
@@ -112,6 +125,10 @@ class Exchange:
             if body:
                 self._keep(body)
             self.client.arm(self.body_at + engine.settings.body_timeout_s)
+        if not self.outcome.source_identity and head.arrival.listener != "outbound":
+            at_edge(head, head.arrival.source_ip, engine.settings.trusted_proxies)
+        if (head.method == "OPTIONS" or head.method == "TRACE") and self._last_stop():
+            return
         path = head.path
         if "%" in path or "//" in path or "/." in path or "\\" in path:
             try:
@@ -129,6 +146,19 @@ class Exchange:
         if decision.fault is not None and self._fault(decision):
             return
         self._carry_out(decision)
+
+    def _last_stop(self) -> bool:
+        """Whether a TRACE or OPTIONS request may go no further than here; it is then answered."""
+        head = self.head
+        try:
+            left = count_forwards(head)
+        except ValueError as error:
+            self._reply(REASONS["FL-MALFORMED"], f"Malformed request: {error}.", 400)
+            return True
+        if left == 0:
+            status, lines = (200, b"") if head.method == "OPTIONS" else (405, b"allow: OPTIONS\r\n")
+            self._own(status, b"", "", lines, None)
+        return left == 0
 
     def _fault(self, decision: Decision) -> bool:
         """Whether a fault delays or ends the exchange."""
@@ -251,7 +281,7 @@ class Exchange:
         if complete:
             self.request_complete = True
             if self.upstream is not None and self.head.chunked:
-                self.upstream.write(LAST_CHUNK)
+                self.upstream.write(self._last_request_chunk())
             self._request_ended()
         else:
             self.body_at = self.engine.clock()
@@ -346,10 +376,17 @@ class Exchange:
                 self.replayable = False
                 self.body = None
         if self.request_complete and self.head.chunked:
-            data += LAST_CHUNK
+            data += self._last_request_chunk()
         upstream.begin(self, self.head.method, data)
         if not self.request_complete and not upstream.write_paused:
             self.client.resume_reading()
+
+    def _last_request_chunk(self) -> bytes:
+        if self.head.te_trailers:
+            trailers: bytes = self.client.trailers()
+            if trailers:
+                return b"0\r\n" + safe_trailers(trailers) + b"\r\n"
+        return LAST_CHUNK
 
     def _request_head(self, upstream: Any) -> bytes:
         head = self.head
@@ -365,6 +402,12 @@ class Exchange:
             extra = b"connection: upgrade\r\nupgrade: websocket\r\n"
         if upstream.last:
             extra += b"connection: close\r\n"
+        if head.te_trailers:
+            extra += b"te: trailers\r\nconnection: te\r\n"
+            if head.chunked and head.seen & HAS_TRAILER:
+                extra += announced(head.header("trailer") or "")
+        if engine.settings.via:
+            extra += b"via: 1.%d %b\r\n" % (head.minor, engine.settings.via.encode())
         if not head.seen & HAS_ID:
             if not outcome.request_id:
                 outcome.request_id = engine.new_id()
@@ -386,8 +429,6 @@ class Exchange:
                 extra += b"x-envoy-expected-rq-timeout-ms: %d\r\n" % (decision.timeout_s * 1000)
             if outcome.original_path:
                 extra += b"x-envoy-original-path: %b\r\n" % clean(outcome.original_path)
-            if arrival.listener != "outbound":  # a gateway
-                extra += b"x-forwarded-for: %b\r\n" % arrival.source_ip.encode()
         destination: Destination | None = self.destination
         authority = decision.authority
         ops = None
@@ -395,6 +436,8 @@ class Exchange:
             ops = destination.request_headers
             if destination.authority is not None:
                 authority = destination.authority
+        if not head.authority and not authority:  # HTTP/1.0 without Host
+            authority = self.pool.live.config.host
         return request_bytes(head, self.path, authority or "", ops, inbound, extra)
 
     def _upgrading(self) -> bool:
@@ -495,6 +538,10 @@ class Exchange:
     def interim(self, head: ResponseHead) -> None:
         """A 1xx head before the final one."""
         if self.head.minor == 1 and not self.response_started:
+            if head.status == 100:
+                if self.continued:  # an earlier try's endpoint said so
+                    return
+                self.continued = True
             self.client.write(response_bytes(head, None, b""))
 
     def response(self, head: ResponseHead, body: bytes, complete: bool) -> None:
@@ -515,12 +562,16 @@ class Exchange:
             return
         extra = b"x-envoy-upstream-service-time: %d\r\n" % int((now - outcome.sent_at) * 1000)
         close = not request.keep_alive or engine.draining or not self.request_complete or self.client.last_request(self)
+        if request.upgrade and self._upgrading():
+            close = True  # RFC 9931: what follows a refused upgrade may be of the other protocol, and is no request
         if head.chunked or head.until_close:
             if request.method == "HEAD":
                 pass
             elif request.minor == 1:
                 self.response_chunked = True
                 extra += b"transfer-encoding: chunked\r\n"
+                if head.seen & HAS_TRAILER and request.te_trailers:
+                    extra += announced(head.header("trailer") or "")
             else:
                 close = True
         if close:
@@ -528,6 +579,10 @@ class Exchange:
             self.client_close = True
         elif request.minor == 0:
             extra += b"connection: keep-alive\r\n"
+        if not head.seen & HAS_DATE:
+            extra += engine.date_line()
+        if engine.settings.via:
+            extra += b"via: 1.%d %b\r\n" % (head.minor, engine.settings.via.encode())
         if self.cookie:
             extra += self.cookie
         destination = self.destination
@@ -549,7 +604,7 @@ class Exchange:
 
     def _last_chunk(self) -> bytes:
         trailers: bytes = self.upstream.trailers()
-        if trailers and self.head.seen & HAS_TE and "trailers" in (self.head.header("te") or ""):
+        if trailers and self.head.te_trailers:
             return b"0\r\n" + safe_trailers(trailers) + b"\r\n"
         return LAST_CHUNK
 
@@ -601,19 +656,18 @@ class Exchange:
 
     def _switch(self, head: ResponseHead, body: bytes) -> None:
         """101: from here on both connections are a pair of byte streams; `body`: the first of the endpoint's."""
-        if not self._upgrading():
+        if not self._upgrading() or head.upgrade != "websocket":
             upstream = self.upstream
             self.upstream = None
             self._uncount()
             upstream.end(False)
             self._reply(UP_MALFORMED, "The endpoint switched protocols without having been asked to.")
             return
-        upgrade = clean(head.upgrade or "websocket")
         destination = self.destination
         data = response_bytes(
             head,
             destination.response_headers if destination is not None else None,
-            b"connection: upgrade\r\nupgrade: " + upgrade + b"\r\n",
+            b"connection: upgrade\r\nupgrade: websocket\r\n",
         )
         self.outcome.status = 101
         self.outcome.sent_bytes += len(body)
@@ -690,7 +744,8 @@ class Exchange:
 
     def _own(self, status: int, body: bytes, code: str, lines: bytes, ops: Any) -> None:
         request = self.head
-        close = not request.keep_alive or self.engine.draining or not self.request_complete
+        close = not request.keep_alive or self.engine.draining or not self.request_complete or bool(request.upgrade)
+        lines += self.engine.date_line()
         if ops is not None:
             lines += prepared(ops).added
         if not close and request.minor == 0:

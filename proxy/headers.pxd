@@ -24,3 +24,6 @@ cpdef bytes kept(bytes raw, Py_ssize_t first, list cuts)
 cpdef bytes request_bytes(RequestHead head, str path, str authority, object ops, bint inbound, bytes extra)
 @cython.locals(block=bytes, wire=Prepared)
 cpdef bytes response_bytes(ResponseHead head, object ops, bytes extra)
+cpdef at_edge(RequestHead head, str source_ip, int trusted_proxies)
+cpdef int count_forwards(RequestHead head) except? -2
+cpdef bytes announced(str names)

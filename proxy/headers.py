@@ -52,6 +52,14 @@ _FORGED_NEEDLES = tuple(
 _XFCC_NEEDLES = (needle("x-forwarded-client-cert"),)
 _SERVICE_TIME_NEEDLES = (needle("x-envoy-upstream-service-time"),)
 _HOST_NEEDLES = (needle("host"),)
+_LIMITED_NEEDLES = (needle("max-forwards"),)
+_SECRET_NEEDLES = tuple(needle(name) for name in ("max-forwards", "authorization", "cookie", "proxy-authorization"))
+_TOLD = frozenset((b"forwarded", b"x-real-ip", b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip"))
+"""Headers in which proxies tell where a request came from; nobody else may."""
+_TOLD_PREFIXES = (b"x-forwarded-", b"x-envoy-", b"x-fairlead-", b"x-original-forwarded-")
+_KEPT_OF_TRUSTED = frozenset((b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port"))
+_PROTO = BIT["x-forwarded-proto"]
+_FOR = BIT["x-forwarded-for"]
 
 REASON_PHRASES = {
     100: "Continue",
@@ -65,6 +73,7 @@ REASON_PHRASES = {
     400: "Bad Request",
     403: "Forbidden",
     404: "Not Found",
+    405: "Method Not Allowed",
     408: "Request Timeout",
     413: "Content Too Large",
     414: "URI Too Long",
@@ -155,6 +164,8 @@ def request_bytes(
         if wire.gone:
             block = without(block, wire.gone)
         block = block + wire.added
+    if head.told:
+        extra += head.told
     if path == head.target and head.minor == 1:
         return head.raw[: head.first] + block + extra + b"\r\n"
     line = head.method + " " + path + " HTTP/1.1\r\n"
@@ -196,11 +207,76 @@ def own_response(
     return text if no_body else text + body
 
 
+def at_edge(head: RequestHead, source_ip: str, trusted_proxies: int) -> None:
+    """Take out of a request what its sender, whom nobody vouches for, says of where it came from, and note what we know.
+
+    Of X-Forwarded-For the last `trusted_proxies` entries stay: the proxies before us wrote them. To be called before
+    policy sees the request, so that policy, endpoint and log see the same.
+    """
+    entries: list[bytes] = []
+    lines: list[bytes] = []
+    dropped = False
+    seen = head.seen
+    for line in kept(head.raw, head.first, head.cuts).split(b"\r\n"):
+        if not line:
+            continue
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        if name in _TOLD or name.startswith(_TOLD_PREFIXES):
+            if trusted_proxies and name in _KEPT_OF_TRUSTED:
+                lines.append(line)
+                continue
+            dropped = True
+            if name == b"x-forwarded-for":
+                entries += [entry.strip(b" \t") for entry in value.split(b",")]
+            seen &= ~BIT.get(name.decode("latin-1"), 0)
+        else:
+            lines.append(line)
+    if dropped:
+        block = b"".join([line + b"\r\n" for line in lines])
+        head.replace(head.raw[: head.first] + block + b"\r\n")
+    told = entries[-trusted_proxies:] if trusted_proxies else []
+    head.told = b"x-forwarded-for: " + b",".join([*told, source_ip.encode()]) + b"\r\n"
+    if not seen & _PROTO:
+        head.told += b"x-forwarded-proto: https\r\n" if head.scheme == "https" else b"x-forwarded-proto: http\r\n"
+    head.seen = seen | _PROTO | _FOR
+
+
+def count_forwards(head: RequestHead) -> int:
+    """TRACE and OPTIONS (RFC 9110 section 7.6.2): how far the request may still go, counted down in its head; -1:
+    not said. TRACE takes no credentials along (section 9.3.8). Raises ValueError."""
+    text = head.header("max-forwards")
+    block = without(
+        kept(head.raw, head.first, head.cuts), _SECRET_NEEDLES if head.method == "TRACE" else _LIMITED_NEEDLES
+    )
+    left = -1
+    if text is not None:
+        if not (text.isascii() and text.isdigit() and len(text) <= 9):
+            raise ValueError(f"Max-Forwards: expected a number, got {text[:40]!r}")
+        left = int(text)
+        block += b"max-forwards: %d\r\n" % max(left - 1, 0)
+    head.replace(head.raw[: head.first] + block + b"\r\n")
+    return left
+
+
+def announced(names: str) -> bytes:
+    """The Trailer line for those of `names` that may be passed on; empty where there are none."""
+    good = []
+    for name in names.encode("latin-1").split(b","):
+        name = name.strip(b" \t")
+        if name and _may_trail(name.lower()):
+            good.append(name)
+    return b"trailer: " + b", ".join(good) + b"\r\n" if good else b""
+
+
+def _may_trail(name: bytes) -> bool:
+    return name.decode("latin-1") not in _NO_TRAILER and not name.startswith(_NO_TRAILER_PREFIXES)
+
+
 def safe_trailers(block: bytes) -> bytes:
     """Trailer lines that may be passed on: none that frames, routes, authorises or stays on this hop."""
     lines = []
     for line in block.split(b"\r\n"):
-        name = line.partition(b":")[0].lower()
-        if line and name.decode("latin-1") not in _NO_TRAILER and not name.startswith(_NO_TRAILER_PREFIXES):
+        if line and _may_trail(line.partition(b":")[0].lower()):
             lines.append(line + b"\r\n")
     return b"".join(lines)

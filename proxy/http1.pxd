@@ -30,7 +30,9 @@ cdef class Parser:
     cdef Py_ssize_t _at
     cdef Py_ssize_t _searched
     cdef long long _left
-    cdef Py_ssize_t _extensions
+    cdef long long _excess
+    cdef bint _serves
+    cdef bint _may_skip
     cdef bytes _host
     cdef bytes _length
     cdef bytes _coding
@@ -46,6 +48,8 @@ cdef class Parser:
 
     @cython.locals(buffer=bytes, at=Py_ssize_t, size=Py_ssize_t, end=Py_ssize_t)
     cdef Py_ssize_t _find_head(self) except -2
+    cdef _skip_line(self)
+    cdef _check_folded(self, bytes raw, Py_ssize_t start, Py_ssize_t stop)
     cdef _check_part(self, bytes buffer, Py_ssize_t at, Py_ssize_t size)
     cdef _scan(self, Head head, bytes raw, Py_ssize_t start)
     @cython.locals(text="const unsigned char*", count=Py_ssize_t, start=Py_ssize_t, length=Py_ssize_t, slot=int,
@@ -53,7 +57,7 @@ cdef class Parser:
     cdef _scan_bytes(self, Head head, bytes raw, Py_ssize_t i, Py_ssize_t end)
     cdef _scan_lines(self, Head head, bytes raw, Py_ssize_t start)
     cdef _bad_line(self, bytes raw, Py_ssize_t start)
-    @cython.locals(bit="unsigned long long", text=bytes, octets="const unsigned char*", twice="unsigned long long", cuts=list)
+    @cython.locals(bit="unsigned long long", text=bytes, member=bytes, octets="const unsigned char*", twice="unsigned long long", cuts=list)
     cdef _note(self, Head head, int number, bytes raw, Py_ssize_t start, Py_ssize_t value, Py_ssize_t stop,
                Py_ssize_t after)
     @cython.locals(options=bytes, option=bytes, upgrade=bint, close=bint, named=list)
@@ -70,11 +74,14 @@ cdef class Parser:
     cdef _read_trailers(self)
 
 cdef class RequestParser(Parser):
+    cdef public Py_ssize_t max_target
     @cython.locals(end=Py_ssize_t, raw=bytes, head=RequestHead, line_end=Py_ssize_t, octets="const unsigned char*")
     cpdef RequestHead read_head(self)
     @cython.locals(first=Py_ssize_t, last=Py_ssize_t, version=bytes, method=bytes, target=bytes,
                    text="const unsigned char*")
     cdef _read_request_line(self, RequestHead head, bytes raw, Py_ssize_t line_end)
+    @cython.locals(expected=bytes)
+    cdef _read_expect(self, RequestHead head)
     @cython.locals(target=str)
     cdef _read_target(self, RequestHead head)
     cdef _read_connect(self, RequestHead head, str target)

@@ -23,8 +23,8 @@ MAX_TARGET = 16 * 1024
 MAX_METHOD = 32
 MAX_CHUNK_LINE = 1024
 """Octets of one chunk size line with its extensions."""
-MAX_CHUNK_EXTENSIONS = 16 * 1024
-"""Octets of chunk extensions in one body."""
+MAX_CHUNK_EXCESS = 16 * 1024
+"""Octets of chunk lines beyond what is usual (16 a chunk, and twice the data) in one body."""
 MAX_TRAILERS = 8 * 1024
 MAX_INTERIM = 16
 """1xx heads before a final one."""
@@ -36,9 +36,12 @@ _TCHAR = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqr
 _TARGET = bytes(c for c in range(0x21, 0x7F) if c != 0x23)  # visible ASCII without `#`
 _VALUE = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _HEX = b"0123456789abcdefABCDEF"
-_TOKEN_BIT, _TARGET_BIT, _VALUE_BIT = 1, 2, 4
+_TOKEN_BIT, _TARGET_BIT, _VALUE_BIT, _NAME_BIT = 1, 2, 4, 8  # the last: a token's octets without `_`
 _CLASSES = bytes(
-    (_TOKEN_BIT if c in _TCHAR else 0) | (_TARGET_BIT if c in _TARGET else 0) | (_VALUE_BIT if c in _VALUE else 0)
+    (_TOKEN_BIT if c in _TCHAR else 0)
+    | (_TARGET_BIT if c in _TARGET else 0)
+    | (_VALUE_BIT if c in _VALUE else 0)
+    | (_NAME_BIT if c in _TCHAR and c != 0x5F else 0)
     for c in range(256)
 )
 _LOWER = bytes(range(256)).lower()
@@ -54,7 +57,7 @@ _names: dict[bytes, int] = {name.encode(): number for number, name in enumerate(
 _names |= {name.title().encode(): number for number, name in enumerate(KNOWN)}
 _CACHE_MOST = 4096
 
-N_HOST, N_LENGTH, N_CODING, N_CONNECTION, N_UPGRADE, N_EXPECT, N_LAST_CUT = 0, 1, 2, 3, 4, 5, 10
+N_HOST, N_LENGTH, N_CODING, N_CONNECTION, N_UPGRADE, N_EXPECT, N_TE, N_LAST_CUT = 0, 1, 2, 3, 4, 5, 8, 10
 _HOST_BIT, _LENGTH_BIT, _CODING_BIT = 1, 2, 4
 # What a Connection header may not take away from the next hop, whoever lists it there.
 ESSENTIAL = frozenset(
@@ -65,6 +68,9 @@ ESSENTIAL = frozenset(
     )
 )
 ESSENTIAL_PREFIXES = ("x-forwarded-", "x-envoy-", "x-fairlead-", "x-b3-", "sec-")
+# Names that servers which take `_` for `-` (CGI, WSGI) would take for one that frames or is trusted.
+_FOLDED = frozenset((b"content-length", b"transfer-encoding", b"proxy-authorization", b"x-real-ip", b"x-client-ip"))
+_FOLDED_PREFIXES = (b"x-forwarded-", b"x-envoy-", b"x-fairlead-")
 
 # A perfect hash of the known names by length, first and last character, for the compiled scanner.
 _WIDTH = 32
@@ -153,7 +159,11 @@ class Parser:
         self._at = 0
         self._searched = 0
         self._left = 0
-        self._extensions = 0
+        self._excess = 0
+        self._serves = False
+        """A server's parser: reads requests."""
+        self._may_skip = False
+        """An empty line before the next request is skipped (RFC 9112 section 2.2)."""
         self._host: bytes | None = None
         self._length: bytes | None = None
         self._coding: bytes | None = None
@@ -207,9 +217,21 @@ class Parser:
             if end + 4 - at > self.max_head:
                 raise self._error(f"the head has more than {self.max_head} octets", TOO_LARGE)
             return end + 4
+        if self._may_skip and buffer[at : at + 1] == b"\r":
+            if size == at + 1:
+                return -1
+            if buffer[at + 1 : at + 2] == b"\n":
+                self._skip_line()
+                return self._find_head()
         self._check_part(buffer, at, size)
         self._searched = max(at, size - 3)
         return -1
+
+    def _skip_line(self) -> None:
+        """The empty line that some clients send behind a body."""
+        self._at += 2
+        self._searched = self._at
+        self._may_skip = False
 
     def _check_part(self, buffer: bytes, at: int, size: int) -> None:
         """Refuse an unfinished head as soon as it cannot become a good one."""
@@ -243,8 +265,13 @@ class Parser:
         count = 0
         while i < end:
             start = i
-            while _classes[text[i]] & 1:
+            while _classes[text[i]] & 8:
                 i += 1
+            if text[i] == 95:
+                while _classes[text[i]] & 1:
+                    i += 1
+                if self._serves:
+                    self._check_folded(raw, start, i)
             length = i - start
             if length == 0 or text[i] != 58:
                 raise self._bad_line(raw, start)
@@ -302,6 +329,8 @@ class Parser:
                 number = _names.get(name.lower(), 255)
                 if len(_names) < _CACHE_MOST:
                     _names[name] = number
+            if self._serves and b"_" in name:
+                self._check_folded(raw, at, at + len(name))
             if number != 255:
                 if not colon:
                     raise self._bad_line(raw, at)
@@ -315,6 +344,12 @@ class Parser:
     def _bad_line(self, raw: bytes, start: int) -> ProtocolError:
         line = raw[start:].split(b"\r\n", 1)[0]
         return self._error(f"a header line at octet {start} is not `name: value`: {_shown(line)}")
+
+    def _check_folded(self, raw: bytes, start: int, stop: int) -> None:
+        """Refuse a name with `_` that some servers take for one that frames or is trusted."""
+        name = raw[start:stop].lower().replace(b"_", b"-")
+        if name in _FOLDED or name.startswith(_FOLDED_PREFIXES):
+            raise self._error(f"{_shown(raw[start:stop])}: some servers take it for {name.decode('latin-1')}")
 
     def _note(self, head: Head, number: int, raw: bytes, start: int, value: int, stop: int, after: int) -> None:
         """A known header's line is raw[start:after], its value raw[value:stop]."""
@@ -342,6 +377,11 @@ class Parser:
             else:
                 self._expect = text if self._expect is None else self._expect + b"," + text
         if N_CODING <= number <= N_LAST_CUT and number != N_EXPECT:
+            if number == N_TE:
+                octets = raw
+                for member in octets[value:stop].lower().split(b","):
+                    if member.strip(b" \t") == b"trailers":
+                        head.te_trailers = True
             cuts = head.cuts
             if cuts is None:
                 head.cuts = [start, after]
@@ -394,10 +434,11 @@ class Parser:
             if head.minor == 0:
                 raise self._error("Transfer-Encoding in HTTP/1.0")
             if self._coding.lower() != b"chunked":
-                raise self._error(f"Transfer-Encoding: expected `chunked`, got {_shown(self._coding)}")
+                status = 501 if _other_coding(self._coding) else 400
+                raise self._error(f"Transfer-Encoding: expected `chunked`, got {_shown(self._coding)}", None, status)
             head.chunked = True
             self.state = CHUNK_SIZE
-            self._extensions = 0
+            self._excess = 0
             self.trailers = b""
             return
         if self._length is not None:
@@ -485,13 +526,17 @@ class Parser:
         if semicolon >= 0:
             extension = line[semicolon:]
             line = line[:semicolon]
-            self._extensions += len(extension)
-            if extension.translate(None, _VALUE) or self._extensions > MAX_CHUNK_EXTENSIONS:
-                raise self._error("chunk extensions: too many octets, or ones that may not be there")
+            if extension.translate(None, _VALUE):
+                raise self._error(f"chunk extensions: octets that may not be there, {_shown(extension)}")
         if not line or len(line) > 15 or line.translate(None, _HEX):
             raise self._error(f"chunk size: expected 1 to 15 hexadecimal digits, got {_shown(line)}")
-        self._at = end + 2
         self._left = int(line, 16)
+        self._excess += end + 2 - self._at - 16 - 2 * self._left
+        if self._excess < 0:
+            self._excess = 0
+        elif self._excess > MAX_CHUNK_EXCESS:
+            raise self._error(f"chunks: more than {MAX_CHUNK_EXCESS} octets that are no data", TOO_LARGE, 413)
+        self._at = end + 2
         self.state = CHUNK_DATA if self._left else TRAILERS
         return True
 
@@ -521,6 +566,17 @@ class Parser:
         self.complete = True
 
 
+def _other_coding(value: bytes) -> bool:
+    """Whether this Transfer-Encoding is one that could be right, with codings that are not spoken here."""
+    members = [member.strip(b" \t").lower() for member in value.split(b",")]
+    return (
+        len(members) > 1
+        and members[-1] == b"chunked"
+        and members.count(b"chunked") == 1
+        and all(member and not member.translate(None, _TCHAR) for member in members)
+    )
+
+
 def _cut_named(head: Head, name: str) -> None:
     """Add every line of the header `name` to the head's cuts."""
     sought = needle(name)
@@ -548,6 +604,14 @@ def _cut_named(head: Head, name: str) -> None:
 class RequestParser(Parser):
     """The server's side of a connection: requests, one after another."""
 
+    def __init__(
+        self, max_head: int = MAX_HEAD, max_headers: int = MAX_HEADERS, max_target: int = MAX_TARGET
+    ) -> None:
+        Parser.__init__(self, max_head, max_headers)
+        self.max_target = max_target
+        self._serves = True
+        self._may_skip = True
+
     def read_head(self) -> RequestHead | None:
         """The next request's head; None: more bytes needed. Call once a message, before `read_body`."""
         end = self._find_head()
@@ -557,20 +621,36 @@ class RequestParser(Parser):
         raw = octets[self._at : end] if self._at or end < len(self._buffer) else self._buffer
         head = RequestHead()
         line_end = raw.find(b"\r\n")
+        if line_end == 0 and self._may_skip:
+            self._skip_line()
+            return self.read_head()
         if line_end < 14:  # `G / HTTP/1.1`
             raise self._error(f"expected a request line, got {_shown(raw[:line_end])}")
         self._read_request_line(head, raw, line_end)
         self._scan(head, raw, line_end + 2)
         self._at = end
         self._searched = end
+        self._may_skip = True
         self._read_connection(head)
         self._start_body(head)
         self._read_target(head)
-        if self._expect is not None and head.minor == 1:
-            if self._expect.lower() != b"100-continue":
-                raise self._error(f"Expect: expected `100-continue`, got {_shown(self._expect)}", None, 417)
-            head.expect_continue = not self.complete
+        if self._length is not None and len(self._length) > 1 and self._length.startswith(b"0"):
+            raise self._error(f"Content-Length: expected a number without zeros before it, got {_shown(self._length)}")
+        if not self.complete and head.method == "TRACE":
+            raise self._error("TRACE with a body")
+        if self._expect is not None:
+            self._read_expect(head)
         return head
+
+    def _read_expect(self, head: RequestHead) -> None:
+        """What is expected of a request that has a body to wait for; else it stays on this hop."""
+        expected = self._expect
+        if head.minor == 1:
+            if expected is None or expected.lower() != b"100-continue":
+                raise self._error(f"Expect: expected `100-continue`, got {_shown(expected or b'')}", None, 417)
+            head.expect_continue = not self.complete
+        if not head.expect_continue:
+            _cut_named(head, "expect")
 
     def _read_request_line(self, head: RequestHead, raw: bytes, line_end: int) -> None:
         text = raw  # compiled: a pointer, of which slices are cheap
@@ -594,8 +674,8 @@ class RequestParser(Parser):
             known = method.decode("ascii")
         if not target or not (_all_of(text, first + 1, last, 2) if COMPILED else not target.translate(None, _TARGET)):
             raise self._error(f"expected a request target, got {_shown(target)}")
-        if len(target) > MAX_TARGET:
-            raise self._error(f"the request target has more than {MAX_TARGET} octets", TOO_LARGE, 414)
+        if len(target) > self.max_target:
+            raise self._error(f"the request target has more than {self.max_target} octets", TOO_LARGE, 414)
         head.method = known
         head.target = target.decode("ascii")
 
@@ -622,7 +702,10 @@ class RequestParser(Parser):
             if self._host is not None and authority.lower() != head.authority.lower():
                 raise self._error(f"the target names {authority} and Host {head.authority}")
             head.authority = authority
-            head.path = match[2] if match[2].startswith("/") else "/" + match[2]
+            if head.method == "OPTIONS" and not match[2]:
+                head.path = "*"  # RFC 9112 section 3.2.4
+            else:
+                head.path = match[2] if match[2].startswith("/") else "/" + match[2]
 
     def _read_connect(self, head: RequestHead, target: str) -> None:
         authority = check_host(target.encode())
@@ -686,6 +769,8 @@ class ResponseParser(Parser):
 
     def _read_framing(self, head: ResponseHead) -> None:
         status = head.status
+        if (status < 200 or status == 204) and self._length is not None:  # RFC 9110 section 8.6
+            _cut_named(head, "content-length")
         if status < 200 and status != 101:
             self._interim += 1
             if self._interim > MAX_INTERIM:
@@ -698,6 +783,7 @@ class ResponseParser(Parser):
         if self._method == "HEAD" or status == 204 or status == 304:
             self.state = DONE
             self.complete = True
+            head.chunked = False
         elif self._coding is None and self._length is None:
             self.state = UNTIL_CLOSE
             self.complete = False

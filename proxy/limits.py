@@ -32,5 +32,9 @@ class Settings(Struct, frozen=True):
     """Copies to mirrors in flight."""
     max_passthrough: int = 1024
     """Destinations outside the registry whose pools are kept."""
+    trusted_proxies: int = 0
+    """Proxies before the edge whose X-Forwarded-For entries are believed; of anybody else nothing is."""
+    via: str = ""
+    """Name to give in Via (RFC 9110 section 7.6.3), in both directions; empty: none, as Envoy and Istio by default."""
     expected_timeout_header: bool = True
     """Send x-envoy-expected-rq-timeout-ms where a timeout is set."""

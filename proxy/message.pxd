@@ -12,10 +12,12 @@ cdef class Head:
     cdef public bint chunked
     cdef public bint keep_alive
     cdef public str upgrade
+    cdef public bint te_trailers
     cdef bytes _lower
     cpdef bint has(self, unsigned long long bit)
     cpdef bytes lower(self)
     cpdef header(self, str name)
+    cpdef replace(self, bytes raw)
 
 cdef class RequestHead(Head):
     cdef public str method
@@ -24,6 +26,7 @@ cdef class RequestHead(Head):
     cdef public str path
     cdef public str target
     cdef public bint expect_continue
+    cdef public bytes told
     cdef public object arrival
 
 cdef class ResponseHead(Head):

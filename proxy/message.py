@@ -83,6 +83,8 @@ class Head:
         """The peer will go on with this connection after this message."""
         self.upgrade = ""
         """The protocol asked for or switched to, in lower case, where Connection names Upgrade; else empty."""
+        self.te_trailers = False
+        """TE says that its sender takes trailers."""
         self._lower: bytes | None = None
 
     def has(self, bit: int) -> bool:
@@ -128,6 +130,12 @@ class Head:
                 found.append((name.decode("latin-1"), value.strip(b" \t").decode("latin-1")))
         return found
 
+    def replace(self, raw: bytes) -> None:
+        """Take another head's bytes, which begin with the same line and have no lines that stay on this hop."""
+        self.raw = raw
+        self.cuts = None
+        self._lower = None
+
     def header_names(self) -> list[str]:
         """The names of all header lines, in lower case, in order."""
         return [name.lower() for name, _ in self.headers()]
@@ -146,6 +154,7 @@ class RequestHead(Head):
         self.chunked = False
         self.keep_alive = True
         self.upgrade = ""
+        self.te_trailers = False
         self._lower = None
         self.method = ""
         self.scheme = "http"
@@ -156,6 +165,8 @@ class RequestHead(Head):
         self.target = ""
         """Request target as it came."""
         self.expect_continue = False
+        self.told = b""
+        """Lines to add on the way on: what the edge knows of where it came from (headers.py, `at_edge`)."""
         self.arrival: Any = None
         """policy.tables.Arrival; set by whoever received it."""
 
@@ -171,6 +182,7 @@ class ResponseHead(Head):
         self.chunked = False
         self.keep_alive = True
         self.upgrade = ""
+        self.te_trailers = False
         self._lower = None
         self.status = 0
         self.until_close = False

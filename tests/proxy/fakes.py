@@ -171,6 +171,7 @@ class World:
         self.sessions: set[Any] = set()
         self.mirrors = 0
         self.outbox: Any = None
+        self.date = b""
         self.outcomes: list[Outcome] = []
         self.requests: list[Any] = []
         self.dialed: list[tuple[Upstream, Pool, Any]] = []
@@ -182,6 +183,9 @@ class World:
 
     def clock(self) -> float:
         return self.now
+
+    def date_line(self) -> bytes:
+        return self.date
 
     def draw(self) -> float:
         return next(self.draws)
