@@ -208,7 +208,7 @@ def own_response(
 
 
 def at_edge(head: RequestHead, source_ip: str, trusted_proxies: int) -> None:
-    """Take out of a request what its sender, whom nobody vouches for, says of where it came from, and note what we know.
+    """Take out of a request what its sender, whom nobody vouches for, says of its origin, and note what we know.
 
     Of X-Forwarded-For the last `trusted_proxies` entries stay: the proxies before us wrote them. To be called before
     policy sees the request, so that policy, endpoint and log see the same.

@@ -604,9 +604,7 @@ def _cut_named(head: Head, name: str) -> None:
 class RequestParser(Parser):
     """The server's side of a connection: requests, one after another."""
 
-    def __init__(
-        self, max_head: int = MAX_HEAD, max_headers: int = MAX_HEADERS, max_target: int = MAX_TARGET
-    ) -> None:
+    def __init__(self, max_head: int = MAX_HEAD, max_headers: int = MAX_HEADERS, max_target: int = MAX_TARGET) -> None:
         Parser.__init__(self, max_head, max_headers)
         self.max_target = max_target
         self._serves = True

@@ -1,6 +1,6 @@
 """RFC 9110 and RFC 9112 as a table: one test a requirement, of both roles, through the data path without sockets.
 
-Each name is the sentence; the section stands before it. Where Fairlead is stricter than SHOULD or MAY, the test says so.
+Each name is the sentence; the section stands before it. Where Fairlead is stricter than SHOULD or MAY, it says so.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Talk:
     def answer(self, *pieces: bytes) -> bytes:
         for piece in pieces:
             self.upstream.data_received(piece)
-        return self.client.transport.take()
+        got: bytes = self.client.transport.take()
+        return got
 
     def lines(self) -> list[bytes]:
         """Header lines as the endpoint got them, in lower case."""
