@@ -159,11 +159,17 @@ def read_time(tag: int, content: bytes) -> float:
     return float(days * 86400 + hour * 3600 + minute * 60 + second)
 
 
-def identity_of(der: bytes | None) -> SpiffeId:
-    """The workload that a verified leaf stands for; raises IdentityError that says why it stands for none."""
+def identity_of(der: bytes | None, now: float = 0.0) -> SpiffeId:
+    """The workload that a verified leaf stands for; raises IdentityError that says why it stands for none.
+
+    `now`: Unix seconds. A resumed TLS session shows the certificate of its first handshake, and OpenSSL does not look
+    at it again (RFC 8446, 4.6.1: the ticket may live for days), so whether it has ended is asked here.
+    """
     if not der:
         raise IdentityError("the peer showed no certificate")
     leaf = read_leaf(der)
+    if leaf.not_after < now:
+        raise IdentityError("the certificate has ended")
     if leaf.is_authority:
         raise IdentityError("the certificate is an authority's, which may not be used for a connection")
     if leaf.key_usage < 0 or not leaf.key_usage_critical or not leaf.key_usage & DIGITAL_SIGNATURE:
@@ -177,10 +183,10 @@ def identity_of(der: bytes | None) -> SpiffeId:
     return identity.parse(leaf.uris[0])
 
 
-def expect(der: bytes | None, allowed: tuple[str, ...], trust_domains: tuple[str, ...]) -> str:
+def expect(der: bytes | None, allowed: tuple[str, ...], trust_domains: tuple[str, ...], now: float = 0.0) -> str:
     """Why a server's certificate is not one of those that the service may have; empty: it is."""
     try:
-        found = identity_of(der)
+        found = identity_of(der, now)
     except IdentityError as error:
         return str(error)
     if found.trust_domain not in trust_domains:

@@ -119,7 +119,7 @@ class Dialer:
                         _Pending,
                         endpoint.address,
                         endpoint.port,
-                        ssl=context,
+                        ssl=context.to(where) if hasattr(context, "to") else context,  # resumes sessions by endpoint
                         server_hostname=tls.sni or endpoint.address,
                     )
         except TimeoutError:

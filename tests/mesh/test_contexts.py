@@ -235,26 +235,6 @@ async def test_tls_older_than_1_3_is_refused() -> None:
         assert await say(server.port, old) == b""
 
 
-async def test_no_session_is_ever_resumed() -> None:
-    """A resumed session would skip every check of its peer."""
-    async with serving(contexts(material(CA))) as server:
-        client = client_context(material(CA, "other"))
-
-        def visit(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool]:
-            with (
-                socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as sock,
-                client.wrap_socket(sock, server_hostname="web", session=session) as secured,
-            ):
-                secured.sendall(b"hello")
-                assert secured.recv(5) == b"hello"
-                return secured.session, bool(secured.session_reused)
-
-        first, _ = await asyncio.to_thread(visit, None)
-        assert first is None or not first.has_ticket
-        _, reused = await asyncio.to_thread(visit, first if first is not None and first.has_ticket else None)
-        assert not reused
-
-
 @pytest.mark.parametrize(
     ("chain_and_key", "allowed", "why"),
     [
