@@ -30,7 +30,7 @@ COMPILED: tuple[str, ...] = (
 
 
 def link_view() -> Path:
-    """Make build/view/fairlead/<package>, links to the six folders, and return build/view.
+    """Make build/view/fairlead/<package>, links to the six folders, build/view/tests and bench, and return build/view.
 
     Tools that look a module up by name in a folder (Cython for .pxd files, mypy, pyright) cannot see the
     package-dir mapping of pyproject.toml; the view gives them that folder.
@@ -41,9 +41,10 @@ def link_view() -> Path:
         link = view / "fairlead" / name
         if not link.is_symlink():
             link.symlink_to(Path("../../..") / name)
-    tests = view / "tests"
-    if not tests.is_symlink():
-        tests.symlink_to(Path("../../tests"))
+    for name in ("tests", "bench"):
+        link = view / name
+        if not link.is_symlink():
+            link.symlink_to(Path("../..") / name)
     return view
 
 

@@ -1,0 +1,169 @@
+"""Clients: wrk for HTTP/1.1, h2load for HTTP/2 and gRPC, and a paced client of our own for latency at a given rate.
+
+wrk has no rate, and h2load paces by bursts of all its connections, so that they wait for one another. The paced client is plain
+Python on blocking sockets and select(2): one request at a time is due, each on a connection that is idle, at even distances. Its
+own cost (some tens of microseconds) is in what it measures, and goes out when the direct measurement is subtracted.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+import statistics
+import subprocess
+import time
+from collections import deque
+from pathlib import Path
+
+from bench.machine import CLIENT_CORE
+
+HOST = "web.default.svc.cluster.local"
+HEADERS = (
+    f"Host: {HOST}",
+    "User-Agent: bench/1.0 (a client like any other)",
+    "Accept: application/json, text/plain, */*",
+    "Accept-Language: en-GB,en;q=0.9",
+    "Cookie: session=0123456789abcdef0123456789abcdef",
+    "X-Tenant: 42",
+    "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+)
+UPLOAD_LUA = 'wrk.method = "POST"\nwrk.body = string.rep("x", 1048576)\nwrk.headers["Content-Type"] = "application/octet-stream"\n'
+GRPC_MESSAGE = b"\0\0\0\0\x64" + b"\n\x62" + b"q" * 98  # one protobuf field of 98 bytes, length-prefixed
+PACED_CONNECTIONS = 16
+
+
+class LoadError(Exception):
+    """A client saw answers that are not what was asked for."""
+
+
+def wrk(
+    port: int,
+    path: str,
+    connections: int,
+    seconds: int,
+    folder: Path,
+    more: tuple[str, ...] = (),
+    upload: bool = False,
+    core: str = CLIENT_CORE,
+) -> dict[str, float]:
+    """Requests as fast as they are answered; `seconds` is whole, as wrk wants it."""
+    headers = [part for header in (*HEADERS, *more) for part in ("-H", header)]
+    command = ["taskset", "-c", core, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *headers]
+    if upload:
+        script = folder / "upload.lua"
+        script.write_text(UPLOAD_LUA)
+        command += ["-s", str(script)]
+    text = subprocess.run([*command, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True).stdout
+    found = re.search(r"(\d+) requests in ([\d.]+)s", text)
+    errors = re.search(r"Socket errors: (.*)", text)
+    if not found or int(found[1]) == 0 or "Non-2xx" in text:
+        raise LoadError(f"wrk {path}: {text.strip()[-600:]}")
+    return {
+        "requests": float(found[1]),
+        "per_s": int(found[1]) / float(found[2]),
+        "p50_ms": _duration_ms(text, "50%"),
+        "p99_ms": _duration_ms(text, "99%"),
+        "socket_errors": float(sum(int(n) for n in re.findall(r"\d+", errors[1]))) if errors else 0.0,
+    }
+
+
+def _duration_ms(text: str, percentile: str) -> float:
+    found = re.search(rf"^\s+{percentile}\s+([\d.]+)(us|ms|s)", text, re.MULTILINE)
+    return float(found[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[found[2]] if found else float("nan")
+
+
+def h2load(
+    port: int, path: str, seconds: int, folder: Path, grpc: bool = False, connections: int = 16, streams: int = 4
+) -> dict[str, float]:
+    """HTTP/2 by prior knowledge: `connections` with `streams` requests on each at any time. With `grpc`, unary calls."""
+    log = folder / "h2load.log"
+    log.unlink(missing_ok=True)
+    headers = [f":authority: {HOST}", *HEADERS[1:]]
+    command = ["taskset", "-c", CLIENT_CORE, "h2load", f"-c{connections}", f"-m{streams}", f"-D{seconds}"]
+    if grpc:
+        message = folder / "message.bin"
+        message.write_bytes(GRPC_MESSAGE)
+        headers = [headers[0], "content-type: application/grpc", "te: trailers", *headers[1:]]
+        command += ["-d", str(message)]
+    command += [part for header in headers for part in ("-H", header)]
+    command += ["--log-file", str(log), f"http://127.0.0.1:{port}{path}"]
+    text = subprocess.run(command, capture_output=True, text=True).stdout
+    found = re.search(r"finished in ([\d.]+)(m?)s.*\nrequests: .*, (\d+) succeeded, (\d+) failed, (\d+) errored", text)
+    codes = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text)
+    if not found or not codes or found[3] == "0" or codes[2] != "0" or codes[3] != "0" or codes[4] != "0":
+        raise LoadError(f"h2load {path}: {text.strip()[-600:]}")
+    took = float(found[1]) / (1000 if found[2] else 1)
+    times = sorted(int(line.split("\t")[2]) for line in log.read_text().splitlines())
+    return {
+        "requests": float(found[3]),
+        "per_s": int(found[3]) / took,
+        "p50_ms": _quantile(times, 0.5) / 1000,
+        "p99_ms": _quantile(times, 0.99) / 1000,
+        "socket_errors": float(found[4]) + float(found[5]),
+    }
+
+
+def _quantile(ordered: list[int], share: float) -> float:
+    return float(ordered[min(len(ordered) - 1, int(share * len(ordered)))]) if ordered else float("nan")
+
+
+def paced(port: int, path: str, rate: float, seconds: float, connections: int = PACED_CONNECTIONS) -> dict[str, float]:
+    """`rate` GET requests a second at even distances: p50 and p99 in milliseconds. A request counts from when it is sent (a late
+    timer is not the proxy's), or from when it was due if all connections were waiting for the proxy."""
+    head = "\r\n".join((f"GET {path} HTTP/1.1", *HEADERS, "", "")).encode()
+    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
+    for one in sockets:
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        one.sendall(head)  # every connection has its upstream connection before it counts
+        answer(one)
+    idle = deque(sockets)
+    sent: dict[socket.socket, int] = {}
+    taken: list[int] = []
+    gap = int(1e9 / rate)
+    clock = time.perf_counter_ns
+    start = due = clock()
+    end = start + int(seconds * 1e9)
+    behind = False
+    while due < end or sent:
+        now = clock()
+        while idle and due <= now and due < end:
+            one = idle.popleft()
+            sent[one] = due if behind else clock()
+            one.sendall(head)
+            due += gap
+        behind = due <= now and due < end  # every connection waits: what comes next counts from when it was due
+        wait = max(0.0, (due - clock()) / 1e9) if due < end and not behind else 1.0
+        for one in select.select(list(sent), (), (), wait)[0]:
+            answer(one)
+            taken.append(clock() - sent.pop(one))
+            idle.append(one)
+    for one in sockets:
+        one.close()
+    taken.sort()
+    return {
+        "requests": float(len(taken)),
+        "per_s": len(taken) / ((clock() - start) / 1e9),
+        "p50_ms": _quantile(taken, 0.5) / 1e6,
+        "p99_ms": _quantile(taken, 0.99) / 1e6,
+        "mean_ms": statistics.fmean(taken) / 1e6,
+    }
+
+
+def answer(one: socket.socket) -> None:
+    """Read one whole answer with a Content-Length or chunks; anything but 200 is an error."""
+    got = one.recv(65536)
+    while b"\r\n\r\n" not in got:
+        more = one.recv(65536)
+        if not more:
+            raise LoadError(f"connection closed within a head: {got[:200]!r}")
+        got += more
+    if not got.startswith(b"HTTP/1.1 200"):
+        raise LoadError(f"paced: {got[:200]!r}")
+    head, _, body = got.partition(b"\r\n\r\n")
+    length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
+    while len(body) < int(length[1]) if length else not body.endswith(b"0\r\n\r\n"):
+        more = one.recv(65536)
+        if not more:
+            raise LoadError("connection closed within a body")
+        body += more
