@@ -1,8 +1,8 @@
-"""Clients: wrk for HTTP/1.1, h2load for HTTP/2 and gRPC, and a paced client of our own for latency at a given rate.
+"""Clients: wrk for HTTP/1.1, h2load for HTTP/2 and gRPC, a paced client of our own for latency at a given rate.
 
-wrk has no rate, and h2load paces by bursts of all its connections, so that they wait for one another. The paced client is plain
-Python on blocking sockets and select(2): one request at a time is due, each on a connection that is idle, at even distances. Its
-own cost (some tens of microseconds) is in what it measures, and goes out when the direct measurement is subtracted.
+wrk has no rate, and h2load paces by bursts of all its connections, so that they wait for one another. The paced client
+is plain Python on blocking sockets and select(2): one request at a time is due, each on a connection that is idle, at
+even distances. Its own cost (some tens of microseconds) goes out when the direct measurement is subtracted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ HEADERS = (
     "X-Tenant: 42",
     "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 )
-UPLOAD_LUA = 'wrk.method = "POST"\nwrk.body = string.rep("x", 1048576)\nwrk.headers["Content-Type"] = "application/octet-stream"\n'
+UPLOAD_LUA = """
+wrk.method = "POST"
+wrk.body = string.rep("x", 1048576)
+wrk.headers["Content-Type"] = "application/octet-stream"
+"""
 GRPC_MESSAGE = b"\0\0\0\0\x64" + b"\n\x62" + b"q" * 98  # one protobuf field of 98 bytes, length-prefixed
 PACED_CONNECTIONS = 16
 
@@ -76,7 +80,7 @@ def _duration_ms(text: str, percentile: str) -> float:
 def h2load(
     port: int, path: str, seconds: int, folder: Path, grpc: bool = False, connections: int = 16, streams: int = 4
 ) -> dict[str, float]:
-    """HTTP/2 by prior knowledge: `connections` with `streams` requests on each at any time. With `grpc`, unary calls."""
+    """HTTP/2 by prior knowledge: `streams` requests on each of `connections` at any time. With `grpc`, unary calls."""
     log = folder / "h2load.log"
     log.unlink(missing_ok=True)
     headers = [f":authority: {HOST}", *HEADERS[1:]]
@@ -109,8 +113,11 @@ def _quantile(ordered: list[int], share: float) -> float:
 
 
 def paced(port: int, path: str, rate: float, seconds: float, connections: int = PACED_CONNECTIONS) -> dict[str, float]:
-    """`rate` GET requests a second at even distances: p50 and p99 in milliseconds. A request counts from when it is sent (a late
-    timer is not the proxy's), or from when it was due if all connections were waiting for the proxy."""
+    """`rate` GET requests a second at even distances: p50 and p99 in milliseconds.
+
+    A request counts from when it is sent (a late timer is not the proxy's), or from when it was due if all connections
+    were waiting for the proxy.
+    """
     head = "\r\n".join((f"GET {path} HTTP/1.1", *HEADERS, "", "")).encode()
     sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
     for one in sockets:

@@ -1,8 +1,8 @@
 """Processes on cores, their processor time and memory, ports, certificates: what every measurement stands on.
 
-Client and backend run on core 0, the proxy under test on core 1. Processor time is the kernel's clock of a process (user and
-system, all its threads, in nanoseconds), summed over the process and its descendants; memory is resident or proportional
-(PSS: a page that several processes share counts once).
+Client and backend run on core 0, the proxy under test on core 1. Processor time is the kernel's clock of a process
+(user and system, all its threads, in nanoseconds), summed over the process and its descendants; memory is resident or
+proportional (PSS: a page that several processes share counts once).
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""Memory of the proxies: idle with ten and with a thousand upstream services, ten thousand idle connections, and a soak.
+"""Memory of the proxies: idle with ten and a thousand upstream services, ten thousand idle connections, a soak.
 
-`python bench/memory.py soak --requests 10000000 [--proxy Fairlead]` puts so many requests through a pair with mutual TLS and
-prints memory as it goes; `make bench` runs the rest. Idle connections have each carried one request, and stay open; with TLS
-they are mutual TLS to the proxy of the destination's side, so that one process holds the server's part alone.
+`python bench/memory.py soak --requests 10000000 [--proxy Fairlead]` puts so many requests through a pair with mutual
+TLS and prints memory as it goes; `make bench` runs the rest. Idle connections have each carried one request, and stay
+open; with TLS they are mutual TLS to the proxy of the destination's side, so that one process holds the server's part.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import resource
 import shutil
 import socket
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +35,14 @@ SETTLE_S = 1.0
 def run(proxies: list[str], connections: int = CONNECTIONS) -> list[dict[str, Any]]:
     """One row for each work and proxy: `mb` or `kb_each`."""
     rows = []
-    for work, measured in (
-        ("ten upstream services", lambda peer: idle(peer, 10)),
-        ("a thousand upstream services", lambda peer: idle(peer, 1000)),
+    works: tuple[tuple[str, Callable[[str], dict[str, float]]], ...] = (
+        ("ten upstream services", lambda peer: idle(peer, "known10")),
+        ("a thousand services known", lambda peer: idle(peer, "known1000")),
+        ("a thousand, each with routes, subsets and policy", lambda peer: idle(peer, "routed1000")),
         ("idle connection", lambda peer: idle_connections(peer, connections, False)),
         ("idle connection, mutual TLS", lambda peer: idle_connections(peer, connections, True)),
-    ):
+    )
+    for work, measured in works:
         for peer in proxies:
             try:
                 found: dict[str, Any] = measured(peer)
@@ -49,12 +53,12 @@ def run(proxies: list[str], connections: int = CONNECTIONS) -> list[dict[str, An
     return rows
 
 
-def idle(peer: str, services: int) -> dict[str, float]:
-    """A proxy that knows so many services, each with a route by path and header, before any request."""
+def idle(peer: str, kind: str) -> dict[str, float]:
+    """A proxy that knows the services of a kind, before any request."""
     folder = Path(tempfile.mkdtemp(prefix="fairlead-bench-"))
     try:
         port = machine.free_ports(6) + 1
-        commands = peers.PEERS[peer](f"many{services}", folder, port, port - 1)
+        commands = peers.PEERS[peer](kind, folder, port, port - 1)
         with machine.started(commands, machine.PROXY_CORE, [port], folder) as pids:
             time.sleep(SETTLE_S)
             return {"mb": round(machine.memory_mb(pids), 1), "pss_mb": round(machine.memory_mb(pids, "Pss"), 1)}
@@ -123,16 +127,22 @@ def holding(folder: Path, port: int, count: int, tls: bool) -> None:
         context.check_hostname = False
         context.minimum_version = ssl.TLSVersion.TLSv1_3
     head = "\r\n".join(("GET /api/items HTTP/1.1", *load.HEADERS, "", "")).encode()
-    held = []
-    for _ in range(count):
+
+    def opened(_: int) -> socket.socket:
         one = socket.create_connection(("127.0.0.1", port))
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the request follows the handshake's last message
         if context is not None:
             one = context.wrap_socket(one, server_hostname="outbound_.80_._.web.default.svc.cluster.local")
         one.sendall(head)
         load.answer(one)
-        held.append(one)
+        return one
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:  # so that client and proxy work at the same time
+        held = list(pool.map(opened, range(count)))
     print("held", flush=True)
     sys.stdin.read()
+    for one in held:
+        one.close()
 
 
 def soak(peer: str, requests: int, seconds: int = 10) -> dict[str, Any]:

@@ -4,7 +4,8 @@
 Kinds of work: `l7` (routes by path and header), `l7quiet` (the same without access log), `l7x1` and `l7x2` (one and two
 workers), `l4` (TCP), `pair` (plain HTTP in, mutual TLS between two proxies, plain HTTP out), `pairnew` and `pairresume` (the
 same with a new connection between the two for each request: full handshakes, and resumed as each proxy does by itself),
-`h2` and `grpc` (HTTP/2 by prior knowledge on both sides), `many10` and `many1000` (so many upstream services, no load).
+`h2` and `grpc` (HTTP/2 by prior knowledge on both sides), `known10` and `known1000` (so many upstream services, no load),
+`routed1000` (a thousand, each with routes by path and header, as `l7`).
 
 Every proxy writes an access log to a file, in its own default format, at L4 too; nginx, Envoy and Fairlead gather lines before
 they write, HAProxy can't. Each adds a request id and X-Forwarded-For, and keeps counters as far as it has them (nginx has
@@ -15,6 +16,7 @@ on both sides, AES-128-GCM with Envoy. Each function returns the commands to sta
 from __future__ import annotations
 
 import os
+import string
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +24,19 @@ from bench.peers_envoy import envoy
 from bench.peers_fairlead import fairlead
 
 GRPC_PATH, H2_PATH = "/api.Items/Get.grpc", "/api/items.txt"
+
+
+MANY = ("known", "routed")
+
+
+def count_of(kind: str) -> int:
+    """How many services the kinds of `MANY` have."""
+    return int(kind.lstrip(string.ascii_lowercase))
+
+
+def ways_of(kind: str) -> tuple[str, ...]:
+    """The backends of each service of a kind of `MANY`."""
+    return ("beta", "main") if kind.startswith("routed") else ("all",)
 
 
 def ports_of(kind: str, port: int) -> list[int]:
@@ -76,7 +91,7 @@ def haproxy(kind: str, folder: Path, port: int, backend: int) -> list[list[str]]
     http = "" if kind == "l7quiet" else "log global\n    option httplog\n    "
     full = kind == "pairnew"
     top = {
-        "threads": 2 if kind == "l7x2" else 1,
+        "threads": "2" if kind == "l7x2" else "1",
         "mode": "http",
         "options": http + "http-reuse always",
         "tickets": "no-tls-tickets" if full else "",
@@ -86,8 +101,9 @@ def haproxy(kind: str, folder: Path, port: int, backend: int) -> list[list[str]]
         text = HAPROXY_TOP.format(**{**top, "mode": "tcp", "options": "log global\n    option tcplog"})
         text += f"listen l4\n    bind 127.0.0.1:{port}\n    server s 127.0.0.1:{backend}\n"
         return [_haproxy(folder, "l4", text)]
-    if kind.startswith("many"):
-        return [_haproxy(folder, "many", HAPROXY_TOP.format(**top) + _haproxy_many(port, backend, int(kind[4:])))]
+    if kind.startswith(MANY):
+        text = HAPROXY_TOP.format(**top) + _haproxy_many(port, backend, count_of(kind), ways_of(kind))
+        return [_haproxy(folder, "many", text)]
     if not kind.startswith("pair"):
         proto = " proto h2" if kind in ("h2", "grpc") else ""
         text = HAPROXY_TOP.format(**top) + _haproxy_route(port, f"server s 127.0.0.1:{backend}{proto}", proto)
@@ -118,12 +134,13 @@ def _haproxy_route(port: int, server: str, proto: str = "") -> str:
     )
 
 
-def _haproxy_many(port: int, backend: int, count: int) -> str:
+def _haproxy_many(port: int, backend: int, count: int, ways: tuple[str, ...]) -> str:
     use, backends = [], []
+    when = {"beta": "{ path_beg /api } { hdr(x-beta) yes }", "main": "{ path_beg /api }", "all": ""}
     for n in range(count):
         use += [f"    acl host{n} hdr(host) -i service-{n}.default.svc.cluster.local"]
-        use += [f"    use_backend s{n}-{way} if host{n} {{ path_beg /api }}{more}" for way, more in (("beta", " { hdr(x-beta) yes }"), ("main", ""))]  # fmt: skip
-        backends += [f"backend s{n}-{way}\n    server s 127.0.0.1:{backend}" for way in ("beta", "main")]
+        use += [f"    use_backend s{n}-{way} if host{n} {when[way]}" for way in ways]
+        backends += [f"backend s{n}-{way}\n    server s 127.0.0.1:{backend}" for way in ways]
     return HAPROXY_FRONT.format(port=port, proto="") + "\n".join([*use, *backends, ""])
 
 
@@ -176,15 +193,8 @@ def nginx(kind: str, folder: Path, port: int, backend: int) -> list[list[str]]:
         log = f"log_format l4 '$remote_addr [$time_iso8601] $protocol $status $bytes_sent $bytes_received $session_time'; access_log {folder}/nginx-l4.log l4 buffer=64k flush=1s; "
         text = f"stream {{ {log} upstream b {{ server 127.0.0.1:{backend}; }} server {{ listen 127.0.0.1:{port}; proxy_pass b; }} }}\n"
         return [_nginx(folder, "l4", text, f"load_module {NGINX_MODULES}/ngx_stream_module.so;")]
-    if kind.startswith("many"):
-        count = int(kind[4:])
-        body = "".join(
-            f"upstream s{n}-{way} {{ server 127.0.0.1:{backend}; keepalive 16; }} " for n in range(count) for way in ("beta", "main")
-        ) + "map $http_x_beta $way { default main; yes beta; } variables_hash_max_size 4096; server_names_hash_max_size 8192; server_names_hash_bucket_size 128; "  # fmt: skip
-        body += "".join(
-            f"server {{ listen 127.0.0.1:{port}; server_name service-{n}.default.svc.cluster.local; location /api {{ proxy_pass http://s{n}-$way; {NGINX_KEEP} }} }} "
-            for n in range(count)
-        )
+    if kind.startswith(MANY):
+        body = _nginx_many(port, backend, count_of(kind), ways_of(kind))
         return [_nginx(folder, "many", NGINX_HTTP.format(folder=folder, body=body, access=access))]
     if not kind.startswith("pair"):
         body = _upstream("b", backend) + _upstream("beta", backend) + NGINX_MAP
@@ -215,6 +225,16 @@ def nginx(kind: str, folder: Path, port: int, backend: int) -> list[list[str]]:
         _nginx(folder, "in", NGINX_HTTP.format(folder=folder, body=inner, access=log)),
         _nginx(folder, "out", NGINX_HTTP.format(folder=folder, body=out, access=access)),
     ]
+
+
+def _nginx_many(port: int, backend: int, count: int, ways: tuple[str, ...]) -> str:
+    way = "$way" if len(ways) > 1 else ways[0]
+    body = "map $http_x_beta $way { default main; yes beta; } server_names_hash_max_size 8192; server_names_hash_bucket_size 128; "
+    for n in range(count):
+        body += "".join(_upstream(f"s{n}-{one}", backend) for one in ways)
+        name, path = f"service-{n}.default.svc.cluster.local", "/api" if len(ways) > 1 else "/"
+        body += f"server {{ listen 127.0.0.1:{port}; server_name {name}; location {path} {{ proxy_pass http://s{n}-{way}; {NGINX_KEEP} }} }} "
+    return body
 
 
 def _nginx(folder: Path, name: str, text: str, load: str = "", workers: int = 1) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ def envoy(kind: str, folder: Path, port: int, backend: int) -> list[list[str]]:
     """The commands of one kind of work."""
     if kind == "l4":
         return [_envoy(folder, "l4", port, _tcp(folder), _clusters(backend))]
-    if kind.startswith("many"):
-        return [_many(folder, port, backend, int(kind[4:]))]
+    if kind.startswith(("known", "routed")):
+        return [_many(folder, port, backend, int(kind.lstrip(string.ascii_lowercase)), kind.startswith("routed"))]
     if not kind.startswith("pair"):
         log = kind != "l7quiet"
         http = _http(folder, "l7", _routes(), log)
-        h2 = {"explicit_http_config": {"http2_protocol_options": {}}} if kind in ("h2", "grpc") else {}
+        h2: dict[str, Any] = {"explicit_http_config": {"http2_protocol_options": {}}} if kind in ("h2", "grpc") else {}
         workers = 2 if kind == "l7x2" else 1
         return [_envoy(folder, "l7", port, {"filters": [http]}, _clusters(backend, h2), workers)]
     middle, full = port + 1, kind == "pairnew"
@@ -131,12 +132,13 @@ def _clusters(
     ]
 
 
-def _many(folder: Path, port: int, backend: int, count: int) -> list[str]:
+def _many(folder: Path, port: int, backend: int, count: int, routed: bool) -> list[str]:
     hosts, clusters = [], []
     for n in range(count):
-        names = (f"s{n}-beta", f"s{n}-main")
+        names = (f"s{n}-beta", f"s{n}-main") if routed else (f"s{n}-all",)
         domain = f"service-{n}.default.svc.cluster.local"
-        hosts.append({"name": f"s{n}", "domains": [domain], "routes": _routes(*names)})
+        routes = _routes(*names) if routed else [{"match": {"prefix": "/"}, "route": {"cluster": names[0]}}]
+        hosts.append({"name": f"s{n}", "domains": [domain], "routes": routes})
         clusters += _clusters(backend, names=names)
     return _envoy(folder, "many", port, {"filters": [_manager(folder, "many", hosts)]}, clusters)
 

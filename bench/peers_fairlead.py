@@ -1,7 +1,8 @@
-"""Fairlead for each kind of work, with everything on that a sidecar has: routing, NetworkPolicy, metrics, access log."""
+"""Fairlead for each kind of work, with everything on: routing, NetworkPolicy, metrics, access log."""
 
 from __future__ import annotations
 
+import string
 import sys
 from pathlib import Path
 
@@ -25,6 +26,8 @@ spec:
   serviceAccountName: server
   containers: [{{name: app, ports: [{{name: app, containerPort: {backend}}}]}}]
 ---
+"""
+RULES = """
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {{name: {name}}}
@@ -62,16 +65,16 @@ metadata:
   annotations: {fairlead.dev/address: 127.0.0.1}
 spec: {serviceAccountName: client, containers: [{name: client}]}
 """
+WHO = ("server", "client")
 HEAVY_RULES = 400
-"""Regular expressions over a header, none of which matches: they make a request cost so much that the client's share is small."""
+"""Regular expressions over a header, none of which matches: they make the client's share of the cost small."""
 
 
 def fairlead(work: str, folder: Path, port: int, backend: int) -> list[list[str]]:
     """The commands of one kind of work (see `bench/peers.py`)."""
-    if work in ("many10", "many1000"):
-        names = [f"service-{n}" for n in range(int(work[4:]))]
-    else:
-        names = ["web"]
+    many = work.startswith(("known", "routed"))
+    names = [f"service-{n}" for n in range(int(work.lstrip(string.ascii_lowercase)))] if many else ["web"]
+    template = SERVICE if work.startswith("known") else SERVICE + RULES
     mesh = f', fairlead.dev/mesh-port: "{port + 1}"' if work.startswith("pair") else ""
     pool = "maxRequestsPerConnection: 1" if work in ("pairnew", "pairresume") else "http1MaxPendingRequests: 100000"
     heavy = "\n".join(
@@ -82,7 +85,7 @@ def fairlead(work: str, folder: Path, port: int, backend: int) -> list[list[str]
     protocol = {"h2": "http2", "grpc": "grpc"}.get(work, "http")
     (folder / "fairlead.yaml").write_text(
         "".join(
-            SERVICE.format(name=name, mesh=mesh, backend=backend, pool=pool, protocol=protocol, rules=heavy)
+            template.format(name=name, mesh=mesh, backend=backend, pool=pool, protocol=protocol, rules=heavy)
             for name in names
         )
         + CLIENT
@@ -97,11 +100,8 @@ def fairlead(work: str, folder: Path, port: int, backend: int) -> list[list[str]
         return [[*client, "--outbound", "off", "--listen", f"127.0.0.1:{port}=web.default:81"]]
     if not work.startswith("pair"):
         return [[*client, "--outbound", f"127.0.0.1:{port}"]]
-    files = ["--ca", str(folder / "ca.pem")]
-    return [
-        [*common, "--workload", "default/web-1", "--metrics", f"127.0.0.1:{port + 3}", "--inbound", f"127.0.0.1:{port + 1}",
-         "--outbound", "off", "--cert", str(folder / "server.pem"), "--key", str(folder / "server.key"), *files,
-         "--access-log", str(folder / "fairlead-in.log")],
-        [*client, "--outbound", f"127.0.0.1:{port}", "--cert", str(folder / "client.pem"), "--key",
-         str(folder / "client.key"), *files],
-    ]  # fmt: skip
+    ca = str(folder / "ca.pem")
+    tls = {who: ["--cert", str(folder / f"{who}.pem"), "--key", str(folder / f"{who}.key"), "--ca", ca] for who in WHO}
+    server = [*common, "--workload", "default/web-1", "--metrics", f"127.0.0.1:{port + 3}", "--outbound", "off",
+              "--inbound", f"127.0.0.1:{port + 1}", "--access-log", str(folder / "fairlead-in.log")]  # fmt: skip
+    return [[*server, *tls["server"]], [*client, "--outbound", f"127.0.0.1:{port}", *tls["client"]]]

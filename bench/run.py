@@ -1,10 +1,10 @@
 """Fairlead beside HAProxy, nginx, Envoy, unbound and dnsmasq, in one run: `make bench`.
 
-Client and backend run on core 0, the proxy under test on core 1, each with one thread (the rows about two workers, where all
-share both cores, excepted). Every round goes through all works and all proxies in turn, so that a disturbance of the machine
-hits them alike; each figure is the median of the rounds. The first number is processor time of the proxy per request, user
-and system, all its processes. A whole run writes `bench/results/latest.json` and the README's section made from it; a
-selection (`--work`, `--proxy`) writes `bench/results/partial.json`.
+Client and backend run on core 0, the proxy under test on core 1, each with one thread (except where two workers are
+compared with one: there all share both cores). Every round goes through all works and all proxies in turn, so that a
+disturbance of the machine hits them alike; each figure is the median of the rounds. The first number is processor time
+of the proxy per request, user and system, all its processes. A whole run writes `bench/results/latest.json` and
+README's section made from it; a selection (`--work`, `--proxy`) writes `bench/results/partial.json`.
 """
 
 from __future__ import annotations
@@ -69,8 +69,17 @@ WORKS: dict[str, Work] = {
     "one worker, costly routes": Work("heavyx1", "shared", only="Fairlead"),
     "two workers, costly routes": Work("heavyx2", "shared", only="Fairlead"),
 }
-TOOLS = {"wrk": "wrk", "haproxy": "haproxy", "nginx": "nginx-light", "dnsperf": "dnsperf", "unbound": "unbound",
-         "dnsmasq": "dnsmasq-base", "taskset": "util-linux", "h2load": "nghttp2-client", "nghttpd": "nghttp2-server"}  # fmt: skip
+TOOLS = {
+    "wrk": "wrk",
+    "haproxy": "haproxy",
+    "nginx": "nginx-light",
+    "h2load": "nghttp2-client",
+    "nghttpd": "nghttp2-server",
+    "dnsperf": "dnsperf",
+    "unbound": "unbound",
+    "dnsmasq": "dnsmasq-base",
+    "taskset": "util-linux",
+}
 
 
 @contextlib.contextmanager
@@ -219,7 +228,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=1, help="of load for each figure, whole (default 1)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--work", action="append", type=chosen, metavar="WORK", help="only this: part of its name, or its kind (repeatable)"
+        "--work",
+        action="append",
+        type=chosen,
+        metavar="WORK",
+        help="only this: part of its name, or its kind (repeatable)",
     )
     parser.add_argument("--proxy", action="append", choices=list(peers.PEERS), help="only this (may be repeated)")
     options = parser.parse_args()
@@ -245,7 +258,9 @@ def main() -> None:
     print(report.section(result))
     if whole:
         report.write_readme(result)
-    failed = [f"{r['work']}, {r['proxy']}: {r['failed'][:300]}" for r in result["rows"] + result["memory"] if "failed" in r]
+    failed = [
+        f"{r['work']}, {r['proxy']}: {r['failed'][:300]}" for r in result["rows"] + result["memory"] if "failed" in r
+    ]
     if failed:
         raise SystemExit("no figure for:\n" + "\n".join(failed))
 
