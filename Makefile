@@ -1,12 +1,13 @@
 # Fairlead: every target sets up what it needs.
 PYTHON ?= python3
 VENV   ?= .venv
+REQUESTS ?= 10000000
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # The folder dns/ at the root must never hide dnspython: keep the checkout off sys.path.
 export PYTHONSAFEPATH := 1
 
-.PHONY: install demo test lint types bench clean
+.PHONY: install demo servers test lint types bench soak clean
 install: $(STAMP)
 
 # Compiled modules are built again when they or their types change.
@@ -32,10 +33,13 @@ lint: install
 	$(BIN)/ruff format --check .
 
 types: install
-	cd build/view && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p fairlead -p tests
+	cd build/view && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p fairlead -p tests -p bench
 
 bench: install
 	$(BIN)/python bench/run.py
+
+soak: install
+	$(BIN)/python bench/memory.py soak --requests $(REQUESTS)
 
 clean:
 	rm -rf build $(VENV) .servers

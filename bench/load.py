@@ -80,11 +80,15 @@ def _duration_ms(text: str, percentile: str) -> float:
 def h2load(
     port: int, path: str, seconds: int, folder: Path, grpc: bool = False, connections: int = 16, streams: int = 4
 ) -> dict[str, float]:
-    """HTTP/2 by prior knowledge: `streams` requests on each of `connections` at any time. With `grpc`, unary calls."""
+    """HTTP/2 by prior knowledge: `streams` requests on each of `connections` at any time. With `grpc`, unary calls.
+
+    Without `seconds`: two thousand, to warm up.
+    """
     log = folder / "h2load.log"
     log.unlink(missing_ok=True)
     headers = [f":authority: {HOST}", *HEADERS[1:]]
-    command = ["taskset", "-c", CLIENT_CORE, "h2load", f"-c{connections}", f"-m{streams}", f"-D{seconds}"]
+    command = ["taskset", "-c", CLIENT_CORE, "h2load", f"-c{connections}", f"-m{streams}"]
+    command += [f"-D{seconds}"] if seconds else ["-n2000"]
     if grpc:
         message = folder / "message.bin"
         message.write_bytes(GRPC_MESSAGE)

@@ -1,7 +1,7 @@
 """Where the processor time of a row goes: `python bench/profile.py "pair, mutual TLS" [--proxy Envoy] [--symbols 40]`.
 
 Samples the proxy's processes with perf under the load of that row, and prints the shares of kernel, C library, OpenSSL,
-the interpreter, uvloop (`loop`) and each module of Fairlead that is compiled; then the functions that cost most. perf must
+the interpreter, uvloop (`loop`) and each compiled module of Fairlead; then the functions that cost most. perf must
 be there (Debian: linux-perf) and allowed (root, or kernel.perf_event_paranoid at most 1). For Python code that is not
 compiled, which perf shows as the interpreter: `py-spy record --native --pid PID`.
 """
@@ -38,7 +38,7 @@ def sampled(name: str, peer: str, seconds: int, folder: Path) -> tuple[Path, flo
         machine.started([peers.backend(work.kind, folder, backend)], machine.CLIENT_CORE, [backend], folder),
         machine.started(commands, machine.PROXY_CORE, peers.ports_of(work.kind, port), folder) as pids,
     ):
-        run.apply(work, port, backend, 1, folder)  # warm
+        run.warm(work, port, folder)
         everyone = ",".join(str(pid) for root in pids for pid in machine.processes(root))
         command = ["perf", "record", "-q", "-e", "cpu-clock", "-F", str(RATE_HZ), "-o", str(data), "-p", everyone]
         sampler = threading.Thread(target=subprocess.run, args=([*command, "--", "sleep", str(seconds)],))

@@ -1,10 +1,10 @@
 """Fairlead beside HAProxy, nginx, Envoy, unbound and dnsmasq, in one run: `make bench`.
 
-Client and backend run on core 0, the proxy under test on core 1, each with one thread (except where two workers are
-compared with one: there all share both cores). Every round goes through all works and all proxies in turn, so that a
-disturbance of the machine hits them alike; each figure is the median of the rounds. The first number is processor time
-of the proxy per request, user and system, all its processes. A whole run writes `bench/results/latest.json` and
-README's section made from it; a selection (`--work`, `--proxy`) writes `bench/results/partial.json`.
+Client and backend run on core 0, the proxy under test on core 1, each with one thread (two workers share both cores
+with the client: see `report.workers_table`). Every round goes through all works and all proxies in turn, so that what
+disturbs the machine hits them alike; each figure is the median of the rounds. The first number is processor time of the
+proxy per request, user and system, all its processes. A whole run writes `bench/results/latest.json` and the README
+section made from it; a selection (`--work`, `--proxy`) writes `bench/results/partial.json`.
 """
 
 from __future__ import annotations
@@ -64,9 +64,8 @@ WORKS: dict[str, Work] = {
     "pair, new connection each, resumed if it can": Work("pairresume"),
     "HTTP/2 GET": Work("h2", "h2", peers.H2_PATH),
     "gRPC unary": Work("grpc", "grpc", peers.GRPC_PATH),
-    "one worker": Work("l7x1", "shared"),
     "two workers": Work("l7x2", "shared"),
-    "one worker, costly routes": Work("heavyx1", "shared", only="Fairlead"),
+    "one worker, costly routes": Work("heavyx1", only="Fairlead"),
     "two workers, costly routes": Work("heavyx2", "shared", only="Fairlead"),
 }
 TOOLS = {
@@ -107,6 +106,14 @@ def apply(work: Work, port: int, backend: int, seconds: int, folder: Path) -> di
     return load.wrk(port, work.path, work.connections, seconds, folder, work.more, work.how == "upload", core)
 
 
+def warm(work: Work, port: int, folder: Path) -> None:
+    """Some hundred requests, so that connections, caches and pools are there."""
+    if work.how in ("h2", "grpc"):
+        load.h2load(port, work.path, 0, folder, grpc=work.how == "grpc")
+    else:
+        load.paced(port, work.path, 3000, 0.3)
+
+
 def measure(
     work: Work, port: int, backend: int, seconds: int, folder: Path, proxy: list[int], behind: list[int]
 ) -> dict[str, float]:
@@ -140,10 +147,7 @@ def measure_kind(kind: str, peer: str, works: dict[str, Work], seconds: int) -> 
             machine.started([peers.backend(kind, folder, backend)], cores[0], [backend], folder) as behind,
             machine.started(commands, cores[1], peers.ports_of(kind, port), folder) as proxy,
         ):
-            first = next(iter(works.values()))
-            apply(
-                Work(kind, "wrk" if first.how == "paced" else first.how, first.path), port, backend, 1, folder
-            )  # warm
+            warm(next(iter(works.values())), port, folder)
             for name, work in works.items():
                 length = max(seconds, 2) if work.how == "paced" else seconds
                 found[name] = measure(work, port, backend, length, folder, proxy, behind)
