@@ -1,22 +1,28 @@
-"""Clients: wrk for HTTP/1.1, h2load for HTTP/2 and gRPC, a paced client of our own for latency at a given rate.
+"""Clients: wrk for HTTP/1.1, h2load for HTTP/2 and gRPC, and two of our own: paced, and with a client certificate.
 
 wrk has no rate, and h2load paces by bursts of all its connections, so that they wait for one another. The paced client
 is plain Python on blocking sockets and select(2): one request at a time is due, each on a connection that is idle, at
-even distances. Its own cost (some tens of microseconds) goes out when the direct measurement is subtracted.
+even distances. Its own cost (some tens of microseconds) goes out when the direct measurement is subtracted. wrk and
+h2load have no client certificates: new mutual TLS connections are made by Python processes of ours, never resumed.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import re
 import select
 import socket
+import ssl
 import statistics
 import subprocess
+import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
-from bench.machine import CLIENT_CORE
+from bench.machine import CLIENT_CORE, ROOT
 
 HOST = "web.default.svc.cluster.local"
 HEADERS = (
@@ -178,3 +184,87 @@ def answer(one: socket.socket) -> None:
         if not more:
             raise LoadError("connection closed within a body")
         body += more
+
+
+def tls(folder: Path, port: int, seconds: int) -> dict[str, float]:
+    """New mutual TLS connections, a full handshake and one request each, as fast as four threads make them."""
+    done = subprocess.run(_own(folder, port, "new", seconds), capture_output=True, text=True)
+    if done.returncode:
+        raise LoadError(f"tls: {done.stderr[-600:]}")
+    times = [int(line) for line in done.stdout.split()]
+    return {
+        "requests": float(len(times)),
+        "per_s": len(times) / seconds,
+        "p50_ms": _quantile(times, 0.5) / 1e6,
+        "p99_ms": _quantile(times, 0.99) / 1e6,
+        "socket_errors": 0.0,
+    }
+
+
+@contextlib.contextmanager
+def held(folder: Path, port: int, count: int, with_tls: bool) -> Iterator[None]:
+    """`count` connections, each of which has had one request answered, open for the length of the block."""
+    how = "hold-tls" if with_tls else "hold"
+    with subprocess.Popen(
+        _own(folder, port, how, count), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != "held":
+            raise LoadError(f"could not hold {count} connections to port {port}")
+        yield
+        process.communicate("", timeout=60)
+
+
+def hold(folder: Path, port: int, count: int, with_tls: bool) -> None:
+    """So many connections, opened and closed again."""
+    with held(folder, port, count, with_tls):
+        pass
+
+
+def _own(folder: Path, port: int, how: str, count: int) -> list[str]:
+    script = f"import sys; sys.path.append({str(ROOT / 'build' / 'view')!r}); from bench import load; load.main()"
+    return ["taskset", "-c", CLIENT_CORE, sys.executable, "-P", "-c", script, str(folder), str(port), how, str(count)]
+
+
+def main() -> None:
+    """What `tls` and `held` start: FOLDER PORT new|hold|hold-tls SECONDS-OR-COUNT."""
+    folder, port, how, count = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    context = None if how == "hold" else client_context(folder)
+    head = "\r\n".join(("GET /api/items HTTP/1.1", *HEADERS, "", "")).encode()
+
+    def opened() -> socket.socket:
+        one = socket.create_connection(("127.0.0.1", port))
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the request follows the handshake's last message
+        if context is not None:
+            one = context.wrap_socket(one, server_hostname=f"outbound_.80_._.{HOST}")
+        one.sendall(head)
+        answer(one)
+        return one
+
+    def opened_until(end: float) -> list[int]:
+        took = []
+        while time.monotonic() < end:
+            began = time.perf_counter_ns()
+            opened().close()
+            took.append(time.perf_counter_ns() - began)
+        return took
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:  # so that client and proxy work at the same time
+        if how == "new":
+            times = list(pool.map(opened_until, [time.monotonic() + count] * 4))
+            print(*sorted(one for each in times for one in each), sep="\n")
+            return
+        connections = list(pool.map(lambda _: opened(), range(count)))
+    print("held", flush=True)
+    sys.stdin.read()
+    for one in connections:
+        one.close()
+
+
+def client_context(folder: Path) -> ssl.SSLContext:
+    """TLS 1.3 with the client's certificate; the server's chain is checked, its name is a SPIFFE id and is not."""
+    made = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    made.load_cert_chain(folder / "client.pem", folder / "client.key")
+    made.check_hostname = False
+    made.minimum_version = ssl.TLSVersion.TLSv1_3
+    return made

@@ -8,11 +8,7 @@ open; with TLS they are mutual TLS to the proxy of the destination's side, so th
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
-import resource
 import shutil
-import socket
-import ssl
 import statistics
 import subprocess
 import sys
@@ -82,21 +78,12 @@ def idle_connections(peer: str, count: int, tls: bool) -> dict[str, float]:
             machine.started([peers.backend(kind, folder, backend)], machine.CLIENT_CORE, [backend], folder),
             machine.started(commands, machine.PROXY_CORE, [entry], folder) as pids,
         ):
-            hold(folder, entry, 200, tls)  # what is allocated once is not a connection's
+            load.hold(folder, entry, 200, tls)  # what is allocated once is not a connection's
             time.sleep(SETTLE_S)
             before = machine.memory_mb(pids)
-            with subprocess.Popen(
-                ["taskset", "-c", machine.CLIENT_CORE, *_holder(folder, entry, count, tls)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            ) as holder:
-                assert holder.stdout is not None
-                if holder.stdout.readline().strip() != "held":
-                    raise RuntimeError(f"{peer}: could not hold {count} connections")
+            with load.held(folder, entry, count, tls):
                 time.sleep(SETTLE_S)
                 grown = machine.memory_mb(pids) - before
-                holder.communicate("", timeout=30)
             time.sleep(SETTLE_S)
             after = machine.memory_mb(pids)
         return {
@@ -107,42 +94,6 @@ def idle_connections(peer: str, count: int, tls: bool) -> dict[str, float]:
         }
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _holder(folder: Path, port: int, count: int, tls: bool) -> list[str]:
-    return [sys.executable, "-P", __file__, "hold", str(folder), str(port), str(count), *(["--tls"] if tls else [])]
-
-
-def hold(folder: Path, port: int, count: int, tls: bool) -> None:
-    subprocess.run(_holder(folder, port, count, tls), input="", text=True, check=True, stdout=subprocess.DEVNULL)
-
-
-def holding(folder: Path, port: int, count: int, tls: bool) -> None:
-    """Open `count` connections, one request on each, say `held`, and keep them until standard input ends."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    context = None
-    if tls:
-        context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
-        context.load_cert_chain(folder / "client.pem", folder / "client.key")
-        context.check_hostname = False
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-    head = "\r\n".join(("GET /api/items HTTP/1.1", *load.HEADERS, "", "")).encode()
-
-    def opened(_: int) -> socket.socket:
-        one = socket.create_connection(("127.0.0.1", port))
-        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the request follows the handshake's last message
-        if context is not None:
-            one = context.wrap_socket(one, server_hostname="outbound_.80_._.web.default.svc.cluster.local")
-        one.sendall(head)
-        load.answer(one)
-        return one
-
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:  # so that client and proxy work at the same time
-        held = list(pool.map(opened, range(count)))
-    print("held", flush=True)
-    sys.stdin.read()
-    for one in held:
-        one.close()
 
 
 def soak(peer: str, requests: int, seconds: int = 10) -> dict[str, Any]:
@@ -190,15 +141,7 @@ def main() -> None:
     soaking.add_argument("--requests", type=int, default=10_000_000)
     soaking.add_argument("--seconds", type=int, default=10, help="between two looks at the memory")
     soaking.add_argument("--proxy", default="Fairlead", choices=list(peers.PEERS))
-    held = does.add_parser("hold", help="used by the measurement itself")
-    held.add_argument("folder", type=Path)
-    held.add_argument("port", type=int)
-    held.add_argument("count", type=int)
-    held.add_argument("--tls", action="store_true")
     options = parser.parse_args()
-    if options.does == "hold":
-        holding(options.folder, options.port, options.count, options.tls)
-        return
     print(soak(options.proxy, options.requests, options.seconds))
 
 

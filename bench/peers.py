@@ -1,9 +1,9 @@
 # ruff: noqa: E501
 """The proxies that are compared, each configured for the same work: one thread, one backend, the same routes.
 
-Kinds of work: `l7` (routes by path and header), `l7quiet` (the same without access log), `l7x1` and `l7x2` (one and two
-workers), `l4` (TCP), `pair` (plain HTTP in, mutual TLS between two proxies, plain HTTP out), `pairnew` and `pairresume` (the
-same with a new connection between the two for each request: full handshakes, and resumed as each proxy does by itself),
+Kinds of work: `l7` (routes by path and header), `l7quiet` (the same without access log), `l7x2` (two
+workers), `l4` (TCP), `pair` (plain HTTP in, mutual TLS between two proxies, plain HTTP out), `pairnew` (the same with a new
+connection between the two for each request, its TLS session resumed where a proxy does so by itself),
 `h2` and `grpc` (HTTP/2 by prior knowledge on both sides), `known10` and `known1000` (so many upstream services, no load),
 `routed1000` (a thousand, each with routes by path and header, as `l7`).
 
@@ -74,9 +74,8 @@ global
     no strict-limits
     maxconn 12000
     log stdout format raw local0
-    ssl-default-bind-options ssl-min-ver TLSv1.3 {tickets}
-    ssl-default-server-options ssl-min-ver TLSv1.3 {tickets}
-    {cache}
+    ssl-default-bind-options ssl-min-ver TLSv1.3
+    ssl-default-server-options ssl-min-ver TLSv1.3
 defaults
     mode {mode}
     timeout connect 5s
@@ -89,13 +88,10 @@ defaults
 
 def haproxy(kind: str, folder: Path, port: int, backend: int) -> list[list[str]]:
     http = "" if kind == "l7quiet" else "log global\n    option httplog\n    "
-    full = kind == "pairnew"
     top = {
         "threads": "2" if kind == "l7x2" else "1",
         "mode": "http",
         "options": http + "http-reuse always",
-        "tickets": "no-tls-tickets" if full else "",
-        "cache": "tune.ssl.cachesize 0" if full else "",
     }
     if kind == "l4":
         text = HAPROXY_TOP.format(**{**top, "mode": "tcp", "options": "log global\n    option tcplog"})
@@ -116,7 +112,7 @@ def haproxy(kind: str, folder: Path, port: int, backend: int) -> list[list[str]]
     if kind != "pair":
         top["options"] += "\n    option http-server-close\n    http-reuse never"
     to = f"server s 127.0.0.1:{middle} ssl crt {folder}/client.both ca-file {folder}/ca.pem verify required"
-    out = HAPROXY_TOP.format(**top) + _haproxy_route(port, to + (" no-ssl-reuse" if full else ""))
+    out = HAPROXY_TOP.format(**top) + _haproxy_route(port, to)
     return [_haproxy(folder, "in", inner), _haproxy(folder, "out", out)]
 
 
@@ -205,11 +201,10 @@ def nginx(kind: str, folder: Path, port: int, backend: int) -> list[list[str]]:
             body += f"server {{ listen 127.0.0.1:{port}{' reuseport' if kind == 'l7x2' else ''}; location /api {{ proxy_pass http://$pool; {NGINX_KEEP} }} }}"
         return [_nginx(folder, "l7", NGINX_HTTP.format(folder=folder, body=body, access=access), workers=2 if kind == "l7x2" else 1)]  # fmt: skip
     middle = port + 1
-    full = kind == "pairnew"
     tls = (
         f"proxy_ssl_certificate {folder}/client.pem; proxy_ssl_certificate_key {folder}/client.key; "
         f"proxy_ssl_trusted_certificate {folder}/ca.pem; proxy_ssl_verify on; proxy_ssl_name server.bench; "
-        f"proxy_ssl_server_name on; proxy_ssl_protocols TLSv1.3; {'proxy_ssl_session_reuse off; ' if full else ''}"
+        f"proxy_ssl_server_name on; proxy_ssl_protocols TLSv1.3; "
     )
     keep = kind == "pair"
     out = _upstream("b", middle, keep) + _upstream("beta", middle, keep) + NGINX_MAP
@@ -217,7 +212,6 @@ def nginx(kind: str, folder: Path, port: int, backend: int) -> list[list[str]]:
     inner = _upstream("b", backend) + (
         f"server {{ listen 127.0.0.1:{middle} ssl backlog=4096; ssl_protocols TLSv1.3; ssl_certificate {folder}/server.pem; "
         f"ssl_certificate_key {folder}/server.key; ssl_client_certificate {folder}/ca.pem; ssl_verify_client on; "
-        f"{'ssl_session_tickets off; ssl_session_cache off; ' if full else ''}"
         f"location / {{ proxy_pass http://b; {NGINX_KEEP} }} }}"
     )
     log = f"{folder}/nginx-in.log combined buffer=64k flush=1s"

@@ -24,11 +24,9 @@ def envoy(kind: str, folder: Path, port: int, backend: int) -> list[list[str]]:
         h2: dict[str, Any] = {"explicit_http_config": {"http2_protocol_options": {}}} if kind in ("h2", "grpc") else {}
         workers = 2 if kind == "l7x2" else 1
         return [_envoy(folder, "l7", port, {"filters": [http]}, _clusters(backend, h2), workers)]
-    middle, full = port + 1, kind == "pairnew"
-    server = _tls("DownstreamTlsContext", folder, "server", require_client_certificate=True, **_no_resumption(full))
-    client = _tls(
-        "UpstreamTlsContext", folder, "client", sni="server.bench", **({"max_session_keys": 0} if full else {})
-    )
+    middle = port + 1
+    server = _tls("DownstreamTlsContext", folder, "server", require_client_certificate=True)
+    client = _tls("UpstreamTlsContext", folder, "client", sni="server.bench")
     once = {} if kind == "pair" else {"common_http_protocol_options": {"max_requests_per_connection": 1}, **H1}
     anything = [{"match": {"prefix": "/"}, "route": {"cluster": "b"}}]
     inner = {"filters": [_http(folder, "in", anything)], "transport_socket": server}
@@ -43,10 +41,6 @@ H1: dict[str, Any] = {"explicit_http_config": {"http_protocol_options": {}}}
 
 def _typed(kind: str, **more: Any) -> dict[str, Any]:
     return {"@type": EXTENSIONS + kind, **more}
-
-
-def _no_resumption(full: bool) -> dict[str, Any]:
-    return {"disable_stateless_session_resumption": True, "disable_stateful_session_resumption": True} if full else {}
 
 
 def _routes(beta: str = "beta", main: str = "b") -> list[dict[str, Any]]:

@@ -76,7 +76,7 @@ def fairlead(work: str, folder: Path, port: int, backend: int) -> list[list[str]
     names = [f"service-{n}" for n in range(int(work.lstrip(string.ascii_lowercase)))] if many else ["web"]
     template = SERVICE if work.startswith("known") else SERVICE + RULES
     mesh = f', fairlead.dev/mesh-port: "{port + 1}"' if work.startswith("pair") else ""
-    pool = "maxRequestsPerConnection: 1" if work in ("pairnew", "pairresume") else "http1MaxPendingRequests: 100000"
+    pool = "maxRequestsPerConnection: 1" if work == "pairnew" else "http1MaxPendingRequests: 100000"
     heavy = "\n".join(
         f'    - match: [{{headers: {{x-tenant: {{regex: "v{n}[0-9]+(alpha|beta)"}}}}}}]\n'
         "      route: [{destination: {host: web, subset: beta}}]"

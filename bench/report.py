@@ -24,6 +24,7 @@ GOALS: dict[str, dict[str, float]] = {
     "one L4 hop": {"HAProxy": 1.0},
     "one L7 hop, new connection each": {"Envoy": 1.0},
     "pair, new mutual TLS connection each": {"Envoy": 1.0},
+    "TLS client, new mutual TLS connection each": {"Envoy": 1.0},
     "one L7 hop, 1 MiB down": {"Envoy": 1.0},
     "one L7 hop, 1 MiB up": {"Envoy": 1.0},
     "pair, mutual TLS, 1 MiB down": {"Envoy": 1.0},

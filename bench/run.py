@@ -61,7 +61,7 @@ WORKS: dict[str, Work] = {
     "pair, mutual TLS, 1 MiB down": Work("pair", path="/api/big", connections=16),
     "pair, mutual TLS, 1,000 requests/s": Work("pair", "paced", rate=1000),
     "pair, new mutual TLS connection each": Work("pairnew"),
-    "pair, new connection each, resumed if it can": Work("pairresume"),
+    "TLS client, new mutual TLS connection each": Work("pair", "tls"),
     "HTTP/2 GET": Work("h2", "h2", peers.H2_PATH),
     "gRPC unary": Work("grpc", "grpc", peers.GRPC_PATH),
     "two workers": Work("l7x2", "shared"),
@@ -102,6 +102,8 @@ def apply(work: Work, port: int, backend: int, seconds: int, folder: Path) -> di
             found = load.paced(port, work.path, work.rate, seconds)
         added = {f"added_{key}": found[key] - direct[key] for key in ("p50_ms", "p99_ms")}
         return {**found, **added, "direct_p50_ms": direct["p50_ms"], "direct_p99_ms": direct["p99_ms"]}
+    if work.how == "tls":
+        return load.tls(folder, port + 1, seconds)
     core = machine.BOTH_CORES if work.how == "shared" else machine.CLIENT_CORE
     return load.wrk(port, work.path, work.connections, seconds, folder, work.more, work.how == "upload", core)
 

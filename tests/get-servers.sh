@@ -1,14 +1,19 @@
 #!/bin/sh
 # The real servers and tools that the tests run against, from this machine's own apt mirror.
 #
-# Consul and etcd are unpacked into .servers/ (ignored by git): no package is installed, no service started, no apt source
-# added. Small tools (dig, nft, ip, curl, kubectl) are installed where they are missing and we are root. Does nothing, fast,
-# where everything is there. SERVERS: another folder. MIRROR: another Debian mirror (needed on other distributions).
+# Consul, etcd, PostgreSQL, NATS and Redis are unpacked into .servers/ (ignored by git): no service is started, no apt source
+# added. Tools (dig, nft, ip, curl, kubectl, and the clients of tests/e2e) are installed where they are missing and we are
+# root. Does nothing, fast, where everything is there. SERVERS: another folder. MIRROR: another Debian mirror (needed on other
+# distributions).
 set -eu
 CDPATH='' cd "$(dirname "$0")/.."
 D=${SERVERS:-.servers}
 CONSUL=1.8.7+dfsg1-2+b3
 ETCD=3.5.16-4
+NATS=2.9.10-1+b3
+POSTGRES_LIBRARIES='libpq5 libicu72 libxml2 libxslt1.1 libldap-2.5-0 libgssapi-krb5-2 libkrb5-3 libk5crypto3 libkrb5support0
+	libkeyutils1 libsasl2-2 liblz4-1 libzstd1 libssl3 libgnutls30 libhogweed6 libnettle8 libp11-kit0 libidn2-0 libunistring2
+	libtasn1-6 libffi8'
 
 fail() { echo "get-servers: $*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]; }
@@ -16,7 +21,8 @@ apt_lists() { ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || apt-get updat
 
 # --- tools: PROGRAM:PACKAGE ---
 missing=''
-for pair in dig:bind9-dnsutils nft:nftables ip:iproute2 curl:curl kubectl:kubernetes-client; do
+for pair in dig:bind9-dnsutils nft:nftables ip:iproute2 curl:curl kubectl:kubernetes-client wrk:wrk h2load:nghttp2-client \
+	nghttpd:nghttp2-server hey:hey node:nodejs psql:postgresql-client redis-check-rdb:redis-tools; do
 	have "${pair%%:*}" || missing="$missing ${pair#*:}"
 done
 if [ -n "$missing" ]; then
@@ -29,14 +35,17 @@ if [ -n "$missing" ]; then
 fi
 
 # --- servers ---
+# What Debian calls redis-server is this program under another name.
+mkdir -p "$D/bin"
+ln -sf "$(command -v redis-check-rdb)" "$D/bin/redis-server"
+postgres() { for found in /usr/lib/postgresql/*/bin "$D"/postgres/usr/lib/postgresql/*/bin; do [ -x "$found/initdb" ] && return; done; false; }
 STAMP="consul $CONSUL etcd $ETCD"
-if [ -x "$D/bin/consul" ] && [ -x "$D/bin/etcd" ] && [ -x "$D/bin/etcdctl" ] &&
+if [ -x "$D/bin/consul" ] && [ -x "$D/bin/etcd" ] && [ -x "$D/bin/etcdctl" ] && [ -x "$D/bin/nats-server" ] && postgres &&
 	[ "$(cat "$D/bin/.versions" 2>/dev/null)" = "$STAMP" ]; then
 	exit 0
 fi
 have apt-get && have dpkg || fail "needs apt-get and dpkg; or put consul, etcd and etcdctl into $D/bin yourself"
 ARCH=$(dpkg --print-architecture)
-mkdir -p "$D"
 D=$(cd "$D" && pwd)
 W=$(mktemp -d "$D/.apt.XXXXXX")
 trap 'rm -rf "$W"' EXIT INT TERM
@@ -67,19 +76,29 @@ get() { # RELEASE PACKAGE=VERSION...
 }
 get bullseye "consul=$CONSUL"
 get trixie "etcd-server=$ETCD" "etcd-client=$ETCD"
+get bookworm "nats-server=$NATS"
 
 if [ "$ARCH" = amd64 ]; then
 	(cd "$W" && sha256sum -c --quiet -) <<-SUMS || fail "a download is not what it should be (checksum)"
 		e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9  consul_${CONSUL}_amd64.deb
 		0875921bb0d023f2af9b8e15cdfbe417a03e65731345fb832c40f9c2dd72967b  etcd-server_${ETCD}_amd64.deb
 		7eb67e305ba2ce523a5a0b29bf88750ded3f724769c7111a83382b7909f9977b  etcd-client_${ETCD}_amd64.deb
+		9f69ebb6f612e652382fde175622160dcd81fd97f2356f5da80bb5c3f48513dd  nats-server_${NATS}_amd64.deb
 	SUMS
 elif [ "$OPTIONS" = trusted=yes ]; then
 	fail "no checksums are kept for $ARCH, and there is no Debian keyring to check signatures with"
 fi
 for package in "$W"/*.deb; do dpkg -x "$package" "$W/root"; done
 mkdir -p "$D/bin"
-for program in consul etcd etcdctl; do mv "$W/root/usr/bin/$program" "$D/bin/"; done
+for program in bin/consul bin/etcd bin/etcdctl sbin/nats-server; do mv "$W/root/usr/$program" "$D/bin/"; done
+if ! postgres; then # as a package it would start a service
+	[ "$OPTIONS" != trusted=yes ] || fail "please install PostgreSQL's server, or Debian's keyring (debian-archive-keyring)"
+	rm -f "$W"/*.deb
+	# shellcheck disable=SC2086 # one word for each package
+	get bookworm postgresql-15 $POSTGRES_LIBRARIES
+	for package in "$W"/*.deb; do dpkg -x "$package" "$D/postgres"; done
+fi
 echo "$STAMP" >"$D/bin/.versions"
 "$D/bin/consul" version >/dev/null || fail "consul does not run on this machine"
+"$D/bin/nats-server" --version >/dev/null || fail "nats-server does not run on this machine"
 "$D/bin/etcd" --version >/dev/null || fail "etcd does not run on this machine"
