@@ -198,7 +198,7 @@ def test_websockets_echoes_text_and_large_binaries_and_closes_in_order(pair: Pai
     async def many() -> None:
         async def one(number: int) -> None:
             reader = socket.create_connection(("127.0.0.1", pair.outbound))
-            async with websockets.asyncio.client.connect(url, sock=reader) as connection:
+            async with websockets.asyncio.client.connect(url, sock=reader, close_timeout=2) as connection:
                 for turn in range(20):
                     await connection.send(f"{number} {turn}")
                     assert await connection.recv() == f"{number} {turn}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import nats
 import pytest
@@ -81,8 +82,12 @@ def test_postgres_cancels_a_statement_by_a_second_connection(pair: Pair) -> None
     assert "canceling statement due to user request" in said
 
 
+def redis_client(pair: Pair) -> Any:
+    return redis.Redis(port=pair.listen["redis"], socket_timeout=20)
+
+
 def test_redis_commands_pipelines_large_values_and_publish(pair: Pair) -> None:
-    with redis.Redis(port=pair.listen["redis"], socket_timeout=20) as client:
+    with redis_client(pair) as client:
         assert client.ping()
         value = b"\r\n\0" * 1_000_000
         client.set("large", value)
@@ -101,11 +106,10 @@ def test_redis_commands_pipelines_large_values_and_publish(pair: Pair) -> None:
 
 
 def test_redis_client_that_waits_for_long_is_not_cut_off_and_its_death_frees_the_servers_side(pair: Pair) -> None:
-    client = redis.Redis(port=pair.listen["redis"], socket_timeout=20)
+    client = redis_client(pair)
     client.client_setname("mortal")
-    with redis.Redis(port=pair.listen["redis"], socket_timeout=20) as other:
-        names = lambda: [one["name"] for one in other.client_list()]  # noqa: E731
-        assert "mortal" in names()
+    with redis_client(pair) as other:
+        assert "mortal" in [one["name"] for one in other.client_list()]
         with subprocess.Popen(
             ["redis-cli", "-p", str(pair.listen["redis"]), "blpop", "queue", "0"], stdout=subprocess.PIPE
         ) as waiting:
@@ -115,7 +119,7 @@ def test_redis_client_that_waits_for_long_is_not_cut_off_and_its_death_frees_the
             assert waiting.communicate(timeout=10)[0] == b"queue\nlate\n"
         client.close()
         client.connection_pool.disconnect()
-        while "mortal" in names():
+        while "mortal" in [one["name"] for one in other.client_list()]:
             pass  # bounded by the socket's own time-out
 
 
