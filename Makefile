@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 REQUESTS ?= 10000000
+GIB    ?= 10
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # The folder dns/ at the root must never hide dnspython: keep the checkout off sys.path.
@@ -40,6 +41,7 @@ bench: install
 
 soak: install
 	$(BIN)/python bench/memory.py soak --requests $(REQUESTS)
+	$(BIN)/python bench/memory.py transfer --gib $(GIB)
 
 clean:
 	rm -rf build $(VENV) .servers

@@ -17,6 +17,7 @@ import ssl
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -188,7 +189,7 @@ def answer(one: socket.socket) -> None:
 
 def tls(folder: Path, port: int, seconds: int) -> dict[str, float]:
     """New mutual TLS connections, a full handshake and one request each, as fast as four threads make them."""
-    done = subprocess.run(_own(folder, port, "new", seconds), capture_output=True, text=True)
+    done = subprocess.run(own(folder, port, "new", seconds), capture_output=True, text=True)
     if done.returncode:
         raise LoadError(f"tls: {done.stderr[-600:]}")
     times = [int(line) for line in done.stdout.split()]
@@ -206,7 +207,7 @@ def held(folder: Path, port: int, count: int, with_tls: bool) -> Iterator[None]:
     """`count` connections, each of which has had one request answered, open for the length of the block."""
     how = "hold-tls" if with_tls else "hold"
     with subprocess.Popen(
-        _own(folder, port, how, count), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        own(folder, port, how, count), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         if process.stdout.readline().strip() != "held":
@@ -221,14 +222,18 @@ def hold(folder: Path, port: int, count: int, with_tls: bool) -> None:
         pass
 
 
-def _own(folder: Path, port: int, how: str, count: int) -> list[str]:
+def own(folder: Path, port: int, how: str, count: int) -> list[str]:
+    """The command that runs `main` on the client's core."""
     script = f"import sys; sys.path.append({str(ROOT / 'build' / 'view')!r}); from bench import load; load.main()"
     return ["taskset", "-c", CLIENT_CORE, sys.executable, "-P", "-c", script, str(folder), str(port), how, str(count)]
 
 
 def main() -> None:
-    """What `tls` and `held` start: FOLDER PORT new|hold|hold-tls SECONDS-OR-COUNT."""
+    """What `own` starts: FOLDER PORT new|hold|hold-tls|serve SECONDS, COUNT or GIB."""
     folder, port, how, count = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    if how == "serve":
+        serve(port, count << 30)
+        return
     context = None if how == "hold" else client_context(folder)
     head = "\r\n".join(("GET /api/items HTTP/1.1", *HEADERS, "", "")).encode()
 
@@ -259,6 +264,37 @@ def main() -> None:
     sys.stdin.read()
     for one in connections:
         one.close()
+
+
+def serve(port: int, size: int) -> None:
+    """A server of large bodies: answers GET with `size` octets, and anything else once its body is read."""
+    block = memoryview(bytearray(1 << 20))
+
+    def answered(one: socket.socket) -> None:
+        with contextlib.suppress(OSError), one:
+            head = b""
+            while more := one.recv(65536):
+                head += more
+                if b"\r\n\r\n" not in head:
+                    continue
+                head, _, body = head.partition(b"\r\n\r\n")
+                length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
+                left = int(length[1]) - len(body) if length else 0
+                if left and b"\r\nexpect:" in head.lower():
+                    one.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+                while left > 0:
+                    got = one.recv_into(block, min(left, len(block)))
+                    if not got:
+                        return
+                    left -= got
+                one.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (size if head.startswith(b"GET") else 0))
+                for _ in range(size >> 20 if head.startswith(b"GET") else 0):
+                    one.sendall(block)
+                head = b""
+
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        while True:
+            threading.Thread(target=answered, args=(listener.accept()[0],), daemon=True).start()
 
 
 def client_context(folder: Path) -> ssl.SSLContext:

@@ -1,20 +1,22 @@
 """Memory of the proxies: idle with ten and a thousand upstream services, ten thousand idle connections, a soak.
 
 `python bench/memory.py soak --requests 10000000 [--proxy Fairlead]` puts so many requests through a pair with mutual
-TLS and prints memory as it goes; `make bench` runs the rest. Idle connections have each carried one request, and stay
-open; with TLS they are mutual TLS to the proxy of the destination's side, so that one process holds the server's part.
+TLS and prints memory as it goes, `transfer --gib 10` one body of that size each way; `make soak` runs both, `make
+bench` the rest. Idle connections have each carried one request, and stay open; with TLS they are mutual TLS to the
+proxy of the destination's side, so that one process holds the server's part.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,42 +98,71 @@ def idle_connections(peer: str, count: int, tls: bool) -> dict[str, float]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def soak(peer: str, requests: int, seconds: int = 10) -> dict[str, Any]:
-    """Memory of a pair with mutual TLS, and of one L7 hop within it, while `requests` requests go through."""
+@contextlib.contextmanager
+def pair_of(peer: str, behind: Callable[[Path, int], list[str]] | None = None) -> Iterator[tuple[int, list[int], Path]]:
+    """A pair with mutual TLS before a backend (nginx, unless `behind` says another): its port, processes, folder."""
     folder = Path(tempfile.mkdtemp(prefix="fairlead-bench-"))
     try:
         machine.certificates(folder)
         backend = machine.free_ports(6)
         port = backend + 1
         commands = peers.PEERS[peer]("pair", folder, port, backend)
+        answers = behind(folder, backend) if behind else peers.backend("pair", folder, backend)
         with (
-            machine.started([peers.backend("pair", folder, backend)], machine.CLIENT_CORE, [backend], folder),
+            machine.started([answers], machine.CLIENT_CORE, [backend], folder),
             machine.started(commands, machine.PROXY_CORE, [port + 1, port], folder) as pids,
         ):
-            load.wrk(port, "/api/items", 64, seconds, folder)
-            sizes, done = [machine.memory_mb(pids)], 0.0
-            print(f"{peer}: {sizes[0]:.1f} MB after {seconds} s", flush=True)
-            while done < requests:
-                # Connections come and go, bodies are small and large: what could leak is used.
-                done += load.wrk(port, "/api/items", 64, seconds, folder)["requests"]
-                done += load.wrk(port, "/api/items", 32, 2, folder, ("Connection: close",))["requests"]
-                done += load.wrk(port, "/api/big", 8, 1, folder)["requests"]
-                for log in folder.glob("*.log"):
-                    with log.open("r+") as file:
-                        file.truncate()  # the disk is not what is soaked
-                sizes.append(machine.memory_mb(pids))
-                print(f"{peer}: {done:,.0f} requests, {sizes[-1]:.1f} MB", flush=True)
-        half = sizes[len(sizes) // 2 :]
-        return {
-            "work": f"soak of {requests:,} requests",
-            "proxy": peer,
-            "requests": int(done),
-            "start_mb": round(sizes[0], 1),
-            "end_mb": round(sizes[-1], 1),
-            "second_half_growth_mb": round(half[-1] - statistics.median(half), 2),
-        }
+            yield port, pids, folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def soak(peer: str, requests: int, seconds: int = 10) -> dict[str, Any]:
+    """Memory of a pair while `requests` requests go through: kept and new connections, small and large bodies."""
+    with pair_of(peer) as (port, pids, folder):
+        load.wrk(port, "/api/items", 64, seconds, folder)
+        sizes, done = [machine.memory_mb(pids)], 0.0
+        print(f"{peer}: {sizes[0]:.1f} MB after {seconds} s", flush=True)
+        while done < requests:
+            done += load.wrk(port, "/api/items", 64, seconds, folder)["requests"]
+            done += load.wrk(port, "/api/items", 32, 2, folder, ("Connection: close",))["requests"]
+            done += load.wrk(port, "/api/big", 8, 1, folder)["requests"]
+            for log in (*folder.glob("*.log"), *folder.glob("*.out")):
+                os.truncate(log, 0)  # the disk is not what is soaked
+            sizes.append(machine.memory_mb(pids))
+            print(f"{peer}: {done:,.0f} requests, {sizes[-1]:.1f} MB", flush=True)
+    half = sizes[len(sizes) // 2 :]
+    return {
+        "work": f"soak of {requests:,} requests",
+        "proxy": peer,
+        "requests": int(done),
+        "start_mb": round(sizes[0], 1),
+        "end_mb": round(sizes[-1], 1),
+        "second_half_grew_mb": round(half[-1] - half[0], 1),
+    }
+
+
+def transfer(peer: str, gib: int) -> dict[str, Any]:
+    """Memory of a pair while one body of `gib` GiB goes down and another up, by curl."""
+    with pair_of(peer, lambda folder, port: load.own(folder, port, "serve", gib)) as (port, pids, folder):
+        huge = folder / "huge"
+        huge.touch()
+        os.truncate(huge, gib << 30)  # sparse: no disk holds it
+        url, host = f"http://127.0.0.1:{port}/api/huge", f"Host: {load.HOST}"
+        found: dict[str, Any] = {"work": f"{gib} GiB down and up", "proxy": peer}
+        found["before_mb"] = round(machine.memory_mb(pids), 1)
+        for name, more, moves in (("down", [], "%{size_download}"), ("up", ["-T", str(huge)], "%{size_upload}")):
+            began, sizes = time.monotonic(), [0.0]
+            command = ["curl", "-sS", "-f", "-o", "/dev/null", "-H", host, "-w", moves, *more, url]
+            with subprocess.Popen(["taskset", "-c", machine.CLIENT_CORE, *command], stdout=subprocess.PIPE) as client:
+                while client.poll() is None:
+                    sizes.append(machine.memory_mb(pids))
+                    time.sleep(0.2)
+                moved = client.stdout.read() if client.stdout else b""
+            if moved != str(gib << 30).encode():
+                raise load.LoadError(f"{peer}: {name}: moved {moved!r} octets, not {gib} GiB")
+            found |= {f"{name}_most_mb": round(max(sizes), 1), f"{name}_s": round(time.monotonic() - began, 1)}
+    return found
 
 
 def main() -> None:
@@ -140,8 +171,14 @@ def main() -> None:
     soaking = does.add_parser("soak")
     soaking.add_argument("--requests", type=int, default=10_000_000)
     soaking.add_argument("--seconds", type=int, default=10, help="between two looks at the memory")
-    soaking.add_argument("--proxy", default="Fairlead", choices=list(peers.PEERS))
+    moving = does.add_parser("transfer")
+    moving.add_argument("--gib", type=int, default=10)
+    for one in (soaking, moving):
+        one.add_argument("--proxy", default="Fairlead", choices=list(peers.PEERS))
     options = parser.parse_args()
+    if options.does == "transfer":
+        print(transfer(options.proxy, options.gib))
+        return
     print(soak(options.proxy, options.requests, options.seconds))
 
 

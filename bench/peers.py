@@ -48,7 +48,10 @@ def ports_of(kind: str, port: int) -> list[int]:
 
 
 def backend(kind: str, folder: Path, port: int) -> list[str]:
-    """What answers behind every proxy: 100 bytes at any path, 1 MiB at /api/big; for HTTP/2, nghttpd."""
+    """What answers behind every proxy: 100 bytes at any path, 1 MiB at /api/big; for HTTP/2, nghttpd.
+
+    /api/upload is answered once its body is read, which nginx does only for a server behind it: itself.
+    """
     www = folder / "www"
     (www / "api").mkdir(parents=True, exist_ok=True)
     if kind in ("h2", "grpc"):
@@ -61,6 +64,8 @@ def backend(kind: str, folder: Path, port: int) -> list[str]:
     (www / "api" / "big").write_bytes(b"x" * (1 << 20))
     body = (
         f"server {{ listen 127.0.0.1:{port} backlog=4096; root {www}; client_max_body_size 0; "
+        f"location = /api/upload {{ client_body_buffer_size 2m; proxy_pass http://127.0.0.1:{port}/api/items; "
+        "proxy_pass_request_body off; proxy_set_header Content-Length ''; } "
         f'location = /api/big {{ }} location / {{ default_type text/plain; return 200 "{"y" * 100}"; }} }}'
     )
     return _nginx(folder, "backend", NGINX_HTTP.format(folder=folder, body=body, access="off"))
