@@ -140,9 +140,9 @@ class Downstream:
                 if head.method == "CONNECT":
                     self._connect(head)
                     break
+                body = parser.read_body()  # a malformed one is refused before there is an exchange
                 exchange = Exchange(engine, self, head, engine.clock())
                 self.exchange = exchange
-                body = parser.read_body()
                 exchange.start(body, parser.complete)
         except ProtocolError as error:
             self._refuse(error)

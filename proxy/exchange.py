@@ -740,7 +740,8 @@ class Exchange:
         lines = b"x-envoy-overloaded: true\r\n" if reason is OVERFLOW else b""
         decision = self.decision
         ops = decision.response_headers if decision is not None else None
-        self._own(status or reason.status, why.encode("utf-8", "replace") + b"\n", reason.code, lines, ops)
+        told = why if reason is not UP_MALFORMED else "The endpoint's answer was malformed; the access log says how."
+        self._own(status or reason.status, told.encode("utf-8", "replace") + b"\n", reason.code, lines, ops)
 
     def _own(self, status: int, body: bytes, code: str, lines: bytes, ops: Any) -> None:
         request = self.head

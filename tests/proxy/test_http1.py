@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fairlead.proxy import http1 as built
 from fairlead.proxy.message import ProtocolError
 from tests.proxy.plain import plain
+from tests.proxy.smuggling_corpus import BAD_RESPONSES, REFUSED
 
 CODECS = [pytest.param(built, id="as-installed"), pytest.param(plain("http1"), id="plain")]
 
@@ -100,113 +101,6 @@ def test_responses_read_the_same_however_the_bytes_are_cut(codec: Any) -> None:
         assert (head.status, body, parser.complete, parser.unread()) == (201, b"hello world", True, 0)
 
 
-REFUSED = {
-    "cl and te": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
-    "te and cl": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
-    "cl twice": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
-    "cl list": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n",
-    "cl sign": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n",
-    "cl hex": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\n",
-    "cl empty": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
-    "cl underscore": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1_0\r\n\r\n",
-    "cl blank inside": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5 5\r\n\r\n",
-    "cl overflow": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
-    "cl unicode digit": "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: \uff15\r\n\r\n".encode(),
-    "cl vertical tab": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: \x0b5\r\n\r\n",
-    "te other": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-    "te identity last": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n",
-    "te xchunked": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
-    "te quoted": b'POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "chunked"\r\n\r\n',
-    "te twice": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
-    "te empty": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n",
-    "te empty members": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ,chunked\r\n\r\n",
-    "te high byte": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\xa0\r\n\r\n",
-    "te separator": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\x1c\r\n\r\n",
-    "te in 1.0": b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
-    "te name with blank": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n",
-    "blank before colon": b"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n",
-    "blank before first header": b"GET / HTTP/1.1\r\n Host: a\r\n\r\n",
-    "obs-fold": b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n z\r\n\r\n",
-    "bare lf after line": b"GET / HTTP/1.1\nHost: a\r\n\r\n",
-    "bare lf in header": b"GET / HTTP/1.1\r\nHost: a\r\nX: y\nZ: 1\r\n\r\n",
-    "bare lf everywhere": b"GET / HTTP/1.1\nHost: a\n\n",
-    "bare cr in value": b"GET / HTTP/1.1\r\nHost: a\r\nX: y\rz\r\n\r\n",
-    "bare cr before lf": b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\r\n\r\n",
-    "nul in value": b"GET / HTTP/1.1\r\nHost: a\r\nX: y\0z\r\n\r\n",
-    "nul in name": b"GET / HTTP/1.1\r\nHost: a\r\nX\0: y\r\n\r\n",
-    "control in value": b"GET / HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n",
-    "delete in value": b"GET / HTTP/1.1\r\nHost: a\r\nX: \x7f\r\n\r\n",
-    "name with high byte": b"GET / HTTP/1.1\r\nHost: a\r\nX\xe9: y\r\n\r\n",
-    "empty name": b"GET / HTTP/1.1\r\nHost: a\r\n: y\r\n\r\n",
-    "no colon": b"GET / HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n",
-    "known name without colon": b"GET / HTTP/1.1\r\nHost: a\r\nDate\r\n\r\n",
-    "host missing": b"GET / HTTP/1.1\r\nX: y\r\n\r\n",
-    "no headers at all": b"GET / HTTP/1.1\r\n\r\n",
-    "host twice": b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
-    "host empty": b"GET / HTTP/1.1\r\nHost:\r\n\r\n",
-    "host with user": b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n",
-    "host with backslash": b"GET / HTTP/1.1\r\nHost: a\\b\r\n\r\n",
-    "host with path": b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
-    "host list": b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n",
-    "host port too big": b"GET / HTTP/1.1\r\nHost: a:65536\r\n\r\n",
-    "host port not digits": b"GET / HTTP/1.1\r\nHost: a:8x\r\n\r\n",
-    "host bad ipv6": b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n",
-    "target and host differ": b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
-    "target with https": b"GET https://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
-    "target with user": b"GET http://x@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
-    "target without slash": b"GET x HTTP/1.1\r\nHost: a\r\n\r\n",
-    "target with fragment": b"GET /x#y HTTP/1.1\r\nHost: a\r\n\r\n",
-    "target with high byte": b"GET /\xe9 HTTP/1.1\r\nHost: a\r\n\r\n",
-    "target with tab": b"GET /a\tb HTTP/1.1\r\nHost: a\r\n\r\n",
-    "two blanks": b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "blank at end": b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n",
-    "blank in target": b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
-    "no target": b"GET HTTP/1.1\r\nHost: a\r\n\r\n",
-    "empty target": b"GET  HTTP/1.1\r\nHost: a\r\n\r\n",
-    "star for get": b"GET * HTTP/1.1\r\nHost: a\r\n\r\n",
-    "http 0.9": b"GET /\r\nHost: a\r\n\r\n",
-    "lower-case version": b"GET / http/1.1\r\nHost: a\r\n\r\n",
-    "version 1.10": b"GET / HTTP/1.10\r\nHost: a\r\n\r\n",
-    "version 1.2": b"GET / HTTP/1.2\r\nHost: a\r\n\r\n",
-    "version 2.0": b"GET / HTTP/2.0\r\nHost: a\r\n\r\n",
-    "preface of http/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "two leading line ends": b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "leading lf": b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "leading cr": b"\rGET / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "cl with zeros before it": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 05\r\n\r\nhello",
-    "name folded to a length": b"POST / HTTP/1.1\r\nHost: a\r\nContent_Length: 5\r\n\r\nhello",
-    "name folded to a coding": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer_Encoding: chunked\r\n\r\n",
-    "trace with a body": b"TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
-    "te chunked twice": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
-    "leading blank": b" GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "method with colon": b"GE:T / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "long method": b"G" * 33 + b" / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "connect without port": b"CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n",
-    "connect with a path": b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "connect and host differ": b"CONNECT a:1 HTTP/1.1\r\nHost: b:1\r\n\r\n",
-    "connect with a body": b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nContent-Length: 1\r\n\r\nx",
-    "expect other": b"POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n",
-    "connection not names": b"GET / HTTP/1.1\r\nHost: a\r\nConnection: a b\r\n\r\n",
-    "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    "chunk size not hex": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-    "chunk size signed": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n+1\r\na\r\n",
-    "chunk size 0x": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n",
-    "chunk size blank": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1 \r\na\r\n",
-    "chunk size underscore": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1_0\r\na\r\n",
-    "chunk size empty": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\r\n",
-    "chunk size huge": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
-    "chunk line with lf": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\na\r\n0\r\n\r\n",
-    "chunk ext with lf": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;a\nb\r\na\r\n0\r\n\r\n",
-    "chunk without end": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n",
-    "chunk line endless": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"x" * 2000,
-    "chunk ext in all": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-    + (b"1;" + b"x" * 1000 + b"\r\na\r\n") * 20,
-    "trailer folded": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n a: b\r\n\r\n",
-    "trailer bare lf": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na: b\n\r\n\r\n",
-    "trailers endless": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"a: b\r\n" * 2000,
-}
-
-
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_could_be_read_in_two_ways_is_refused(codec: Any, name: str) -> None:
@@ -231,25 +125,6 @@ def test_limits_of_size_and_number_have_their_own_answers(codec: Any) -> None:
             read_requests(codec, [data])
         assert (error.value.status, error.value.reason.code) == (status, "FL-TOO-LARGE")
     assert len(read_requests(codec, [b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 99 + b"\r\n"])) == 1
-
-
-BAD_RESPONSES = {
-    "cl and te": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
-    "cl twice": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
-    "te other": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
-    "te in 1.0": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-    "bare lf": b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",
-    "obs-fold": b"HTTP/1.1 200 OK\r\nX: y\r\n z\r\n\r\n",
-    "status of two digits": b"HTTP/1.1 20 OK\r\n\r\n",
-    "status of four digits": b"HTTP/1.1 2000 OK\r\n\r\n",
-    "status zero": b"HTTP/1.1 000 OK\r\n\r\n",
-    "version 2.0": b"HTTP/2.0 200 OK\r\n\r\n",
-    "lower case": b"http/1.1 200 OK\r\n\r\n",
-    "not http": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
-    "nul in reason": b"HTTP/1.1 200 O\0K\r\n\r\n",
-    "cr in reason": b"HTTP/1.1 200 O\rK\r\n\r\n",
-    "interim flood": b"HTTP/1.1 100 Continue\r\n\r\n" * 17,
-}
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -422,7 +297,8 @@ def h11_reads(data: bytes) -> bool:
         return False
 
 
-# What h11 takes and we refuse, all of it on purpose: line ends, folding and controls; Host and target; versions.
+# What h11 takes and we refuse, all of it on purpose: line ends, folding and controls; Host and target; versions; a
+# length beside chunks (h11 lets chunks win).
 H11_TAKES = {
     *("obs-fold", "bare lf after line", "bare lf in header", "bare lf everywhere", "control in value"),
     *("delete in value", "host empty", "host with user", "host with backslash", "host with path", "host list"),
@@ -430,6 +306,17 @@ H11_TAKES = {
     *("target with user", "target without slash", "target with fragment", "star for get", "version 1.2"),
     *("version 2.0", "preface of http/2", "long method", "connect without port", "connect with a path"),
     *("cl with zeros before it", "name folded to a length", "name folded to a coding", "trace with a body"),
+    *(
+        "cl.te with a request inside",
+        "te with a blank before its name",
+        "head ended by lf lf",
+        "head ended by lf cr lf",
+    ),
+    *("fold with a tab", "host with a blank", "host with a tab inside", "host with a fragment", "host with a query"),
+    *("host with two ports", "host percent-encoded", "host of high octets", "host with a zone"),
+    *("target of another scheme", "target with an empty authority", "target with a user and host"),
+    *("target with a backslash in the authority", "target of an authority", "target with another port"),
+    *("chunk size with a tab", "chunk ext with cr", "chunk ext with nul"),
     *("connect and host differ", "connect with a body", "expect other", "connection not names", "trailer bare lf"),
 }
 
