@@ -19,6 +19,9 @@ cdef class Downstream:
     cdef public bint lost
     cdef public Py_ssize_t lingering
     cdef public bint reading_paused
+    cdef public bint write_paused
+    cdef public double stuck_at
+    cdef public Py_ssize_t stuck_size
     cdef public bint half_closed
     cdef public Py_ssize_t requests
     cdef public double since
@@ -39,6 +42,7 @@ cdef class Downstream:
     cdef _read_body(self, Exchange exchange)
     cdef _refuse(self, error)
     cdef _answer(self, reason, str why, int status)
+    cdef _own_outcome(self, reason, str why, int status)
     cdef _connect(self, head)
     cpdef bytes trailers(self)
     cpdef write(self, bytes data)
@@ -47,10 +51,15 @@ cdef class Downstream:
     cpdef done(self, Exchange exchange, bint close)
     cpdef bint last_request(self, exchange) except *
     cdef _close_after(self, bint unread)
+    cdef _end_transport(self)
+    @cython.locals(exchange=Exchange, held=Py_ssize_t)
+    cpdef Py_ssize_t buffered(self) except *
+    cpdef cut_off(self, reason, str why)
     cpdef abort(self)
     cpdef pause_reading(self)
     cpdef resume_reading(self)
     cpdef arm(self, double at)
+    cdef bint _stuck(self, double now) except *
     cdef _wake_in_head(self, double now)
     cpdef detach(self)
     cpdef drain(self)

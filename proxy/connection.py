@@ -26,7 +26,8 @@ class Downstream:
         self.engine = engine
         self.arrival = arrival
         self.transport: Any = None
-        self.parser = RequestParser()
+        settings = engine.settings
+        self.parser = RequestParser(settings.max_head_bytes, settings.max_headers, settings.max_target_bytes)
         self.exchange: Any = None
         self.relay: Relay | None = None
         self.advancing = False
@@ -36,6 +37,11 @@ class Downstream:
         self.lingering = 0
         """Octets that may still be thrown away before the connection is closed; 0: not lingering."""
         self.reading_paused = False
+        self.write_paused = False
+        """More waits to be written than the transport likes; no further request is begun until it is less."""
+        self.stuck_at = 0.0
+        """Since when the client has taken nothing of it."""
+        self.stuck_size = 0
         self.half_closed = False
         self.requests = 0
         self.since = 0.0
@@ -75,7 +81,10 @@ class Downstream:
         self.parser.feed(data)
         exchange = self.exchange
         if exchange is None:
-            self._advance()
+            if self.write_paused:
+                self.pause_reading()
+            else:
+                self._advance()
         elif not exchange.request_complete:
             self._read_body(exchange)
         else:
@@ -107,12 +116,25 @@ class Downstream:
         self.engine.client_closed(self)
 
     def pause_writing(self) -> None:
+        self.write_paused = True
+        self.stuck_at = self.engine.clock()
+        self.stuck_size = self.transport.get_write_buffer_size()
+        if self.engine.settings.write_timeout_s:
+            self.arm(self.stuck_at + self.engine.settings.write_timeout_s)
         if self.exchange is not None:
             self.exchange.client_full(True)
+        elif not self.closing:
+            self.pause_reading()
 
     def resume_writing(self) -> None:
+        self.write_paused = False
         if self.exchange is not None:
             self.exchange.client_full(False)
+        elif not self.closing:
+            if self.parser.unread():
+                self._advance()
+            elif self.reading_paused:
+                self.resume_reading()
 
     # --- requests
 
@@ -124,7 +146,7 @@ class Downstream:
         parser = self.parser
         engine = self.engine
         try:
-            while self.exchange is None and not self.closing:
+            while self.exchange is None and not self.closing and not self.write_paused:
                 head = parser.read_head()
                 if head is None:
                     if not self.mid_head and parser.unread():
@@ -148,8 +170,11 @@ class Downstream:
             self._refuse(error)
         finally:
             self.advancing = False
-        if self.exchange is None and not self.closing and self.reading_paused:
-            self.resume_reading()
+        if self.exchange is None and not self.closing:
+            if self.write_paused:
+                self.pause_reading()
+            elif self.reading_paused:
+                self.resume_reading()
 
     def _read_body(self, exchange: Any) -> None:
         parser = self.parser
@@ -170,7 +195,14 @@ class Downstream:
     def _answer(self, reason: Reason, why: str, status: int) -> None:
         """An answer where no exchange is; the connection ends with it."""
         engine = self.engine
-        now = engine.clock()
+        outcome = self._own_outcome(reason, why, status)
+        body = why.encode("utf-8", "replace") + b"\n"
+        outcome.sent_bytes = len(body)
+        self.write(own_response(status, body, True, reason.code, engine.date_line()))
+        self._close_after(True)
+        engine.observe(outcome)
+
+    def _own_outcome(self, reason: Reason, why: str, status: int) -> Outcome:
         outcome = Outcome()
         outcome.arrival = self.arrival
         outcome.status = status
@@ -179,12 +211,8 @@ class Downstream:
         outcome.why = why
         outcome.details = "http1.codec_error" if reason is MALFORMED else "request_headers_failed_strict_check"
         outcome.started_at = self.since
-        outcome.ended_at = now
-        body = why.encode("utf-8", "replace") + b"\n"
-        outcome.sent_bytes = len(body)
-        self.write(own_response(status, body, True, reason.code, engine.date_line()))
-        self._close_after(True)
-        engine.observe(outcome)
+        outcome.ended_at = self.engine.clock()
+        return outcome
 
     def _connect(self, head: Any) -> None:
         """CONNECT: from here on a relay, or an answer why not."""
@@ -214,6 +242,8 @@ class Downstream:
             self._outbox.add(self)
         else:
             self._out += data
+            if len(self._out) > PUT_OFF_MOST:
+                self.flush()
 
     def flush(self) -> None:
         """Write what waits."""
@@ -240,7 +270,7 @@ class Downstream:
             if not self.advancing:
                 self._advance()
         else:
-            if self.reading_paused and not self.advancing:
+            if self.reading_paused and not self.advancing and not self.write_paused:
                 self.resume_reading()
             if self._armed_at == NEVER:
                 self.since = self.engine.clock()
@@ -260,7 +290,7 @@ class Downstream:
             return
         self.flush()
         if not unread or self.half_closed or self.tls:
-            self.transport.close()
+            self._end_transport()
             return
         settings = self.engine.settings
         self.lingering = settings.linger_bytes
@@ -268,6 +298,41 @@ class Downstream:
         self.transport.write_eof()
         self.resume_reading()
         self.arm(self.since + settings.linger_s)
+
+    def _end_transport(self) -> None:
+        """Close when the client has taken what waits for it; it has as long as for anything."""
+        self.closing = True
+        self.lingering = 0
+        self.transport.close()
+        longest = self.engine.settings.write_timeout_s
+        if longest and not self.lost:
+            self.since = self.engine.clock()
+            self.arm(self.since + longest)
+
+    def buffered(self) -> int:
+        """Octets held for this client: unread, kept, waiting to be written; and those of its endpoint's connection."""
+        held: int = self.parser.unread()
+        if self._out is not None:
+            held += len(self._out)
+        if not self.lost:
+            held += self.transport.get_write_buffer_size()
+        exchange = self.exchange
+        if exchange is not None:
+            if exchange.body is not None:
+                held += exchange.body_size
+            if exchange.upstream is not None:
+                held += exchange.upstream.buffered()
+        return held
+
+    def cut_off(self, reason: Reason, why: str) -> None:
+        """Close at once for a reason of ours, which the observer hears."""
+        exchange = self.exchange
+        if exchange is not None:
+            self.exchange = None
+            exchange.client_lost(reason, why)
+        else:
+            self.engine.observe(self._own_outcome(reason, why, 0))
+        self.abort()
 
     def abort(self) -> None:
         """Close at once; what is still to be written is lost, and the client can tell."""
@@ -305,6 +370,8 @@ class Downstream:
         self.transport.set_protocol(relay.client)
         upstream.transport.set_protocol(relay.server)
         self._write(data)
+        if self.write_paused:
+            relay.client.pause_writing()
         if rest:
             relay.client.count += len(rest)
             relay.server.write(rest)
@@ -340,6 +407,8 @@ class Downstream:
             return
         engine = self.engine
         now = engine.clock()
+        if self.write_paused and self._stuck(now):
+            return
         exchange = self.exchange
         if exchange is not None:
             at = exchange.wake(now)
@@ -355,31 +424,48 @@ class Downstream:
                 self.abort()
             else:
                 self.arm(self.since + engine.settings.linger_s)
+        elif self.closing:
+            longest = engine.settings.write_timeout_s
+            if not longest:
+                return
+            if now >= self.since + longest:
+                self.abort()
+            else:
+                self.arm(self.since + longest)
         elif self.mid_head:
             self._wake_in_head(now)
-        elif self.closing:
-            return
         else:
             if not self.since:  # idle since some request's end, not looked at before
                 self.since = now
             at = self.since + engine.settings.idle_timeout_s
             if now >= at:
-                self.closing = True
-                self.transport.close()
+                self._end_transport()
             else:
                 self.arm(at)
+
+    def _stuck(self, now: float) -> bool:
+        """Whether the client has taken nothing for too long; it is then cut off."""
+        longest: float = self.engine.settings.write_timeout_s
+        if not longest:
+            return False
+        size: int = self.transport.get_write_buffer_size()
+        if size < self.stuck_size:
+            self.stuck_at = now
+        self.stuck_size = size
+        if now < self.stuck_at + longest:
+            self.arm(self.stuck_at + longest)
+            return False
+        self.cut_off(SLOW, f"The client took no octet for {longest:g} s; {size} octets wait for it.")
+        return True
 
     def _wake_in_head(self, now: float) -> None:
         longest = self.engine.settings.head_timeout_s
         if now < self.since + longest:
             self.arm(self.since + longest)
-        elif self.closing:
-            return
         elif self.parser.unread():
             self._answer(SLOW, f"The request's head was not complete within {longest:g} s.", 408)
         else:
-            self.closing = True
-            self.transport.close()
+            self._end_transport()
 
     def detach(self) -> None:
         """Another protocol object serves the transport from here on."""
@@ -395,5 +481,4 @@ class Downstream:
         """Close when idle; else after the running exchange, whose response says so."""
         if self.exchange is None and self.relay is None and not self.lingering and not self.closing:
             self.flush()
-            self.closing = True
-            self.transport.close()
+            self._end_transport()

@@ -47,6 +47,8 @@ cdef class Exchange:
     cdef public double route_deadline
     cdef public double try_deadline
     cdef public double body_at
+    cdef public double rate_at
+    cdef public long long rate_bytes
     cdef public Outcome outcome
 
     @cython.locals(head=RequestHead, path=str)
@@ -100,6 +102,9 @@ cdef class Exchange:
     cdef _drop_upstream(self)
     cpdef client_lost(self, reason, str why)
     cpdef request_failed(self, reason, str why, int status)
+    cdef _resume_reading(self)
+    cdef str _too_slow(self, double now)
+    cdef double _body_due(self, double now) except *
     cpdef double wake(self, double now) except *
     cdef double _wake_at(self, double now) except *
     cdef _timed_out(self)

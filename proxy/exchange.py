@@ -102,6 +102,9 @@ class Exchange:
         self.route_deadline = 0.0
         self.try_deadline = 0.0
         self.body_at = now
+        self.rate_at = now
+        """Since when rate_bytes of the body had come: for its least rate."""
+        self.rate_bytes = 0
         outcome = Outcome()
         outcome.request = head
         outcome.arrival = head.arrival
@@ -124,7 +127,7 @@ class Exchange:
         else:
             if body:
                 self._keep(body)
-            self.client.arm(self.body_at + engine.settings.body_timeout_s)
+            self.client.arm(self._body_due(self.body_at))
         if not self.outcome.source_identity and head.arrival.listener != "outbound":
             at_edge(head, head.arrival.source_ip, engine.settings.trusted_proxies)
         if (head.method == "OPTIONS" or head.method == "TRACE") and self._last_stop():
@@ -379,7 +382,7 @@ class Exchange:
             data += self._last_request_chunk()
         upstream.begin(self, self.head.method, data)
         if not self.request_complete and not upstream.write_paused:
-            self.client.resume_reading()
+            self._resume_reading()
 
     def _last_request_chunk(self) -> bytes:
         if self.head.te_trailers:
@@ -717,7 +720,12 @@ class Exchange:
         if full:
             self.client.pause_reading()
         else:
-            self.client.resume_reading()
+            self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        self.client.resume_reading()
+        self.rate_at = self.body_at = self.engine.clock()  # what passed while nobody read is not the client's
+        self.rate_bytes = self.outcome.received_bytes
 
     def client_full(self, full: bool) -> None:
         """The client's connection takes no more for now, or takes more again."""
@@ -827,11 +835,44 @@ class Exchange:
             if self.phase == ENDED:
                 return 0.0
         if not self.request_complete:
-            longest = self.engine.settings.body_timeout_s
-            if self.body_at + longest <= now and not self.client.reading_paused:
-                self.request_failed(SLOW, f"No octet of the request's body came for {longest:g} s.", 408)
+            why = self._too_slow(now)
+            if why:
+                self.request_failed(SLOW, why, 408)
                 return 0.0
         return self._wake_at(now)
+
+    def _too_slow(self, now: float) -> str:
+        """Why the request's body comes too slowly; empty: it does not."""
+        settings = self.engine.settings
+        longest = settings.request_timeout_s
+        if longest and self.outcome.started_at + longest <= now:
+            return f"The request was not complete within {longest:g} s."
+        if self.client.reading_paused:
+            return ""
+        longest = settings.body_timeout_s
+        if longest and self.body_at + longest <= now:
+            return f"No octet of the request's body came for {longest:g} s."
+        least, window = settings.body_min_rate, settings.body_rate_window_s
+        if least and window and self.head.content_length > 0 and self.rate_at + window <= now:
+            came = self.outcome.received_bytes - self.rate_bytes
+            if came < least * (now - self.rate_at):
+                passed = now - self.rate_at
+                return f"{came} octets of the request's body came in {passed:g} s; at least {least} a second must."
+            self.rate_at = now
+            self.rate_bytes = self.outcome.received_bytes
+        return ""
+
+    def _body_due(self, now: float) -> float:
+        """When to look at the pace of the request's body next."""
+        settings = self.engine.settings
+        due = now + 3600.0
+        if settings.body_timeout_s:
+            due = self.body_at + settings.body_timeout_s
+        if settings.body_min_rate and settings.body_rate_window_s and self.head.content_length > 0:
+            due = min(due, self.rate_at + settings.body_rate_window_s)
+        if settings.request_timeout_s:
+            due = min(due, self.outcome.started_at + settings.request_timeout_s)
+        return due
 
     def _wake_at(self, now: float) -> float:
         next_at = 0.0
@@ -839,7 +880,7 @@ class Exchange:
             self.resume_at if self.phase == PAUSED else 0.0,
             self.route_deadline,
             self.try_deadline,
-            0.0 if self.request_complete else max(self.body_at + self.engine.settings.body_timeout_s, now + 1.0),
+            0.0 if self.request_complete else max(self._body_due(now), now + 1.0),
         ):
             if at and (not next_at or at < next_at):
                 next_at = at

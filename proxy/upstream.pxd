@@ -25,6 +25,7 @@ cdef class Upstream:
     cdef public str local
     cdef public Outbox outbox
     cdef bytes _out
+    cdef public bint unsent
     cdef object _write
 
     @cython.locals(parser=ResponseParser, head=ResponseHead, body=bytes)
@@ -34,6 +35,8 @@ cdef class Upstream:
     cpdef flush(self)
     @cython.locals(parser=ResponseParser, head=ResponseHead)
     cpdef end(self, bint whole)
+    @cython.locals(held=Py_ssize_t)
+    cpdef Py_ssize_t buffered(self) except *
     cpdef bytes trailers(self)
     cpdef pause_reading(self)
     cpdef resume_reading(self)

@@ -41,6 +41,8 @@ class Upstream:
         self.outbox = outbox
         self._out: bytes | None = None
         """Waits for the outbox's turn."""
+        self.unsent = False
+        """The head of the running request has not been written: what comes is no answer to it."""
         self._write: Any = None
 
     # --- the transport's calls
@@ -62,6 +64,9 @@ class Upstream:
         exchange = self.exchange
         if exchange is None:
             self.close()  # an answer to nothing
+            return
+        if self.unsent:
+            self._lose(f"{self._name()} answered before it was asked", True)
             return
         parser = self.parser
         self.answered = True
@@ -130,6 +135,7 @@ class Upstream:
         self.requests += 1
         self.parser.expect(method)
         self.write(data)
+        self.unsent = self._out is not None
 
     def write(self, data: bytes) -> None:
         if self.outbox is None or len(data) > PUT_OFF_MOST:
@@ -142,12 +148,15 @@ class Upstream:
             self.outbox.add(self)
         else:
             self._out += data
+            if len(self._out) > PUT_OFF_MOST:
+                self.flush()
 
     def flush(self) -> None:
         """Write what waits."""
         data = self._out
         if data is not None:
             self._out = None
+            self.unsent = False
             if not self.lost and not self.transport.is_closing():
                 self._write(data)
 
@@ -173,6 +182,15 @@ class Upstream:
             self.pool.offer(self)
         else:
             self.close()
+
+    def buffered(self) -> int:
+        """Octets held here: unread, and waiting to be written."""
+        held: int = self.parser.unread()
+        if self._out is not None:
+            held += len(self._out)
+        if not self.lost and self.transport is not None:
+            held += self.transport.get_write_buffer_size()
+        return held
 
     def trailers(self) -> bytes:
         return self.parser.trailers

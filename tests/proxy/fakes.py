@@ -40,6 +40,11 @@ class Transport:
         self.aborted = False
         self.paused = False
         self.protocol: Any = None
+        self.full_at = 0
+        """Octets beyond which the protocol is told to pause; 0: never."""
+        self.told_full = False
+        self.most = 0
+        """Most octets that ever waited here."""
         self.extra = {"sslcontext": object() if tls else None, "peername": ("10.0.0.9", 4711)}
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
@@ -49,11 +54,21 @@ class Transport:
         assert not self.closed, "written after close"
         assert not self.eof, "written after write_eof"
         self.written += data
+        self.most = max(self.most, len(self.written))
+        if self.full_at and len(self.written) > self.full_at and not self.told_full:
+            self.told_full = True
+            self.protocol.pause_writing()
 
-    def take(self) -> bytes:
-        """What was written since the last look."""
-        written, self.written = self.written, b""
+    def take(self, most: int = 1 << 60) -> bytes:
+        """What was written since the last look; the peer reads it."""
+        written, self.written = self.written[:most], self.written[most:]
+        if self.told_full and len(self.written) < self.full_at // 4:
+            self.told_full = False
+            self.protocol.resume_writing()
         return written
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.written) if self.full_at else 0
 
     def write_eof(self) -> None:
         self.eof = True

@@ -48,7 +48,7 @@ def test_an_idle_connection_is_closed_after_its_time() -> None:
 
 
 def test_a_body_that_stops_coming_is_a_408() -> None:
-    world = World(body_timeout_s=30)
+    world = World(body_timeout_s=30, body_min_rate=0)
     client = world.client(b"POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\nab")
     _upstream, wire = world.connect()
     world.pass_time(20)
