@@ -240,6 +240,13 @@ def _sidecar_flags(made: Any) -> None:
     made.add_argument(
         "--access-log", metavar="FILE", help="file, - for standard output, off; default as MeshConfig says"
     )
+    made.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a limit of the proxy, such as max-head=32KiB or head-timeout=10s; README.md lists them; repeatable",
+    )
 
 
 def _client_verbs(verb: Any) -> None:

@@ -21,6 +21,8 @@ from ..mesh.sidecar_options import NamedPort, SidecarOptions
 from ..mesh.trust import identity_of
 from ..mesh.update import RefusedError
 from ..policy.world import Loader
+from ..proxy.limits import Settings
+from ..proxy.limits import parse as parse_limits
 from ..registry.documents import Document, Problem
 from ..registry.model import Workload, WorkloadPort
 from ..registry.names import service_host, split_full_name
@@ -84,8 +86,17 @@ def sidecar_options(options: Any) -> SidecarOptions:
         upstreams=() if upstreams == ["off"] else tuple(upstreams) if upstreams else None,
         app_address=options.app_address or "",
         access_log=options.access_log or "",
+        limits=limits_of(options.limit),
         needs_certificate=bool(options.control) and options.inbound is not None,
     )
+
+
+def limits_of(texts: list[str]) -> Settings:
+    """`--limit NAME=VALUE`, any number of them. Raises SettingError."""
+    try:
+        return parse_limits(texts)
+    except ValueError as error:
+        raise SettingError(f"--limit: {error}") from error
 
 
 def named_port(text: str) -> NamedPort:

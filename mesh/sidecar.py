@@ -26,7 +26,6 @@ from ..policy.world import World
 from ..proxy import accept, exposition
 from ..proxy.access_log import AccessLog, FormatError
 from ..proxy.engine import Engine
-from ..proxy.limits import Settings
 from ..proxy.local_server import JSON, TEXT, Answer, Handler, LocalServer, Query
 from ..proxy.message import Outcome
 from ..proxy.metrics import Metrics
@@ -109,7 +108,7 @@ class Sidecar:
                 client_context=self.contexts.client,
                 verify_peer=self.contexts.verify,
                 observer=self,
-                settings=Settings(),
+                settings=self.options.limits,
             )
         else:
             self.engine.swap(tables)
@@ -398,7 +397,14 @@ class Sidecar:
         lines += family("fairlead_cluster_ejected_hosts", "gauge", "Hosts out now.", each("ejected"))
         lines += family("fairlead_connections", "gauge", "Client connections.", [({}, engine.busy())])
         lines += family(
-            "fairlead_connections_refused_total", "counter", "Beyond the limit.", [({}, engine.refused_connections)]
+            "fairlead_connections_refused_total",
+            "counter",
+            "Closed at once, by the limit.",
+            [({"limit": limit}, n) for limit, n in engine.refused_connections.items()],
+        )
+        lines += family("fairlead_connections_cut_off_total", "counter", "They held too much.", [({}, engine.cut_off)])
+        lines += family(
+            "fairlead_buffered_bytes", "gauge", "Held for clients and endpoints.", [({}, engine.buffered())]
         )
         lines += family(
             "fairlead_tables_updated_timestamp_seconds", "gauge", "When tables last changed.", [({}, self._updated_at)]

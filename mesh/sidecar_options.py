@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from ..proxy.limits import Settings
 from ..registry.model import Workload
 
 Address = tuple[str, int]
@@ -39,5 +40,7 @@ class SidecarOptions(Struct, frozen=True):
     """Where the app listens; empty: at the workload's address."""
     access_log: str = ""
     """File, `-` for standard output, `off`; empty: as MeshConfig says."""
+    limits: Settings = Settings()
+    """Of the data path: sizes, numbers, deadlines."""
     needs_certificate: bool = False
     """Not ready before there is one."""

@@ -40,8 +40,10 @@ def original_destination(sock: Any) -> tuple[str, int] | None:
 class Entry(asyncio.Protocol):
     """A new connection until it is known who serves it: by the port's declared protocol, or by the first bytes."""
 
-    def __init__(self, engine: Any, arrive: Callable[[Any], tuple[Arrival, str] | None]) -> None:
+    def __init__(self, engine: Any, arrive: Callable[[Any], tuple[Arrival, str] | None], counted: bool = False) -> None:
         self.engine = engine
+        self.counted = counted
+        """It was among the connections since it was accepted."""
         self.arrive = arrive
         """(arrival, protocol as in `declared`) of a transport; None: close it."""
         self.arrival: Any = None
@@ -52,7 +54,8 @@ class Entry(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         engine = self.engine
         self.transport = transport
-        if not engine.room():
+        listener = "inbound" if self.counted else "outbound"
+        if not engine.room(listener, transport.get_extra_info("peername"), self.counted):
             transport.abort()  # type: ignore[attr-defined]
             return
         found = self.arrive(transport)
@@ -171,7 +174,7 @@ class Inbound:
                 return
             except OSError:  # out of descriptors: the backlog keeps the rest for later
                 return
-            if not self.engine.room():
+            if not self.engine.room("inbound", peer):
                 sock.close()
                 continue
             sock.setblocking(False)
@@ -197,7 +200,7 @@ class Inbound:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self.loop.connect_accepted_socket(
-                lambda: Entry(self.engine, arrive),
+                lambda: Entry(self.engine, arrive, True),
                 sock,
                 ssl=context,
                 ssl_handshake_timeout=self.engine.settings.handshake_timeout_s if context is not None else None,

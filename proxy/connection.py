@@ -293,7 +293,7 @@ class Downstream:
             self._end_transport()
             return
         settings = self.engine.settings
-        self.lingering = settings.linger_bytes
+        self.lingering = settings.max_linger_bytes
         self.since = self.engine.clock()
         self.transport.write_eof()
         self.resume_reading()

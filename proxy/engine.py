@@ -32,12 +32,13 @@ from ..policy.tables import (
     Verdict,
 )
 from ..registry.model import Endpoint
-from ..registry.reasons import DENIED, DRAINING, IDLE, Reason
+from ..registry.reasons import DENIED, DRAINING, IDLE, OVERFLOW, Reason
 from . import accept
+from .arrive import address_of
 from .cluster import ACTIVE, Host, LiveCluster
 from .dial import ClientContext, Dialer, VerifyPeer
 from .headers import own_response
-from .limits import Settings
+from .limits import Members, Settings
 from .message import Outcome, RequestHead
 from .mirror import Mirror as MirrorCopy
 from .outbox import Outbox
@@ -129,14 +130,21 @@ class Engine:
         self.pools: dict[str, Pool] = {}
         self.outside: dict[str, Pool] = {}
         """Passthrough destinations by `address:port`."""
-        self.connections: set[Any] = set()
+        self.sources: dict[str, int] = {}
+        """Clients' connections by source address."""
+        self.connections = Members(self.sources)
         """Clients' HTTP connections (Downstream)."""
-        self.sessions: set[Session] = set()
+        self.sessions = Members(self.sources)
         self.relays: set[Any] = set()
-        self.entries: set[Any] = set()
+        self.entries = Members(self.sources)
         """Connections that have not shown their protocol yet."""
         self.mirrors = 0
-        self.refused_connections = 0
+        self.refused_connections = dict.fromkeys(("max-connections", "max-connections-per-source", "buffered"), 0)
+        """By the limit (limits.py) for which they were closed."""
+        self.cut_off = 0
+        """Connections cut off because they held too much."""
+        self.overfull = False
+        """More is held in all than the limit `buffered` allows: nobody else may come in."""
         self._dialer = Dialer(client_context, verify_peer, self._may_leave)
         self._servers: list[asyncio.Server] = []
         self._inbounds: list[accept.Inbound] = []
@@ -288,12 +296,75 @@ class Engine:
     def client_closed(self, downstream: Any) -> None:
         self._check_empty()
 
-    def room(self) -> bool:
-        """Whether one more client may come in."""
-        if len(self.connections) + len(self.sessions) + len(self.entries) < self.settings.max_connections:
+    def room(self, listener: str, peer: Any, counted: bool = False) -> bool:
+        """Whether one more client, whose socket name is `peer`, may come in; if not, the observer hears why.
+
+        `counted`: it is among the connections already, only its source was not looked at.
+        """
+        settings = self.settings
+        most = settings.max_connections
+        each = settings.max_connections_per_source
+        have = len(self.connections) + len(self.sessions) + len(self.entries)
+        for inbound in self._inbounds:
+            have += len(inbound.peeks) + len(inbound.tasks)
+        source, port = address_of(peer) if each else ("", 0)
+        if most and have >= most and not counted:
+            limit, why = "max-connections", f"{have} client connections are open; the limit is {most}."
+        elif each and self.sources.get(source, 0) >= each:
+            limit = "max-connections-per-source"
+            why = f"{self.sources[source]} connections from {source} are open; the limit is {each}."
+        elif self.overfull:
+            limit, why = (
+                "buffered",
+                f"{self.buffered()} octets are held in all; the limit is {settings.buffered_bytes}.",
+            )
+        else:
             return True
-        self.refused_connections += 1
+        self.refused_connections[limit] += 1
+        source, port = address_of(peer)
+        self._observe_refusal(Arrival(listener, source_ip=source, source_port=port), why)
         return False
+
+    def _observe_refusal(self, arrival: Arrival, why: str) -> None:
+        outcome = Outcome()
+        outcome.kind = "tcp"
+        outcome.arrival = arrival
+        outcome.reason, outcome.flag, outcome.why = OVERFLOW.code, OVERFLOW.flag, why
+        outcome.started_at = outcome.ended_at = self.clock()
+        self.observe(outcome)
+
+    def buffered(self) -> int:
+        """Octets held for clients and endpoints in all."""
+        held: int = sum(connection.buffered() for connection in self.connections)
+        return held + sum(map(_held, self.sessions))
+
+    def bound_buffers(self) -> None:
+        """Cut off what holds too much, by itself or, the largest first, in all."""
+        settings = self.settings
+        total = sum(map(_held, self.sessions))
+        holding = []
+        for connection in list(self.connections):
+            held = connection.buffered()
+            if settings.buffer_bytes and held > settings.buffer_bytes:
+                self.cut_off += 1
+                connection.cut_off(
+                    OVERFLOW, f"{held} octets were held for this connection; the limit is {settings.buffer_bytes}."
+                )
+            elif held:
+                holding.append((held, connection))
+                total += held
+        most = settings.buffered_bytes
+        self.overfull = bool(most) and total > most
+        if not self.overfull:
+            return
+        for held, connection in sorted(holding, key=lambda pair: pair[0], reverse=True):
+            if total <= most:
+                break
+            self.cut_off += 1
+            connection.cut_off(
+                OVERFLOW, f"{total} octets are held in all, {held} of them for this connection; the limit is {most}."
+            )
+            total -= held
 
     def is_own(self, destination: tuple[str, int]) -> bool:
         """Whether this address is one that this engine listens on."""
@@ -449,6 +520,7 @@ class Engine:
             pool.sweep(now)
             if not pool.live.connections and not pool.live.active:
                 del self.outside[key]
+        self.bound_buffers()
         longest = self.settings.relay_idle_timeout_s
         for relay in list(self.relays):
             if relay.sweep(now, longest):
@@ -539,6 +611,15 @@ def http_date(unix: int) -> bytes:
         at.tm_min,
         at.tm_sec,
     )
+
+
+def _held(session: Session) -> int:
+    """Octets that wait in a relay."""
+    held: int = sum(map(len, session.relay.held))
+    for end in (session.relay.client, session.relay.server):
+        if end.transport is not None and not end.lost:
+            held += end.transport.get_write_buffer_size()
+    return held
 
 
 def _split(authority: str, default_port: int) -> tuple[str, int]:

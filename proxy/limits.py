@@ -49,7 +49,7 @@ class Settings(Struct, frozen=True):
     """Held in all; beyond it new connections are closed at once, and those that hold most are cut off."""
     linger_s: float = 2.0
     """After an answer that came before the request's end: how long what is still sent is read and thrown away."""
-    linger_bytes: int = 1024 * 1024
+    max_linger_bytes: int = 1024 * 1024
     """How much of it."""
     replay_bytes: int = 64 * 1024
     """Of a body kept for another try or a mirror; a longer body is sent once."""

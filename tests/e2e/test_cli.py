@@ -123,6 +123,8 @@ async def test_bad_flags_give_a_sentence_and_2_and_no_traceback(tmp_path: Path) 
     wrong = [
         ([*sidecar, "a/b/c"], "--workload: expected NAMESPACE/NAME"),
         ([*sidecar, "a/b", "--cert", "bad", "--key", "bad", "--ca", "bad"], "--cert bad"),
+        ([*sidecar, "a/b", "--limit", "max-heads=1"], "--limit: limit max-heads: there is no such limit"),
+        ([*sidecar, "a/b", "--limit", "max-head=much"], "--limit: limit max-head: expected a size such as"),
         ([*sidecar, "a/b", "--app-address", "host:80"], "--app-address: expected an address"),
         (["dns", "--etcd", "::::", "--listen", "127.0.0.1:0"], "etcd: expected HOST:PORT"),
         (["get", "vs", "--control", "http://[:1"], "--control: expected"),

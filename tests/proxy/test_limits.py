@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from fairlead.policy.tables import Arrival, Decision
 from fairlead.proxy.limits import Members, Settings, described, parse
 from tests.proxy.fakes import World, lose, route
+from tests.proxy.test_engine import Mesh, until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GET = b"GET /x HTTP/1.1\r\nHost: web\r\n\r\n"
@@ -68,7 +70,7 @@ def test_the_readme_lists_every_limit_with_its_default() -> None:
     ],
 )
 def test_heads_beyond_their_limits_are_refused_with_the_numbers(
-    settings: dict[str, int], request_bytes: bytes, status: int, numbers: str
+    settings: dict[str, Any], request_bytes: bytes, status: int, numbers: str
 ) -> None:
     world = World(**settings)
     client = world.client(request_bytes)
@@ -302,3 +304,114 @@ def test_members_are_counted_by_source_and_forgotten_with_the_last() -> None:
         connections.discard(one)
     sessions.discard(a)
     assert counts == {}
+
+
+# --- on real sockets
+
+
+async def closed(port: int) -> bool:
+    """Whether a new connection is closed before a word."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        async with asyncio.timeout(0.3):
+            return await reader.read(1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+    finally:
+        writer.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("settings", "limit", "told"),
+    [
+        (Settings(max_connections=2), "max-connections", "2 client connections are open; the limit is 2."),
+        (
+            Settings(max_connections_per_source=2),
+            "max-connections-per-source",
+            "2 connections from 127.0.0.1 are open; the limit is 2.",
+        ),
+    ],
+)
+async def test_connections_beyond_the_limit_are_closed_with_a_reason(settings: Settings, limit: str, told: str) -> None:
+    mesh = Mesh()
+    engine = mesh.start(settings=settings)
+    try:
+        http = await engine.listen_outbound("127.0.0.1", 0)
+        unknown = await engine.listen_named("127.0.0.1", 0, "other", 1)  # its protocol is told by the first bytes
+        inbound = await engine.listen_inbound("127.0.0.1", 0, lambda: None, lambda _transport: "")
+        kept = [await asyncio.open_connection("127.0.0.1", port) for port in (http, http)]
+        await until(lambda: len(engine.connections) == 2)
+        assert await closed(http)
+        assert await closed(unknown)
+        outcome = await mesh.outcome()
+        assert (outcome.reason, outcome.why, outcome.arrival.source_ip) == ("FL-OVERFLOW", told, "127.0.0.1")
+        assert engine.refused_connections[limit] == 2
+        if limit == "max-connections":  # an inbound connection is of a known source once it has spoken
+            assert await closed(inbound)
+        kept.pop()[1].close()
+        await until(lambda: len(engine.connections) == 1)
+        assert not await closed(http)
+        for _, writer in kept:
+            writer.close()
+        await until(lambda: not engine.sources)
+    finally:
+        await engine.close()
+
+
+@pytest.mark.asyncio
+async def test_what_holds_most_is_cut_off_and_nobody_comes_in_until_there_is_room() -> None:
+    mesh = Mesh()
+    mesh.decision = Decision("direct-response", status=200, body=b"x" * 1_000_000)
+    engine = mesh.start(settings=Settings(buffered_bytes=4_000_000, buffer_bytes=0))
+    try:
+        port = await engine.listen_outbound("127.0.0.1", 0)
+        kept = []
+        for count in (8, 1, 1):  # the first holds most: what its kernel does not take stays with us
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+            reader._transport.pause_reading()  # type: ignore[attr-defined]
+            kept.append(writer)
+            writer.write(GET * count)
+        await until(lambda: len(mesh.outcomes) >= 3)
+        assert engine.buffered() > 0
+        engine.settings = Settings(buffered_bytes=1, buffer_bytes=0)
+        most = max(engine.connections, key=lambda one: one.buffered())
+        before = engine.buffered()
+        engine.bound_buffers()
+        assert most.transport.is_closing()
+        assert engine.overfull
+        assert engine.cut_off >= 1
+        assert await closed(port)
+        assert engine.refused_connections["buffered"] == 1
+        assert any(f"{before} octets are held in all" in outcome.why for outcome in mesh.outcomes)
+        await until(lambda: engine.buffered() == 0)
+        engine.bound_buffers()
+        assert not engine.overfull
+        assert not await closed(port)
+        for writer in kept:
+            writer.close()
+    finally:
+        await engine.close()
+
+
+@pytest.mark.asyncio
+async def test_a_connection_that_holds_too_much_is_cut_off() -> None:
+    mesh = Mesh()
+    mesh.decision = Decision("direct-response", status=200, body=b"x" * 8_000_000)
+    engine = mesh.start(settings=Settings(buffer_bytes=1_000_000))
+    try:
+        port = await engine.listen_outbound("127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(GET)
+        await mesh.outcome()
+        engine.bound_buffers()
+        outcome = await mesh.outcome()
+        assert outcome.reason == "FL-OVERFLOW"
+        assert "the limit is 1000000." in outcome.why
+        await until(lambda: not engine.connections)
+        writer.close()
+    finally:
+        await engine.close()
