@@ -276,7 +276,7 @@ TABLES = WORLD.client("shop/front-1")
 @settings(max_examples=150, deadline=None)
 @given(
     host=st.sampled_from(["web.shop", "web", "api.shop:9080", "example.com", "WEB.shop.svc.cluster.local.", "api"]),
-    path=st.text("ab/api.%2", max_size=12),
+    path=st.lists(st.sampled_from([*"ab/api.", "%2F", "%61"]), max_size=12).map("".join),
     headers=st.lists(st.tuples(st.sampled_from(["x-tester", "a"]), st.sampled_from(["yes", "no"])), max_size=2),
 )
 def test_explain_says_what_decide_decides(host: str, path: str, headers: list[tuple[str, str]]) -> None:

@@ -187,6 +187,7 @@ class World:
         self.mirrors = 0
         self.outbox: Any = None
         self.date = b""
+        self.normalization = "MERGE_SLASHES"
         self.outcomes: list[Outcome] = []
         self.requests: list[Any] = []
         self.dialed: list[tuple[Upstream, Pool, Any]] = []
@@ -216,7 +217,7 @@ class World:
     def normalize(self, path: str) -> str:
         from fairlead.policy.path_normalization import normalize_path
 
-        return normalize_path(path, "MERGE_SLASHES")
+        return normalize_path(path, self.normalization)
 
     def decide(self, _tables: Tables, request: Any) -> Decision:
         self.requests.append(request)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fairlead.policy.path_normalization import MODES
 from fairlead.policy.tables import (
     Decision,
     Destination,
@@ -17,6 +18,7 @@ from fairlead.policy.tables import (
     RetryPolicy,
     Verdict,
 )
+from tests.policy.test_path_normalization import SHAPES
 from tests.proxy.fakes import World, cluster, lose, route
 
 GET = b"GET /x HTTP/1.1\r\nHost: web\r\nX-Request-Id: r\r\n\r\n"
@@ -209,6 +211,29 @@ def test_the_path_is_normalised_before_policy_sees_it_and_forwarded_as_policy_sa
     assert wire.take().startswith(b"GET /a/cA HTTP/1.1\r\n")
     client = world.client(b"GET /a%00b HTTP/1.1\r\nHost: web\r\n\r\n")
     assert client.transport.take().startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_whatever_the_path_policy_and_endpoint_see_the_same_or_neither_sees_it(mode: str) -> None:
+    for target in SHAPES:
+        if not target.startswith("/"):
+            continue
+        for form in (target, "http://web" + target):
+            world = World(decision=route(mirrors=(Mirror("outbound|80||web", "web", 80),)))
+            world.normalization = mode
+            client = world.client(f"GET {form} HTTP/1.1\r\nHost: web\r\n\r\n".encode())
+            expected = SHAPES[target][MODES.index(mode)]
+            if expected is None:
+                answer = client.transport.take()
+                assert answer.startswith(b"HTTP/1.1 400 "), target
+                assert b"FL-MALFORMED" in answer
+                assert not world.requests
+                assert not world.dialed
+                continue
+            assert [request.path for request in world.requests] == [expected]
+            for _ in range(2):  # the endpoint's, and the mirror's
+                _upstream, wire = world.connect()
+                assert wire.take().partition(b"\r\n")[0].decode() == f"GET {expected} HTTP/1.1"
 
 
 @pytest.mark.parametrize(
