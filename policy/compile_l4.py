@@ -69,6 +69,11 @@ class L4Table:
         self.addresses: dict[str, str] = {}
         """Service host by virtual address."""
 
+    def by_server_name(self, host: str, port: int) -> bool:
+        """Whether a TLS client's server name (SNI) may change what is decided for this service and port."""
+        found = self.hosts.get((self.names.find(host.lower()) or host, port))
+        return found is not None and any(True for _ in found.tls.values())
+
 
 def l4_table(view: View, index: HostIndex) -> L4Table:
     table = L4Table()

@@ -10,17 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ..policy.tables import Arrival
-from ..registry.reasons import PLAINTEXT
+from ..registry.reasons import CONNECT, PLAINTEXT
 from . import sniff
-from .arrive import address_of, declared, host_at, mesh_name, outbound_arrival
+from .arrive import HTTP_PROTOCOLS, address_of, by_server_name, declared, host_at, mesh_name, outbound_arrival
 from .connection import Downstream
 from .message import Outcome
 from .tcp import Session
 
 SO_ORIGINAL_DST = 80
 ACCEPTS_A_TURN = 64
-SILENT_INBOUND_S = 1.0
-"""An inbound connection that says nothing for so long is plaintext whose server speaks first."""
 
 
 def original_destination(sock: Any) -> tuple[str, int] | None:
@@ -38,65 +36,142 @@ def original_destination(sock: Any) -> tuple[str, int] | None:
 
 
 class Entry(asyncio.Protocol):
-    """A new connection until it is known who serves it: by the port's declared protocol, or by the first bytes."""
+    """A new connection until it is known who serves it: by the port's declared protocol, or by who speaks first, and
+    what. Where nothing is declared, the endpoint is connected at once as if for TCP, see `Session.look_ahead`.
+    """
 
-    def __init__(self, engine: Any, arrive: Callable[[Any], tuple[Arrival, str] | None], counted: bool = False) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        arrive: Callable[[Any], tuple[Arrival, str] | None],
+        counted: bool = False,
+        ahead: Session | None = None,
+    ) -> None:
         self.engine = engine
         self.counted = counted
         """It was among the connections since it was accepted."""
         self.arrive = arrive
         """(arrival, protocol as in `declared`) of a transport; None: close it."""
+        self.ahead = ahead
+        """The connection to the endpoint, should it turn out to be needed."""
         self.arrival: Any = None
         self.transport: Any = None
         self.first = b""
+        self.opaque = False
+        """Declared as TCP; what is looked for is a TLS client's server name."""
+        self.decided = False
         self.timer: Any = None
+        self.timer_for = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         engine = self.engine
         self.transport = transport
         listener = "inbound" if self.counted else "outbound"
-        if not engine.room(listener, transport.get_extra_info("peername"), self.counted):
-            transport.abort()  # type: ignore[attr-defined]
-            return
-        found = self.arrive(transport)
+        room = engine.room(listener, transport.get_extra_info("peername"), self.counted)
+        found = self.arrive(transport) if room else None
         if found is None:
+            self._leave()
+            self._drop_ahead()
             transport.abort()  # type: ignore[attr-defined]
             return
         self.arrival, protocol = found
+        self.opaque = protocol == "tcp"
+        if self.ahead is not None:
+            self.arrival = self.ahead.arrival
         if protocol == "http":
             self._serve_http()
-        elif protocol == "tcp":
+        elif self.opaque and not self._wants_server_name():
             self._serve_tcp()
         else:
             engine.entries.add(self)
-            self.timer = engine.later(engine.settings.first_speaker_s, self._silent)
+            self._wait("idle", engine.settings.relay_idle_timeout_s)
+            engine.soon(self._look_ahead)  # octets that are here already come first
+
+    def _wants_server_name(self) -> bool:
+        arrival = self.arrival
+        return arrival.listener != "inbound" and by_server_name(self.engine.tables, arrival.host, arrival.port)
+
+    def _look_ahead(self) -> None:
+        if self.decided:
+            return
+        session = self.ahead
+        if session is None:
+            session = self.ahead = Session(self.engine, self.arrival)
+        session.on_spoken = self._serve_tcp
+        session.on_failed = self._unreachable
+        if not session.ahead:
+            session.look_ahead()
+        elif session.spoken:
+            self._serve_tcp()
+        elif session.failure is not None or session.gone:
+            self._unreachable()
+
+    def _unreachable(self) -> None:
+        """There is no endpoint to speak first, so it is not waited for long; a request would be answered."""
+        settings = self.engine.settings
+        assert self.ahead is not None
+        failure = self.ahead.failure
+        unreached = failure is None or failure[0] is CONNECT
+        self._wait("nobody", settings.refused_grace_s if unreached else settings.undecided_s)
 
     def data_received(self, data: bytes) -> None:
         self.first += data
-        spoken = sniff.speaks(self.first)
+        first = self.first
+        spoken = sniff.speaks(first)
+        if spoken == sniff.TLS and self.arrival.listener != "inbound":
+            spoken = self._server_name()
+        elif self.opaque:
+            spoken = sniff.MORE if spoken == sniff.MORE and first[0] == sniff.HANDSHAKE else sniff.OPAQUE
         if spoken == sniff.HTTP1:
             self._serve_http()
-        elif spoken != sniff.MORE or len(self.first) > sniff.MAX_LINE:
+        elif spoken != sniff.MORE or len(first) > sniff.MAX_HELLO:
             self._serve_tcp()
+        elif self.timer_for != "more":
+            self._wait("more", self.engine.settings.undecided_s)
+
+    def _server_name(self) -> str:
+        """TLS that is passed through: its ClientHello says where to."""
+        try:
+            hello = sniff.client_hello(self.first)
+        except ValueError:
+            return sniff.OPAQUE
+        if hello is None:
+            return sniff.MORE
+        self.arrival.sni = hello.sni
+        self.arrival.alpn = ",".join(hello.alpn)
+        return sniff.TLS
 
     def eof_received(self) -> bool:
-        return False
+        if not self.first and self.ahead is None:
+            return False
+        self._serve_tcp()
+        return self.transport.get_protocol().eof_received()  # type: ignore[no-any-return]
 
     def connection_lost(self, error: Exception | None) -> None:
         self._leave()
+        self._drop_ahead()
 
-    def _silent(self) -> None:
-        self.timer = None
-        self._serve_tcp()
+    def _wait(self, what: str, seconds: float) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer_for = what
+        self.timer = self.engine.later(seconds, self._serve_tcp)
 
     def _leave(self) -> None:
+        self.decided = True
         self.engine.entries.discard(self)
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
 
+    def _drop_ahead(self) -> None:
+        if self.ahead is not None:
+            self.ahead.abandon()
+            self.ahead = None
+
     def _serve_http(self) -> None:
         self._leave()
+        self._drop_ahead()
         downstream = Downstream(self.engine, self.arrival)
         self.transport.set_protocol(downstream)
         downstream.connection_made(self.transport)
@@ -104,8 +179,13 @@ class Entry(asyncio.Protocol):
             downstream.data_received(self.first)
 
     def _serve_tcp(self) -> None:
+        if self.decided:
+            return
         self._leave()
-        Session(self.engine, self.arrival, self.transport).start(self.first)
+        if self.ahead is not None and not self.ahead.still_good():
+            self._drop_ahead()
+        session, self.ahead = self.ahead or Session(self.engine, self.arrival), None
+        session.start(self.first, self.transport)
 
 
 def arrive_by_host(transport: Any) -> tuple[Arrival, str]:
@@ -180,12 +260,16 @@ class Inbound:
             sock.setblocking(False)
             _Peek(self, sock, peer).look()
 
-    def hand_over(self, sock: socket.socket, peer: Any, hello: sniff.Hello | None) -> None:
-        task = self.loop.create_task(self._hand_over(sock, peer, hello))
+    def hand_over(
+        self, sock: socket.socket, peer: Any, hello: sniff.Hello | None, ahead: Session | None = None
+    ) -> None:
+        task = self.loop.create_task(self._hand_over(sock, peer, hello, ahead))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _hand_over(self, sock: socket.socket, peer: Any, hello: sniff.Hello | None) -> None:
+    async def _hand_over(
+        self, sock: socket.socket, peer: Any, hello: sniff.Hello | None, ahead: Session | None
+    ) -> None:
         context = None
         if hello is not None:
             context = self.server_context()
@@ -197,10 +281,12 @@ class Inbound:
         def arrive(transport: Any) -> tuple[Arrival, str] | None:
             return self._arrival(transport, sock, peer, hello)
 
+        if ahead is not None:
+            ahead.on_spoken = ahead.on_failed = None  # the entry looks
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self.loop.connect_accepted_socket(
-                lambda: Entry(self.engine, arrive, True),
+                lambda: Entry(self.engine, arrive, True, ahead),
                 sock,
                 ssl=context,
                 ssl_handshake_timeout=self.engine.settings.handshake_timeout_s if context is not None else None,
@@ -208,10 +294,18 @@ class Inbound:
         except (OSError, ssl.SSLError, TimeoutError, asyncio.CancelledError):
             self.failed_handshakes += 1
             sock.close()
+            if ahead is not None:
+                ahead.abandon()
 
-    def _arrival(
-        self, transport: Any, sock: socket.socket, peer: Any, hello: sniff.Hello | None
-    ) -> tuple[Arrival, str] | None:
+    def look_ahead(self, sock: socket.socket, peer: Any) -> Session | None:
+        """What would be done for a plaintext client that waits for its server to speak; None: nobody would."""
+        arrival = self._plain_arrival(sock, peer)
+        config = self.engine.tables.clusters.get(f"inbound|{arrival.port}||")
+        if not arrival.port or (config is not None and config.protocol in HTTP_PROTOCOLS):
+            return None
+        return Session(self.engine, arrival)
+
+    def _plain_arrival(self, sock: socket.socket, peer: Any) -> Arrival:
         source_ip, source_port = address_of(peer)
         destination = self.find(sock) if self.find is not None else None
         if destination is not None and (destination == self.local or self.engine.is_own(destination)):
@@ -220,6 +314,16 @@ class Inbound:
         arrival = Arrival("inbound", source_ip=source_ip, source_port=source_port, port=port)
         if destination is not None:
             arrival.destination_ip = destination[0]
+        else:
+            ports = self.engine.tables.viewpoint.workload.ports
+            if len(ports) == 1:
+                arrival.port = ports[0].number
+        return arrival
+
+    def _arrival(
+        self, transport: Any, sock: socket.socket, peer: Any, hello: sniff.Hello | None
+    ) -> tuple[Arrival, str] | None:
+        arrival = self._plain_arrival(sock, peer)
         tables = self.engine.tables
         protocol = ""
         if hello is not None:
@@ -238,10 +342,6 @@ class Inbound:
                 if not arrival.port:
                     return None
                 protocol = declared(tables, *meant)
-        elif not port:
-            ports = tables.viewpoint.workload.ports
-            if len(ports) == 1:
-                arrival.port = ports[0].number
         if hello is None and self._refused(arrival):
             return None
         return arrival, protocol
@@ -279,7 +379,10 @@ class Inbound:
 
 
 class _Peek:
-    """An accepted socket until its first bytes are there; they are looked at and left in the kernel."""
+    """An accepted socket until its first bytes are there; they are looked at and left in the kernel.
+
+    Where plaintext is taken and nothing has come yet, the app is connected at once, in case it speaks first.
+    """
 
     def __init__(self, inbound: Inbound, sock: socket.socket, peer: Any) -> None:
         self.inbound = inbound
@@ -288,6 +391,7 @@ class _Peek:
         self.waiting = False
         self.timer: Any = None
         self.low_water = 1
+        self.ahead: Session | None = None
 
     def look(self) -> None:
         try:
@@ -313,7 +417,7 @@ class _Peek:
             if hello is None:
                 self._wait(len(data))
                 return
-        elif spoken == sniff.MORE and data[0] == 0x16:
+        elif spoken == sniff.MORE and data[0] == sniff.HANDSHAKE:
             self._wait(len(data))
             return
         self._pass(hello)
@@ -324,17 +428,35 @@ class _Peek:
             self.low_water = have + 1
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, self.low_water)
         if not self.waiting:
+            inbound = self.inbound
             self.waiting = True
-            self.inbound.peeks.add(self)
-            self.inbound.loop.add_reader(self.sock.fileno(), self.look)
-            self.timer = self.inbound.loop.call_later(SILENT_INBOUND_S, self._silent)
+            inbound.peeks.add(self)
+            inbound.loop.add_reader(self.sock.fileno(), self.look)
+            self.timer = inbound.loop.call_later(inbound.engine.settings.peek_timeout_s, self._give_up)
+            inbound.loop.call_soon(self._look_ahead)  # what is there by then comes first
 
-    def _silent(self) -> None:
-        if self.low_water == 1:  # not one octet: the server may have to speak first
-            self._pass(None)
+    def _look_ahead(self) -> None:
+        if not self.waiting or self.low_water > 1:
             return
-        rest = self.inbound.engine.settings.peek_timeout_s - SILENT_INBOUND_S
-        self.timer = self.inbound.loop.call_later(max(rest, 0.0), self.drop)
+        session = self.ahead = self.inbound.look_ahead(self.sock, self.peer)
+        if session is not None:
+            session.on_spoken = lambda: self._pass(None)
+            session.on_failed = self._unreachable
+            session.look_ahead()
+
+    def _unreachable(self) -> None:
+        """The app is not there; a client that waits for it need not wait long."""
+        assert self.ahead is not None
+        failure = self.ahead.failure
+        if self.waiting and (failure is None or failure[0] is CONNECT):
+            self.timer.cancel()
+            self.timer = self.inbound.loop.call_later(self.inbound.engine.settings.refused_grace_s, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.low_water == 1:  # not one octet: plaintext, if anything
+            self._pass(None)
+        else:
+            self.drop()
 
     def _leave(self) -> None:
         if self.waiting:
@@ -347,8 +469,17 @@ class _Peek:
         self._leave()
         if self.low_water > 1:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-        self.inbound.hand_over(self.sock, self.peer, hello)
+        if hello is not None:
+            self._drop_ahead()
+        ahead, self.ahead = self.ahead, None
+        self.inbound.hand_over(self.sock, self.peer, hello, ahead)
+
+    def _drop_ahead(self) -> None:
+        if self.ahead is not None:
+            self.ahead.abandon()
+            self.ahead = None
 
     def drop(self) -> None:
         self._leave()
+        self._drop_ahead()
         self.sock.close()

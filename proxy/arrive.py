@@ -27,6 +27,11 @@ def declared(tables: Tables, host: str, port: int) -> str:
     return "http" if protocol in HTTP_PROTOCOLS else "tcp"
 
 
+def by_server_name(tables: Tables, host: str, port: int) -> bool:
+    """Whether the server name of a TLS client decides; then its first bytes are waited for although TCP is declared."""
+    return tables.tcp is not None and bool(tables.tcp.by_server_name(host, port))
+
+
 def mesh_name(sni: str) -> tuple[str, int] | None:
     """(service host, service port) of an SNI `outbound_.PORT_.SUBSET_.HOST`; None where it is something else."""
     parts = sni.split("_.", 3)

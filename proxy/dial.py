@@ -58,11 +58,13 @@ class Dialer:
         protocol: Any,
         connected: Callable[[], None],
         failed: Callable[[str], None],
-    ) -> None:
-        """Connect `protocol`; then `connected()`, or `failed(why)` with one sentence, never both."""
+    ) -> asyncio.Task[None]:
+        """Connect `protocol`; then `connected()`, or `failed(why)` with one sentence, never both. The task may be
+        cancelled; `failed` may then be called, or neither."""
         task = asyncio.get_running_loop().create_task(self._dial(endpoint, limits, protocol, connected, failed))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def close(self) -> None:
         tasks = list(self._tasks)
@@ -90,11 +92,13 @@ class Dialer:
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         connected()
-        if pending.data and not transport.is_closing():
+        if transport.is_closing():
+            return
+        transport.resume_reading()  # before `data_received`, which may pause it again
+        if pending.data:
             protocol.data_received(pending.data)
         if transport.is_closing():
             return
-        transport.resume_reading()
         if pending.ended and not protocol.eof_received():
             transport.close()
 

@@ -165,6 +165,10 @@ class Engine:
     def later(self, delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(max(delay_s, 0.0), callback)
 
+    def soon(self, callback: Callable[[], None]) -> asyncio.Handle:
+        """After what this turn of the loop has read."""
+        return asyncio.get_running_loop().call_soon(callback)
+
     def new_id(self) -> str:
         """A random UUID (version 4) as text."""
         left = self._ids_left
@@ -262,8 +266,9 @@ class Engine:
         protocol: Any,
         connected: Callable[[], None],
         failed: Callable[[str], None],
-    ) -> None:
-        self._dialer.dial(endpoint, limits, protocol, connected, failed)
+    ) -> Any:
+        """See Dialer.dial."""
+        return self._dialer.dial(endpoint, limits, protocol, connected, failed)
 
     def _connect(self, pool: Pool, host: Host) -> None:
         upstream = Upstream(pool, host, self.clock, self.outbox)
@@ -615,8 +620,9 @@ def http_date(unix: int) -> bytes:
 
 def _held(session: Session) -> int:
     """Octets that wait in a relay."""
-    held: int = sum(map(len, session.relay.held))
+    held = 0
     for end in (session.relay.client, session.relay.server):
+        held += sum(map(len, end.held))
         if end.transport is not None and not end.lost:
             held += end.transport.get_write_buffer_size()
     return held

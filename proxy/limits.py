@@ -57,11 +57,15 @@ class Settings(Struct, frozen=True):
     """Read ahead from one client (a body before the endpoint is connected)."""
     # New connections.
     peek_timeout_s: float = 10.0
-    """How long an inbound connection may take to show whether it speaks TLS."""
+    """How long an inbound connection may take to show whether it speaks TLS, where its server says nothing either."""
     handshake_timeout_s: float = 10.0
     """Of a TLS handshake."""
-    first_speaker_s: float = 0.1
-    """On a port of undeclared protocol: how long the client has to speak first; then the server may."""
+    undecided_s: float = 5.0
+    """On a port of undeclared protocol: how long octets may stay what could begin a request line; then they are opaque.
+    As Istio's protocolDetectionTimeout. A silent client is not waited for: whoever speaks first decides."""
+    refused_grace_s: float = 0.5
+    """On a port of undeclared protocol whose endpoint cannot be reached: how long the client has to speak HTTP, and be
+    answered 503, before the connection is closed."""
     # The rest.
     max_mirrors: int = 256
     """Copies to mirrors in flight."""

@@ -1,7 +1,7 @@
 """Two byte streams joined: half-close, back-pressure, idle time, and what went through.
 
-A core on two transports, whose protocol objects its ends are. An end that cannot be half-closed (TLS) is closed when
-its peer has ended and nothing has moved for `HALF_CLOSED_IDLE_S`.
+A core on two transports, whose protocol objects its ends are. TLS cannot be half-closed here: a client's end by TLS is
+closed when its server has ended; a server's, when its client has ended and nothing has moved for `HALF_CLOSED_IDLE_S`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ class End:
         self.transport: Any = None
         self.count = 0
         """Octets that came from here."""
+        self.held: list[bytes] = []
+        """What came from here before there was a peer to take it."""
         self.ended = False
         """It will send no more."""
         self.lost = False
@@ -33,19 +35,30 @@ class End:
         self._write = transport.write
 
     def data_received(self, data: bytes) -> None:
-        relay = self.relay
         self.count += len(data)
-        relay.moved = True
+        self.relay.moved = True
         peer = self.peer
-        if peer.transport is None:  # not connected yet; a new transport may read on although it is paused
-            relay.held.append(data)
+        if peer.transport is None:  # no peer yet; a new transport may read on although it is paused
+            self.held.append(data)
             self.transport.pause_reading()
+            if self.relay.on_held is not None:
+                self.relay.on_held(self)
         else:
             peer.write(data)
 
     def write(self, data: bytes) -> None:
         if not self.lost:
             self._write(data)
+
+    def release(self) -> None:
+        """Give the peer, which is there by now, what was held for it; then its end, if that has come, too."""
+        held, self.held = self.held, []
+        if not self.lost:
+            self.transport.resume_reading()
+        for data in held:
+            self.peer.write(data)
+        if self.ended and not self.lost:
+            self.relay.half_closed(self)
 
     def eof_received(self) -> bool:
         self.ended = True
@@ -83,8 +96,8 @@ class Relay:
         self.client.peer = self.server
         self.server.peer = self.client
         self.on_end = on_end
-        self.held: list[bytes] = []
-        """What the client sent before its peer was there."""
+        self.on_held: Callable[[End], None] | None = None
+        """Told of each piece that an end has to hold."""
         self.over = False
         self.moved = True
         """Something went through since `idle_since` was looked at."""
@@ -96,7 +109,9 @@ class Relay:
     def half_closed(self, end: End) -> bool:
         """`end` sends no more. Whether its transport stays open for what still goes to it."""
         peer = end.peer
-        if peer.transport is None or peer.lost:
+        if peer.transport is None:
+            return not end.tls  # told to the peer when there is one
+        if peer.lost:
             return False
         self.moved = True
         if peer.ended:
@@ -104,6 +119,9 @@ class Relay:
             return False
         if peer.transport.can_write_eof():
             peer.transport.write_eof()
+        elif end is self.server:
+            peer.close()  # servers that close are done, and clients wait for it
+            return False
         return not end.tls
 
     def closed(self, end: End, error: Exception | None) -> None:

@@ -6,6 +6,8 @@ import re
 
 TLS, HTTP1, HTTP2, OPAQUE, MORE = "tls", "http", "http2", "opaque", "more"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HANDSHAKE = 0x16
+"""A TLS record's type (RFC 8446 section 5.1), the first octet of a ClientHello."""
 MAX_HELLO = 16 * 1024 + 5
 MAX_LINE = 2048
 """Octets without a line end after which what begins like a request is taken for one."""
@@ -18,7 +20,7 @@ def speaks(first: bytes) -> str:
     """One of the names above; `more`: too little to tell."""
     if not first:
         return MORE
-    if first[0] == 0x16:
+    if first[0] == HANDSHAKE:
         if len(first) < 3:
             return MORE
         return TLS if first[1] == 3 else OPAQUE
@@ -54,7 +56,7 @@ def client_hello(data: bytes) -> Hello | None:
     while True:
         if len(data) < at + 5:
             return None
-        if data[at] != 0x16 or data[at + 1] != 3:
+        if data[at] != HANDSHAKE or data[at + 1] != 3:
             raise ValueError(f"expected a TLS handshake record, got octets {data[at : at + 2].hex()}")
         size = int.from_bytes(data[at + 3 : at + 5], "big")
         if size == 0 or at + size > MAX_HELLO:

@@ -1,6 +1,9 @@
 """One opaque connection's life: verdict, decision, endpoint, relay, outcome; also of a CONNECT.
 
-A core: `engine.dial` makes the connection to the endpoint and calls back.
+A core: `engine.dial` makes the connection to the endpoint and calls back. Where it is not known yet whether a client
+speaks HTTP, `look_ahead` decides and connects as for an opaque connection, so that a server may speak first. Until the
+client joins (`start`), not one octet goes either way; where it turns out to speak HTTP, the session is abandoned and
+leaves no outcome.
 """
 
 from __future__ import annotations
@@ -40,12 +43,13 @@ class Session:
         self,
         engine: Any,
         arrival: Arrival,
-        transport: Any,
+        transport: Any = None,
         refuse: Callable[[Reason, str], None] | None = None,
         confirm: bytes = b"",
         on_end: Callable[[], None] | None = None,
     ) -> None:
         self.engine = engine
+        self.tables = engine.tables
         self.arrival = arrival
         self.transport = transport
         self.refuse = refuse
@@ -54,6 +58,16 @@ class Session:
         self.pool: Any = None
         self.host: Any = None
         self.tried: list[Any] = []
+        self.ahead = False
+        """The client has not joined yet."""
+        self.abandoned = False
+        self.failure: tuple[Reason, str] | None = None
+        """Why there is no connection, kept until the client joins."""
+        self.gone = False
+        """The endpoint closed the connection before the client joined."""
+        self.on_spoken: Callable[[], None] | None = None
+        self.on_failed: Callable[[], None] | None = None
+        self._dialing: Any = None
         now = engine.clock()
         self.relay = Relay(now, self._ended)
         self.relay_running = False
@@ -67,18 +81,79 @@ class Session:
     def client(self) -> End:
         return self.relay.client
 
-    def start(self, first: bytes = b"") -> None:
-        """`first`: what was read of the client already."""
-        engine = self.engine
+    # --- before the client joins
+
+    def look_ahead(self) -> None:
+        """Decide and connect. `on_spoken()`: the endpoint has said something, which is held; `on_failed()`: see
+        `failure` and `gone`. Either may be called at once."""
+        self.ahead = True
+        self.relay.on_held = self._heard
+        self._route()
+
+    @property
+    def spoken(self) -> bool:
+        """The endpoint has said something."""
+        return bool(self.relay.server.held)
+
+    def _heard(self, end: End) -> None:
+        if self.ahead and end is self.relay.server and self.on_spoken is not None:
+            self.on_spoken()
+
+    def still_good(self) -> bool:
+        """Whether what was decided ahead is what would be decided now: tables, and the server name if one came."""
+        if self.abandoned or self.engine.tables is not self.tables:
+            return False
+        before = self.outcome.decision
+        if not self.arrival.sni or self.arrival.listener == "inbound" or before is None:
+            return True
+        now = self.engine.decide(self.tables, SimpleRequest(self.arrival))
+        return now is before or (now.verdict == before.verdict == "passthrough" and bool(self.arrival.destination_ip))
+
+    def abandon(self) -> None:
+        """The client needs no such connection."""
+        self.abandoned = True
+        self._uncount()
+        if self._dialing is not None:
+            self._dialing.cancel()
+        self.relay.server.abort()
+
+    def _fail_ahead(self) -> None:
+        if self.on_failed is not None and not self.abandoned:
+            self.on_failed()
+
+    # --- with the client
+
+    def start(self, first: bytes = b"", transport: Any = None) -> None:
+        """The client is there. `first`: what was read of it already."""
+        if transport is not None:
+            self.transport = transport
         client = self.relay.client
         client.connection_made(self.transport)
         self.transport.set_protocol(client)
-        engine.sessions.add(self)
+        self.engine.sessions.add(self)
         if first:
             client.count += len(first)
-            self.relay.held.append(first)
-        self.transport.pause_reading()  # until there is somebody to send it to
-        tables = engine.tables
+            client.held.append(first)
+        if not self.ahead:
+            self.transport.pause_reading()  # until there is somebody to send it to
+            self._route()
+            return
+        self.ahead = False
+        if self.failure is not None:
+            self._fail(*self.failure)
+        elif self.gone:
+            self.relay_running = True
+            self.relay.over = False
+            self.relay.server.release()
+            client.close()
+        elif self.relay.server.transport is not None:
+            self._join()
+        else:
+            self.transport.pause_reading()
+
+    def _route(self) -> None:
+        engine = self.engine
+        tables = self.tables
         arrival = self.arrival
         if arrival.listener == "inbound":
             verdict = engine.admit(tables, arrival)
@@ -154,7 +229,7 @@ class Session:
         live.active += 1
         live.requests += 1
         self.outcome.attempts += 1
-        engine.dial(endpoint, limits, self.relay.server, self._connected, self._not_connected)
+        self._dialing = engine.dial(endpoint, limits, self.relay.server, self._connected, self._not_connected)
 
     def _uncount(self) -> None:
         if self.host is not None:
@@ -164,28 +239,34 @@ class Session:
             self.host = None
 
     def _connected(self) -> None:
+        self._dialing = None
         engine = self.engine
         relay = self.relay
-        if relay.client.lost:
+        if relay.client.lost or self.abandoned:
             self._uncount()
             relay.server.abort()
-            self._finish()
+            if not self.abandoned:
+                self._finish()
             return
-        self.relay_running = True
-        engine.relays.add(relay)
         self.pool.live.report(self.host, 200, False, engine.clock())
         self.outcome.sent_at = self.outcome.first_at = engine.clock()
+        if not self.ahead:
+            self._join()
+
+    def _join(self) -> None:
+        """Both sides are there."""
+        relay = self.relay
+        self.relay_running = True
+        self.engine.relays.add(relay)
         if self.confirm:
             relay.client.write(self.confirm)
-        for data in relay.held:
-            relay.server.write(data)
-        relay.held = []
-        if relay.client.ended and relay.server.transport.can_write_eof():
-            relay.server.transport.write_eof()
-        if not relay.client.lost:
-            self.transport.resume_reading()
+        relay.client.release()
+        relay.server.release()
 
     def _not_connected(self, why: str) -> None:
+        self._dialing = None
+        if self.abandoned:
+            return
         engine = self.engine
         host = self.host
         self._uncount()
@@ -199,6 +280,10 @@ class Session:
             self._fail(CONNECT, why)
 
     def _fail(self, reason: Reason, why: str) -> None:
+        if self.ahead:
+            self.failure = (reason, why)
+            self._fail_ahead()
+            return
         outcome = self.outcome
         outcome.reason = reason.code
         outcome.flag = reason.flag
@@ -215,6 +300,13 @@ class Session:
             self._finish()
 
     def _ended(self, relay: Relay) -> None:
+        if self.abandoned:
+            return
+        if self.ahead:  # the endpoint's side
+            self.gone = True
+            self._uncount()
+            self._fail_ahead()
+            return
         if self.relay_running:
             self._uncount()
         elif self.host is not None:

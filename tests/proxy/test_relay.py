@@ -81,6 +81,6 @@ def test_an_end_without_a_peer_is_over_at_once_and_what_it_sent_is_held() -> Non
     transport.protocol = relay.client
     relay.client.connection_made(transport)
     relay.client.data_received(b"early")
-    assert (relay.held, transport.paused) == ([b"early"], True)
+    assert (relay.client.held, transport.paused) == ([b"early"], True)
     lose(transport)
     assert ended == [relay]

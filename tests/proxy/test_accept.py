@@ -1,0 +1,319 @@
+"""Who speaks first decides: connections of undeclared protocol, on real sockets, all timers out of reach."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from fairlead.policy.compile_l4 import L4Arm, L4Host, L4Table
+from fairlead.policy.tables import Decision, Destination, UpstreamTLS, Verdict
+from fairlead.proxy.engine import Engine
+from fairlead.proxy.limits import Settings
+from tests.proxy.test_engine import (
+    DEADLINE_S,
+    GET,
+    Mesh,
+    answer,
+    ask,
+    context,
+    identity_of,
+    server,
+    until,
+)
+from tests.proxy.test_sniff import hello
+
+pytestmark = pytest.mark.asyncio
+NEVER_S = 1e6
+PATIENT = Settings(undecided_s=NEVER_S, refused_grace_s=NEVER_S, peek_timeout_s=NEVER_S, head_timeout_s=NEVER_S)
+"""No timer of ours ends within a test: what happens, happens without one."""
+
+
+class App:
+    """Greets, then echoes until told to quit; keeps what it was sent."""
+
+    def __init__(self, greeting: bytes = b"220 hello\r\n") -> None:
+        self.greeting = greeting
+        self.accepted = 0
+        self.got: list[bytes] = []
+        self.closed = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        try:
+            if self.greeting:
+                writer.write(self.greeting)
+            while data := await reader.read(65536):
+                self.got.append(data)
+                writer.write(data)
+                if data.endswith(b"QUIT\r\n"):
+                    break
+        finally:
+            self.closed += 1
+
+
+async def greeted(port: int, **fields: Any) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, **fields)
+    async with asyncio.timeout(DEADLINE_S):
+        assert await reader.readline() == b"220 hello\r\n"
+        writer.write(b"EHLO me\r\n")
+        assert await reader.readline() == b"EHLO me\r\n"
+        writer.write(b"QUIT\r\n")
+        assert await reader.read() == b"QUIT\r\n"
+    writer.close()
+
+
+@pytest_asyncio.fixture
+async def other() -> AsyncIterator[Mesh]:
+    made = Mesh()
+    yield made
+    if made.engine is not None:
+        await made.engine.close()
+        await until(made.at_rest)
+
+
+async def pair(mesh: Mesh, other: Mesh, certificates: Path, app: int) -> Engine:
+    """Two sidecars with mutual TLS before `app`; the client's."""
+    serving = other.start(app, settings=PATIENT)
+    serving.tables.ports = {}
+    inbound = await serving.listen_inbound("127.0.0.1", 0, lambda: context(certificates, "server"), identity_of)
+    return mesh.start(
+        inbound,
+        tls=UpstreamTLS("mesh", sni="outbound_.80_._.web"),
+        client_context=lambda _tls: context(certificates, "client"),
+        verify_peer=lambda _transport, _tls: None,
+        settings=PATIENT,
+    )
+
+
+@pytest.mark.parametrize("way", ["named", "redirected", "inbound", "pair"])
+async def test_a_greeting_comes_through_although_every_timer_of_ours_is_endless(
+    mesh: Mesh, other: Mesh, certificates: Path, way: str
+) -> None:
+    app = App()
+    async with server(app.serve) as port:
+        if way == "pair":
+            engine = await pair(mesh, other, certificates, port)
+        else:
+            engine = mesh.start(port, settings=PATIENT)
+        if way == "redirected":
+            listening = await engine.listen_original("127.0.0.1", 0, lambda _sock: ("10.1.2.3", 25))
+        elif way == "inbound":
+            listening = await engine.listen_inbound(
+                "127.0.0.1", 0, lambda: context(certificates, "server"), identity_of
+            )
+        else:
+            listening = await engine.listen_named("127.0.0.1", 0, "mail", 25)
+        await greeted(listening)
+        outcome = await mesh.outcome()
+        assert (outcome.kind, outcome.received_bytes, outcome.sent_bytes) == ("tcp", 15, 26)
+        assert app.accepted == 1
+
+
+@pytest.mark.parametrize("way", ["named", "inbound", "pair"])
+async def test_a_client_that_speaks_http_first_is_served_as_such_and_the_connection_made_ahead_carries_nothing(
+    mesh: Mesh, other: Mesh, certificates: Path, way: str
+) -> None:
+    got: list[bytes] = []
+    ends: list[bytes] = []
+
+    async def web(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got.append(b"")
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                got.append(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+        ends.append(b"")
+
+    async with server(web) as port:
+        if way == "pair":
+            engine = await pair(mesh, other, certificates, port)
+        else:
+            engine = mesh.start(port, settings=PATIENT)
+        if way == "inbound":
+            listening = await engine.listen_inbound(
+                "127.0.0.1", 0, lambda: context(certificates, "server"), identity_of
+            )
+        else:
+            listening = await engine.listen_named("127.0.0.1", 0, "mail", 25)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening)
+        await until(lambda: got == [b""])  # the endpoint is connected before the client has said anything
+        writer.write(GET)
+        async with asyncio.timeout(DEADLINE_S):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            assert await reader.readexactly(2) == b"hi"
+        assert sum(data.count(b"GET ") for data in got) == 1
+        await until(lambda: len(ends) == 1)
+        writer.close()
+        assert (await mesh.outcome()).kind == "http"
+        assert not mesh.outcomes
+        assert all(pool.live.connections <= 1 for pool in engine.pools.values())
+
+
+async def test_where_policy_forbids_an_opaque_connection_none_is_made_and_a_request_is_still_judged(
+    mesh: Mesh, certificates: Path
+) -> None:
+    app = App()
+    async with server(app.serve) as port:
+        engine = mesh.start(port, settings=PATIENT)
+        mesh.verdict = Verdict(False, "AuthorizationPolicy default/none rule 0", "it does not allow it")
+        mesh.decision = Decision("denied", status=403, reason="FL-DENIED", why="it does not allow it")
+        listening = await engine.listen_inbound("127.0.0.1", 0, lambda: context(certificates, "server"), identity_of)
+        assert (await ask(listening, GET)).startswith(b"HTTP/1.1 403 ")
+        assert await ask(listening, b"opaque\r\n", until_close=True) == b""
+        assert [(await mesh.outcome()).reason for _ in range(2)] == ["FL-DENIED"] * 2
+        assert (app.accepted, app.got) == (0, [])
+
+
+async def test_a_mute_client_that_may_do_nothing_is_closed_and_one_without_endpoint_soon(mesh: Mesh) -> None:
+    async with server(answer) as port:
+        pass
+    engine = mesh.start(port, settings=Settings(refused_grace_s=0.05, undecided_s=NEVER_S))
+    listening = await engine.listen_named("127.0.0.1", 0, "mail", 25)
+    assert await ask(listening, b"", until_close=True) == b""
+    assert (await mesh.outcome()).reason == "FL-CONNECT"
+    engine.swap(mesh.tables(port, egress=Verdict(False, "NetworkPolicy default/none", "no")))
+    engine.settings = Settings(refused_grace_s=NEVER_S, undecided_s=0.05)
+    assert await ask(listening, b"", until_close=True) == b""
+    assert (await mesh.outcome()).reason == "FL-DENIED"
+
+
+async def test_a_request_to_an_endpoint_that_is_not_there_is_answered_although_that_was_known_before_it_came(
+    mesh: Mesh,
+) -> None:
+    async with server(answer) as port:
+        pass
+    engine = mesh.start(port, settings=PATIENT)
+    listening = await engine.listen_named("127.0.0.1", 0, "mail", 25)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listening)
+    await until(lambda: any(entry.timer_for == "nobody" for entry in engine.entries))
+    writer.write(GET)
+    async with asyncio.timeout(DEADLINE_S):
+        assert b"FL-CONNECT" in await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    assert (await mesh.outcome()).status == 503
+
+
+async def test_what_could_begin_a_request_is_opaque_after_a_while_or_when_the_client_or_its_server_ends_the_doubt(
+    mesh: Mesh,
+) -> None:
+    app = App(b"")
+    async with server(app.serve) as port:
+        engine = mesh.start(port, settings=Settings(undecided_s=0.05))
+        listening = await engine.listen_named("127.0.0.1", 0, "mail", 25)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening)
+        async with asyncio.timeout(DEADLINE_S):
+            writer.write(b"PIN")
+            assert await reader.readexactly(3) == b"PIN"
+        writer.close()
+        engine.settings = PATIENT
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening)
+        async with asyncio.timeout(DEADLINE_S):
+            writer.write(b"PIN")
+            writer.write_eof()
+            assert await reader.read() == b"PIN"
+        writer.close()
+    async with server(App().serve) as port:
+        engine.swap(mesh.tables(port))
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening)
+        async with asyncio.timeout(DEADLINE_S):
+            writer.write(b"EHLO")
+            assert await reader.readexactly(15) == b"220 hello\r\nEHLO"
+        writer.close()
+
+
+async def test_a_server_that_greets_and_leaves_is_heard(mesh: Mesh, other: Mesh, certificates: Path) -> None:
+    async def daytime(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"too many connections\r\n")
+
+    async with server(daytime) as port:
+        engine = await pair(mesh, other, certificates, port)
+        listening = await engine.listen_named("127.0.0.1", 0, "mail", 25)
+        for _ in range(10):
+            assert await ask(listening, b"", until_close=True) == b"too many connections\r\n"
+        inbound = next(iter(engine.pools.values())).live.hosts[0].endpoint.port
+        assert await ask(inbound, b"", until_close=True) == b"too many connections\r\n"
+
+
+async def test_a_client_that_leaves_before_anybody_spoke_leaves_nothing_behind(mesh: Mesh) -> None:
+    app = App(b"")
+    async with server(app.serve) as port:
+        engine = mesh.start(port, settings=PATIENT)
+        listening = await engine.listen_named("127.0.0.1", 0, "mail", 25)
+        _reader, writer = await asyncio.open_connection("127.0.0.1", listening)
+        await until(lambda: app.accepted == 1)
+        assert not engine.sessions
+        writer.transport.abort()
+        await until(mesh.at_rest)
+        await until(lambda: app.closed == 1)
+
+
+async def test_rules_that_changed_before_anybody_spoke_are_the_ones_that_count(mesh: Mesh) -> None:
+    before, after = App(b""), App(b"")
+    async with server(before.serve) as old, server(after.serve) as new:
+        engine = mesh.start(old, settings=PATIENT)
+        listening = await engine.listen_named("127.0.0.1", 0, "mail", 25)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening)
+        await until(lambda: before.accepted == 1)
+        engine.swap(mesh.tables(new))
+        writer.write(b"hello\r\n")
+        async with asyncio.timeout(DEADLINE_S):
+            assert await reader.readline() == b"hello\r\n"
+        assert (before.got, after.got) == ([], [b"hello\r\n"])
+        writer.close()
+
+
+async def test_one_connection_is_enough_where_one_is_all_that_the_rules_allow(mesh: Mesh) -> None:
+    async with server(answer) as port:
+        engine = mesh.start(port, settings=PATIENT)
+        engine.tables.clusters["c"].limits.max_connections = 1
+        listening = await engine.listen_named("127.0.0.1", 0, "mail", 25)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening)
+        await until(lambda: bool(engine.pools) and engine.pools["c"].live.connections == 1)
+        writer.write(GET)
+        async with asyncio.timeout(DEADLINE_S):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+# --- TLS of the app's own, by server name
+
+
+@pytest.mark.parametrize("declared", ["tcp", ""])
+async def test_tls_is_passed_through_by_its_server_name_however_it_is_cut(mesh: Mesh, declared: str) -> None:
+    first, second = App(b""), App(b"")
+    async with server(first.serve) as one, server(second.serve) as two:
+        engine = mesh.start(one, settings=PATIENT)
+        engine.tables.clusters["d"] = mesh.tables(two).clusters["c"]  # type: ignore[index]
+        plain = Decision("route", destinations=(Destination("c", "web", 80),))
+        named = Decision("route", destinations=(Destination("d", "web", 80),))
+        table = L4Table()
+        table.hosts[("db", 5432)] = table.hosts[("mail", 25)] = host = L4Host("web", 80, plain)
+        host.tls.claim("*.example.com", L4Arm(named, "tls route 0", ()))
+        engine.tables.tcp = table
+        engine.decide = lambda _tables, request: host.decide(request.arrival.sni, "", "")[0]
+        listening = await engine.listen_named("127.0.0.1", 0, *(("db", 5432) if declared else ("mail", 25)))
+        data = hello("a.example.com")
+        for cut in [*range(1, len(data), 23), len(data) - 1]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", listening)
+            writer.write(data[:cut])
+            await until(lambda: any(entry.first for entry in engine.entries))
+            writer.write(data[cut:])
+            async with asyncio.timeout(DEADLINE_S):
+                assert await reader.readexactly(len(data)) == data
+            writer.close()
+            assert (await mesh.outcome()).arrival.sni == "a.example.com"
+        assert not first.got
+        for other_hello in (hello("example.org"), hello(""), b"\x16\x03\x01\x00\x00 no hello", b"something else"):
+            first.got.clear()
+            reader, writer = await asyncio.open_connection("127.0.0.1", listening)
+            writer.write(other_hello)
+            async with asyncio.timeout(DEADLINE_S):
+                assert await reader.readexactly(len(other_hello)) == other_hello
+            writer.close()
+            await until(lambda: bool(first.got))
