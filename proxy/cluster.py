@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
-from ..policy.tables import Cluster, ClusterEndpoint
+from ..policy.tables import Cluster, ClusterEndpoint, UpstreamTLS
 from . import outlier
 from .balance import Balancer, balancer_for
 
@@ -37,7 +37,7 @@ class Shared(Protocol):
 class Host:
     """One endpoint as this proxy uses it."""
 
-    __slots__ = ("active", "connections", "endpoint", "health", "idle", "name", "requests")
+    __slots__ = ("active", "connections", "endpoint", "gone", "health", "idle", "name", "requests")
 
     def __init__(self, endpoint: ClusterEndpoint) -> None:
         self.endpoint = endpoint
@@ -49,6 +49,8 @@ class Host:
         """Pooled connections, the most recently used last."""
         self.requests = 0
         self.health = outlier.Health()
+        self.gone = False
+        """It is no longer in the tables, or is to be reached otherwise: its connections end with what they carry."""
 
 
 class LiveCluster:
@@ -169,16 +171,23 @@ class LiveCluster:
             self._rebuild()
 
     def update(self, config: Cluster, now: float) -> list[Host]:
-        """Take new tables: the state of endpoints that stay is kept. Returns the hosts that are gone."""
+        """Take new tables: the state of endpoints that stay is kept. Returns the hosts that are gone.
+
+        An endpoint whose TLS changes is another host with the same health: no connection of before may be used again.
+        """
         if config is self.config:
             return []
         before: dict[str, list[Host]] = {}
         for host in reversed(self.hosts):
             before.setdefault(host.name, []).append(host)
-        kept = []
+        kept, changed = [], []
         for endpoint in config.endpoints:
             known = before.get(f"{endpoint.address}:{endpoint.port}")
             host = known.pop() if known else Host(endpoint)
+            if _differ(host.endpoint.tls, endpoint.tls):
+                changed.append(host)
+                health, host = host.health, Host(endpoint)
+                host.health = health
             host.endpoint = endpoint
             kept.append(host)
         self.config = config
@@ -188,7 +197,10 @@ class LiveCluster:
                 host.health = outlier.Health()
             self._next_sweep = 0.0
         self._rebuild()
-        return [host for gone in before.values() for host in gone]
+        gone = [*changed, *(host for hosts in before.values() for host in hosts)]
+        for host in gone:
+            host.gone = True
+        return gone
 
     def _rebuild(self) -> None:
         """Usable: the best priority with healthy hosts; all of it where fewer than min_health_percent are healthy."""
@@ -231,3 +243,9 @@ class LiveCluster:
             ],
             "hosts": hosts,
         }
+
+
+def _differ(one: UpstreamTLS | None, other: UpstreamTLS | None) -> bool:
+    if one is None or other is None:
+        return one is not other
+    return one is not other and any(getattr(one, name) != getattr(other, name) for name in UpstreamTLS.__slots__)

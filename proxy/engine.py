@@ -399,13 +399,9 @@ class Engine:
                 del self.pools[name]
                 pool.retire()
                 continue
-            before = {id(host): host.endpoint.tls for host in pool.live.hosts}
             pool.drop_idle(pool.live.update(config, now))
             if self.share is not None:
                 self.share(pool.live)
-            pool.drop_idle(
-                host for host in pool.live.hosts if id(host) in before and _differ(before[id(host)], host.endpoint.tls)
-            )
         self._withdraw(tables)
 
     def _take_tables(self, tables: Tables) -> None:
@@ -640,9 +636,3 @@ def _split(authority: str, default_port: int) -> tuple[str, int]:
 
 def _is_address(text: str) -> bool:
     return ":" in text or text.replace(".", "").isdigit()
-
-
-def _differ(one: UpstreamTLS | None, other: UpstreamTLS | None) -> bool:
-    if one is None or other is None:
-        return one is not other
-    return any(getattr(one, name) != getattr(other, name) for name in UpstreamTLS.__slots__)

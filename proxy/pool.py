@@ -105,14 +105,14 @@ class Pool:
     def offer(self, upstream: Any) -> None:
         """A connection is free: for the first that waits and may use it, else idle."""
         if self.waiting:
-            bound = self.live.config.load_balancer.hash_on
+            bound = upstream.host.gone or self.live.config.load_balancer.hash_on
             for waiter in self.waiting:
                 if waiter.host is upstream.host or not bound:
                     self.waiting.remove(waiter)
                     self._count_waiting()
                     waiter.connected(upstream)
                     return
-        if self.retired or self._wanted_elsewhere():
+        if self.retired or upstream.host.gone or self._wanted_elsewhere():
             upstream.close()
         else:
             upstream.host.idle.append(upstream)

@@ -102,6 +102,7 @@ class Host:
         self.connections = 0
         self.idle: list[Any] = []
         self.requests = 0
+        self.gone = False
 
 
 class Live:

@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.policy.tables import Cluster, ClusterEndpoint, LoadBalancer, OutlierPolicy
+from fairlead.policy.tables import Cluster, ClusterEndpoint, LoadBalancer, OutlierPolicy, UpstreamTLS
 from fairlead.proxy.balance import Maglev, RingHash, RoundRobin, WeightedRandom
 from fairlead.proxy.cluster import Host, LiveCluster
 from fairlead.registry.model import Endpoint
@@ -172,3 +172,22 @@ def test_never_more_are_out_than_the_percentage_allows(results: list[tuple[int, 
             live.sweep(now)
         assert live.ejected <= 2
         assert live.ejected == 5 - len(live.usable)
+
+
+def test_an_endpoint_that_leaves_or_whose_tls_changes_is_told_to_be_gone() -> None:
+    policy = OutlierPolicy()
+    live = LiveCluster(cluster(endpoint(0), endpoint(1), endpoint(2), outlier=policy), 0.0)
+    first, second, third = live.hosts
+    secured = endpoint(1)
+    secured.tls = UpstreamTLS("mesh", sni="web", identities=("spiffe://a/ns/b/sa/c",))
+    second.health.ejections = 3
+    gone = live.update(cluster(endpoint(0), secured, outlier=policy), 1.0)
+    assert set(gone) == {second, third}
+    assert [host.gone for host in (first, second, third)] == [False, True, True]
+    assert live.hosts[0] is first
+    assert live.hosts[1].health.ejections == 3, "how it fared does not depend on how it is reached"
+    same = endpoint(1)
+    same.tls = UpstreamTLS("mesh", sni="web", identities=("spiffe://a/ns/b/sa/c",))
+    kept = live.hosts[1]
+    assert live.update(cluster(endpoint(0), same, outlier=policy), 2.0) == []
+    assert live.hosts[1] is kept
