@@ -40,7 +40,7 @@ bench: install
 	$(BIN)/python bench/run.py
 
 soak: install
-	$(BIN)/python bench/memory.py soak --requests $(REQUESTS)
+	$(BIN)/python bench/soak.py --requests $(REQUESTS)
 	$(BIN)/python bench/memory.py transfer --gib $(GIB)
 
 clean:

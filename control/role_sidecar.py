@@ -87,7 +87,7 @@ def sidecar_options(options: Any) -> SidecarOptions:
         app_address=options.app_address or "",
         access_log=options.access_log or "",
         limits=limits_of(options.limit),
-        needs_certificate=bool(options.control) and options.inbound is not None,
+        needs_certificate=bool(options.control) and not options.cert,
     )
 
 

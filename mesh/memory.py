@@ -13,9 +13,11 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
-PERIOD_S = 10.0
+PERIOD_S = 5.0
 CONNECTIONS = 64
-"""TLS connections in a period that make a trim worth its milliseconds."""
+"""TLS connections since the last time that make a trim worth its milliseconds."""
+LATER = 12
+"""Periods after which another follows, for those that closed in the meantime."""
 
 
 def trimmer() -> Callable[[], Any] | None:
@@ -45,6 +47,8 @@ class Tidy:
         self._find = find
         self._period_s = period_s
         self._seen = 0
+        self._periods = 0
+        """Since there were many new connections."""
         self._trim: Callable[[], Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.trims = 0
@@ -59,10 +63,11 @@ class Tidy:
 
     def _look(self) -> None:
         self.start()
-        made = self._made()
-        if made - self._seen < CONNECTIONS:
+        made, self._periods = self._made(), self._periods + 1
+        if made - self._seen >= CONNECTIONS:
+            self._seen, self._periods = made, 0
+        elif not self.trims or not (self._periods == 1 or self._periods % LATER == 0):
             return
-        self._seen = made
         if self._trim is None:
             self._trim = self._find() or _nothing
         self.trims += 1

@@ -8,7 +8,7 @@ import mmap
 
 import pytest
 
-from fairlead.mesh.memory import CONNECTIONS, Tidy, trimmer
+from fairlead.mesh.memory import CONNECTIONS, LATER, Tidy, trimmer
 
 pytestmark = pytest.mark.asyncio
 
@@ -31,8 +31,16 @@ async def test_memory_is_given_back_after_enough_connections_and_not_for_fewer()
     made = CONNECTIONS
     await turned(tidy)
     await asyncio.wait_for(trimmed.wait(), 5)
-    await turned(tidy)
     assert tidy.trims == 1
+
+
+async def test_once_more_when_it_is_quiet_and_then_now_and_then() -> None:
+    tidy = Tidy(lambda: CONNECTIONS, lambda: None)
+    seen = []
+    for _ in range(2 * LATER + 1):
+        await turned(tidy)
+        seen.append(tidy.trims)
+    assert [period for period in range(1, len(seen)) if seen[period] > seen[period - 1]] == [1, LATER, 2 * LATER]
 
 
 async def test_where_the_c_library_cannot_nothing_happens() -> None:
