@@ -41,6 +41,7 @@ bench: install
 
 soak: install
 	$(BIN)/python bench/soak.py --requests $(REQUESTS)
+	$(BIN)/python bench/memory.py --gib $(GIB)
 	$(BIN)/python bench/memory.py transfer --gib $(GIB)
 
 clean:

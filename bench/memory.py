@@ -1,9 +1,8 @@
-"""Memory of the proxies: idle with ten and a thousand upstream services, ten thousand idle connections, a soak.
+"""Memory of the proxies: idle with ten and a thousand upstream services, ten thousand idle connections, large bodies.
 
-`python bench/memory.py soak --requests 10000000 [--proxy Fairlead]` puts so many requests through a pair with mutual
-TLS and prints memory as it goes, `transfer --gib 10` one body of that size each way; `make soak` runs both, `make
-bench` the rest. Idle connections have each carried one request, and stay open; with TLS they are mutual TLS to the
-proxy of the destination's side, so that one process holds the server's part.
+`python bench/memory.py --gib 10 [--proxy Fairlead]` puts one body of that size each way through a pair with mutual TLS,
+as `make soak` does; `make bench` runs the rest. Idle connections have each carried one request, and stay open; with TLS
+they are mutual TLS to the proxy of the destination's side, so that one process holds the server's part.
 """
 
 from __future__ import annotations
@@ -117,31 +116,6 @@ def pair_of(peer: str, behind: Callable[[Path, int], list[str]] | None = None) -
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def soak(peer: str, requests: int, seconds: int = 10) -> dict[str, Any]:
-    """Memory of a pair while `requests` requests go through: kept and new connections, small and large bodies."""
-    with pair_of(peer) as (port, pids, folder):
-        load.wrk(port, "/api/items", 64, seconds, folder)
-        sizes, done = [machine.memory_mb(pids)], 0.0
-        print(f"{peer}: {sizes[0]:.1f} MB after {seconds} s", flush=True)
-        while done < requests:
-            done += load.wrk(port, "/api/items", 64, seconds, folder)["requests"]
-            done += load.wrk(port, "/api/items", 32, 2, folder, ("Connection: close",))["requests"]
-            done += load.wrk(port, "/api/big", 8, 1, folder)["requests"]
-            for log in (*folder.glob("*.log"), *folder.glob("*.out")):
-                os.truncate(log, 0)  # the disk is not what is soaked
-            sizes.append(machine.memory_mb(pids))
-            print(f"{peer}: {done:,.0f} requests, {sizes[-1]:.1f} MB", flush=True)
-    half = sizes[len(sizes) // 2 :]
-    return {
-        "work": f"soak of {requests:,} requests",
-        "proxy": peer,
-        "requests": int(done),
-        "start_mb": round(sizes[0], 1),
-        "end_mb": round(sizes[-1], 1),
-        "second_half_grew_mb": round(half[-1] - half[0], 1),
-    }
-
-
 def transfer(peer: str, gib: int) -> dict[str, Any]:
     """Memory of a pair while one body of `gib` GiB goes down and another up, by curl."""
     with pair_of(peer, lambda folder, port: load.own(folder, port, "serve", gib)) as (port, pids, folder):
@@ -167,19 +141,10 @@ def transfer(peer: str, gib: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    does = parser.add_subparsers(dest="does", required=True)
-    soaking = does.add_parser("soak")
-    soaking.add_argument("--requests", type=int, default=10_000_000)
-    soaking.add_argument("--seconds", type=int, default=10, help="between two looks at the memory")
-    moving = does.add_parser("transfer")
-    moving.add_argument("--gib", type=int, default=10)
-    for one in (soaking, moving):
-        one.add_argument("--proxy", default="Fairlead", choices=list(peers.PEERS))
+    parser.add_argument("--gib", type=int, default=10)
+    parser.add_argument("--proxy", default="Fairlead", choices=list(peers.PEERS))
     options = parser.parse_args()
-    if options.does == "transfer":
-        print(transfer(options.proxy, options.gib))
-        return
-    print(soak(options.proxy, options.requests, options.seconds))
+    print(transfer(options.proxy, options.gib))
 
 
 if __name__ == "__main__":

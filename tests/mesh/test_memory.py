@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import mmap
+import subprocess
+import sys
 
 import pytest
 
-from fairlead.mesh.memory import CONNECTIONS, LATER, Tidy, trimmer
+from fairlead.mesh.memory import CONNECTIONS, LATER, Tidy, settle, trimmer
 
 pytestmark = pytest.mark.asyncio
 
@@ -71,3 +73,26 @@ async def test_glibc_gives_back_what_lies_between_what_is_used() -> None:
 def resident() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * mmap.PAGESIZE
+
+
+async def test_where_the_c_library_has_no_mallopt_it_is_left_as_it_is() -> None:
+    settle(lambda: object())
+
+
+async def test_once_settled_what_large_reads_are_read_into_is_not_got_from_the_system_each_time() -> None:
+    script = (
+        "import resource, sys\n"
+        "from fairlead.mesh.memory import settle\n"
+        "if sys.argv[1] == 'settled': settle()\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "block = b'x' * 65536\n"
+        "before = faults()\n"
+        "for size in (1, 3, 8):\n"
+        "    for _ in range(500): read = [block * 4 for _ in range(size)]; del read\n"
+        "print(faults() - before)\n"
+    )
+
+    def faults(how: str) -> int:
+        return int(subprocess.run([sys.executable, "-P", "-c", script, how], capture_output=True, check=True).stdout)
+
+    assert faults("settled") < 2000 < 20_000 < faults("as it is")
