@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 # The folder dns/ at the root must never hide dnspython: keep the checkout off sys.path.
 export PYTHONSAFEPATH := 1
 
-.PHONY: install demo servers test lint types bench soak clean
+.PHONY: install demo servers test fuzz lint types bench soak clean
 install: $(STAMP)
 
 # Compiled modules are built again when they or their types change.
@@ -28,6 +28,11 @@ servers: install
 test: install
 	sh tests/get-servers.sh
 	$(BIN)/pytest
+
+# At length: make fuzz SECONDS=600 ONLY=http1_requests
+SECONDS ?= 60
+fuzz: install
+	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) --only '$(ONLY)'
 
 lint: install
 	$(BIN)/ruff check .

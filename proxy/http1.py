@@ -622,7 +622,7 @@ class RequestParser(Parser):
         if line_end == 0 and self._may_skip:
             self._skip_line()
             return self.read_head()
-        if line_end < 14:  # `G / HTTP/1.1`
+        if line_end < 12:  # `G / HTTP/1.1`
             raise self._error(f"expected a request line, got {_shown(raw[:line_end])}")
         self._read_request_line(head, raw, line_end)
         self._scan(head, raw, line_end + 2)

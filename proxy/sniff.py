@@ -24,8 +24,10 @@ def speaks(first: bytes) -> str:
         if len(first) < 3:
             return MORE
         return TLS if first[1] == 3 else OPAQUE
-    if PREFACE.startswith(first[: len(PREFACE)]):
-        return HTTP2 if len(first) >= 16 else MORE
+    if first.startswith(PREFACE[:16]):  # its first line decides: HTTP/2 itself refuses another rest
+        return HTTP2
+    if PREFACE.startswith(first):
+        return MORE
     if _METHOD.match(first):
         end = first.find(b"\n")
         if end >= 0:  # other protocols of lines begin like it

@@ -66,6 +66,12 @@ def cuts(data: bytes) -> list[list[bytes]]:
     ]
 
 
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_shortest_request_line_is_one(codec: Any) -> None:
+    for pieces in cuts(b"G / HTTP/1.1\r\nHost: a\r\n\r\n"):
+        assert read_requests(codec, pieces)[0][:3] == ("G", "a", "/")
+
+
 GOOD = (
     b"GET /a?b=c HTTP/1.1\r\nHost: web.default:80\r\nX-One: 1\r\nx-one:  2 \r\nEmpty:\r\n\r\n"
     b"POST http://web/x HTTP/1.1\r\nHost: WEB\r\nContent-Length: 5\r\n\r\nhello"
