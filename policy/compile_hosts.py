@@ -10,7 +10,7 @@ from .compile_http import Arm, CompiledRule, compile_rule, retry_policy
 from .compile_view import View, cluster_name, port_protocol, speaks_http
 from .delegates import with_delegates
 from .host_names import Domains, complete, covers, spellings
-from .match import HttpMatch
+from .match import EVERYTHING
 from .resources import VirtualService
 from .tables import Decision, Destination
 from .visibility import exported, gateway_name
@@ -152,6 +152,7 @@ def _unknown_hosts(view: View, table: HttpTable, rules: list[VirtualService], co
 
 def _service_hosts(view: View, table: HttpTable, service: Service, index: HostIndex, compile_once: Compile) -> None:
     names = spellings(service.host, view.cluster_domain, view.namespace)
+    lowered = [name.lower() for name in (*names, *service.addresses)]
     rules = index.rules_for(service.host)
     speaking = []
     for port in service.ports:
@@ -161,14 +162,15 @@ def _service_hosts(view: View, table: HttpTable, service: Service, index: HostIn
         if http:
             speaking.append(port.number)
         host = _choose(view, service, port.number, rules if http else [], compile_once, retries=http)
-        for name in (*names, *service.addresses):
-            table.claim(port.number, name.lower(), host)
-            if service.headless and name in names:
+        for name in lowered:
+            table.claim(port.number, name, host)
+        if service.headless:
+            for name in names:
                 table.claim(port.number, f"*.{name}", host)
         if host.rule is None:
             _member_hosts(view, table, service, port.number, names, http)
-    for name in (*names, *service.addresses):
-        table.names[name.lower()] = speaking[0] if len(speaking) == 1 else 0
+    for name in lowered:
+        table.names[name] = speaking[0] if len(speaking) == 1 else 0
 
 
 def _member_hosts(view: View, table: HttpTable, service: Service, port: int, names: list[str], retries: bool) -> None:
@@ -204,13 +206,13 @@ def _plain(view: View, service: Service, host: str, port: int, retries: bool) ->
             f"{host} is a ServiceEntry without endpoints: the address that the client dialled, or the name it asked for"
         )
         decision = Decision("passthrough", destinations=(Destination(name, host, port),), why=why)
-        return Arm(HttpMatch(None), decision, None, 0, "default")
+        return Arm(EVERYTHING, decision, None, 0, "default")
     decision = Decision(
         "route",
         destinations=(Destination(name, host, port),),
         retries=retry_policy(view, None, hashes) if retries else None,
     )
-    return Arm(HttpMatch(None), decision, None, 0, "default")
+    return Arm(EVERYTHING, decision, None, 0, "default")
 
 
 def _alias_hosts(

@@ -303,6 +303,13 @@ def _rewriting(rewrite: HTTPRewrite) -> Change:
     return change
 
 
+_RETRIES = {
+    hashes: RetryPolicy(2, frozenset(DEFAULT_RETRY_ON), ignore_previous_hosts=not hashes, retry_on=DEFAULT_RETRY_ON)
+    for hashes in (False, True)
+}
+"""Where nothing is said: the same for all services."""
+
+
 def retry_policy(view: View, retries: HTTPRetry | None, hashes: bool = False) -> RetryPolicy | None:
     """Two retries unless the route or the mesh says otherwise; None switches them off.
 
@@ -310,7 +317,7 @@ def retry_policy(view: View, retries: HTTPRetry | None, hashes: bool = False) ->
     """
     wanted = retries if retries is not None else view.mesh.default_http_retry_policy
     if wanted is None:
-        return RetryPolicy(2, frozenset(DEFAULT_RETRY_ON), ignore_previous_hosts=not hashes, retry_on=DEFAULT_RETRY_ON)
+        return _RETRIES[hashes]
     if wanted.attempts <= 0:
         return None
     listed = tuple(wanted.retry_on.split(",")) if wanted.retry_on else DEFAULT_RETRY_ON

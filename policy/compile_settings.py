@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from .resources import ClientTLSSettings, ConnectionPoolSettings, LoadBalancerSettings, OutlierDetection
 from .tables import LoadBalancer, OutlierPolicy, PoolLimits, UpstreamTLS
 
@@ -15,10 +17,14 @@ RING_POINTS = 1024
 MAGLEV_SIZE = 65537
 
 
+_BALANCED = LoadBalancer()
+"""Where nothing is said: one for all clusters."""
+
+
 def load_balancer(settings: LoadBalancerSettings | None) -> LoadBalancer:
     """LEAST_REQUEST unless something else is asked for; a hash is by ring unless Maglev is named."""
     if settings is None:
-        return LoadBalancer()
+        return _BALANCED
     hashing = settings.consistent_hash
     if hashing is None:
         return LoadBalancer(_SIMPLE.get(settings.simple or "", "least_request"))
@@ -41,6 +47,16 @@ def load_balancer(settings: LoadBalancerSettings | None) -> LoadBalancer:
 
 def pool_limits(settings: ConnectionPoolSettings | None, connect_timeout_s: float) -> PoolLimits:
     """Absent means without limit; the HTTP idle timeout takes precedence over the TCP one."""
+    return _unlimited(connect_timeout_s) if settings is None else _pool_limits(settings, connect_timeout_s)
+
+
+@lru_cache(maxsize=8)
+def _unlimited(connect_timeout_s: float) -> PoolLimits:
+    """One for all clusters that nobody limits."""
+    return _pool_limits(None, connect_timeout_s)
+
+
+def _pool_limits(settings: ConnectionPoolSettings | None, connect_timeout_s: float) -> PoolLimits:
     tcp = settings.tcp if settings is not None else None
     http = settings.http if settings is not None else None
     idle_s = IDLE_S

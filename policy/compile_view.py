@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from sys import intern
 
 from ..registry.model import Endpoint, Service, ServicePort, Workload
 from ..registry.snapshot import Snapshot
@@ -59,7 +60,7 @@ def endpoint_serves(endpoint: Endpoint, port: ServicePort, service: Service) -> 
 
 
 def cluster_name(port: int, subset: str, host: str) -> str:
-    return f"outbound|{port}|{subset}|{host}"
+    return intern(f"outbound|{port}|{subset}|{host}")  # asked for by each part of the tables: one text for all
 
 
 class View:

@@ -66,9 +66,9 @@ class Domains(Generic[T]):
 
     def __init__(self) -> None:
         self.exact: dict[str, T] = {}
-        self._aligned: dict[str, T] = {}
+        self._aligned: dict[str, T] | None = None
         """By suffix with leading dot: `*.foo.com` is `.foo.com`."""
-        self._partial: list[tuple[str, T]] = []
+        self._partial: tuple[tuple[str, T], ...] = ()
         """Suffixes not at a dot, longest first."""
         self.star: T | None = None
 
@@ -82,11 +82,12 @@ class Domains(Generic[T]):
                 self.star = thing
             return self.star is thing
         if tail.startswith("."):
+            if self._aligned is None:
+                self._aligned = {}
             return self._aligned.setdefault(tail, thing) is thing
         if any(own == tail for own, _ in self._partial):
             return False
-        self._partial.append((tail, thing))
-        self._partial.sort(key=lambda item: -len(item[0]))
+        self._partial = tuple(sorted((*self._partial, (tail, thing)), key=lambda item: -len(item[0])))
         return True
 
     def find(self, host: str) -> T | None:
@@ -119,12 +120,13 @@ class Domains(Generic[T]):
         if host == "*":
             return self.star
         if host.startswith("*."):
-            return self._aligned.get(host[1:])
+            return self._aligned.get(host[1:]) if self._aligned is not None else None
         return next((thing for tail, thing in self._partial if tail == host[1:]), None)
 
     def values(self) -> Iterator[T]:
         yield from self.exact.values()
-        yield from self._aligned.values()
+        if self._aligned is not None:
+            yield from self._aligned.values()
         yield from (thing for _, thing in self._partial)
         if self.star is not None:
             yield self.star

@@ -240,6 +240,10 @@ class HttpMatch:
         return " and ".join(parts + [str(condition) for condition in self.conditions]) or "no condition"
 
 
+EVERYTHING = HttpMatch(None)
+"""One for all routes without a condition."""
+
+
 def _conditions(block: HTTPMatchRequest) -> list[Condition]:
     found: list[Condition] = []
     for name, match in (("method", block.method), ("scheme", block.scheme), ("authority", block.authority)):

@@ -34,6 +34,10 @@ Resource = (
 )
 
 
+WHAT = {"apiVersion", "kind"}
+_NOTHING: list[tuple[str, str]] = []
+
+
 class Parsed:
     """What a document is."""
 
@@ -45,12 +49,19 @@ class Parsed:
         self.namespace = document.namespace
         """Empty for kinds without one."""
         self.body: dict[str, Any] = {}
-        """Normalised: durations in seconds, camelCase."""
+        """Normalised: durations in seconds, camelCase; the document's own where that changes nothing, apiVersion and
+        kind then among it."""
         self.resource: Resource | None = None
         self.errors: list[tuple[str, str]] = []
         self.warnings: list[tuple[str, str]] = []
         self.references: list[tuple[str, str]] = []
         """Errors of references to other objects: the object is not valid, but does no harm (see `World.load`)."""
+
+    def keep(self) -> None:
+        """It is only asked `again` from now on: let go of what is empty."""
+        self.errors = self.errors or _NOTHING
+        self.warnings = self.warnings or _NOTHING
+        self.references = _NOTHING
 
     def again(self) -> Parsed:
         """The same, for another look at its references."""
@@ -100,7 +111,10 @@ def parse(document: Document) -> Parsed:
     if not document.name:
         parsed.errors.append(("metadata.name", "Required value: name is required"))
     made, found = check_object(kind, document.body, parsed.namespace)
-    parsed.body = {key: shared(value, document.body.get(key)) for key, value in made.items()}
+    given = document.body
+    body = {key: shared(value, given.get(key)) for key, value in made.items()}
+    same = body.keys() == given.keys() - WHAT and all(value is given[key] for key, value in body.items())
+    parsed.body = given if same else body
     parsed.errors += found.unknown + found.errors
     parsed.warnings = found.warnings
     if not parsed.errors and kind.kind in RESOURCES:

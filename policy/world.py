@@ -56,6 +56,7 @@ class Loader:
         known = self._known.get(key)
         if known is None or not _unchanged(known.document, document):
             known = parse(document)
+            known.keep()
         self._seen[key] = known
         return known.again()
 

@@ -51,9 +51,12 @@ def facts_of(documents: Iterable[Document], source: str, cluster_domain: str = C
     return made.facts()
 
 
+_NOTHING: dict[str, Any] = {}
+
+
 def _mapping(value: Mapping[str, Any], key: str) -> dict[str, Any]:
     found = value.get(key)
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) else _NOTHING
 
 
 def _list(value: Mapping[str, Any], key: str) -> list[Any]:
@@ -62,7 +65,10 @@ def _list(value: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _labels(metadata: Mapping[str, Any], key: str = "labels") -> dict[str, str]:
-    return {str(name): str(value) for name, value in _mapping(metadata, key).items()}
+    found = _mapping(metadata, key)
+    if all(type(name) is str and type(value) is str for name, value in found.items()):
+        return found  # the object's own, which nobody changes
+    return {str(name): str(value) for name, value in found.items()}
 
 
 def number(value: Any, default: int = 0) -> int:

@@ -27,14 +27,13 @@ apiVersion: v1
 kind: Service
 metadata: {{name: svc-{n}}}
 spec:
-  ports: [{{name: http, port: 80}}]
+  selector: {{app: svc-{n}}}
+  ports: [{{name: http, port: 80, targetPort: app}}, {{name: tcp-raw, port: 81, targetPort: app}}]
 ---
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: svc-{n}-1, labels: {{kubernetes.io/service-name: svc-{n}}}}}
-addressType: IPv4
-ports: [{{name: http, port: 8080}}]
-endpoints: [{{addresses: [10.{a}.{b}.1]}}, {{addresses: [10.{a}.{b}.2]}}]
+apiVersion: v1
+kind: Pod
+metadata: {{name: svc-{n}-1, labels: {{app: svc-{n}}}, annotations: {{fairlead.dev/address: 10.{a}.{b}.1}}}}
+spec: {{serviceAccountName: server, containers: [{{name: app, ports: [{{name: app, containerPort: 8080}}]}}]}}
 """
 WEB = """
 apiVersion: v1

@@ -118,3 +118,37 @@ def test_what_normalising_does_not_change_is_kept_once() -> None:
     assert shared({"a": [1, 2]}, given) == {"a": [1, 2]}
     assert shared([1, 2, 3], [1, 2]) == [1, 2, 3]
     assert shared(given, given) is given
+
+
+def test_an_object_that_normalising_does_not_change_is_kept_as_it_was_written() -> None:
+    (plain, durations), _ = load("""
+apiVersion: v1
+kind: Service
+metadata: {name: web, labels: {app: web}}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, labels: {app: web}}
+spec: {hosts: [web], http: [{timeout: 3s, route: [{destination: {host: web}}]}]}
+""", "web.yaml")  # fmt: skip
+    assert parse(plain).body is plain.body
+    changed = parse(durations)
+    assert changed.body["spec"]["http"][0]["timeout"] == 3.0
+    assert changed.body["spec"]["hosts"] is durations.body["spec"]["hosts"]
+    assert changed.body["metadata"] is durations.body["metadata"]
+    assert durations.body["spec"]["http"][0]["timeout"] == "3s"
+
+
+def test_what_is_kept_for_another_look_says_the_same_again() -> None:
+    (document,), _ = load("apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 0}]}\n", "f")
+    known = parse(document)
+    errors = list(known.errors)
+    assert errors
+    known.keep()
+    first, second = known.again(), known.again()
+    first.errors.append(("more", "more"))
+    first.references.append(("more", "more"))
+    assert second.errors == errors
+    assert second.references == []
+    assert known.again().warnings == []
