@@ -14,7 +14,6 @@ import re
 import select
 import socket
 import ssl
-import statistics
 import subprocess
 import sys
 import threading
@@ -42,6 +41,7 @@ wrk.headers["Content-Type"] = "application/octet-stream"
 """
 GRPC_MESSAGE = b"\0\0\0\0\x64" + b"\n\x62" + b"q" * 98  # one protobuf field of 98 bytes, length-prefixed
 PACED_CONNECTIONS = 16
+TURN_S = 0.25
 
 
 class LoadError(Exception):
@@ -123,8 +123,25 @@ def _quantile(ordered: list[int], share: float) -> float:
     return float(ordered[min(len(ordered) - 1, int(share * len(ordered)))]) if ordered else float("nan")
 
 
-def paced(port: int, path: str, rate: float, seconds: float, connections: int = PACED_CONNECTIONS) -> dict[str, float]:
-    """`rate` GET requests a second at even distances: p50 and p99 in milliseconds.
+def added(port: int, direct: int, path: str, rate: float, seconds: float) -> dict[str, float]:
+    """What the proxy at `port` adds to the latency of the backend at port `direct`, both paced alike, `seconds` each.
+
+    They take turns, so that what disturbs the machine hits both. Percentiles are of each one's own requests.
+    """
+    through: list[int] = []
+    beside: list[int] = []
+    for _ in range(max(1, round(seconds / TURN_S))):
+        beside += paced(direct, path, rate, TURN_S)
+        through += paced(port, path, rate, TURN_S)
+    found = {"requests": float(len(through)), "per_s": rate, "socket_errors": 0.0}
+    for name, times in (("", through), ("direct_", beside)):
+        times.sort()
+        found |= {f"{name}p50_ms": _quantile(times, 0.5) / 1e6, f"{name}p99_ms": _quantile(times, 0.99) / 1e6}
+    return found | {f"added_{key}": found[key] - found[f"direct_{key}"] for key in ("p50_ms", "p99_ms")}
+
+
+def paced(port: int, path: str, rate: float, seconds: float, connections: int = PACED_CONNECTIONS) -> list[int]:
+    """Nanoseconds that each of `rate` GET requests a second took, sent at even distances.
 
     A request counts from when it is sent (a late timer is not the proxy's), or from when it was due if all connections
     were waiting for the proxy.
@@ -140,8 +157,8 @@ def paced(port: int, path: str, rate: float, seconds: float, connections: int = 
     taken: list[int] = []
     gap = int(1e9 / rate)
     clock = time.perf_counter_ns
-    start = due = clock()
-    end = start + int(seconds * 1e9)
+    due = clock()
+    end = due + int(seconds * 1e9)
     behind = False
     while due < end or sent:
         now = clock()
@@ -158,14 +175,7 @@ def paced(port: int, path: str, rate: float, seconds: float, connections: int = 
             idle.append(one)
     for one in sockets:
         one.close()
-    taken.sort()
-    return {
-        "requests": float(len(taken)),
-        "per_s": len(taken) / ((clock() - start) / 1e9),
-        "p50_ms": _quantile(taken, 0.5) / 1e6,
-        "p99_ms": _quantile(taken, 0.99) / 1e6,
-        "mean_ms": statistics.fmean(taken) / 1e6,
-    }
+    return taken
 
 
 def answer(one: socket.socket) -> None:

@@ -98,10 +98,7 @@ def apply(work: Work, port: int, backend: int, seconds: int, folder: Path) -> di
         return load.h2load(port, work.path, seconds, folder, grpc=work.how == "grpc")
     if work.how == "paced":
         with on_core(machine.CLIENT_CORE):
-            direct = load.paced(backend, work.path, work.rate, seconds)
-            found = load.paced(port, work.path, work.rate, seconds)
-        added = {f"added_{key}": found[key] - direct[key] for key in ("p50_ms", "p99_ms")}
-        return {**found, **added, "direct_p50_ms": direct["p50_ms"], "direct_p99_ms": direct["p99_ms"]}
+            return load.added(port, backend, work.path, work.rate, seconds)
     if work.how == "tls":
         return load.tls(folder, port + 1, seconds)
     core = machine.BOTH_CORES if work.how == "shared" else machine.CLIENT_CORE

@@ -36,18 +36,24 @@ def answering(reply: bytes, pieces: int = 1) -> Iterator[int]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def test_the_paced_client_sends_its_rate_and_orders_its_percentiles() -> None:
+def test_the_paced_client_sends_its_rate() -> None:
     with answering(OK) as port:
-        found = load.paced(port, "/", 400, 0.5)
+        assert len(load.paced(port, "/", 400, 0.5)) == 200
+
+
+def test_what_a_proxy_adds_is_its_own_less_what_the_backend_takes_by_itself() -> None:
+    with answering(OK) as port:
+        found = load.added(port, port, "/", 400, 0.5)
     assert found["requests"] == 200
-    assert 0 < found["p50_ms"] <= found["p99_ms"] < 500
+    assert found["added_p50_ms"] == found["p50_ms"] - found["direct_p50_ms"]
+    assert 0 < found["p50_ms"] <= found["p99_ms"]
 
 
 def test_an_answer_in_pieces_and_one_in_chunks_are_read_whole() -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
     for reply, pieces in ((OK, len(OK)), (chunked, 7)):
         with answering(reply, pieces) as port:
-            assert load.paced(port, "/", 100, 0.1, connections=2)["requests"] == 10
+            assert len(load.paced(port, "/", 100, 0.1, connections=2)) == 10
 
 
 def test_an_error_or_a_connection_that_ends_is_no_answer() -> None:
