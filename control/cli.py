@@ -247,6 +247,14 @@ def _sidecar_flags(made: Any) -> None:
         metavar="NAME=VALUE",
         help="a limit of the proxy, such as max-head=32KiB or head-timeout=10s; README.md lists them; repeatable",
     )
+    made.add_argument(
+        "--proxy-protocol",
+        action="append",
+        default=[],
+        metavar="LISTENER=NETWORK,...",
+        help="peers that must say by the PROXY protocol (1 or 2) who their client is, e.g. inbound=10.0.0.0/8; "
+        "LISTENER is inbound, outbound, redirect or listen; repeatable",
+    )
 
 
 def _client_verbs(verb: Any) -> None:

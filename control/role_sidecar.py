@@ -23,6 +23,7 @@ from ..mesh.update import RefusedError
 from ..policy.world import Loader
 from ..proxy.limits import Settings
 from ..proxy.limits import parse as parse_limits
+from ..proxy.proxy_protocol import Network, parse_trusted
 from ..registry.documents import Document, Problem
 from ..registry.model import Workload, WorkloadPort
 from ..registry.names import service_host, split_full_name
@@ -87,6 +88,7 @@ def sidecar_options(options: Any) -> SidecarOptions:
         app_address=options.app_address or "",
         access_log=options.access_log or "",
         limits=limits_of(options.limit),
+        proxies=proxies_of(options.proxy_protocol),
         needs_certificate=bool(options.control) and not options.cert,
     )
 
@@ -97,6 +99,22 @@ def limits_of(texts: list[str]) -> Settings:
         return parse_limits(texts)
     except ValueError as error:
         raise SettingError(f"--limit: {error}") from error
+
+
+def proxies_of(texts: list[str]) -> dict[str, tuple[Network, ...]]:
+    """`--proxy-protocol LISTENER=NETWORK,...`, any number of them. Raises SettingError."""
+    found: dict[str, tuple[Network, ...]] = {}
+    for text in texts:
+        listener, equals, networks = text.partition("=")
+        if listener not in ("inbound", "outbound", "redirect", "listen") or not equals:
+            raise SettingError(
+                f"--proxy-protocol {text!r}: expected inbound=, outbound=, redirect= or listen= and networks"
+            )
+        try:
+            found[listener] = found.get(listener, ()) + parse_trusted(networks)
+        except ValueError as error:
+            raise SettingError(f"--proxy-protocol {listener}: {error}") from error
+    return found
 
 
 def named_port(text: str) -> NamedPort:

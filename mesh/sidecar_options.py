@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct
 
 from ..proxy.limits import Settings
+from ..proxy.proxy_protocol import Network
 from ..registry.model import Workload
 
 Address = tuple[str, int]
@@ -42,5 +45,8 @@ class SidecarOptions(Struct, frozen=True):
     """File, `-` for standard output, `off`; empty: as MeshConfig says."""
     limits: Settings = Settings()
     """Of the data path: sizes, numbers, deadlines."""
+    proxies: Mapping[str, tuple[Network, ...]] = {}
+    """By listener (`inbound`, `outbound`, `redirect`, `listen`): peers that say by the PROXY protocol for whom they
+    come."""
     needs_certificate: bool = False
     """Not ready before there is one."""

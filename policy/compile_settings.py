@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from .resources import ClientTLSSettings, ConnectionPoolSettings, LoadBalancerSettings, OutlierDetection
+from .resources import ClientTLSSettings, ConnectionPoolSettings, LoadBalancerSettings, OutlierDetection, ProxyProtocol
 from .tables import LoadBalancer, OutlierPolicy, PoolLimits, UpstreamTLS
 
 _SIMPLE = {
@@ -45,9 +45,13 @@ def load_balancer(settings: LoadBalancerSettings | None) -> LoadBalancer:
     return LoadBalancer(kind, "", "", size)
 
 
-def pool_limits(settings: ConnectionPoolSettings | None, connect_timeout_s: float) -> PoolLimits:
+def pool_limits(
+    settings: ConnectionPoolSettings | None, connect_timeout_s: float, proxy_protocol: ProxyProtocol | None = None
+) -> PoolLimits:
     """Absent means without limit; the HTTP idle timeout takes precedence over the TCP one."""
-    return _unlimited(connect_timeout_s) if settings is None else _pool_limits(settings, connect_timeout_s)
+    if settings is None and proxy_protocol is None:
+        return _unlimited(connect_timeout_s)
+    return _pool_limits(settings, connect_timeout_s, proxy_protocol)
 
 
 @lru_cache(maxsize=8)
@@ -56,7 +60,9 @@ def _unlimited(connect_timeout_s: float) -> PoolLimits:
     return _pool_limits(None, connect_timeout_s)
 
 
-def _pool_limits(settings: ConnectionPoolSettings | None, connect_timeout_s: float) -> PoolLimits:
+def _pool_limits(
+    settings: ConnectionPoolSettings | None, connect_timeout_s: float, proxy_protocol: ProxyProtocol | None = None
+) -> PoolLimits:
     tcp = settings.tcp if settings is not None else None
     http = settings.http if settings is not None else None
     idle_s = IDLE_S
@@ -78,6 +84,7 @@ def _pool_limits(settings: ConnectionPoolSettings | None, connect_timeout_s: flo
         idle_timeout_s=idle_s,
         max_connection_duration_s=(tcp.max_connection_duration or 0.0) if tcp else 0.0,
         keepalive=keepalive,
+        proxy_protocol=0 if proxy_protocol is None else 2 if proxy_protocol.version == "V2" else 1,
     )
 
 

@@ -42,15 +42,16 @@ class MergedRule:
 
 
 class Settings:
-    """The four blocks in force for one port and subset; None: the default."""
+    """The blocks in force for one port and subset; None: the default."""
 
-    __slots__ = ("connection_pool", "load_balancer", "outlier_detection", "tls")
+    __slots__ = ("connection_pool", "load_balancer", "outlier_detection", "proxy_protocol", "tls")
 
     def __init__(self, policy: TrafficPolicy | PortTrafficPolicy | None = None) -> None:
         self.load_balancer: LoadBalancerSettings | None = policy.load_balancer if policy else None
         self.connection_pool: ConnectionPoolSettings | None = policy.connection_pool if policy else None
         self.outlier_detection: OutlierDetection | None = policy.outlier_detection if policy else None
         self.tls: ClientTLSSettings | None = policy.tls if policy else None
+        self.proxy_protocol = policy.proxy_protocol if isinstance(policy, TrafficPolicy) else None
 
 
 def settings(rule: MergedRule | None, port: int, subset: str = "") -> Settings:
@@ -59,16 +60,21 @@ def settings(rule: MergedRule | None, port: int, subset: str = "") -> Settings:
     if rule is None:
         return Settings()
     found = Settings(_for_port(rule.policy, port) or rule.policy)
+    if rule.policy is not None:
+        found.proxy_protocol = rule.policy.proxy_protocol  # no port has its own
     own = rule.subsets[subset].traffic_policy if subset and subset in rule.subsets else None
     if own is None:
         return found
     entry = _for_port(own, port)
     if entry is not None:
-        return Settings(entry)
+        alone = Settings(entry)
+        alone.proxy_protocol = own.proxy_protocol or found.proxy_protocol
+        return alone
     found.load_balancer = own.load_balancer or found.load_balancer
     found.connection_pool = own.connection_pool or found.connection_pool
     found.outlier_detection = own.outlier_detection or found.outlier_detection
     found.tls = own.tls or found.tls
+    found.proxy_protocol = own.proxy_protocol or found.proxy_protocol
     return found
 
 

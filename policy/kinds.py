@@ -215,7 +215,7 @@ TRAFFIC_POLICY = obj(
     also=POLICY,
     portLevelSettings=items(obj("For one port, in place of all above.", port=PORT_SELECTOR, also=POLICY)),
     tunnel=refused("tunnels are not made"),
-    proxyProtocol=refused("the PROXY protocol is not spoken yet"),
+    proxyProtocol=obj("Tell endpoints by the PROXY protocol who the client is.", version=text("", "V1", "V2")),
     retryBudget=unused(obj(percent=decimal("", 0, 100), minRetryConcurrency=integer("", 0)), "use connectionPool.http.maxRetries"),
 )  # fmt: skip
 LABEL_SELECTOR = obj("Workloads by labels.", matchLabels=STRINGS)

@@ -335,6 +335,10 @@ class PortTrafficPolicy(Spec, frozen=True):
     tls: ClientTLSSettings | None = None
 
 
+class ProxyProtocol(Spec, frozen=True):
+    version: str = "V1"
+
+
 class TrafficPolicy(Spec, frozen=True):
     load_balancer: LoadBalancerSettings | None = None
     connection_pool: ConnectionPoolSettings | None = None
@@ -342,7 +346,7 @@ class TrafficPolicy(Spec, frozen=True):
     tls: ClientTLSSettings | None = None
     port_level_settings: list[PortTrafficPolicy] = []
     tunnel: dict[str, Any] | None = None
-    proxy_protocol: dict[str, Any] | None = None
+    proxy_protocol: ProxyProtocol | None = None
     retry_budget: dict[str, Any] | None = None
 
 

@@ -359,6 +359,7 @@ class PoolLimits:
         "max_requests",
         "max_requests_per_connection",
         "max_retries",
+        "proxy_protocol",
     )
 
     def __init__(
@@ -372,6 +373,7 @@ class PoolLimits:
         idle_timeout_s: float = 3600.0,
         max_connection_duration_s: float = 0.0,
         keepalive: tuple[int, float, float] | None = None,
+        proxy_protocol: int = 0,
     ) -> None:
         self.max_connections = max_connections
         self.connect_timeout_s = connect_timeout_s
@@ -383,6 +385,8 @@ class PoolLimits:
         self.max_connection_duration_s = max_connection_duration_s
         self.keepalive = keepalive
         """(probes, time_s, interval_s), 0 for the kernel's own value."""
+        self.proxy_protocol = proxy_protocol
+        """Version of the PROXY protocol header that endpoints get; 0: none."""
 
 
 class OutlierPolicy:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..policy.tables import Arrival
 from ..registry.reasons import CONNECT, PLAINTEXT
-from . import sniff
+from . import proxy_protocol, sniff
 from .arrive import HTTP_PROTOCOLS, address_of, by_server_name, declared, host_at, mesh_name, outbound_arrival
 from .connection import Downstream
 from .message import Outcome
@@ -46,8 +46,13 @@ class Entry(asyncio.Protocol):
         arrive: Callable[[Any], tuple[Arrival, str] | None],
         counted: bool = False,
         ahead: Session | None = None,
+        trusted: tuple[proxy_protocol.Network, ...] = (),
     ) -> None:
         self.engine = engine
+        self.trusted = trusted
+        """Peers that must say by the PROXY protocol for whom they come."""
+        self.source: proxy_protocol.Address | None = None
+        """Who a trusted peer said it comes for."""
         self.counted = counted
         """It was among the connections since it was accepted."""
         self.arrive = arrive
@@ -64,17 +69,35 @@ class Entry(asyncio.Protocol):
         self.timer_for = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        engine = self.engine
         self.transport = transport
+        peer = transport.get_extra_info("peername")
         listener = "inbound" if self.counted else "outbound"
-        room = engine.room(listener, transport.get_extra_info("peername"), self.counted)
+        room = self.engine.room(listener, peer, self.counted)
+        if room and self.trusted and proxy_protocol.is_trusted(self.trusted, address_of(peer)[0]):
+            awaited: Any = proxy_protocol.Awaited(self.engine, self._proxied)
+            transport.set_protocol(awaited)
+            awaited.connection_made(transport)
+        else:
+            self._begin(room)
+
+    def _proxied(self, transport: Any, header: proxy_protocol.Header, rest: bytes) -> None:
+        self.source = header.source
+        transport.set_protocol(self)
+        self._begin(True)
+        if rest and not transport.is_closing():
+            transport.get_protocol().data_received(rest)
+
+    def _begin(self, room: bool) -> None:
+        engine, transport = self.engine, self.transport
         found = self.arrive(transport) if room else None
         if found is None:
             self._leave()
             self._drop_ahead()
-            transport.abort()  # type: ignore[attr-defined]
+            transport.abort()
             return
         self.arrival, protocol = found
+        if self.source is not None:
+            self.arrival.source_ip, self.arrival.source_port = self.source
         self.opaque = protocol == "tcp"
         if self.ahead is not None:
             self.arrival = self.ahead.arrival
@@ -97,6 +120,7 @@ class Entry(asyncio.Protocol):
         session = self.ahead
         if session is None:
             session = self.ahead = Session(self.engine, self.arrival)
+            session.local = address_of(self.transport.get_extra_info("sockname"))
         session.on_spoken = self._serve_tcp
         session.on_failed = self._unreachable
         if not session.ahead:
@@ -233,7 +257,9 @@ class Inbound:
         server_context: Callable[[], ssl.SSLContext | None],
         identity_of: Callable[[Any], str],
         find: Callable[[Any], tuple[str, int] | None] | None,
+        trusted: tuple[proxy_protocol.Network, ...] = (),
     ) -> None:
+        self.trusted = trusted
         self.engine = engine
         self.sock = sock
         self.server_context = server_context
@@ -303,7 +329,9 @@ class Inbound:
         config = self.engine.tables.clusters.get(f"inbound|{arrival.port}||")
         if not arrival.port or (config is not None and config.protocol in HTTP_PROTOCOLS):
             return None
-        return Session(self.engine, arrival)
+        session = Session(self.engine, arrival)
+        session.local = address_of(sock.getsockname())
+        return session
 
     def _plain_arrival(self, sock: socket.socket, peer: Any) -> Arrival:
         source_ip, source_port = address_of(peer)
@@ -391,6 +419,8 @@ class _Peek:
         self.waiting = False
         self.timer: Any = None
         self.low_water = 1
+        self.header = bool(inbound.trusted) and proxy_protocol.is_trusted(inbound.trusted, address_of(peer)[0])
+        """A PROXY protocol header is still to come."""
         self.ahead: Session | None = None
 
     def look(self) -> None:
@@ -404,6 +434,9 @@ class _Peek:
             return
         if not data or len(data) < self.low_water:  # closed, with or without having said enough
             self.drop()
+            return
+        if self.header:
+            self._read_header(data)
             return
         spoken = sniff.speaks(data)
         hello = None
@@ -422,6 +455,29 @@ class _Peek:
             return
         self._pass(hello)
 
+    def _read_header(self, data: bytes) -> None:
+        """Take a trusted peer's PROXY header, and nothing behind it, out of the kernel."""
+        try:
+            found = proxy_protocol.read(data)
+        except ValueError:
+            self.inbound.engine.refused_headers += 1
+            self.drop()
+            return
+        if found is None:
+            self._wait(len(data))
+            return
+        header, size = found
+        self.header = False
+        self.sock.recv(size)
+        if header.source is not None:
+            self.peer = header.source
+        if self.low_water > 1:
+            self.low_water = 1
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        if self.waiting:
+            self.inbound.loop.call_soon(self._look_ahead)
+        self.look()
+
     def _wait(self, have: int) -> None:
         """Wait until more is there than was seen; without the low-water mark the loop would spin."""
         if have:
@@ -436,7 +492,7 @@ class _Peek:
             inbound.loop.call_soon(self._look_ahead)  # what is there by then comes first
 
     def _look_ahead(self) -> None:
-        if not self.waiting or self.low_water > 1:
+        if not self.waiting or self.low_water > 1 or self.header or self.ahead is not None:
             return
         session = self.ahead = self.inbound.look_ahead(self.sock, self.peer)
         if session is not None:
@@ -453,7 +509,7 @@ class _Peek:
             self.timer = self.inbound.loop.call_later(self.inbound.engine.settings.refused_grace_s, self._give_up)
 
     def _give_up(self) -> None:
-        if self.low_water == 1:  # not one octet: plaintext, if anything
+        if self.low_water == 1 and not self.header:  # not one octet: plaintext, if anything
             self._pass(None)
         else:
             self.drop()

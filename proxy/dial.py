@@ -58,10 +58,11 @@ class Dialer:
         protocol: Any,
         connected: Callable[[], None],
         failed: Callable[[str], None],
+        header: bytes = b"",
     ) -> asyncio.Task[None]:
         """Connect `protocol`; then `connected()`, or `failed(why)` with one sentence, never both. The task may be
-        cancelled; `failed` may then be called, or neither."""
-        task = asyncio.get_running_loop().create_task(self._dial(endpoint, limits, protocol, connected, failed))
+        cancelled; `failed` may then be called, or neither. `header` goes before all else, TLS included."""
+        task = asyncio.get_running_loop().create_task(self._dial(endpoint, limits, protocol, connected, failed, header))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -79,9 +80,10 @@ class Dialer:
         protocol: Any,
         connected: Callable[[], None],
         failed: Callable[[str], None],
+        header: bytes,
     ) -> None:
         try:
-            made = await self._connect(endpoint, limits)
+            made = await self._connect(endpoint, limits, header)
         except asyncio.CancelledError:
             failed(f"The connection to {endpoint.address}:{endpoint.port} was given up: the proxy is closing.")
             raise
@@ -102,7 +104,7 @@ class Dialer:
         if pending.ended and not protocol.eof_received():
             transport.close()
 
-    async def _connect(self, endpoint: ClusterEndpoint, limits: PoolLimits) -> Any:
+    async def _connect(self, endpoint: ClusterEndpoint, limits: PoolLimits, header: bytes) -> Any:
         """The transport, verified, and what held it so far; or why there is none."""
         where = f"{endpoint.address}:{endpoint.port}"
         tls = endpoint.tls
@@ -115,17 +117,15 @@ class Dialer:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(seconds):
-                if context is None:
-                    transport, pending = await loop.create_connection(_Pending, endpoint.address, endpoint.port)
-                else:
+                to: dict[str, Any] = {"host": endpoint.address, "port": endpoint.port}
+                if header:
+                    to = {"sock": await self._prefaced(endpoint, header)}
+                if context is not None:
                     assert tls is not None
-                    transport, pending = await loop.create_connection(
-                        _Pending,
-                        endpoint.address,
-                        endpoint.port,
-                        ssl=context.to(where) if hasattr(context, "to") else context,  # resumes sessions by endpoint
-                        server_hostname=tls.sni or endpoint.address,
-                    )
+                    # resumes sessions by endpoint
+                    to["ssl"] = context.to(where) if hasattr(context, "to") else context
+                    to["server_hostname"] = tls.sni or endpoint.address
+                transport, pending = await loop.create_connection(_Pending, **to)
         except TimeoutError:
             return f"{where} did not accept a connection within connectTimeout {seconds:g} s."
         except ssl.SSLError as error:
@@ -147,6 +147,32 @@ class Dialer:
         if limits.keepalive is not None:
             _keep_alive(transport.get_extra_info("socket"), limits.keepalive)
         return transport, pending
+
+    async def _prefaced(self, endpoint: ClusterEndpoint, header: bytes) -> socket.socket:
+        """A socket connected to an endpoint, on which `header` is sent. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(endpoint.address, endpoint.port, type=socket.SOCK_STREAM)
+        error: OSError = ConnectionRefusedError()
+        for family, kind, protocol, _, address in found:
+            forbidden = self.may_leave(endpoint, str(address[0]))
+            if forbidden is not None:
+                error = OSError(forbidden)
+                continue
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                await loop.sock_connect(sock, address)
+                await loop.sock_sendall(sock, header)
+            except OSError as failed:
+                sock.close()
+                error = failed
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+        raise error
 
 
 def _said(error: Exception) -> str:

@@ -43,6 +43,7 @@ from .message import Outcome, RequestHead
 from .mirror import Mirror as MirrorCopy
 from .outbox import Outbox
 from .pool import Pool
+from .proxy_protocol import Network, proxy_header
 from .tcp import Session
 from .upstream import Upstream
 
@@ -139,6 +140,8 @@ class Engine:
         self.entries = Members(self.sources)
         """Connections that have not shown their protocol yet."""
         self.mirrors = 0
+        self.refused_headers = 0
+        """Trusted peers that did not begin with a PROXY protocol header."""
         self.refused_connections = dict.fromkeys(("max-connections", "max-connections-per-source", "buffered"), 0)
         """By the limit (limits.py) for which they were closed."""
         self.cut_off = 0
@@ -266,15 +269,18 @@ class Engine:
         protocol: Any,
         connected: Callable[[], None],
         failed: Callable[[str], None],
+        header: bytes = b"",
     ) -> Any:
         """See Dialer.dial."""
-        return self._dialer.dial(endpoint, limits, protocol, connected, failed)
+        return self._dialer.dial(endpoint, limits, protocol, connected, failed, header)
 
     def _connect(self, pool: Pool, host: Host) -> None:
         upstream = Upstream(pool, host, self.clock, self.outbox)
-        self._dialer.dial(
-            host.endpoint, pool.live.config.limits, upstream, upstream.ready, lambda why: pool.failed(host, why)
-        )
+        limits = pool.live.config.limits
+        header = b""
+        if limits.proxy_protocol:  # shared by clients, so the proxy's own; X-Forwarded-For tells whose a request is
+            header = proxy_header(limits, host.endpoint, None, None)
+        self._dialer.dial(host.endpoint, limits, upstream, upstream.ready, lambda why: pool.failed(host, why), header)
 
     def connect_tunnel(self, downstream: Any, head: RequestHead) -> None:
         """CONNECT: the client's connection becomes a relay to what the target names."""
@@ -441,22 +447,29 @@ class Engine:
 
     # --- listeners
 
-    async def listen_outbound(self, host: str, port: int) -> int:
-        """Way 2, by Host, and HTTP_PROXY. Returns the port; so do the others."""
-        return await self._listen(host, port, accept.arrive_by_host)
+    async def listen_outbound(self, host: str, port: int, *, trusted: tuple[Network, ...] = ()) -> int:
+        """Way 2, by Host, and HTTP_PROXY. Returns the port; so do the others.
 
-    async def listen_named(self, host: str, port: int, service_host: str, service_port: int) -> int:
+        `trusted`: peers that must say by the PROXY protocol for whom they come; so in the others, too.
+        """
+        return await self._listen(host, port, accept.arrive_by_host, trusted)
+
+    async def listen_named(
+        self, host: str, port: int, service_host: str, service_port: int, *, trusted: tuple[Network, ...] = ()
+    ) -> int:
         """Ways 1 and 3: `host:port` stands for one port of one service."""
-        return await self._listen(host, port, accept.arrive_named(self, service_host, service_port))
+        return await self._listen(host, port, accept.arrive_named(self, service_host, service_port), trusted)
 
     async def listen_original(
         self,
         host: str,
         port: int,
         find: Callable[[Any], tuple[str, int] | None] = accept.original_destination,
+        *,
+        trusted: tuple[Network, ...] = (),
     ) -> int:
         """Way 4: outbound connections that the packet filter redirects."""
-        return await self._listen(host, port, accept.arrive_redirected(self, find))
+        return await self._listen(host, port, accept.arrive_redirected(self, find), trusted)
 
     async def listen_inbound(
         self,
@@ -466,6 +479,7 @@ class Engine:
         identity_of: Callable[[Any], str],
         *,
         find: Callable[[Any], tuple[str, int] | None] | None = None,
+        trusted: tuple[Network, ...] = (),
     ) -> int:
         """Mutual TLS from other sidecars, and plaintext for policy to judge. `find`: as listen_original's."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -480,16 +494,22 @@ class Engine:
         except OSError:
             sock.close()
             raise
-        self._inbounds.append(accept.Inbound(self, sock, server_context, identity_of, find))
+        self._inbounds.append(accept.Inbound(self, sock, server_context, identity_of, find, trusted))
         bound: int = sock.getsockname()[1]
         self._own.add((host, bound))
         self._start_ticking()
         return bound
 
-    async def _listen(self, host: str, port: int, arrive: Callable[[Any], Any]) -> int:
+    async def _listen(
+        self, host: str, port: int, arrive: Callable[[Any], Any], trusted: tuple[Network, ...] = ()
+    ) -> int:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(
-            lambda: accept.Entry(self, arrive), host, port, backlog=4096, reuse_port=self.reuse_port or None
+            lambda: accept.Entry(self, arrive, trusted=trusted),
+            host,
+            port,
+            backlog=4096,
+            reuse_port=self.reuse_port or None,
         )
         self._servers.append(server)
         bound: int = server.sockets[0].getsockname()[1]

@@ -24,8 +24,10 @@ from ..registry.reasons import (
     REASONS,
     Reason,
 )
+from .arrive import address_of
 from .cluster import CONNECTIONS
 from .message import Outcome
+from .proxy_protocol import proxy_header
 from .relay import End, Relay
 
 MAX_TRIES = 3
@@ -65,6 +67,8 @@ class Session:
         """Why there is no connection, kept until the client joins."""
         self.gone = False
         """The endpoint closed the connection before the client joined."""
+        self.local: tuple[str, int] | None = None
+        """Where the client connected to, as a PROXY protocol header says it to the endpoint."""
         self.on_spoken: Callable[[], None] | None = None
         self.on_failed: Callable[[], None] | None = None
         self._dialing: Any = None
@@ -229,7 +233,15 @@ class Session:
         live.active += 1
         live.requests += 1
         self.outcome.attempts += 1
-        self._dialing = engine.dial(endpoint, limits, self.relay.server, self._connected, self._not_connected)
+        header = self._header(endpoint, limits) if limits.proxy_protocol else b""
+        self._dialing = engine.dial(endpoint, limits, self.relay.server, self._connected, self._not_connected, header)
+
+    def _header(self, endpoint: Any, limits: Any) -> bytes:
+        arrival = self.arrival
+        to = (arrival.destination_ip, arrival.port) if arrival.destination_ip else self.local
+        if to is None and self.transport is not None:
+            to = address_of(self.transport.get_extra_info("sockname"))
+        return proxy_header(limits, endpoint, (arrival.source_ip, arrival.source_port), to)
 
     def _uncount(self) -> None:
         if self.host is not None:

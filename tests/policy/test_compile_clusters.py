@@ -190,3 +190,10 @@ def test_a_distribution_gives_unlisted_localities_nothing() -> None:
     weights = {name: weight for name, (_, weight) in zones(spread).items()}
     assert set(weights) == {"z1", "z2", "z3", "z4"}
     assert weights["z4"] / sum(weights.values()) == pytest.approx(0.25, abs=0.01)
+
+
+def test_endpoints_are_told_the_client_by_the_proxy_protocol_where_the_rule_says_so() -> None:
+    assert cluster("").limits.proxy_protocol == 0
+    assert cluster(policy("{proxyProtocol: {}}")).limits.proxy_protocol == 1
+    whole = "{proxyProtocol: {version: V2}, portLevelSettings: [{port: {number: 80}, tls: {mode: DISABLE}}]}"
+    assert cluster(policy(whole)).limits.proxy_protocol == 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from fairlead.policy.compile_l4 import L4Arm, L4Host, L4Table
 from fairlead.policy.tables import Decision, Destination, UpstreamTLS, Verdict
 from fairlead.proxy.engine import Engine
 from fairlead.proxy.limits import Settings
+from fairlead.proxy.proxy_protocol import SIGNATURE, parse_trusted, proxy_header, read, write
 from tests.proxy.test_engine import (
     DEADLINE_S,
     GET,
@@ -317,3 +320,132 @@ async def test_tls_is_passed_through_by_its_server_name_however_it_is_cut(mesh: 
                 assert await reader.readexactly(len(other_hello)) == other_hello
             writer.close()
             await until(lambda: bool(first.got))
+
+
+# --- the PROXY protocol
+
+
+@pytest.mark.parametrize("way", ["named", "inbound", "inbound-tls"])
+@pytest.mark.parametrize("version", [1, 2])
+async def test_a_trusted_peer_says_who_its_client_is_however_that_is_cut(
+    mesh: Mesh, certificates: Path, way: str, version: int
+) -> None:
+    trusted = parse_trusted("127.0.0.0/8")
+    async with server(answer) as port:
+        engine = mesh.start(port, settings=PATIENT)
+        if way == "named":
+            listening = await engine.listen_named("127.0.0.1", 0, "web", 80, trusted=trusted)
+        else:
+            listening = await engine.listen_inbound(
+                "127.0.0.1", 0, lambda: context(certificates, "server"), identity_of, trusted=trusted
+            )
+        header = write(version, ("192.0.2.7", 4711), ("192.0.2.8", 80))
+        for cut in [*range(1, len(header), 5), len(header)]:
+            with socket.create_connection(("127.0.0.1", listening)) as raw:
+                raw.sendall(header[:cut])
+                if cut < len(header):
+                    await until(lambda: bool(engine.entries) or any(one.peeks for one in engine._inbounds))
+                raw.sendall(header[cut:])
+                raw.setblocking(False)
+                fields: dict[str, Any] = {}
+                if way == "inbound-tls":
+                    fields = {"ssl": context(certificates, "client"), "server_hostname": "outbound_.80_._.web"}
+                reader, writer = await asyncio.open_connection(sock=raw, **fields)
+                writer.write(GET)
+                async with asyncio.timeout(DEADLINE_S):
+                    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+                writer.close()
+            arrival = mesh.arrivals.pop()
+            assert (arrival.source_ip, arrival.source_port) == ("192.0.2.7", 4711)
+            assert bool(arrival.identity) is (way == "inbound-tls")
+
+
+@pytest.mark.parametrize("inbound", [False, True])
+async def test_who_is_not_trusted_is_not_believed_and_who_is_must_say(
+    mesh: Mesh, certificates: Path, inbound: bool
+) -> None:
+    async with server(answer) as port:
+        engine = mesh.start(port, settings=Settings(peek_timeout_s=0.2))
+
+        async def listen(networks: str) -> int:
+            trusted = parse_trusted(networks)
+            if inbound:
+                return await engine.listen_inbound(
+                    "127.0.0.1", 0, lambda: context(certificates, "server"), identity_of, trusted=trusted
+                )
+            return await engine.listen_named("127.0.0.1", 0, "web", 80, trusted=trusted)
+
+        strange = await listen("192.0.2.0/24")
+        line = b"PROXY TCP4 192.0.2.7 192.0.2.8 4711 80\r\n"
+        assert (await ask(strange, GET)).startswith(b"HTTP/1.1 200 ")
+        assert mesh.arrivals.pop().source_ip == "127.0.0.1"
+        if not inbound:
+            assert (await ask(strange, line + GET)).startswith(b"HTTP/1.1 400 ")
+        assert all(arrival.source_ip == "127.0.0.1" for arrival in mesh.arrivals)
+        mesh.arrivals.clear()
+        known = await listen("127.0.0.1")
+        for wrong in (GET, line[:9] + b"\xff" + line[10:] + GET, b"\x16\x03\x01", b"PROXY", b""):
+            with contextlib.suppress(ConnectionError):
+                assert await ask(known, wrong, until_close=True) == b""
+        assert not mesh.arrivals
+        assert engine.refused_headers >= 3
+        for own in (b"PROXY UNKNOWN\r\n", SIGNATURE + b"\x20\x00\x00\x00"):
+            assert (await ask(known, own + GET)).startswith(b"HTTP/1.1 200 ")
+            assert mesh.arrivals.pop().source_ip == "127.0.0.1"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("secure", [False, True])
+async def test_an_endpoint_is_told_the_client_before_its_first_octet_and_before_tls(
+    mesh: Mesh, certificates: Path, version: int, secure: bool
+) -> None:
+    got: list[Any] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        data = b""
+        while (found := read(data)) is None:
+            data += await reader.readexactly(1)
+        got.append(found[0])
+        if secure:
+            await writer.start_tls(plain)
+        while line := await reader.readline():
+            writer.write(line)
+
+    plain = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    plain.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    async with server(serve) as port:
+        engine = mesh.start(
+            port,
+            tls=UpstreamTLS("simple", sni="db") if secure else None,
+            client_context=lambda _tls: context(certificates, "client"),
+            verify_peer=lambda _transport, _tls: None,
+            settings=PATIENT,
+        )
+        engine.tables.clusters["c"].limits.proxy_protocol = version
+        for service in (("db", 5432), ("mail", 25)):
+            listening = await engine.listen_named("127.0.0.1", 0, *service)
+            reader, writer = await asyncio.open_connection("127.0.0.1", listening)
+            writer.write(b"hello\r\n")
+            async with asyncio.timeout(DEADLINE_S):
+                assert await reader.readline() == b"hello\r\n"
+            assert got.pop().source == writer.get_extra_info("sockname")
+            writer.close()
+
+
+async def test_connections_that_clients_share_are_the_proxys_own_and_sidecars_get_no_header(
+    mesh: Mesh, certificates: Path
+) -> None:
+    first: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first.append(await reader.readline())
+        await answer(reader, writer)
+
+    async with server(serve) as port:
+        engine = mesh.start(port, settings=PATIENT)
+        engine.tables.clusters["c"].limits.proxy_protocol = 1
+        listening = await engine.listen_named("127.0.0.1", 0, "web", 80)
+        assert (await ask(listening, GET)).startswith(b"HTTP/1.1 200 ")
+        assert first == [b"PROXY UNKNOWN\r\n"]
+    endpoint = mesh.tables(1, tls=UpstreamTLS("mesh")).clusters["c"].endpoints[0]
+    assert proxy_header(engine.tables.clusters["c"].limits, endpoint, ("10.0.0.1", 1), ("10.0.0.2", 2)) == b""
