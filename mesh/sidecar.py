@@ -29,7 +29,6 @@ from ..proxy.engine import Engine
 from ..proxy.local_server import JSON, TEXT, Answer, Handler, LocalServer, Query
 from ..proxy.message import Outcome
 from ..proxy.metrics import Metrics
-from ..proxy.proxy_protocol import Network
 from ..registry.model import Workload
 from ..registry.snapshot import Snapshot
 from . import loopback
@@ -208,11 +207,7 @@ class Sidecar:
     async def start(self) -> dict[str, str]:
         """Listen everywhere; where. Raises OSError that names the address."""
         assert self.engine is not None, "update with a first world before start"
-        engine, options = self.engine, self.options
-
-        def proxies(listener: str) -> tuple[Network, ...]:
-            return options.proxies.get(listener, ())
-
+        engine, options, proxies = self.engine, self.options, self.options.proxies
         self._log_task = asyncio.get_running_loop().create_task(self._write_log())
         await self._start_local("health", options.health, {
             ("GET", "/healthz/ready"): self._ready, ("GET", "/readyz"): self._ready,
@@ -234,23 +229,23 @@ class Sidecar:
                 server_context=self.contexts.server,
                 identity_of=self.contexts.identity_of,
                 find=find,
-                trusted=proxies("inbound"),
+                trusted=proxies.get("inbound", ()),
             )
             await self._listen("inbound", options.inbound, listen)
         if options.outbound is not None:
             await self._listen(
-                "outbound", options.outbound, partial(engine.listen_outbound, trusted=proxies("outbound"))
+                "outbound", options.outbound, partial(engine.listen_outbound, trusted=proxies.get("outbound", ()))
             )
         if options.redirect is not None:
             await self._listen(
-                "redirect", options.redirect, partial(engine.listen_original, trusted=proxies("redirect"))
+                "redirect", options.redirect, partial(engine.listen_original, trusted=proxies.get("redirect", ()))
             )
         for number, named in enumerate(options.named):
             listen = partial(
                 engine.listen_named,
                 service_host=named.service,
                 service_port=named.service_port,
-                trusted=proxies("listen"),
+                trusted=proxies.get("listen", ()),
             )
             await self._listen(f"listen{number}", (named.host, named.port), listen)
         if options.dns is not None and self.dns is not None:
@@ -421,12 +416,6 @@ class Sidecar:
             "counter",
             "Closed at once, by the limit.",
             [({"limit": limit}, n) for limit, n in engine.refused_connections.items()],
-        )
-        lines += family(
-            "fairlead_proxy_protocol_refused_total",
-            "counter",
-            "Trusted peers that did not begin with a PROXY protocol header.",
-            [({}, engine.refused_headers)],
         )
         lines += family("fairlead_connections_cut_off_total", "counter", "They held too much.", [({}, engine.cut_off)])
         lines += family(

@@ -33,7 +33,7 @@ from ..policy.tables import (
 )
 from ..registry.model import Endpoint
 from ..registry.reasons import DENIED, DRAINING, IDLE, OVERFLOW, Reason
-from . import accept
+from . import accept, accept_inbound
 from .arrive import address_of
 from .cluster import ACTIVE, Host, LiveCluster
 from .dial import ClientContext, Dialer, VerifyPeer
@@ -140,9 +140,9 @@ class Engine:
         self.entries = Members(self.sources)
         """Connections that have not shown their protocol yet."""
         self.mirrors = 0
-        self.refused_headers = 0
-        """Trusted peers that did not begin with a PROXY protocol header."""
-        self.refused_connections = dict.fromkeys(("max-connections", "max-connections-per-source", "buffered"), 0)
+        self.refused_connections = dict.fromkeys(
+            ("max-connections", "max-connections-per-source", "buffered", "proxy-protocol"), 0
+        )
         """By the limit (limits.py) for which they were closed."""
         self.cut_off = 0
         """Connections cut off because they held too much."""
@@ -150,7 +150,7 @@ class Engine:
         """More is held in all than the limit `buffered` allows: nobody else may come in."""
         self._dialer = Dialer(client_context, verify_peer, self._may_leave)
         self._servers: list[asyncio.Server] = []
-        self._inbounds: list[accept.Inbound] = []
+        self._inbounds: list[accept_inbound.Inbound] = []
         self._own: set[tuple[str, int]] = set()
         self._date_at = 0
         self._date = b""
@@ -494,7 +494,7 @@ class Engine:
         except OSError:
             sock.close()
             raise
-        self._inbounds.append(accept.Inbound(self, sock, server_context, identity_of, find, trusted))
+        self._inbounds.append(accept_inbound.Inbound(self, sock, server_context, identity_of, find, trusted))
         bound: int = sock.getsockname()[1]
         self._own.add((host, bound))
         self._start_ticking()

@@ -262,7 +262,7 @@ class Awaited:
             self.passed(self.transport, header, self.data[size:])
 
     def _late(self) -> None:
-        self.engine.refused_headers += 1
+        self.engine.refused_connections["proxy-protocol"] += 1
         self.transport.abort()
 
     def _leave(self) -> None:

@@ -388,7 +388,7 @@ async def test_who_is_not_trusted_is_not_believed_and_who_is_must_say(
             with contextlib.suppress(ConnectionError):
                 assert await ask(known, wrong, until_close=True) == b""
         assert not mesh.arrivals
-        assert engine.refused_headers >= 3
+        assert engine.refused_connections["proxy-protocol"] >= 3
         for own in (b"PROXY UNKNOWN\r\n", SIGNATURE + b"\x20\x00\x00\x00"):
             assert (await ask(known, own + GET)).startswith(b"HTTP/1.1 200 ")
             assert mesh.arrivals.pop().source_ip == "127.0.0.1"
