@@ -41,7 +41,7 @@ cdef class Downstream:
     @cython.locals(parser=RequestParser, body=bytes)
     cdef _read_body(self, Exchange exchange)
     cdef _refuse(self, error)
-    cdef _answer(self, reason, str why, int status)
+    cdef _answer(self, reason, str why, int status, bytes lines=*)
     cdef _own_outcome(self, reason, str why, int status)
     cdef _connect(self, head)
     cpdef bytes trailers(self)

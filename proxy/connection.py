@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..registry.reasons import CLIENT_GONE, MALFORMED, SLOW, Reason
+from ..registry.reasons import CLIENT_GONE, DENIED, MALFORMED, SLOW, Reason
 from .exchange import Exchange
 from .headers import own_response
 from .http1 import RequestParser
@@ -192,13 +192,13 @@ class Downstream:
         """Answer what is not a request, and close."""
         self._answer(error.reason, f"Malformed request: {error}.", error.status)
 
-    def _answer(self, reason: Reason, why: str, status: int) -> None:
+    def _answer(self, reason: Reason, why: str, status: int, lines: bytes = b"") -> None:
         """An answer where no exchange is; the connection ends with it."""
         engine = self.engine
         outcome = self._own_outcome(reason, why, status)
         body = why.encode("utf-8", "replace") + b"\n"
         outcome.sent_bytes = len(body)
-        self.write(own_response(status, body, True, reason.code, engine.date_line()))
+        self.write(own_response(status, body, True, reason.code, engine.date_line() + lines))
         self._close_after(True)
         engine.observe(outcome)
 
@@ -220,6 +220,10 @@ class Downstream:
         early = self.parser.take_rest()
         if early:
             self._answer(MALFORMED, "CONNECT: octets came before the connection was confirmed.", 400)
+            return
+        if self.arrival.listener != "outbound":
+            allowed = b"allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n"
+            self._answer(DENIED, "CONNECT is for the outbound port.", 405, allowed)
             return
         self.engine.connect_tunnel(self, head)
 

@@ -293,13 +293,11 @@ class Engine:
         downstream.detach()
 
         def refuse(reason: Reason, why: str) -> None:
-            transport.write(own_response(reason.status or 503, why.encode() + b"\n", True, reason.code))
+            transport.write(
+                own_response(reason.status or 503, why.encode() + b"\n", True, reason.code, self.date_line())
+            )
             transport.close()
 
-        if came.listener != "outbound":
-            transport.write(own_response(405, b"CONNECT is for the outbound port.\n", True))
-            transport.close()
-            return
         session = Session(self, arrival, transport, refuse, b"HTTP/1.1 200 Connection established\r\n\r\n")
         session.outcome.authority = head.authority
         session.start()

@@ -417,7 +417,11 @@ class Parser:
             elif option == b"upgrade":
                 upgrade = True
             else:
-                named.append(option.decode("ascii"))
+                name = option.decode("ascii")
+                if name not in named:  # each costs a search of the head
+                    if len(named) >= self.max_headers:
+                        raise self._error(f"Connection names more than {self.max_headers} headers", TOO_LARGE)
+                    named.append(name)
         if close:
             head.keep_alive = False
         if upgrade and self._upgrade is not None and head.minor == 1:

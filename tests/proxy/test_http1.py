@@ -204,6 +204,17 @@ def test_lines_that_stay_on_this_hop_are_cut(codec: Any) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
+def test_a_connection_header_may_not_name_more_than_there_can_be(codec: Any) -> None:
+    names = b",".join(b"x%d" % number for number in range(101))
+    with pytest.raises(ProtocolError) as error:
+        read_requests(codec, [b"GET / HTTP/1.1\r\nHost: a\r\nConnection: %b\r\n\r\n" % names])
+    assert (error.value.status, error.value.reason.code) == (431, "FL-TOO-LARGE")
+    assert "100" in str(error.value)
+    repeated = b",".join([b"x1"] * 1000)  # each costs a search of the head, if it is looked for
+    assert read_requests(codec, [b"GET / HTTP/1.1\r\nHost: a\r\nConnection: %b\r\n\r\n" % repeated])
+
+
+@pytest.mark.parametrize("codec", CODECS)
 def test_the_connection_goes_on_as_version_and_connection_say(codec: Any) -> None:
     for line, header, expected in (
         (b"HTTP/1.1", b"", True),
@@ -286,6 +297,120 @@ def test_compiled_and_plain_agree_on_anything_and_only_refuse(data: bytes) -> No
         except ProtocolError as error:
             results.append(error.status)
     assert results[0] == results[1]
+
+
+def h11_events(role: Any, data: bytes, asked: bytes = b"") -> list[Any]:
+    """What h11 makes of valid traffic: (start line, headers, body, trailers) of each message."""
+    connection = h11.Connection(role)
+    if role is h11.CLIENT:
+        connection.send(h11.Request(method=asked, target="/", headers=[("Host", "a")]))
+        connection.send(h11.EndOfMessage())
+    connection.receive_data(data)
+    if role is h11.CLIENT:
+        connection.receive_data(b"")
+    found: list[Any] = []
+    body = b""
+    while True:
+        event = connection.next_event()
+        if event in (h11.NEED_DATA, h11.PAUSED) and connection.their_state is not h11.DONE:
+            return found
+        if isinstance(event, h11.Request):
+            found.append([event.method, event.target, event.headers.raw_items(), b"", []])
+        elif isinstance(event, h11.InformationalResponse | h11.Response):
+            found.append([event.status_code, bytes(event.reason), event.headers.raw_items(), b"", []])
+        elif isinstance(event, h11.Data):
+            body += bytes(event.data)
+        elif isinstance(event, h11.EndOfMessage):
+            found[-1][3:] = [body, event.headers.raw_items()]
+            body = b""
+            if role is h11.CLIENT:
+                return found
+            connection.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
+            connection.send(h11.EndOfMessage())
+            connection.start_next_cycle()
+
+
+def raw_items(lines: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in lines]
+
+
+TEXTS = st.text("abcXYZ 019;=/,\t", max_size=12).map(lambda text: text.strip().encode())
+FIELDS = st.lists(
+    st.tuples(st.text("abcXYZ-", min_size=1, max_size=8).map(lambda t: b"x-" + t.encode()), TEXTS), max_size=5
+)
+
+
+def lines_of(fields: list[tuple[bytes, bytes]], draw_space: bytes = b" ") -> bytes:
+    return b"".join(name + b":" + draw_space + value + b"\r\n" for name, value in fields)
+
+
+@st.composite
+def bodies(draw: Any) -> tuple[bytes, bytes]:
+    """Framing lines and the octets of a body."""
+    pieces = draw(st.lists(st.binary(min_size=1, max_size=20), max_size=4))
+    if not draw(st.booleans()):
+        whole = b"".join(pieces)
+        return b"Content-Length: %d\r\n" % len(whole), whole
+    extension = draw(st.sampled_from([b"", b";a", b";a=b", b';a="b c"']))
+    chunks = b"".join(b"%X%b\r\n%b\r\n" % (len(piece), extension, piece) for piece in pieces)
+    trailers = lines_of(draw(FIELDS))
+    return b"Transfer-Encoding: chunked\r\n", chunks + b"0\r\n" + trailers + b"\r\n"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([b"GET", b"POST", b"PUT", b"PURGE"]), FIELDS, bodies()), min_size=1, max_size=4)
+)
+def test_valid_requests_are_the_same_events_as_h11s(requests: list[Any]) -> None:
+    data = b"".join(
+        method + b" /x?y=1 HTTP/1.1\r\nHost: a\r\n" + lines_of(fields) + framing + b"\r\n" + body
+        for method, fields, (framing, body) in requests
+    )
+    expected = h11_events(h11.SERVER, data)
+    assert len(expected) == len(requests)
+    for codec in (built, plain("http1")):
+        parser = codec.RequestParser()
+        parser.feed(data)
+        for method, target, fields, body, trailers in expected:
+            head = parser.read_head()
+            got = b""
+            while not parser.complete:
+                got += parser.read_body()
+            assert (head.method.encode(), head.target.encode(), raw_items(head.headers())) == (method, target, fields)
+            assert got == body
+            lines = parser.trailers if head.chunked else b""
+            assert [
+                (line.partition(b":")[0], line.partition(b":")[2].strip()) for line in lines.split(b"\r\n") if line
+            ] == trailers
+            parser.next_message()
+        assert parser.unread() == 0
+
+
+@given(
+    st.lists(st.sampled_from([b"100 Continue", b"102 Processing", b"103 Early Hints"]), max_size=3),
+    st.sampled_from([b"200 OK", b"404 Not Found", b"500 ", b"204 No Content", b"304 Not Modified"]),
+    FIELDS,
+    st.one_of(bodies(), st.binary(max_size=20).map(lambda body: (b"", body))),
+    st.sampled_from([b"GET", b"HEAD"]),
+)
+def test_valid_responses_are_the_same_events_as_h11s(
+    interim: list[bytes], status: bytes, fields: list[tuple[bytes, bytes]], framed: tuple[bytes, bytes], method: bytes
+) -> None:
+    framing, body = framed
+    bodiless = method == b"HEAD" or status[:3] in (b"204", b"304")
+    data = b"".join(b"HTTP/1.1 " + one + b"\r\nX: y\r\n\r\n" for one in interim)
+    data += b"HTTP/1.1 " + status + b"\r\n" + lines_of(fields) + framing + b"\r\n" + (b"" if bodiless else body)
+    *early, (code, _reason, headers, read, _trailers) = h11_events(h11.CLIENT, data, method)
+    for codec in (built, plain("http1")):
+        parser = codec.ResponseParser()
+        parser.expect(method.decode())
+        parser.feed(data)
+        for one in early:
+            assert parser.read_head().status == one[0]
+        head = parser.read_head()
+        got = parser.read_body()
+        parser.eof()
+        assert (head.status, raw_items(head.headers()), got) == (code, headers, read)
+        assert parser.complete
 
 
 def h11_reads(data: bytes) -> bool:

@@ -557,6 +557,18 @@ def test_9110_9_3_6_connect_has_a_port_and_nothing_may_come_before_it_is_confirm
         assert not world.tunnels
 
 
+def test_9110_9_3_6_connect_is_for_the_outbound_port_and_elsewhere_a_405_that_says_what_is_allowed() -> None:
+    world = World()
+    client = world.client(b"CONNECT web:80 HTTP/1.1\r\nHost: web:80\r\n\r\n", "inbound")
+    got = client.transport.take()
+    assert got.startswith(b"HTTP/1.1 405 ")
+    assert b"\r\nallow: " in got
+    assert b"\r\nx-fairlead-reason: FL-DENIED\r\n" in got
+    assert b"\r\nconnection: close\r\n" in got
+    assert not world.tunnels
+    assert [outcome.reason for outcome in world.outcomes] == ["FL-DENIED"]
+
+
 def test_9110_9_3_8_trace_with_content_is_a_400() -> None:
     assert refused(get(b"Content-Length: 3\r\n", method=b"TRACE") + b"abc").startswith(b"HTTP/1.1 400 ")
 
