@@ -5,6 +5,7 @@ A target takes bytes. What it may raise it catches itself; everything else that 
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +23,7 @@ from fairlead.policy.path_normalization import MODES, PathError, normalize_path
 from fairlead.policy.world import Loader
 from fairlead.proxy import headers as built_headers
 from fairlead.proxy import http1 as built
-from fairlead.proxy import sniff
+from fairlead.proxy import proxy_protocol, sniff
 from fairlead.proxy.limits import parse as parse_limits
 from fairlead.proxy.message import ProtocolError
 from fairlead.registry import consul_catalog, documents, etcd_values
@@ -232,6 +233,33 @@ def _client_hello(sni: bytes) -> bytes:
 @target(_client_hello(b"web.default"), _client_hello(b"outbound_.80_._.web")[:50])
 def tls_client_hello(data: bytes) -> None:
     never_changes_its_mind(_hello, None, data[:600])
+
+
+def _proxy_header(data: bytes) -> Any:
+    try:
+        read = proxy_protocol.read(data)
+    except ValueError as error:
+        assert str(error)
+        return "refused"
+    if read is None:
+        return None
+    header, length = read
+    assert 0 < length <= len(data)
+    for address in (header.source, header.destination):
+        if address is not None:
+            ipaddress.ip_address(address[0])
+            assert 0 <= address[1] <= 65535
+    return header.source, header.destination, header.tlvs, length
+
+
+@target(
+    b"PROXY TCP4 10.0.0.1 10.0.0.2 4711 80\r\nGET /",
+    b"PROXY UNKNOWN\r\n",
+    b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x0a\x00\x00\x01\x0a\x00\x00\x02\x12\x34\x00\x50rest",
+    b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00",
+)
+def proxy_header(data: bytes) -> None:
+    never_changes_its_mind(_proxy_header, None, data[:700])
 
 
 # --- paths, patterns, limits
