@@ -3,6 +3,30 @@ cimport cython
 from .message cimport Head, RequestHead, ResponseHead, needle
 
 cdef bint COMPILED
+cdef int HEAD
+cdef int LENGTH
+cdef int CHUNK_SIZE
+cdef int CHUNK_DATA
+cdef int CHUNK_END
+cdef int TRAILERS
+cdef int UNTIL_CLOSE
+cdef int TUNNEL
+cdef int DONE
+cdef int N_HOST
+cdef int N_LENGTH
+cdef int N_CODING
+cdef int N_CONNECTION
+cdef int N_UPGRADE
+cdef int N_EXPECT
+cdef int N_TE
+cdef int N_LAST_CUT
+cdef bytes _TCHAR
+cdef bytes _TARGET
+cdef bytes _VALUE
+cdef bytes _PLAIN
+cdef bytes _HEX
+cdef object _STATUS_LINE
+cdef object _ABSOLUTE
 cdef int _HASH_A
 cdef int _HASH_B
 cdef const unsigned char* _classes
