@@ -110,6 +110,7 @@ class Sidecar:
                 observer=self,
                 settings=self.options.limits,
             )
+            self.metrics.running = self.engine.running
         else:
             self.engine.swap(tables)
         if self.options.dns is not None:

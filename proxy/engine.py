@@ -342,6 +342,14 @@ class Engine:
         outcome.started_at = outcome.ended_at = self.clock()
         self.observe(outcome)
 
+    def running(self) -> Iterable[tuple[Outcome, int, int]]:
+        """Connected TCP clients: outcome to be, octets received from the client and sent to it so far."""
+        return [
+            (session.outcome, session.relay.client.count, session.relay.server.count)
+            for session in self.sessions
+            if session.relay_running
+        ]
+
     def buffered(self) -> int:
         """Octets held for clients and endpoints in all."""
         held: int = sum(connection.buffered() for connection in self.connections)

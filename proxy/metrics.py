@@ -28,6 +28,7 @@ class Series:
         "durations",
         "labels",
         "milliseconds",
+        "opened",
         "received",
         "received_sizes",
         "sent",
@@ -38,6 +39,7 @@ class Series:
         self.labels = labels
         self.count = 0
         self.closed = 0
+        self.opened = 0
         self.milliseconds = 0.0
         self.durations = [0] * (len(BOUNDS) + 1)
         self.received = 0
@@ -61,11 +63,47 @@ class Metrics:
         """Further lines, asked for at each scrape."""
         self.identities: Callable[[str], Workload | None] = lambda _identity: None
         """The workload behind a peer's identity, where there is just one."""
+        self.running: Callable[[], Iterable[tuple[Outcome, int, int]]] = lambda: ()
+        """TCP connections that live: outcome to be, octets received from the client and sent to it so far."""
+        self._folded: dict[int, tuple[Outcome, int, int]] = {}
+        """Of those, what was counted at the last scrape, by the outcome's id."""
 
     def done(self, outcome: Outcome) -> None:
         """Count an outcome (Engine's observer)."""
         if outcome.mirrored:
             return
+        series = self._find(outcome)
+        series.count += 1
+        duration = (outcome.ended_at - outcome.started_at) * 1000.0
+        series.milliseconds += duration
+        series.durations[bisect_left(BOUNDS, duration)] += 1
+        series.received += outcome.received_bytes
+        series.received_sizes[bisect_left(BOUNDS, outcome.received_bytes)] += 1
+        series.sent += outcome.sent_bytes
+        series.sent_sizes[bisect_left(BOUNDS, outcome.sent_bytes)] += 1
+        if outcome.kind == "tcp":
+            before = self._folded.pop(id(outcome), None)
+            if before is None:
+                series.opened += 1
+            else:
+                series.received -= before[1]
+                series.sent -= before[2]
+        if outcome.reason:
+            reason = (outcome.reason, outcome.flag)
+            self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+    def fold(self) -> None:
+        """Count what has gone through TCP connections that still live; what is left is counted at their end."""
+        for outcome, received, sent in self.running():
+            series = self._find(outcome)
+            before = self._folded.get(id(outcome))
+            if before is None:
+                series.opened += 1
+            series.received += received - (before[1] if before is not None else 0)
+            series.sent += sent - (before[2] if before is not None else 0)
+            self._folded[id(outcome)] = (outcome, received, sent)
+
+    def _find(self, outcome: Outcome) -> Series:
         arrival, cluster, endpoint = outcome.arrival, outcome.cluster, outcome.endpoint
         key = (
             outcome.kind,
@@ -79,17 +117,7 @@ class Metrics:
         series = self._series.get(key)
         if series is None:
             series = self._new(key, outcome)
-        series.count += 1
-        duration = (outcome.ended_at - outcome.started_at) * 1000.0
-        series.milliseconds += duration
-        series.durations[bisect_left(BOUNDS, duration)] += 1
-        series.received += outcome.received_bytes
-        series.received_sizes[bisect_left(BOUNDS, outcome.received_bytes)] += 1
-        series.sent += outcome.sent_bytes
-        series.sent_sizes[bisect_left(BOUNDS, outcome.sent_bytes)] += 1
-        if outcome.reason:
-            reason = (outcome.reason, outcome.flag)
-            self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        return series
 
     def _new(self, key: tuple[Any, ...], outcome: Outcome) -> Series:
         if len(self._series) >= SERIES_MAX:
@@ -143,6 +171,7 @@ class Metrics:
 
     def lines(self) -> list[str]:
         """Everything, in Prometheus' text format."""
+        self.fold()
         http = [series for series in self._series.values() if series.labels.get("request_protocol") != "tcp"]
         tcp = [series for series in self._series.values() if series.labels.get("request_protocol") == "tcp"]
         http = [s for s in http if "response_code" in s.labels]
@@ -160,6 +189,7 @@ class Metrics:
         for name, text, attribute in (
             ("istio_tcp_sent_bytes_total", "Bytes sent to clients of TCP connections.", "sent"),
             ("istio_tcp_received_bytes_total", "Bytes received from clients of TCP connections.", "received"),
+            ("istio_tcp_connections_opened_total", "TCP connections that began.", "opened"),
             ("istio_tcp_connections_closed_total", "TCP connections that ended.", "count"),
         ):
             lines += exposition.family(name, "counter", text, [(s.labels, getattr(s, attribute)) for s in tcp])

@@ -115,6 +115,7 @@ async def test_a_greeting_comes_through_although_every_timer_of_ours_is_endless(
         await greeted(listening)
         outcome = await mesh.outcome()
         assert (outcome.kind, outcome.received_bytes, outcome.sent_bytes) == ("tcp", 15, 26)
+        assert not engine.running()
         assert app.accepted == 1
 
 

@@ -161,7 +161,7 @@ def test_sizes_are_counted_in_both_directions() -> None:
 
 def test_relays_count_bytes_and_connections_without_codes() -> None:
     samples = scraped(outcome(kind="tcp", status=0, received_bytes=5, sent_bytes=70))
-    for name, value in (("sent_bytes", 70), ("received_bytes", 5), ("connections_closed", 1)):
+    for name, value in (("sent_bytes", 70), ("received_bytes", 5), ("connections_opened", 1), ("connections_closed", 1)):
         labels, found = only(samples, f"istio_tcp_{name}_total")
         assert found == value
         assert labels["request_protocol"] == "tcp"
@@ -201,3 +201,24 @@ def test_further_lines_are_asked_for_at_each_scrape() -> None:
     made.more.append(more)
     assert only(scraped(of=made), "x")[1] == 1
     assert only(scraped(of=made), "x")[1] == 2
+
+
+def test_octets_of_a_connection_count_while_it_lives_and_once() -> None:
+    made = Metrics(CLIENT)
+    living = outcome(kind="tcp", status=0)
+    made.running = lambda: [(living, 5, 70)]
+
+    def told() -> list[float]:
+        _, found = parse(made.lines())
+        names = ("received_bytes", "sent_bytes", "connections_opened", "connections_closed")
+        return [sum(n for (name, _), n in found.items() if name == f"istio_tcp_{wanted}_total") for wanted in names]
+
+    assert told() == [5, 70, 1, 0]
+    assert told() == [5, 70, 1, 0]
+    made.running = lambda: [(living, 9, 80)]
+    assert told() == [9, 80, 1, 0]
+    made.running = lambda: []
+    living.received_bytes, living.sent_bytes, living.flag = 10, 90, "UC"
+    made.done(living)
+    assert told() == [10, 90, 1, 1]
+    assert not made._folded
