@@ -161,7 +161,12 @@ def test_sizes_are_counted_in_both_directions() -> None:
 
 def test_relays_count_bytes_and_connections_without_codes() -> None:
     samples = scraped(outcome(kind="tcp", status=0, received_bytes=5, sent_bytes=70))
-    for name, value in (("sent_bytes", 70), ("received_bytes", 5), ("connections_opened", 1), ("connections_closed", 1)):
+    for name, value in (
+        ("sent_bytes", 70),
+        ("received_bytes", 5),
+        ("connections_opened", 1),
+        ("connections_closed", 1),
+    ):
         labels, found = only(samples, f"istio_tcp_{name}_total")
         assert found == value
         assert labels["request_protocol"] == "tcp"
@@ -217,7 +222,7 @@ def test_octets_of_a_connection_count_while_it_lives_and_once() -> None:
     assert told() == [5, 70, 1, 0]
     made.running = lambda: [(living, 9, 80)]
     assert told() == [9, 80, 1, 0]
-    made.running = lambda: []
+    made.running = list
     living.received_bytes, living.sent_bytes, living.flag = 10, 90, "UC"
     made.done(living)
     assert told() == [10, 90, 1, 1]
