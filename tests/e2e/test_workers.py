@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import dns.message
+import dns.query
 import pytest
 
-from tests.e2e.roles import App, Role, Roles, apps, ask, client, roles_in, until
+from tests.e2e.roles import App, Role, Roles, apps, ask, client, free_port, roles_in, until
 from tests.e2e.test_mesh import ONLY_FRIENDS, shop
 from tests.e2e.test_sidecar_from_manifests import HOST, ROUTES, WEB
 
@@ -345,3 +347,35 @@ async def test_a_key_goes_to_workers_by_no_file_and_no_command_line(tmp_path: Pa
             links = [os.readlink(path) for path in (proc / "fd").iterdir() if path.is_symlink()]
             files = [link for link in links if link.startswith("/") and not link.startswith(("/dev/null", "/proc"))]
             assert not [name for name in files if "fairlead-" in name and "counts" not in name], files
+
+
+async def test_workers_listen_on_the_loopback_addresses_that_dns_answers_with(tmp_path: Path) -> None:
+    port = free_port()
+    manifests = WEB.replace("port: 80}}]", f"port: {port}}}}}]")
+    async with roles_in(tmp_path) as roles, apps("v1", "v2") as (v1, v2), client() as session:
+        folder = tmp_path / "manifests"
+        folder.mkdir()
+        (folder / "web.yaml").write_text(manifests.format(v1=v1.port, v2=v2.port))
+        role = await roles.start(
+            "sidecar", "-f", str(folder), "--workload", "default/client-1", "--outbound", "off", *QUIET,
+            "--dns", "127.0.0.1:0", "--upstream", "off", "--workers", "2",
+        )  # fmt: skip
+        question = dns.message.make_query(HOST, "A")
+        where, number = role.at["dns"].rsplit(":", 1)
+        answer = await asyncio.to_thread(dns.query.udp, question, where, 5, int(number))
+        (address,) = [str(record) for record in answer.answer[0]]
+        assert address.startswith("127.")
+        for _ in range(12):
+            async with aiohttp.ClientSession() as once, once.get(f"http://{address}:{port}/") as got:
+                assert got.status == 200
+        victim = (await processes(session, role))[0]
+        os.kill(victim["pid"], signal.SIGKILL)
+
+        async def replaced() -> bool:
+            now = (await processes(session, role))[0]
+            return now["pid"] != victim["pid"] and not now["problem"]
+
+        await until("the worker to be replaced", replaced)
+        for _ in range(12):
+            async with aiohttp.ClientSession() as once, once.get(f"http://{address}:{port}/") as got:
+                assert got.status == 200
