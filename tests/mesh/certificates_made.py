@@ -39,7 +39,7 @@ def leaf(
     key_usage_critical: bool = True,
     extended: tuple[Any, ...] | None = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
     begins: float = -60.0,
-    ends: float = 600.0,
+    ends: float = 7200.0,
 ) -> tuple[bytes, str, str]:
     """A leaf as asked for, right or wrong: (DER, chain PEM, key PEM)."""
     key = ec.generate_private_key(ec.SECP256R1())

@@ -182,7 +182,7 @@ def wrong_material() -> dict[str, tuple[str, str]]:
     return {
         "none": ("", ""),
         "expired": leaf(CA, begins=-600.0, ends=-60.0)[1:],
-        "not yet valid": leaf(CA, begins=300.0)[1:],
+        "not yet valid": leaf(CA, begins=86400.0, ends=2 * 86400.0)[1:],
         "of a foreign root": leaf(FOREIGN)[1:],
         "two identities": leaf(CA, (WEB, OTHER))[1:],
         "no identity": leaf(CA, ())[1:],
