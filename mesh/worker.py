@@ -6,6 +6,7 @@ import asyncio
 import logging
 import mmap
 import os
+import pickle
 import select
 import socket
 import ssl
@@ -148,7 +149,7 @@ class Worker:
         self._begin = begin
         memory = memoryview(mmap.mmap(self._memory_descriptor, size(begin.workers)))
         counts = SharedCounts(memory, begin.workers, begin.number, self._tell_ejection)
-        self._sidecar = WorkerSidecar(begin.options, counts, self._link)
+        self._sidecar = WorkerSidecar(pickle.loads(begin.options), counts, self._link)
 
     def _take(self, message: say.Certificate) -> None:
         assert self._sidecar is not None

@@ -11,15 +11,14 @@ from typing import Any
 
 import msgspec
 
-from .sidecar_options import SidecarOptions
-
 MESSAGE_BYTES_MAX = 1 << 30
 
 
 class Begin(msgspec.Struct, tag=True):
     """To a worker, first of all."""
 
-    options: SidecarOptions
+    options: bytes
+    """SidecarOptions, pickled: they come from our own parent, and have types that msgpack does not."""
     number: int
     workers: int
     drain_s: float

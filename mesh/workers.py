@@ -14,6 +14,7 @@ import asyncio
 import logging
 import mmap
 import os
+import pickle
 import signal
 import socket
 import time
@@ -261,7 +262,7 @@ class Supervisor(Sidecar):
         link = say.Link(say.Up, lambda message: self._heard(worker, message), lambda: None)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
         worker.link = link
-        link.send(say.Begin(self._wanted, worker.number, len(self._workers), self._drain_s))
+        link.send(say.Begin(pickle.dumps(self._wanted), worker.number, len(self._workers), self._drain_s))
         self._send_certificate(worker, self.contexts.material)
         self._send_items(worker)
         self._forget_ejections()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from ipaddress import ip_network
 from typing import Any
 
 import msgspec
@@ -15,9 +17,10 @@ OPTIONS = SidecarOptions(
     Workload("default", "web-1", labels={"app": "web"}),
     inbound=("0.0.0.0", 15006),
     named=(NamedPort("::1", 1, "w", 2),),
+    proxies={"inbound": (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))},
 )
 DOWN: list[say.Down] = [
-    say.Begin(OPTIONS, 1, 2, 30.0), say.Certificate("c", "k", "r", 1.0, 2.0),
+    say.Begin(pickle.dumps(OPTIONS), 1, 2, 30.0), say.Certificate("c", "k", "r", 1.0, 2.0),
     say.Items(b"{}", {"a": 1}, [("h", 1, "s", 2)]),
     say.Drain(1.0), say.End(), say.Ask(1, "metrics"), say.ReopenLog(), say.Ejection("c", "h", 1.0, 2, "why"),
 ]  # fmt: skip
@@ -88,3 +91,8 @@ def test_once_the_other_end_is_gone_sending_does_nothing() -> None:
     made.send(say.Listening())
     made.close()
     assert ends == ["end"]
+
+
+def test_every_setting_of_a_sidecar_reaches_its_workers() -> None:
+    (begin,) = [message for message in DOWN if isinstance(message, say.Begin)]
+    assert pickle.loads(begin.options) == OPTIONS
