@@ -180,7 +180,11 @@ def ask(sidecar: Sidecar, name: str | None, alpn: list[str] | None = None, cuts:
                     return done
                 incoming.write(raw.recv(65536))
 
-        step(lambda: tls.do_handshake() or True)
+        def handshake() -> bool:
+            tls.do_handshake()
+            return True
+
+        step(handshake)
         step(lambda: tls.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
         answer = b""
         while b"\r\n\r\n" not in answer or answer.endswith(b"\r\n\r\n"):

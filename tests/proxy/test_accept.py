@@ -285,6 +285,63 @@ async def test_one_connection_is_enough_where_one_is_all_that_the_rules_allow(me
         writer.close()
 
 
+async def test_a_stream_lives_through_new_tables_and_its_service_taken_away_and_back(
+    mesh: Mesh, other: Mesh, certificates: Path
+) -> None:
+    app = App()
+    async with server(app.serve) as port:
+        engine = await pair(mesh, other, certificates, port)
+        listening = await engine.listen_named("127.0.0.1", 0, "mail", 25)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening)
+        async with asyncio.timeout(DEADLINE_S):
+            assert await reader.readline() == b"220 hello\r\n"
+            inbound = engine.tables.clusters["c"].endpoints[0].port
+            tls = UpstreamTLS("mesh", sni="outbound_.80_._.web")
+            for tables in (mesh.tables(inbound, tls=tls), mesh.tables(), mesh.tables(inbound, tls=tls)):
+                engine.swap(tables)
+                other.engine.swap(other.tables(port))
+                writer.write(b"still\r\n")
+                assert await reader.readline() == b"still\r\n"
+            assert not mesh.outcomes
+            writer.write(b"QUIT\r\n")
+            assert await reader.read() == b"QUIT\r\n"
+        writer.close()
+        assert (await mesh.outcome()).received_bytes == 27
+        assert app.accepted == 1
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_what_a_slow_reader_does_not_take_is_left_with_the_sender(
+    mesh: Mesh, other: Mesh, certificates: Path, secure: bool
+) -> None:
+    sent = 0
+
+    async def flood(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        while sent < 64_000_000:
+            writer.write(bytes(100_000))
+            sent += 100_000
+            await writer.drain()
+
+    async with server(flood) as port:
+        engine = await pair(mesh, other, certificates, port) if secure else mesh.start(port, settings=PATIENT)
+        listening = await engine.listen_named("127.0.0.1", 0, "mail", 25)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening, limit=10_000)
+        async with asyncio.timeout(60):
+            await reader.readexactly(1)
+            before = -1
+            while before != sent:  # until it stands still
+                before = sent
+                await asyncio.sleep(0.05)
+            assert sent < 32_000_000
+            assert engine.buffered() < 1_000_000
+            got = 1
+            while data := await reader.read(1_000_000):
+                got += len(data)
+            assert got == sent == 64_000_000
+        writer.close()
+
+
 # --- TLS of the app's own, by server name
 
 
