@@ -18,6 +18,7 @@ PACKAGES = ("registry", "policy", "dns", "proxy", "mesh", "control")
 COMPILED: tuple[str, ...] = (
     "dns/_datagrams.py",
     "dns/_fast.py",
+    "proxy/access_line.py",
     "proxy/connection.py",
     "proxy/exchange.py",
     "proxy/headers.py",

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import msgspec
 
+from .access_line import Seconds, escaped, usual_line
 from .message import Outcome
 
 QUEUE_MAX = 20_000
@@ -54,7 +55,6 @@ JSON_KEYS = {
 }
 _OPERATOR = re.compile(r"%(?:([A-Z_]+(?:\([^)%]*\))?)(?::(\d+))?)?%")
 """An operator with the length to cut it to, or `%%`."""
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f-\xa0"\\\u2028\u2029\ud800-\udfff]')
 _encode = msgspec.json.Encoder().encode
 Value = str | int | None
 Operator = Callable[[Outcome, float], Value]
@@ -62,13 +62,6 @@ Operator = Callable[[Outcome, float], Value]
 
 class FormatError(ValueError):
     """An access log format that cannot be used; the message names the operator."""
-
-
-def escaped(text: str) -> str:
-    """The text with everything escaped that could end its field or its line."""
-    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
-        return text  # nearly always; a fifth of the cost of asking the expression
-    return _UNSAFE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", text)
 
 
 def _start_time(outcome: Outcome, skew: float) -> str:
@@ -216,22 +209,11 @@ def text_formatter(form: str) -> Callable[[Outcome, float], str]:
 
 
 def _default_line(line: Callable[[Outcome, float], str]) -> Callable[[Outcome, float], str]:
-    """`line` of ENVOY_DEFAULT, written out for an exchange that went well: nearly every one, at half the cost."""
+    """`line` of ENVOY_DEFAULT, at a fraction of its cost for an exchange that went well."""
+    seconds = Seconds()
 
     def usual(outcome: Outcome, skew: float) -> str:
-        request, endpoint, started = outcome.request, outcome.endpoint, outcome.started_at
-        if request is None or endpoint is None or outcome.reason or not outcome.first_at or not outcome.sent_at:
-            return line(outcome, skew)
-        at = int((outcome.started_unix or started + skew) * 1000)
-        return (
-            f"[{_second(at // 1000)}.{at % 1000:03d}Z] "
-            f'"{_shown(request.method)} {_shown(outcome.original_path or request.path)} HTTP/1.{request.minor}" '
-            f"{outcome.status} {_shown(outcome.flag)} {outcome.received_bytes} {outcome.sent_bytes} "
-            f"{round((outcome.ended_at - started) * 1000)} {round((outcome.first_at - outcome.sent_at) * 1000)} "
-            f'"{_shown(request.header("x-forwarded-for"))}" "{_shown(request.header("user-agent"))}" '
-            f'"{_shown(outcome.request_id or request.header("x-request-id"))}" '
-            f'"{_shown(outcome.authority or request.authority)}" "{_shown(endpoint.address)}:{endpoint.port}" -\n'
-        )
+        return usual_line(outcome, skew, seconds) or line(outcome, skew)
 
     return usual
 
