@@ -18,6 +18,7 @@ from fairlead.policy.tables import (
     RetryPolicy,
     Verdict,
 )
+from fairlead.proxy.outbox import Outbox
 from tests.policy.test_path_normalization import SHAPES
 from tests.proxy.fakes import World, cluster, lose, route
 
@@ -144,6 +145,28 @@ def test_surplus_octets_never_reach_the_next_client() -> None:
     upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")  # while idle
     assert wire.aborted
     assert not world.pools["outbound|80||web"].live.hosts[0].idle
+
+
+def test_an_answer_that_comes_before_its_request_is_written_is_none() -> None:
+    world = World()
+    client = world.client(GET)
+    upstream, wire = world.connect()
+    upstream.data_received(OK)
+    client.transport.take()
+    soon: list[Any] = []
+    upstream.outbox = Outbox(soon.append)
+    wire.take()
+    client.data_received(GET)  # on the connection that was kept; it will be written at the end of this turn
+    assert not wire.take()
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+    assert client.transport.take().startswith(b"HTTP/1.1 502 ")
+    assert wire.aborted
+    assert world.outcomes[1].reason == "FL-UP-MALFORMED"
+    assert "before it was asked" in world.outcomes[1].why
+    for callback in soon:
+        callback()
+    assert not wire.take()
+    assert world.at_rest()
 
 
 def test_hop_by_hop_headers_stay_on_their_hop_and_forged_ones_are_dropped() -> None:
