@@ -26,6 +26,7 @@ COMPILED: tuple[str, ...] = (
     "proxy/message.py",
     "proxy/outbox.py",
     "proxy/pool.py",
+    "proxy/relay.py",
     "proxy/upstream.py",
 )
 

@@ -2,6 +2,7 @@
 
 A core on two transports, whose protocol objects its ends are. TLS cannot be half-closed here: a client's end by TLS is
 closed when its server has ended; a server's, when its client has ended and nothing has moved for `HALF_CLOSED_IDLE_S`.
+Runs compiled (with relay.pxd) or as it stands.
 """
 
 from __future__ import annotations

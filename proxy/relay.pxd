@@ -1,0 +1,32 @@
+# Types of relay.py for Cython.
+
+cdef class End:
+    cdef public Relay relay
+    cdef public End peer
+    cdef public object transport
+    cdef public long long count
+    cdef public list held
+    cdef public bint ended
+    cdef public bint lost
+    cdef public bint tls
+    cdef object _write
+
+    cpdef write(self, data)
+    cpdef release(self)
+    cpdef close(self)
+    cpdef abort(self)
+
+
+cdef class Relay:
+    cdef public End client
+    cdef public End server
+    cdef public object on_end
+    cdef public object on_held
+    cdef public bint over
+    cdef public bint moved
+    cdef public double idle_since
+    cdef public object reason
+    cdef public str why
+
+    cpdef half_closed(self, End end)
+    cpdef closed(self, End end, error)
