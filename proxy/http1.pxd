@@ -39,6 +39,10 @@ cdef dict _names
 cdef dict _METHODS
 
 cpdef bytes chunk(bytes data)
+@cython.locals(octet=cython.uchar)
+cdef Py_ssize_t _empty_line(const unsigned char* text, Py_ssize_t at, Py_ssize_t stop)
+@cython.locals(octet=cython.uchar)
+cdef Py_ssize_t _line_end(const unsigned char* text, Py_ssize_t at, Py_ssize_t stop)
 cdef bint _all_of(const unsigned char* text, Py_ssize_t start, Py_ssize_t stop, int kind)
 
 @cython.locals(at=Py_ssize_t, end=Py_ssize_t, shift=Py_ssize_t, k=Py_ssize_t, lower=bytes, sought=bytes)

@@ -144,6 +144,38 @@ def _all_of(text: bytes, start: int, stop: int, kind: int) -> bool:
     return True
 
 
+def _empty_line(text: bytes, at: int, stop: int) -> int:
+    """Where the first CRLF CRLF of text[at:stop] begins, -1: nowhere; for the compiled module."""
+    at += 3
+    while at < stop:
+        octet = text[at]
+        if octet == 10:
+            if text[at - 1] == 13 and text[at - 2] == 10 and text[at - 3] == 13:
+                return at - 3
+            at += 2  # this LF may be the first of the two
+        elif octet == 13:
+            at += 1
+        else:
+            at += 4
+    return -1
+
+
+def _line_end(text: bytes, at: int, stop: int) -> int:
+    """Where the first CRLF of text[at:stop] begins, -1: nowhere; for the compiled module."""
+    at += 1
+    while at < stop:
+        octet = text[at]
+        if octet == 10:
+            if text[at - 1] == 13:
+                return at - 1
+            at += 2
+        elif octet == 13:
+            at += 1
+        else:
+            at += 2
+    return -1
+
+
 class Parser:
     """What both roles share: the buffer, fields, bodies."""
 
@@ -212,7 +244,8 @@ class Parser:
         size = len(buffer)
         if size == at:
             return -1
-        end = buffer.find(b"\r\n\r\n", self._searched if self._searched > at else at)
+        start = self._searched if self._searched > at else at
+        end = _empty_line(buffer, start, size) if COMPILED else buffer.find(b"\r\n\r\n", start)
         if end >= 0:
             if end + 4 - at > self.max_head:
                 raise self._error(f"the head has more than {self.max_head} octets", TOO_LARGE)
@@ -622,7 +655,7 @@ class RequestParser(Parser):
         octets = self._buffer
         raw = octets[self._at : end] if self._at or end < len(self._buffer) else self._buffer
         head = RequestHead()
-        line_end = raw.find(b"\r\n")
+        line_end = _line_end(raw, 0, len(raw)) if COMPILED else raw.find(b"\r\n")
         if line_end == 0 and self._may_skip:
             self._skip_line()
             return self.read_head()
@@ -750,7 +783,7 @@ class ResponseParser(Parser):
         octets = self._buffer
         raw = octets[self._at : end]
         head = ResponseHead()
-        line_end = raw.find(b"\r\n")
+        line_end = _line_end(raw, 0, len(raw)) if COMPILED else raw.find(b"\r\n")
         # The two most common first, without a regular expression.
         if raw.startswith(b"HTTP/1.1 200 ") and (
             _all_of(raw, 13, line_end, 4) if COMPILED else not raw[13:line_end].translate(None, _VALUE)
