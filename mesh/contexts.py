@@ -25,6 +25,9 @@ from . import trust
 from .identity import IdentityError
 
 ALPN = ["fairlead", "http/1.1"]
+"""What a client offers for HTTP/1 and for opaque connections."""
+ALPN_TWO = ["h2", *ALPN]
+"""What a client offers for HTTP/2, and a server takes, the first that both have."""
 HARVEST_S = 1.0
 SESSIONS_MAX = 512
 """Endpoints whose sessions a client remembers, the oldest forgotten first: about 4 KB each."""
@@ -80,7 +83,7 @@ def server_context(material: Material) -> ssl.SSLContext:
     context.num_tickets = 1
     context.load_verify_locations(cadata=material.roots)
     load_chain(context, material.certificates, material.key)
-    context.set_alpn_protocols(ALPN)
+    context.set_alpn_protocols(ALPN_TWO)
     return context
 
 
@@ -156,7 +159,7 @@ class ResumingContext(ssl.SSLContext):
             self._harvest(key)
 
 
-def client_context(material: Material) -> ResumingContext:
+def client_context(material: Material, two: bool = False) -> ResumingContext:
     """For connections to other sidecars. Names are not checked by OpenSSL: `verify` checks the identity."""
     context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -164,11 +167,11 @@ def client_context(material: Material) -> ResumingContext:
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(cadata=material.roots)
     load_chain(context, material.certificates, material.key)
-    context.set_alpn_protocols(ALPN)
+    context.set_alpn_protocols(ALPN_TWO if two else ALPN)
     return context
 
 
-def origination_context(tls: UpstreamTLS) -> ssl.SSLContext:
+def origination_context(tls: UpstreamTLS, two: bool = False) -> ssl.SSLContext:
     """For DestinationRule tls modes SIMPLE and MUTUAL: files and names as it says. Raises OSError, ssl.SSLError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -183,6 +186,8 @@ def origination_context(tls: UpstreamTLS) -> ssl.SSLContext:
         context.check_hostname = False  # `verify` compares with the names given instead
     if tls.cert_file:
         context.load_cert_chain(tls.cert_file, tls.key_file or None)
+    if two:
+        context.set_alpn_protocols(["h2", "http/1.1"])
     return context
 
 
@@ -200,6 +205,7 @@ class Contexts:
         self._trust_domains = trust_domains
         self._server: ssl.SSLContext | None = None
         self._client: ResumingContext | None = None
+        self._client_two: ResumingContext | None = None
         self._others: dict[tuple[Any, ...], ssl.SSLContext] = {}
         self.material: Material | None = None
         self.taken: Callable[[Material], None] | None = None
@@ -211,23 +217,26 @@ class Contexts:
 
     def take(self, material: Material) -> None:
         """Raises ssl.SSLError where it does not fit together; then the old stays."""
-        server, client = server_context(material), client_context(material)
-        self._server, self._client, self.material = server, client, material
+        server, client, client_two = server_context(material), client_context(material), client_context(material, True)
+        self._server, self._client, self._client_two, self.material = server, client, client_two, material
         if self.taken is not None:
             self.taken(material)
 
     def server(self) -> ssl.SSLContext | None:
         return self._server
 
-    def client(self, tls: UpstreamTLS) -> ssl.SSLContext | None:
-        """The context for an endpoint; None: there is no certificate yet, or its files cannot be read."""
+    def client(self, tls: UpstreamTLS, two: bool = False) -> ssl.SSLContext | None:
+        """The context for an endpoint; None: there is no certificate yet, or its files cannot be read.
+
+        `two`: it offers HTTP/2.
+        """
         if tls.mode == "mesh":
-            return self._client
-        key = (tls.mode, tls.ca_file, tls.cert_file, tls.key_file, tls.skip_verify, tls.names)
+            return self._client_two if two else self._client
+        key = (tls.mode, tls.ca_file, tls.cert_file, tls.key_file, tls.skip_verify, tls.names, two)
         found = self._others.get(key)
         if found is None:
             try:
-                found = self._others[key] = origination_context(tls)
+                found = self._others[key] = origination_context(tls, two)
             except (OSError, ssl.SSLError):
                 return None
         return found

@@ -85,6 +85,9 @@ def _pool_limits(
         max_connection_duration_s=(tcp.max_connection_duration or 0.0) if tcp else 0.0,
         keepalive=keepalive,
         proxy_protocol=0 if proxy_protocol is None else 2 if proxy_protocol.version == "V2" else 1,
+        h2_upgrade=http.h2_upgrade_policy if http else "",
+        use_client_protocol=http.use_client_protocol if http else False,
+        max_streams=http.max_concurrent_streams if http else 0,
     )
 
 

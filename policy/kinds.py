@@ -27,7 +27,6 @@ from ..registry.schema import (
     unused,
 )
 
-LATER_H2 = "HTTP/2 is not spoken yet"
 COUNT = integer("A count; 0 is no limit.", 0, 2**31 - 1)
 MATCH = obj("How a text must be.", one_of=(("exact", "prefix", "regex"),), exact=text("The whole text."),
             prefix=text("How it begins."), regex=text("RE2, the whole text."))  # fmt: skip
@@ -104,7 +103,7 @@ HTTP_ROUTE = obj(
         delay=obj(fixedDelay=duration(), percentage=PERCENT, percent=integer("", 0, 100),
                   exponentialDelay=refused("it is not supported upstream either")),
         abort=obj(one_of=(("httpStatus", "grpcStatus"),), httpStatus=integer("", 200, 599),
-                  grpcStatus=unused(text(), "statuses of gRPC are not answered yet; give httpStatus"),
+                  grpcStatus=text("Name of a gRPC status, such as UNAVAILABLE."),
                   http2Error=refused("it is not supported upstream either"), percentage=PERCENT),
     ),
     mirror=DESTINATION,
@@ -178,10 +177,12 @@ POOL = obj(
         maxRequestsPerConnection=COUNT,
         maxRetries=COUNT,
         idleTimeout=duration(),
-        h2UpgradePolicy=unused(text("", "DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"), LATER_H2),
-        useClientProtocol=unused(flag(), LATER_H2),
-        maxConcurrentStreams=unused(COUNT, LATER_H2),
-        http2KeepAlive=unused(obj(open="-"), LATER_H2),
+        h2UpgradePolicy=text(
+            "UPGRADE: HTTP/2 to the endpoints, whatever the port declares.", "DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"
+        ),
+        useClientProtocol=flag("Speak to endpoints what the client speaks."),
+        maxConcurrentStreams=integer("Streams of one HTTP/2 connection; 0 is no limit.", 0, 2**31 - 1),
+        http2KeepAlive=unused(obj(open="-"), "HTTP/2 connections are always asked after 60 s of silence"),
     ),
 )
 OUTLIER = obj(
@@ -215,7 +216,7 @@ TRAFFIC_POLICY = obj(
     also=POLICY,
     portLevelSettings=items(obj("For one port, in place of all above.", port=PORT_SELECTOR, also=POLICY)),
     tunnel=refused("tunnels are not made"),
-    proxyProtocol=obj("Tell endpoints by the PROXY protocol who the client is.", version=text("", "V1", "V2")),
+    proxyProtocol=obj("Tell endpoints by the PROXY protocol who the client is.", version=text("V1 (text, the default) or V2 (binary).", "V1", "V2")),
     retryBudget=unused(obj(percent=decimal("", 0, 100), minRetryConcurrency=integer("", 0)), "use connectionPool.http.maxRetries"),
 )  # fmt: skip
 LABEL_SELECTOR = obj("Workloads by labels.", matchLabels=STRINGS)

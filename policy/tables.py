@@ -351,6 +351,7 @@ class PoolLimits:
 
     __slots__ = (
         "connect_timeout_s",
+        "h2_upgrade",
         "idle_timeout_s",
         "keepalive",
         "max_connection_duration_s",
@@ -359,7 +360,9 @@ class PoolLimits:
         "max_requests",
         "max_requests_per_connection",
         "max_retries",
+        "max_streams",
         "proxy_protocol",
+        "use_client_protocol",
     )
 
     def __init__(
@@ -374,7 +377,15 @@ class PoolLimits:
         max_connection_duration_s: float = 0.0,
         keepalive: tuple[int, float, float] | None = None,
         proxy_protocol: int = 0,
+        h2_upgrade: str = "",
+        use_client_protocol: bool = False,
+        max_streams: int = 0,
     ) -> None:
+        self.h2_upgrade = h2_upgrade
+        """h2UpgradePolicy: UPGRADE, DO_NOT_UPGRADE, DEFAULT or empty."""
+        self.use_client_protocol = use_client_protocol
+        self.max_streams = max_streams
+        """maxConcurrentStreams: requests at a time on one HTTP/2 connection."""
         self.max_connections = max_connections
         self.connect_timeout_s = connect_timeout_s
         self.max_pending = max_pending
@@ -483,7 +494,10 @@ class Cluster:
 
     __slots__ = (
         "endpoints",
+        "follows_client",
         "host",
+        "http1",
+        "http2",
         "limits",
         "load_balancer",
         "name",
@@ -528,6 +542,13 @@ class Cluster:
         """namespace/name of the DestinationRule in force, or empty."""
         self.service_name = service_name
         self.service_namespace = service_namespace
+        declared, inbound, keeps = protocol in ("http2", "grpc"), name.startswith("inbound"), self.limits
+        self.http2 = not inbound and not keeps.use_client_protocol and (declared or keeps.h2_upgrade == "UPGRADE")
+        """Requests go to the endpoints by HTTP/2."""
+        self.follows_client = keeps.use_client_protocol or not protocol or (inbound and declared)
+        """Requests go by HTTP/2 if they came by it."""
+        self.http1 = not declared and keeps.h2_upgrade == "DO_NOT_UPGRADE"
+        """By HTTP/1.1, also between sidecars."""
 
 
 class Viewpoint:

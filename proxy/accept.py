@@ -143,7 +143,7 @@ class Entry(asyncio.Protocol):
             spoken = self._server_name()
         elif self.opaque:
             spoken = sniff.MORE if spoken == sniff.MORE and first[0] == sniff.HANDSHAKE else sniff.OPAQUE
-        if spoken == sniff.HTTP1:
+        if spoken in (sniff.HTTP1, sniff.HTTP2):
             self._serve_http()
         elif spoken != sniff.MORE or len(first) > sniff.MAX_HELLO:
             self._serve_tcp()

@@ -62,7 +62,14 @@ def usual_line(outcome: Outcome, skew: float, seconds: Seconds) -> str | None:
     """The line of an exchange that went well; None: it is another case. `skew`: wall minus monotonic clock, seconds."""
     request: RequestHead | None = outcome.request
     endpoint = outcome.endpoint
-    if request is None or endpoint is None or outcome.reason or not outcome.first_at or not outcome.sent_at:
+    if (
+        request is None
+        or request.major != 1
+        or endpoint is None
+        or outcome.reason
+        or not outcome.first_at
+        or not outcome.sent_at
+    ):
         return None
     started = outcome.started_at
     at = int((outcome.started_unix or started + skew) * 1000)

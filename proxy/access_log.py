@@ -15,6 +15,7 @@ from functools import lru_cache
 import msgspec
 
 from .access_line import Seconds, escaped, usual_line
+from .grpc import NAMES
 from .message import Outcome
 
 QUEUE_MAX = 20_000
@@ -50,6 +51,7 @@ JSON_KEYS = {
     "downstream_remote_address": "DOWNSTREAM_REMOTE_ADDRESS",
     "requested_server_name": "REQUESTED_SERVER_NAME",
     "route_name": "ROUTE_NAME",
+    "grpc_status": "GRPC_STATUS",
     "reason": "REASON",
     "why": "WHY",
 }
@@ -84,7 +86,20 @@ def _service_time(outcome: Outcome, _skew: float) -> Value:
 
 
 def _protocol(outcome: Outcome, _skew: float) -> Value:
-    return f"HTTP/1.{outcome.request.minor}" if outcome.request is not None else None
+    request = outcome.request
+    if request is None:
+        return None
+    return "HTTP/2" if request.major == 2 else f"HTTP/1.{request.minor}"
+
+
+def _grpc_status(outcome: Outcome, _skew: float) -> Value:
+    """Envoy's %GRPC_STATUS%: the status' name in camel case, its number where it has none."""
+    if not outcome.grpc_status:
+        return None
+    number = int(outcome.grpc_status)
+    if number >= len(NAMES):
+        return outcome.grpc_status
+    return "OK" if not number else "".join(word.capitalize() for word in NAMES[number].split("_"))
 
 
 def _remote(outcome: Outcome, _skew: float) -> Value:
@@ -126,6 +141,8 @@ OPERATORS: dict[str, Operator] = {
     "REQUESTED_SERVER_NAME": lambda o, _: (o.arrival.sni or None) if o.arrival is not None else None,
     "ROUTE_NAME": _route,
     "UPSTREAM_REQUEST_ATTEMPT_COUNT": lambda o, _: o.attempts,
+    "GRPC_STATUS": _grpc_status,
+    "GRPC_STATUS_NUMBER": lambda o, _: o.grpc_status or None,
     "REASON": lambda o, _: o.reason or None,
     "WHY": lambda o, _: o.why or None,
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..policy.tables import Arrival, Tables
 
-HTTP_PROTOCOLS = frozenset({"http", "http1", "http/1.1", "grpc-web"})
+HTTP_PROTOCOLS = frozenset({"http", "http1", "http/1.1", "http2", "h2c", "grpc", "grpc-web"})
 
 
 def address_of(name: Any) -> tuple[str, int]:
@@ -20,7 +20,7 @@ def address_of(name: Any) -> tuple[str, int]:
 
 
 def declared(tables: Tables, host: str, port: int) -> str:
-    """`http`, `tcp`, or empty: told by the first bytes. HTTP/2 is passed on as it is, for now."""
+    """`http`, `tcp`, or empty: told by the first bytes."""
     protocol = tables.ports.get((host, port), "").lower()
     if not protocol:
         return ""

@@ -37,7 +37,18 @@ class Shared(Protocol):
 class Host:
     """One endpoint as this proxy uses it."""
 
-    __slots__ = ("active", "connections", "endpoint", "gone", "health", "idle", "name", "requests")
+    __slots__ = (
+        "active",
+        "connections",
+        "endpoint",
+        "gone",
+        "health",
+        "idle",
+        "name",
+        "one_only",
+        "requests",
+        "shared",
+    )
 
     def __init__(self, endpoint: ClusterEndpoint) -> None:
         self.endpoint = endpoint
@@ -47,6 +58,10 @@ class Host:
         self.connections = 0
         self.idle: list[Any] = []
         """Pooled connections, the most recently used last."""
+        self.shared: list[Any] = []
+        """HTTP/2 connections, each for many requests at a time."""
+        self.one_only = False
+        """HTTP/2 was offered, and it chose HTTP/1.1."""
         self.requests = 0
         self.health = outlier.Health()
         self.gone = False

@@ -26,6 +26,8 @@ cdef class Downstream:
     cdef public Py_ssize_t requests
     cdef public double since
     cdef public bint mid_head
+    cdef public bint fresh
+    cdef public bytes early
     cdef public bint tls
     cdef public str local
     cdef object _timer
@@ -40,6 +42,7 @@ cdef class Downstream:
     cdef _advance(self)
     @cython.locals(parser=RequestParser, body=bytes)
     cdef _read_body(self, Exchange exchange)
+    cdef bytes _first(self, bytes data)
     cdef _refuse(self, error)
     cdef _answer(self, reason, str why, int status, bytes lines=*)
     cdef _own_outcome(self, reason, str why, int status)

@@ -15,6 +15,7 @@ from .http1 import RequestParser
 from .message import Outcome, ProtocolError
 from .outbox import PUT_OFF_MOST, Outbox
 from .relay import Relay
+from .sniff import PREFACE
 
 NEVER = float("inf")
 
@@ -46,6 +47,9 @@ class Downstream:
         self.requests = 0
         self.since = 0.0
         """Start of the present state: of waiting for a request, of a head, of lingering."""
+        self.fresh = True
+        """Nothing was read but what may be the beginning of HTTP/2's preface."""
+        self.early = b""
         self.mid_head = True
         """A head is awaited with its deadline: on a new connection from the start, later from its first octet on."""
         self.tls = False
@@ -78,6 +82,10 @@ class Downstream:
                 if self.lingering <= 0:
                     self.abort()
             return
+        if self.fresh:
+            data = self._first(data)
+            if not data:
+                return
         self.parser.feed(data)
         exchange = self.exchange
         if exchange is None:
@@ -89,6 +97,19 @@ class Downstream:
             self._read_body(exchange)
         else:
             self.pause_reading()  # pipelined: it waits its turn
+
+    def _first(self, data: bytes) -> bytes:
+        """What to read as HTTP/1; empty: it is HTTP/2 (prior knowledge, or as ALPN has it), or may become so."""
+        data = self.early + data
+        self.early = data
+        if not PREFACE.startswith(data[: len(PREFACE)]):
+            self.fresh = False
+            self.early = b""
+            return data
+        if len(data) >= len(PREFACE):
+            self.detach()
+            self.engine.serve_two(self.arrival, self.transport, data)
+        return b""
 
     def eof_received(self) -> bool:
         self.half_closed = True
@@ -282,6 +303,10 @@ class Downstream:
             else:
                 self.since = 0.0
 
+    def running(self) -> list[Any]:
+        """The exchanges under way."""
+        return [self.exchange] if self.exchange is not None else []
+
     def last_request(self, exchange: Any) -> bool:
         """Whether the connection must end after this exchange, for the client's or its own reasons."""
         return self.half_closed or self.closing
@@ -466,7 +491,7 @@ class Downstream:
         longest = self.engine.settings.head_timeout_s
         if now < self.since + longest:
             self.arm(self.since + longest)
-        elif self.parser.unread():
+        elif self.parser.unread() or self.early:
             self._answer(SLOW, f"The request's head was not complete within {longest:g} s.", 408)
         else:
             self._end_transport()

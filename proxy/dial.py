@@ -10,7 +10,8 @@ from typing import Any, cast
 
 from ..policy.tables import ClusterEndpoint, PoolLimits, UpstreamTLS
 
-ClientContext = Callable[[UpstreamTLS], "ssl.SSLContext | None"]
+ClientContext = Callable[..., "ssl.SSLContext | None"]
+"""Of an UpstreamTLS; a second argument, True, asks for one that offers HTTP/2 by ALPN."""
 VerifyPeer = Callable[[Any, UpstreamTLS], "str | None"]
 
 
@@ -55,14 +56,17 @@ class Dialer:
         self,
         endpoint: ClusterEndpoint,
         limits: PoolLimits,
-        protocol: Any,
-        connected: Callable[[], None],
+        choose: Callable[[Any], Any],
+        connected: Callable[[Any], None],
         failed: Callable[[str], None],
         header: bytes = b"",
+        two: bool = False,
     ) -> asyncio.Task[None]:
-        """Connect `protocol`; then `connected()`, or `failed(why)` with one sentence, never both. The task may be
-        cancelled; `failed` may then be called, or neither. `header` goes before all else, TLS included."""
-        task = asyncio.get_running_loop().create_task(self._dial(endpoint, limits, protocol, connected, failed, header))
+        """Connect `choose(transport)`, a protocol object; then `connected(it)`, or `failed(why)`, never both; `why` is
+        one sentence. The task may be cancelled; `failed` may then be called, or neither. `header` goes before all else,
+        TLS included; `two`: offer HTTP/2 by ALPN where there is TLS."""
+        dialled = self._dial(endpoint, limits, choose, connected, failed, header, two)
+        task = asyncio.get_running_loop().create_task(dialled)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -77,13 +81,14 @@ class Dialer:
         self,
         endpoint: ClusterEndpoint,
         limits: PoolLimits,
-        protocol: Any,
-        connected: Callable[[], None],
+        choose: Callable[[Any], Any],
+        connected: Callable[[Any], None],
         failed: Callable[[str], None],
         header: bytes,
+        two: bool,
     ) -> None:
         try:
-            made = await self._connect(endpoint, limits, header)
+            made = await self._connect(endpoint, limits, header, two)
         except asyncio.CancelledError:
             failed(f"The connection to {endpoint.address}:{endpoint.port} was given up: the proxy is closing.")
             raise
@@ -91,9 +96,10 @@ class Dialer:
             failed(made)
             return
         transport, pending = made
+        protocol = choose(transport)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
-        connected()
+        connected(protocol)
         if transport.is_closing():
             return
         transport.resume_reading()  # before `data_received`, which may pause it again
@@ -104,13 +110,13 @@ class Dialer:
         if pending.ended and not protocol.eof_received():
             transport.close()
 
-    async def _connect(self, endpoint: ClusterEndpoint, limits: PoolLimits, header: bytes) -> Any:
+    async def _connect(self, endpoint: ClusterEndpoint, limits: PoolLimits, header: bytes, two: bool) -> Any:
         """The transport, verified, and what held it so far; or why there is none."""
         where = f"{endpoint.address}:{endpoint.port}"
         tls = endpoint.tls
         context = None
         if tls is not None:
-            context = self.client_context(tls)
+            context = self.client_context(tls, True) if two else self.client_context(tls)
             if context is None:
                 return f"There is no certificate for a {tls.mode} TLS connection to {where} yet."
         seconds = limits.connect_timeout_s or 10.0

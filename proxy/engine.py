@@ -36,6 +36,7 @@ from ..registry.reasons import DENIED, DRAINING, IDLE, OVERFLOW, Reason
 from . import accept, accept_inbound
 from .arrive import address_of
 from .cluster import ACTIVE, Host, LiveCluster
+from .connection2 import Downstream2
 from .dial import ClientContext, Dialer, VerifyPeer
 from .headers import own_response
 from .limits import Members, Settings
@@ -46,6 +47,7 @@ from .pool import Pool
 from .proxy_protocol import Network, proxy_header
 from .tcp import Session
 from .upstream import Upstream
+from .upstream2 import Connection2
 
 TICK_S = 1.0
 
@@ -134,7 +136,7 @@ class Engine:
         self.sources: dict[str, int] = {}
         """Clients' connections by source address."""
         self.connections = Members(self.sources)
-        """Clients' HTTP connections (Downstream)."""
+        """Clients' HTTP connections (Downstream, Downstream2)."""
         self.sessions = Members(self.sources)
         self.relays: set[Any] = set()
         self.entries = Members(self.sources)
@@ -272,15 +274,39 @@ class Engine:
         header: bytes = b"",
     ) -> Any:
         """See Dialer.dial."""
-        return self._dialer.dial(endpoint, limits, protocol, connected, failed, header)
+        return self._dialer.dial(endpoint, limits, lambda _: protocol, lambda _: connected(), failed, header)
 
-    def _connect(self, pool: Pool, host: Host) -> None:
-        upstream = Upstream(pool, host, self.clock, self.outbox)
+    def _connect(self, pool: Pool, host: Host, two: bool) -> None:
+        """`two`: by HTTP/2, without TLS by prior knowledge, else where the endpoint agrees."""
+
+        def choose(transport: Any) -> Any:
+            wire = transport.get_extra_info("ssl_object")
+            if two and (wire is None or wire.selected_alpn_protocol() == "h2"):
+                return Connection2(pool, host, self.clock, self.outbox)
+            upstream = Upstream(pool, host, self.clock, self.outbox)
+            upstream.asked_two = two
+            return upstream
+
         limits = pool.live.config.limits
         header = b""
         if limits.proxy_protocol:  # shared by clients, so the proxy's own; X-Forwarded-For tells whose a request is
             header = proxy_header(limits, host.endpoint, None, None)
-        self._dialer.dial(host.endpoint, limits, upstream, upstream.ready, lambda why: pool.failed(host, why), header)
+        self._dialer.dial(
+            host.endpoint,
+            limits,
+            choose,
+            lambda upstream: upstream.ready(),
+            lambda why: pool.failed(host, why, two),
+            header,
+            two,
+        )
+
+    def serve_two(self, arrival: Arrival, transport: Any, first: bytes) -> None:
+        """A client's connection that turned out to be HTTP/2; `first`: what it said so far."""
+        downstream = Downstream2(self, arrival)
+        transport.set_protocol(downstream)
+        downstream.connection_made(transport)
+        downstream.data_received(first)
 
     def connect_tunnel(self, downstream: Any, head: RequestHead) -> None:
         """CONNECT: the client's connection becomes a relay to what the target names."""
@@ -425,11 +451,12 @@ class Engine:
     def _withdraw(self, tables: Tables) -> None:
         """Close what the new tables no longer permit."""
         for downstream in list(self.connections):
-            if downstream.arrival.listener == "inbound" and downstream.exchange is not None:
+            running = downstream.running() if downstream.arrival.listener == "inbound" else ()
+            if running:
                 verdict = self.admit(tables, downstream.arrival)
                 if not verdict.allowed:
-                    exchange = downstream.exchange
-                    exchange.client_lost(DENIED, f"Permission was withdrawn: {verdict.why or verdict.by}")
+                    for exchange in running:
+                        exchange.client_lost(DENIED, f"Permission was withdrawn: {verdict.why or verdict.by}")
                     downstream.abort()
         for session in list(self.sessions):
             why = self._withdrawn(tables, session)
@@ -592,8 +619,8 @@ class Engine:
 
     def _cut_off(self) -> None:
         for downstream in list(self.connections):
-            if downstream.exchange is not None:
-                downstream.exchange.client_lost(DRAINING, "The proxy is shutting down.")
+            for exchange in downstream.running():
+                exchange.client_lost(DRAINING, "The proxy is shutting down.")
             downstream.abort()
         for session in list(self.sessions):
             session.relay.abort(DRAINING, "The proxy is shutting down.")

@@ -39,6 +39,12 @@ cdef class Exchange:
     cdef public bint response_chunked
     cdef public bint continued
     cdef public bint client_close
+    cdef public bint two
+    cdef public bint upstream_two
+    cdef public bint grpc
+    cdef public bint wants_two
+    cdef public double call_deadline
+    cdef public int abort_grpc
     cdef public int retries
     cdef public bint retried_stale
     cdef public bint counts_as_retry
@@ -64,6 +70,7 @@ cdef class Exchange:
     cdef _keep(self, bytes body)
     cpdef request_body(self, bytes body, bint complete)
     cdef _request_ended(self)
+    cdef _begin_two(self, Upstream upstream, bytes text)
     @cython.locals(pool=Pool, upstream=Upstream)
     cdef _attempt(self)
     @cython.locals(data=bytes, body=list, outcome=Outcome)
@@ -73,13 +80,16 @@ cdef class Exchange:
     cdef bint _upgrading(self) except *
     cpdef connect_failed(self, str why)
     @cython.locals(upstream=Upstream)
-    cpdef upstream_lost(self, str why, bint malformed=*)
+    cpdef upstream_lost(self, str why, bint malformed=*, bint refused=*)
     cdef _failed(self, str kind, reason, str why)
     cdef bint _retry(self) except *
     cdef _uncount(self)
     cpdef interim(self, ResponseHead head)
     @cython.locals(now=double, outcome=Outcome, status=int, request=RequestHead, extra=bytes, close=bint, data=bytes)
     cpdef response(self, ResponseHead head, bytes body, bint complete)
+    cdef _respond_two(self, ResponseHead head, bytes body, bint complete)
+    cdef bytes _response_trailers(self)
+    cdef _grpc_answer(self, ResponseHead head, bint complete)
     cdef bytes _last_chunk(self)
     cdef bytes _last_request_chunk(self)
     cpdef response_body(self, bytes body, bint complete)
@@ -97,6 +107,7 @@ cdef class Exchange:
     cpdef client_full(self, bint full)
     cdef _reply(self, reason, str why, int status=*)
     cdef _own(self, int status, bytes body, str code, bytes lines, ops)
+    cdef _own_two(self, int status, bytes body, str code, bytes lines)
     cdef _cut(self, reason, str why)
     @cython.locals(upstream=Upstream)
     cdef _drop_upstream(self)
@@ -107,5 +118,6 @@ cdef class Exchange:
     cdef double _body_due(self, double now) except *
     cpdef double wake(self, double now) except *
     cdef double _wake_at(self, double now) except *
+    cdef double _longest_pause(self) except *
     cdef _timed_out(self)
     cdef _try_timed_out(self, double now)

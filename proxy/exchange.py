@@ -3,7 +3,9 @@
 A core: it is told what happens (`start`, `request_body`, `connected`, `connect_failed`, `response`, `response_body`,
 `upstream_lost`, `wake`, `client_lost`) and calls `write`, `arm`, `pause_reading` ... of the two connections that it
 stands between.
-`engine` gives it tables, rules, pools, clock and draws. Runs compiled (with exchange.pxd) or as it stands.
+`engine` gives it tables, rules, pools, clock and draws. Either connection may be HTTP/1 (`write`, with our framing) or
+one stream of HTTP/2 (`respond`, `send`, `finish`; flags `two` and `upstream_two`). Runs compiled (with exchange.pxd) or
+as it stands.
 Long because a request's whole life is easier to follow on one page.
 """
 
@@ -27,6 +29,7 @@ from ..registry.reasons import (
     UP_MALFORMED,
     Reason,
 )
+from . import grpc
 from .cluster import ACTIVE, RETRYING
 from .headers import (
     announced,
@@ -94,12 +97,23 @@ class Exchange:
         self.continued = False
         """The client was told to go on with its body."""
         self.client_close = False
+        self.two = head.major == 2
+        """The client's connection is HTTP/2."""
+        self.upstream_two = False
+        """So is the endpoint's."""
+        self.grpc = self.two and grpc.is_call(head)
         self.retries = 0
         self.retried_stale = False
+        self.wants_two = False
+        """The endpoint is to be asked by HTTP/2, where it can."""
         self.counts_as_retry = False
         self.tried: Any = None
+        self.abort_grpc = -1
+        """gRPC status of a fault; -1: none."""
         self.resume_at = 0.0
         self.route_deadline = 0.0
+        self.call_deadline = 0.0
+        """By grpc-timeout; 0: none."""
         self.try_deadline = 0.0
         self.body_at = now
         self.rate_at = now
@@ -112,6 +126,8 @@ class Exchange:
         outcome.authority = head.authority
         outcome.source_identity = head.arrival.identity
         outcome.local_address = client.local
+        if self.grpc:
+            outcome.grpc = True
         self.outcome = outcome
 
     # --- the request
@@ -177,13 +193,19 @@ class Exchange:
 
     def _abort(self, decision: Decision) -> bool:
         fault = decision.fault
-        if fault is None or not fault.abort_status or self.engine.draw() * 100 >= fault.abort_percentage:
+        if fault is None or not (fault.abort_status or fault.abort_grpc_status):
             return False
+        if self.engine.draw() * 100 >= fault.abort_percentage:
+            return False
+        status = fault.abort_status
+        if not status:
+            self.abort_grpc = grpc.number(fault.abort_grpc_status)
+            status = grpc.http_status(self.abort_grpc)
         self._reply(
             FAULT,
             f"A fault of {decision.virtual_service} route {decision.route} aborts {fault.abort_percentage:g}% of its "
-            f"requests with {fault.abort_status}.",
-            fault.abort_status,
+            f"requests with {fault.abort_status or fault.abort_grpc_status}.",
+            status,
         )
         return True
 
@@ -237,6 +259,12 @@ class Exchange:
             self._hash(balancer)
         if not self.request_complete and not self._wanted_later():
             self.replayable = False
+        if self.grpc:
+            seconds = grpc.timeout_s(head)
+            if seconds is not None:
+                self.call_deadline = self.outcome.started_at + seconds
+                self.route_deadline = self.call_deadline
+                self.client.arm(self.route_deadline)
         self._attempt()
         if self.request_complete and self.phase != ENDED:
             self._request_ended()
@@ -278,13 +306,19 @@ class Exchange:
             else:
                 self.outcome.received_bytes += len(body)
             if self.upstream is not None:
-                self.upstream.write(chunk(body) if self.head.chunked else body)
+                if self.upstream_two:
+                    self.upstream.send(body, False)
+                else:
+                    self.upstream.write(chunk(body) if self.head.chunked else body)
             elif self.body_size > self.engine.settings.hold_bytes:
                 self.client.pause_reading()
         if complete:
             self.request_complete = True
-            if self.upstream is not None and self.head.chunked:
-                self.upstream.write(self._last_request_chunk())
+            if self.upstream is not None:
+                if self.upstream_two:
+                    self.upstream.finish(safe_trailers(self.client.trailers()))
+                elif self.head.chunked:
+                    self.upstream.write(self._last_request_chunk())
             self._request_ended()
         else:
             self.body_at = self.engine.clock()
@@ -295,8 +329,10 @@ class Exchange:
         if self.pool is None:
             return
         if decision.timeout_s:
-            self.route_deadline = self.engine.clock() + decision.timeout_s
-            self.client.arm(self.route_deadline)
+            at = self.engine.clock() + decision.timeout_s
+            if not self.route_deadline or at < self.route_deadline:
+                self.route_deadline = at
+                self.client.arm(at)
         retries = decision.retries
         if retries is not None and retries.per_try_timeout_s and self.phase in (WAITING, SENT):
             self.try_deadline = self.engine.clock() + retries.per_try_timeout_s
@@ -336,6 +372,14 @@ class Exchange:
                 f"flight; http2MaxRequests is {limits.max_requests}.",
             )
             return
+        config = live.config
+        if config.http2 or self.two:
+            # An undeclared port speaks what its clients speak; between sidecars HTTP/2 stays HTTP/2.
+            self.wants_two = (
+                config.http2
+                or config.follows_client
+                or (endpoint.tls is not None and endpoint.tls.mode == "mesh" and not config.http1)
+            ) and not head_upgrades(self.head)
         self.phase = WAITING
         live.active += 1
         live.requests += 1
@@ -366,8 +410,12 @@ class Exchange:
         outcome.sent_at = self.engine.clock()
         outcome.upstream_local = upstream.local
         outcome.upstream_tls = self.host.endpoint.tls is not None
+        self.upstream_two = upstream.two
         data = self._request_head(upstream)
         body = self.body
+        if self.upstream_two:
+            self._begin_two(upstream, data)
+            return
         if body is not None:
             if self.head.chunked:
                 data += b"".join([chunk(piece) for piece in body if piece])
@@ -385,11 +433,33 @@ class Exchange:
             self._resume_reading()
 
     def _last_request_chunk(self) -> bytes:
-        if self.head.te_trailers:
+        if self.two or self.head.te_trailers:
             trailers: bytes = self.client.trailers()
             if trailers:
                 return b"0\r\n" + safe_trailers(trailers) + b"\r\n"
         return LAST_CHUNK
+
+    def _begin_two(self, upstream: Any, text: bytes) -> None:
+        """The same on a stream of HTTP/2."""
+        head = self.head
+        body = self.body
+        if not self.replayable or self.body_size > self.engine.settings.replay_bytes:
+            self.replayable = False
+            self.body = None
+        trailers = safe_trailers(self.client.trailers()) if self.request_complete and head.chunked else b""
+        ended = self.request_complete and not body and not trailers
+        upstream.open(self, head, text, ended)
+        if ended:
+            return
+        if body is not None:
+            for piece in body:
+                if self.upstream is not upstream:  # lost while it was written to
+                    return
+                upstream.send(piece, False)
+        if self.request_complete:
+            upstream.finish(trailers)
+        elif not upstream.write_paused:
+            self._resume_reading()
 
     def _request_head(self, upstream: Any) -> bytes:
         head = self.head
@@ -410,7 +480,11 @@ class Exchange:
             if head.chunked and head.seen & HAS_TRAILER:
                 extra += announced(head.header("trailer") or "")
         if engine.settings.via:
-            extra += b"via: 1.%d %b\r\n" % (head.minor, engine.settings.via.encode())
+            extra += (
+                (b"via: 1.%d %b\r\n" % (head.minor, engine.settings.via.encode()))
+                if head.major == 1
+                else (b"via: 2 %b\r\n" % engine.settings.via.encode())
+            )
         if not head.seen & HAS_ID:
             if not outcome.request_id:
                 outcome.request_id = engine.new_id()
@@ -454,8 +528,11 @@ class Exchange:
         live.report(self.host, 0, True, self.engine.clock())
         self._failed("connect", CONNECT, why)
 
-    def upstream_lost(self, why: str, malformed: bool = False) -> None:
-        """The endpoint's connection ended, or made no sense, before the response did."""
+    def upstream_lost(self, why: str, malformed: bool = False, refused: bool = False) -> None:
+        """The endpoint's connection ended, or made no sense, before the response did.
+
+        `refused`: the endpoint says that it has done nothing for this request (RFC 9113 section 8.7).
+        """
         upstream = self.upstream
         self.upstream = None
         now = self.engine.clock()
@@ -466,10 +543,14 @@ class Exchange:
             return
         live = self.pool.live
         stale = upstream.reused and not upstream.answered and not malformed
-        if not stale:
+        if not stale and not refused:
             live.report(self.host, 502 if malformed else 0, not malformed, now)
         self._uncount()
         decision = self.decision
+        if refused and not self.retried_stale and self.replayable:
+            self.retried_stale = True
+            self._attempt()
+            return
         if (
             stale
             and not self.retried_stale
@@ -482,7 +563,7 @@ class Exchange:
             self.retried_stale = True
             self._attempt()
             return
-        self._failed("reset", UP_MALFORMED if malformed else RESET, why)
+        self._failed("refused" if refused else "reset", UP_MALFORMED if malformed else RESET, why)
 
     def _failed(self, kind: str, reason: Reason, why: str) -> None:
         """A try ended without a response: again, or an answer of ours."""
@@ -493,7 +574,7 @@ class Exchange:
             if kind == "connect":
                 wanted = wanted or "connect-failure" in conditions or "reset-before-request" in conditions
             else:
-                wanted = wanted or "reset" in conditions
+                wanted = wanted or "reset" in conditions or (kind == "refused" and "refused-stream" in conditions)
             if wanted and self._retry():
                 return
         self._reply(reason, why)
@@ -540,11 +621,16 @@ class Exchange:
 
     def interim(self, head: ResponseHead) -> None:
         """A 1xx head before the final one."""
-        if self.head.minor == 1 and not self.response_started:
+        if self.response_started:
+            return
+        if self.head.minor == 1:
             if head.status == 100:
                 if self.continued:  # an earlier try's endpoint said so
                     return
                 self.continued = True
+            if self.two:
+                self.client.respond(response_bytes(head, None, b""), False)
+                return
             self.client.write(response_bytes(head, None, b""))
 
     def response(self, head: ResponseHead, body: bytes, complete: bool) -> None:
@@ -556,8 +642,15 @@ class Exchange:
         outcome.response = head
         status = head.status
         live = self.pool.live
+        if self.grpc:
+            self._grpc_answer(head, complete)
+            if complete and self.outcome.grpc_status:
+                status = grpc.http_status(int(self.outcome.grpc_status))
         live.report(self.host, status, False, now)
         if status >= 400 and self._retry_status(status, complete):
+            return
+        if self.two:
+            self._respond_two(head, body, complete)
             return
         request = self.head
         if status == 101:
@@ -585,7 +678,11 @@ class Exchange:
         if not head.seen & HAS_DATE:
             extra += engine.date_line()
         if engine.settings.via:
-            extra += b"via: 1.%d %b\r\n" % (head.minor, engine.settings.via.encode())
+            extra += (
+                (b"via: 1.%d %b\r\n" % (head.minor, engine.settings.via.encode()))
+                if head.major == 1
+                else (b"via: 2 %b\r\n" % engine.settings.via.encode())
+            )
         if self.cookie:
             extra += self.cookie
         destination = self.destination
@@ -605,6 +702,56 @@ class Exchange:
         else:
             self.client.write(data)
 
+    def _respond_two(self, head: ResponseHead, body: bytes, complete: bool) -> None:
+        """The response to a client of HTTP/2."""
+        outcome = self.outcome
+        if head.status == 101:
+            self._switch(head, body)
+            return
+        extra = b"x-envoy-upstream-service-time: %d\r\n" % int((outcome.first_at - outcome.sent_at) * 1000)
+        if self.cookie:
+            extra += self.cookie
+        if not head.seen & HAS_DATE:
+            extra += self.engine.date_line()
+        if self.engine.settings.via:
+            extra += b"via: %d %b\r\n" % (head.major, self.engine.settings.via.encode())
+        if head.seen & HAS_TRAILER:
+            extra += announced(head.header("trailer") or "")
+        destination = self.destination
+        text = response_bytes(head, destination.response_headers if destination is not None else None, extra)
+        outcome.status = head.status
+        self.response_started = True
+        self.try_deadline = 0.0
+        self.phase = ANSWERED
+        trailers = self._response_trailers() if complete else b""
+        ended = complete and not body and not trailers
+        self.client.respond(text, ended)
+        if body:
+            outcome.sent_bytes += len(body)
+            self.client.send(body, complete and not trailers)
+        if trailers:
+            self.client.finish(trailers)
+        if complete:
+            self._finish()
+
+    def _response_trailers(self) -> bytes:
+        trailers: bytes = self.upstream.trailers()
+        if not trailers:
+            return trailers
+        if self.grpc:
+            self.outcome.grpc_status = grpc.status_in(trailers) or self.outcome.grpc_status
+        return safe_trailers(trailers)
+
+    def _grpc_answer(self, head: ResponseHead, complete: bool) -> None:
+        """A status in the head is the call's only if nothing follows (a trailers-only answer)."""
+        said = head.header("grpc-status") if complete else None
+        if said is not None and said.isdigit() and len(said) < 4:
+            self.outcome.grpc_status = said
+        elif complete and head.status != 200:
+            self.outcome.grpc_status = str(grpc.of_http(head.status))
+        else:
+            self.outcome.grpc_status = ""
+
     def _last_chunk(self) -> bytes:
         trailers: bytes = self.upstream.trailers()
         if trailers and self.head.te_trailers:
@@ -613,6 +760,18 @@ class Exchange:
 
     def response_body(self, body: bytes, complete: bool) -> None:
         """More of the response's body, or its end, or both."""
+        if self.two:
+            self.outcome.sent_bytes += len(body)
+            trailers = self._response_trailers() if complete else b""
+            if not self.request_complete:
+                self.body_at = self.engine.clock()
+            if body or (complete and not trailers):
+                self.client.send(body, complete and not trailers)
+            if trailers:
+                self.client.finish(trailers)
+            if complete and self.phase != ENDED:
+                self._finish()
+            return
         if body:
             self.outcome.sent_bytes += len(body)
             if self.response_chunked:
@@ -637,6 +796,8 @@ class Exchange:
             or (status in (502, 503, 504) and "gateway-error" in conditions)
             or (status == 409 and "retriable-4xx" in conditions)
         )
+        if self.grpc and self.outcome.grpc_status and self.outcome.response.status == 200:
+            wanted = grpc.RETRY_ON.get(int(self.outcome.grpc_status), "-") in conditions
         if not wanted:
             return False
         upstream = self.upstream
@@ -765,8 +926,27 @@ class Exchange:
         self.outcome.sent_bytes += len(body)
         self.client_close = close
         self.response_started = True
-        self.client.write(own_response(status, body, close, code, lines, request.method == "HEAD"))
+        if self.two:
+            self._own_two(status, body, code, lines)
+        else:
+            self.client.write(own_response(status, body, close, code, lines, request.method == "HEAD"))
         self._done()
+
+    def _own_two(self, status: int, body: bytes, code: str, lines: bytes) -> None:
+        outcome = self.outcome
+        if self.grpc and code:
+            number = self.abort_grpc
+            if number < 0:
+                number = grpc.DEADLINE_EXCEEDED if code == TIMEOUT.code else grpc.of_http(status)
+            outcome.status = 200
+            outcome.grpc_status = str(number)
+            outcome.sent_bytes = 0
+            self.client.respond(grpc.own_answer(number, outcome.why, code, lines), True)
+            return
+        none = self.head.method == "HEAD" or status in (204, 304) or not body
+        self.client.respond(own_response(status, body, False, code, lines, True), none)
+        if not none:
+            self.client.send(body, True)
 
     def _cut(self, reason: Reason, why: str) -> None:
         """The response has begun and cannot be ended well: the client must see that it is cut short."""
@@ -849,7 +1029,7 @@ class Exchange:
             return f"The request was not complete within {longest:g} s."
         if self.client.reading_paused:
             return ""
-        longest = settings.body_timeout_s
+        longest = self._longest_pause()
         if longest and self.body_at + longest <= now:
             return f"No octet of the request's body came for {longest:g} s."
         least, window = settings.body_min_rate, settings.body_rate_window_s
@@ -866,8 +1046,9 @@ class Exchange:
         """When to look at the pace of the request's body next."""
         settings = self.engine.settings
         due = now + 3600.0
-        if settings.body_timeout_s:
-            due = self.body_at + settings.body_timeout_s
+        longest = self._longest_pause()
+        if longest:
+            due = self.body_at + longest
         if settings.body_min_rate and settings.body_rate_window_s and self.head.content_length > 0:
             due = min(due, self.rate_at + settings.body_rate_window_s)
         if settings.request_timeout_s:
@@ -886,14 +1067,24 @@ class Exchange:
                 next_at = at
         return next_at
 
+    def _longest_pause(self) -> float:
+        """Of a request's body. A stream on which both sides talk, or a call, is only idle when both are silent."""
+        settings = self.engine.settings
+        longest: float = settings.body_timeout_s
+        if self.two and (self.grpc or self.response_started):
+            longest = settings.relay_idle_timeout_s
+        return longest
+
     def _timed_out(self) -> None:
         decision = self.decision
+        if self.call_deadline and self.route_deadline == self.call_deadline:
+            limit = f"grpc-timeout of {self.call_deadline - self.outcome.started_at:g} s that the call sets."
+        else:
+            limit = f"timeout of {decision.timeout_s:g} s" + (
+                f" that {decision.virtual_service} route {decision.route} sets." if decision.virtual_service else "."
+            )
         failing = "did not end its response" if self.response_started else "gave no response"
-        why = (
-            f"{self.pool.live.config.host}:{self.pool.live.config.port} {failing} within the "
-            f"timeout of {decision.timeout_s:g} s"
-            + (f" that {decision.virtual_service} route {decision.route} sets." if decision.virtual_service else ".")
-        )
+        why = f"{self.pool.live.config.host}:{self.pool.live.config.port} {failing} within the {limit}"
         if self.host is not None and self.phase == SENT:
             self.pool.live.report(self.host, 504, True, self.engine.clock())
         self._drop_upstream()
@@ -914,3 +1105,8 @@ class Exchange:
             f"{self.host.endpoint.address}:{self.host.endpoint.port} gave no response within perTryTimeout {limit:g} s,"
             f" try {self.retries + 1} of {self.decision.retries.attempts + 1}.",
         )
+
+
+def head_upgrades(head: RequestHead) -> bool:
+    """Whether a request asks for another protocol on its connection, which HTTP/2 has no way to say."""
+    return head.upgrade != ""

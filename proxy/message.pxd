@@ -5,6 +5,7 @@ cpdef bytes needle(str name)
 cdef class Head:
     cdef public bytes raw
     cdef public Py_ssize_t first
+    cdef public int major
     cdef public int minor
     cdef public unsigned long long seen
     cdef public list cuts
@@ -47,6 +48,8 @@ cdef class Outcome:
     cdef public str flag
     cdef public str why
     cdef public str details
+    cdef public bint grpc
+    cdef public str grpc_status
     cdef public str original_path
     cdef public str authority
     cdef public str request_id

@@ -70,6 +70,8 @@ class Head:
         """The whole head, up to and with its empty line."""
         self.first = 0
         """Where in `raw` the first header line begins."""
+        self.major = 1
+        """2: it came by HTTP/2, and `raw` is what it would be in HTTP/1.1."""
         self.minor = 1
         """HTTP/1.`minor`."""
         self.seen = 0
@@ -147,6 +149,7 @@ class RequestHead(Head):
     def __init__(self) -> None:
         self.raw = b""
         self.first = 0
+        self.major = 1
         self.minor = 1
         self.seen = 0
         self.cuts = None
@@ -175,6 +178,7 @@ class ResponseHead(Head):
     def __init__(self) -> None:
         self.raw = b""
         self.first = 0
+        self.major = 1
         self.minor = 1
         self.seen = 0
         self.cuts = None
@@ -219,6 +223,10 @@ class Outcome:
         """One sentence with numbers in it, where there is a reason."""
         self.details = ""
         """Envoy's response code details (`via_upstream`, `route_not_found` ...)."""
+        self.grpc = False
+        """A gRPC call (RFC 9113 with content-type application/grpc)."""
+        self.grpc_status = ""
+        """grpc-status as the client saw it, a number as text; empty: none came."""
         self.original_path = ""
         """Path before rewriting, where it was rewritten."""
         self.authority = ""

@@ -106,7 +106,7 @@ class Metrics:
     def _find(self, outcome: Outcome) -> Series:
         arrival, cluster, endpoint = outcome.arrival, outcome.cluster, outcome.endpoint
         key = (
-            outcome.kind,
+            f"grpc {outcome.grpc_status}" if outcome.grpc else outcome.kind,
             arrival.listener if arrival is not None else "",
             outcome.status,
             outcome.flag or "-",
@@ -163,7 +163,9 @@ class Metrics:
             "request_protocol": outcome.kind,
         }
         if outcome.kind == "http":
-            labels |= {"response_code": str(outcome.status), "grpc_response_status": ""}
+            if outcome.grpc:
+                labels["request_protocol"] = "grpc"
+            labels |= {"response_code": str(outcome.status), "grpc_response_status": outcome.grpc_status}
         return labels | {"response_flags": outcome.flag or "-", "connection_security_policy": secure}
 
     def _identity(self, namespace: str, service_account: str) -> str:

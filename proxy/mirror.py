@@ -22,6 +22,8 @@ class Mirror:
         self.head = exchange.head
         self.upstream: Any = None
         self.ended = False
+        config = pool.live.config
+        self.wants_two = config.http2 or (exchange.two and config.follows_client)
         extra = b""
         if self.head.chunked:
             extra = b"transfer-encoding: chunked\r\n"
@@ -35,10 +37,7 @@ class Mirror:
             False,
             extra,
         )
-        for piece in exchange.body or ():
-            self.data += chunk(piece) if self.head.chunked else piece
-        if self.head.chunked:
-            self.data += LAST_CHUNK
+        self.body = list(exchange.body or ())
         self.outcome = Outcome()
         self.outcome.mirrored = True
         self.outcome.request = self.head
@@ -71,8 +70,19 @@ class Mirror:
             self.host.active += 1
         self.upstream = upstream
         self.outcome.attempts = 1
-        upstream.begin(self, self.head.method, self.data)
-        self.data = b""
+        data, body = self.data, self.body
+        self.data, self.body = b"", []
+        if upstream.two:
+            upstream.open(self, self.head, data, not body)
+            for number, piece in enumerate(body, 1):
+                if self.upstream is upstream:
+                    upstream.send(piece, number == len(body))
+            return
+        for piece in body:
+            data += chunk(piece) if self.head.chunked else piece
+        if self.head.chunked:
+            data += LAST_CHUNK
+        upstream.begin(self, self.head.method, data)
 
     def connect_failed(self, why: str) -> None:
         self._end(why)
@@ -90,7 +100,7 @@ class Mirror:
         if complete:
             self._end("", True)
 
-    def upstream_lost(self, why: str, malformed: bool = False) -> None:
+    def upstream_lost(self, why: str, malformed: bool = False, refused: bool = False) -> None:
         self.upstream = None
         self._end(why)
 

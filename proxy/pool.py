@@ -16,9 +16,15 @@ class Waiter(Protocol):
     """An exchange that needs a connection."""
 
     host: Host
+    wants_two: bool
+    """By HTTP/2, where the endpoint can."""
 
     def connected(self, upstream: Any) -> None: ...
     def connect_failed(self, why: str) -> None: ...
+
+
+STREAMS_ASSUMED = 100
+"""Streams that an HTTP/2 connection still being made is thought to carry (RFC 9113 section 6.5.2 advises it)."""
 
 
 class Overflow(Exception):
@@ -26,23 +32,35 @@ class Overflow(Exception):
 
 
 class Pool:
-    """The pool of one LiveCluster. `connect(pool, host)` starts a connection that ends in `ready` or `failed`."""
+    """The pool of one LiveCluster. `connect(pool, host, two)` starts a connection (`two`: of HTTP/2, where the
+    endpoint can) that ends in `ready` or `failed`.
 
-    def __init__(self, live: LiveCluster, connect: Callable[[Any, Host], None]) -> None:
+    An HTTP/1 connection is in `host.idle` between its exchanges; one of HTTP/2 is in `host.shared` all the time.
+    """
+
+    def __init__(self, live: LiveCluster, connect: Callable[[Any, Host, bool], None]) -> None:
         self.live = live
         self.connect = connect
         self.waiting: deque[Any] = deque()
         self.connecting = 0
+        self.opening_two: dict[Any, int] = {}
+        """How many of these are to be of HTTP/2, by host."""
         self.retired = False
         """The cluster is no longer in the tables: what runs may end, nothing is kept for later."""
 
     def acquire(self, host: Host, waiter: Any) -> Any:
-        """An idle connection, or None: the waiter is told later. Raises Overflow."""
-        idle = host.idle
-        while idle:
-            upstream = idle.pop()
-            if upstream.usable:
-                return upstream
+        """An idle connection or a stream, or None: the waiter is told later. Raises Overflow."""
+        two = waiter.wants_two
+        if two:
+            for connection in host.shared:
+                if connection.room():
+                    return connection.stream()
+        if not two or host.one_only:
+            idle = host.idle
+            while idle:
+                upstream = idle.pop()
+                if upstream.usable:
+                    return upstream
         limits = self.live.config.limits
         if limits.max_pending and len(self.waiting) + self.live.elsewhere(PENDING) >= limits.max_pending:
             raise Overflow(
@@ -51,7 +69,7 @@ class Pool:
             )
         self.waiting.append(waiter)
         self._count_waiting()
-        self._open(host)
+        self._open(host, two)
         return None
 
     def open_allowed(self, host: Host) -> bool:
@@ -79,21 +97,69 @@ class Pool:
         if live.shared is not None:
             live.shared.publish(live)
 
-    def _open(self, host: Host) -> None:
-        if self.connecting < len(self.waiting) and self.open_allowed(host):
-            self.connecting += 1
-            self.count_open(host)
-            self.connect(self, host)
+    def _open(self, host: Host, two: bool) -> None:
+        if self.connecting >= len(self.waiting) or not self.open_allowed(host):
+            return
+        if two:
+            opening = self.opening_two.get(host, 0)
+            if not host.one_only and opening * STREAMS_ASSUMED >= len(self.waiting):
+                return
+            self.opening_two[host] = opening + 1
+        self.connecting += 1
+        self.count_open(host)
+        self.connect(self, host, two)
+
+    def _opened(self, host: Host, two: bool) -> None:
+        self.connecting -= 1
+        if two:
+            left = self.opening_two.pop(host, 1) - 1
+            if left:
+                self.opening_two[host] = left
 
     def ready(self, upstream: Any) -> None:
         """A new connection is made."""
-        self.connecting -= 1
+        host = upstream.host
+        self._opened(host, upstream.asked_two)
+        if upstream.two:
+            host.one_only = False
+            host.shared.append(upstream)
+            self.give(upstream)
+            self._open_next()
+            return
+        if upstream.asked_two:  # the endpoint has no HTTP/2: one connection for each that waits
+            host.one_only = True
+            for _ in range(len(self.waiting) - 1):
+                self._open(host, True)
         self.offer(upstream)
 
-    def failed(self, host: Host, why: str) -> None:
-        """A new connection could not be made: the first that waits for this endpoint hears it."""
-        self.connecting -= 1
+    def give(self, connection: Any) -> None:
+        """Streams of an HTTP/2 connection for those that wait, while it has room."""
+        bound = connection.host.gone or self.live.config.load_balancer.hash_on
+        while self.waiting and connection.room():
+            for waiter in self.waiting:
+                if waiter.wants_two and (waiter.host is connection.host or not bound):
+                    break
+            else:
+                return
+            self.waiting.remove(waiter)
+            self._count_waiting()
+            waiter.connected(connection.stream())
+
+    def failed(self, host: Host, why: str, two: bool = False) -> None:
+        """A new connection could not be made: the first that waits for this endpoint hears it.
+
+        All that wait for an HTTP/2 connection hear it, since one was to carry them all.
+        """
+        self._opened(host, two)
         self.count_closed(host)
+        if two and not self.opening_two.get(host):
+            for waiter in [one for one in self.waiting if one.host is host and one.wants_two]:
+                if waiter in self.waiting:
+                    self.waiting.remove(waiter)
+                    self._count_waiting()
+                    waiter.connect_failed(why)
+            self._open_next()
+            return
         for waiter in self.waiting:
             if waiter.host is host:
                 self.waiting.remove(waiter)
@@ -107,7 +173,7 @@ class Pool:
         if self.waiting:
             bound = upstream.host.gone or self.live.config.load_balancer.hash_on
             for waiter in self.waiting:
-                if waiter.host is upstream.host or not bound:
+                if (waiter.host is upstream.host or not bound) and (not waiter.wants_two or upstream.host.one_only):
                     self.waiting.remove(waiter)
                     self._count_waiting()
                     waiter.connected(upstream)
@@ -121,7 +187,7 @@ class Pool:
         """A connection that was made is no more."""
         self.count_closed(upstream.host)
         try:
-            upstream.host.idle.remove(upstream)
+            (upstream.host.shared if upstream.two else upstream.host.idle).remove(upstream)
         except ValueError:
             pass
         self._open_next()
@@ -139,7 +205,7 @@ class Pool:
 
     def _open_next(self) -> None:
         if self.waiting:
-            self._open(self.waiting[0].host)
+            self._open(self.waiting[0].host, self.waiting[0].wants_two)
 
     def cancel(self, waiter: Any) -> None:
         """The waiter no longer wants a connection."""
@@ -163,12 +229,17 @@ class Pool:
                     limits.max_connection_duration_s and now - upstream.opened_at >= limits.max_connection_duration_s
                 ):
                     upstream.close()
+            for connection in list(host.shared):
+                connection.sweep(now)
 
     def drop_idle(self, hosts: Any) -> None:
         """Close the idle connections of these hosts; those in use end with their exchange."""
         for host in hosts:
             for upstream in list(host.idle):
                 upstream.close()
+            for connection in list(host.shared):
+                if self.retired or host.gone or not connection.taken:
+                    connection.retire()
 
     def retire(self) -> None:
         self.retired = True

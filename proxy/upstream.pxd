@@ -14,6 +14,8 @@ cdef class Upstream:
     cdef public object exchange
     cdef public bint usable
     cdef public bint lost
+    cdef public bint two
+    cdef public bint asked_two
     cdef public bint reused
     cdef public bint answered
     cdef public ResponseHead head

@@ -26,6 +26,10 @@ class Upstream:
         self.usable = False
         """Connected, verified, open and in nobody's hands or in its exchange's."""
         self.lost = False
+        self.asked_two = False
+        """HTTP/2 was offered, and the endpoint did not take it."""
+        self.two = False
+        """A stream of HTTP/2 (upstream2.py) and not a connection of its own."""
         self.reused = False
         """The running request is not this connection's first."""
         self.answered = False

@@ -32,7 +32,7 @@ class Workers:
         self.opened: list[tuple[int, Any]] = []
         self.lives = [LiveCluster(config, 0.0) for _ in range(count)]
         self.counts = [SharedCounts(self.view, count, n, self._teller(n)) for n in range(count)]
-        self.pools = [Pool(live, lambda pool, host: self.opened.append((pool, host))) for live in self.lives]
+        self.pools = [Pool(live, lambda pool, host, _two: self.opened.append((pool, host))) for live in self.lives]
         places = Places().assign(names)
         for counts, live in zip(self.counts, self.lives, strict=True):
             counts.places = places
@@ -117,22 +117,23 @@ def test_connections_and_waiting_requests_of_another_worker_count() -> None:
     first.count_open(host)
     assert second.live.elsewhere(CONNECTIONS) == 2
     second.live.hosts[0].connections = 1
-    assert second.acquire(second.live.hosts[0], object()) is None
+    assert second.acquire(second.live.hosts[0], Waiting(None)) is None
     assert first.live.elsewhere(PENDING) == 1
     assert not workers.opened
     with pytest.raises(Overflow, match="1 requests already wait"):
-        first.acquire(host, object())
+        first.acquire(host, Waiting(None))
 
 
 def test_a_worker_without_a_connection_to_an_endpoint_may_open_one_whatever_others_have() -> None:
     workers = Workers(3, cluster(PoolLimits(max_connections=1)))
     for pool in workers.pools:
-        assert pool.acquire(pool.live.hosts[0], object()) is None
+        assert pool.acquire(pool.live.hosts[0], Waiting(None)) is None
     assert len(workers.opened) == 3
 
 
 class Connection:
     usable = True
+    two = False
     idle_since = opened_at = 0.0
 
     def __init__(self, pool: Pool) -> None:
@@ -146,6 +147,8 @@ class Connection:
 
 
 class Waiting:
+    wants_two = False
+
     def __init__(self, host: Any) -> None:
         self.host = host
         self.got: list[Any] = []

@@ -93,9 +93,9 @@ def test_a_full_rule_is_taken() -> None:
 
 
 def test_what_has_no_effect_is_warned_of() -> None:
-    found = warnings(rule("{connectionPool: {http: {h2UpgradePolicy: UPGRADE}}, loadBalancer: {warmupDurationSecs: "
+    found = warnings(rule("{connectionPool: {http: {http2KeepAlive: {}}}, loadBalancer: {warmupDurationSecs: "
                           "1s}, portLevelSettings: [{port: {number: 0}, tls: {mode: DISABLE}}]}"))  # fmt: skip
     assert {
-        "spec.trafficPolicy.connectionPool.http.h2UpgradePolicy", "spec.trafficPolicy.loadBalancer.warmupDurationSecs",
+        "spec.trafficPolicy.connectionPool.http.http2KeepAlive", "spec.trafficPolicy.loadBalancer.warmupDurationSecs",
         "spec.trafficPolicy.portLevelSettings[0].port.number",
     } <= set(found)  # fmt: skip

@@ -21,11 +21,13 @@ from fairlead.policy.tables import (
     Viewpoint,
 )
 from fairlead.proxy.connection import Downstream
+from fairlead.proxy.connection2 import Downstream2
 from fairlead.proxy.limits import Settings
 from fairlead.proxy.message import Outcome
 from fairlead.proxy.mirror import Mirror as MirrorCopy
 from fairlead.proxy.pool import Pool
 from fairlead.proxy.upstream import Upstream
+from fairlead.proxy.upstream2 import Connection2
 from fairlead.registry.model import Endpoint, Workload
 from fairlead.registry.snapshot import Snapshot
 
@@ -101,6 +103,8 @@ class Host:
         self.active = 0
         self.connections = 0
         self.idle: list[Any] = []
+        self.shared: list[Any] = []
+        self.one_only = False
         self.requests = 0
         self.gone = False
 
@@ -195,6 +199,8 @@ class World:
         self.timers: list[Timer] = []
         self.ids = itertools.count(1)
         self.tunnels: list[Any] = []
+        self.endpoints_two = True
+        """Endpoints take HTTP/2 where it is offered."""
 
     # what cores ask for
 
@@ -258,8 +264,18 @@ class World:
     def connect_tunnel(self, downstream: Any, head: Any) -> None:
         self.tunnels.append((downstream, head))
 
-    def _connect(self, pool: Pool, host: Any) -> None:
-        self.dialed.append((Upstream(pool, host, self.clock), pool, host))
+    def _connect(self, pool: Pool, host: Any, two: bool) -> None:
+        upstream: Any = Connection2(pool, host, self.clock) if two and self.endpoints_two else None
+        if upstream is None:
+            upstream = Upstream(pool, host, self.clock)
+            upstream.asked_two = two
+        self.dialed.append((upstream, pool, host))
+
+    def serve_two(self, arrival: Arrival, transport: Any, first: bytes) -> None:
+        downstream = Downstream2(self, arrival)
+        transport.set_protocol(downstream)
+        downstream.connection_made(transport)
+        downstream.data_received(first)
 
     # what tests do
 
@@ -285,8 +301,8 @@ class World:
 
     def refuse(self, why: str = "No connection to 10.0.0.1:8080: connection refused.") -> None:
         """The connection that was asked for cannot be made."""
-        _upstream, pool, host = self.dialed.pop(0)
-        pool.failed(host, why)
+        upstream, pool, host = self.dialed.pop(0)
+        pool.failed(host, why, upstream.asked_two)
 
     def pass_time(self, seconds: float) -> None:
         """Time goes by, and whoever asked to be woken is."""

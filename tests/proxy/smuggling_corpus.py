@@ -78,7 +78,7 @@ REFUSED = {
     "version 1.10": b"GET / HTTP/1.10\r\nHost: a\r\n\r\n",
     "version 1.2": b"GET / HTTP/1.2\r\nHost: a\r\n\r\n",
     "version 2.0": b"GET / HTTP/2.0\r\nHost: a\r\n\r\n",
-    "preface of http/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "preface of http/2": b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",  # but for two octets of it
     "two leading line ends": b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
     "leading lf": b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
     "leading cr": b"\rGET / HTTP/1.1\r\nHost: a\r\n\r\n",

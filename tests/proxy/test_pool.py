@@ -17,6 +17,7 @@ def cluster(*addresses: str) -> Cluster:
 
 class Connection:
     usable = True
+    two = asked_two = False
 
     def __init__(self, pool: Pool, host: Any) -> None:
         self.pool = pool
@@ -29,6 +30,8 @@ class Connection:
 
 
 class Waiting:
+    wants_two = False
+
     def __init__(self, host: Any) -> None:
         self.host = host
         self.got: list[Any] = []
@@ -42,7 +45,7 @@ class Waiting:
 
 def pool_of(*addresses: str) -> tuple[Pool, list[Any]]:
     dialled: list[Any] = []
-    return Pool(LiveCluster(cluster(*addresses), 0.0), lambda pool, host: dialled.append(host)), dialled
+    return Pool(LiveCluster(cluster(*addresses), 0.0), lambda pool, host, two: dialled.append(host)), dialled
 
 
 def test_a_connection_in_use_when_its_endpoint_left_is_closed_when_it_is_free_and_counted_no_more() -> None:
