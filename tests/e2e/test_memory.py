@@ -157,10 +157,10 @@ async def test_closed_tls_connections_give_their_memory_back(tmp_path: Path) -> 
 
 
 async def test_memory_is_flat_under_everything_at_once(tmp_path: Path) -> None:
-    """The short form of `make soak`."""
+    """The short form of `make soak`: 4 MB, since heaps still find their size; a leak of 260 octets a request shows."""
     script = Path(__file__).parents[2] / "bench" / "soak.py"
     done = await asyncio.create_subprocess_exec(
-        sys.executable, str(script), "--requests", "16000", "--points", "2", "--clients", "16",
+        sys.executable, str(script), "--requests", "24000", "--points", "3", "--clients", "16", "--allowed-mb", "4",
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, _ = await asyncio.wait_for(done.communicate(), 120)
