@@ -444,6 +444,8 @@ def _request_head(headers: Any, ended: bool) -> RequestHead:
     method, path, authority = pseudo.get(b":method", b""), pseudo.get(b":path", b""), pseudo.get(b":authority")
     if b":protocol" in pseudo:
         raise ProtocolError("extended CONNECT (RFC 8441) is not offered", status=501)
+    if method != b"CONNECT" and pseudo.get(b":scheme") not in (b"http", b"https"):
+        raise ProtocolError(":scheme is neither http nor https")
     if method != b"CONNECT" and path[:1] != b"/" and (path, method) != (b"*", b"OPTIONS"):
         raise ProtocolError(":path begins with no `/`")
     hosts = [value for name, value in headers if name == b"host"]

@@ -127,6 +127,8 @@ def test_a_request_is_heard_as_its_http1_text_wherever_the_input_is_cut() -> Non
         [(":method", "G ET"), (":scheme", "http"), (":authority", "web"), (":path", "/")],
         [*GET, ("content-length", "1"), ("content-length", "2")],
         [*GET, ("content-length", "+1")],
+        [GET[0], (":scheme", "HTTPS"), *GET[2:]],
+        [GET[0], (":scheme", "ftp"), *GET[2:]],
         [(":method", "CONNECT"), (":protocol", "websocket"), *GET[1:]],
     ],
 )
