@@ -20,14 +20,20 @@ COMPILED: tuple[str, ...] = (
     "dns/_fast.py",
     "proxy/access_line.py",
     "proxy/connection.py",
+    "proxy/connection2.py",
     "proxy/exchange.py",
     "proxy/headers.py",
+    "proxy/hpack.py",
     "proxy/http1.py",
+    "proxy/http2.py",
+    "proxy/http2_heads.py",
+    "proxy/huffman.py",
     "proxy/message.py",
     "proxy/outbox.py",
     "proxy/pool.py",
     "proxy/relay.py",
     "proxy/upstream.py",
+    "proxy/upstream2.py",
 )
 
 

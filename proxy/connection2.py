@@ -458,7 +458,9 @@ class Downstream2:
         held: int = self.codec.queued
         if not self.lost:
             held += self.transport.get_write_buffer_size()
-        return held + sum(stream.buffered() for stream in self.streams)
+        for stream in self.streams:
+            held += stream.buffered()
+        return held
 
     def cut_off(self, reason: Reason, why: str) -> None:
         """Close at once for a reason of ours, which the observer hears."""

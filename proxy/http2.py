@@ -1,36 +1,51 @@
-"""HTTP/2 as bytes, both roles, without I/O (RFC 9113), on the library h2.
+"""HTTP/2 as bytes, both roles, without I/O (RFC 9113).
 
-A head becomes the same RequestHead or ResponseHead as an HTTP/1 one: its HTTP/1.1 text is made, and read by the strict
-codec of http1.py, so that nothing passes here that would be refused there, and a downgrade can inject nothing. Sending
-is the reverse. What a peer may make us do for nothing is bounded by two budgets (Http2Limits). The handler's methods
-are called during `receive`: head, interim, data, trailers, reset, writable, goaway, pong, settings_changed.
+Feed what the connection read to `receive`; the handler's methods are called meanwhile: head, interim, data, trailers,
+reset, writable, goaway, pong, settings_changed. Heads are text of HTTP/1.1 on both sides (http2_heads.py). What a peer
+may make us do for nothing is bounded by two budgets (Http2Limits). Runs compiled (with http2.pxd) or as it stands.
+Long because frames, windows and the states of streams are one machine.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from struct import Struct as Format
 from typing import Any
 
-import h2.config
-import h2.connection
-import h2.events
-import h2.exceptions
-import h2.settings
-from hpack import NeverIndexedHeaderTuple
-from hyperframe.frame import GoAwayFrame
 from msgspec import Struct
 
-from .headers import REASON_PHRASES
-from .http1 import RequestParser, ResponseParser
-from .message import ProtocolError, RequestHead, ResponseHead
+from .hpack import Decoder, Encoder, HpackError
+from .http2_heads import checked_trailers, request_head, response_head
+from .message import ProtocolError
 
 # Error codes, RFC 9113 section 7.
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR = 0, 1, 2, 3
-REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM, HTTP_1_1_REQUIRED = 7, 8, 11, 13
-_PIECE = 16 * 1024
-"""Octets read before the budgets are looked at again."""
-_HOP = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"host"})
-_SENSITIVE = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"set-cookie"})
+STREAM_CLOSED, FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL, COMPRESSION_ERROR = 5, 6, 7, 8, 9
+ENHANCE_YOUR_CALM, HTTP_1_1_REQUIRED = 11, 13
+# Types of frames (section 6) and their flags.
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+END_STREAM, ACK, END_HEADERS, PADDED, WITH_PRIORITY = 1, 1, 4, 8, 32
+# Settings (section 6.5.2).
+TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT, INITIAL_WINDOW, MAX_FRAME, MAX_LIST = range(1, 7)
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+FRAME_MOST = 16384
+"""Octets of a frame's payload that we take: the value that everybody starts with, and we keep."""
+WINDOW_MOST = (1 << 31) - 1
+BLOCK_FRAMES_MOST = 64
+"""CONTINUATION frames of one head."""
+LARGE_HEAD_COST = 50
+"""A head beyond the limit counts as so many resets: a client's mistake is answered, an attack ends soon."""
+INTERIMS_MOST = 16
+SETTINGS_MOST = 64
+"""Settings in one frame."""
+WORTH = 1024
+"""Octets that a window must let through to count as something that moved (CVE-2019-9511)."""
+_DEFAULT_WINDOW = 65535
+_HEAD = Format(">HBBBI")
+_NUMBER = Format(">I")
+_SETTING = Format(">HI")
+_TWO = Format(">II")
 
 
 class Http2Limits(Struct, frozen=True):
@@ -62,23 +77,29 @@ class Stream:
         self.id = number
         self.owner = owner
         self.method = method
-        self.queue: deque[tuple[bytes, list[Any] | None, bool]] = deque()
-        """(data, trailers, last) that wait for the peer's windows."""
+        self.queue: deque[tuple[bytes, bytes | None, bool]] | None = None
+        """(data, trailer lines, last) that wait for the peer's windows."""
+        self.offset = 0
+        """Octets of the queue's first data that are sent."""
         self.queued = 0
+        """Octets of data that wait."""
         self.unconsumed = 0
+        """Octets of data received that nobody has taken further."""
+        self.unasked = 0
+        """Octets taken further for which the peer's window was not opened again."""
+        self.window_in = 0
+        """Octets that the peer may send."""
+        self.extra = 0
+        """Octets that we may send, less the peer's initial window (which may change under us)."""
+        self.left = -1
+        """Octets of the body that content-length promises; -1: it does not say."""
+        self.interims = 0
+        self.headed = False
+        """Its head (of a response: the final one) has come."""
         self.local_closed = False
         self.remote_closed = False
-
-
-class _Connection(h2.connection.H2Connection):
-    """h2's connection, on which streams go on after a GOAWAY, as RFC 9113 section 6.8 wants."""
-
-    def _receive_goaway_frame(self, frame: Any) -> Any:
-        event = h2.events.ConnectionTerminated()
-        event.error_code = frame.error_code
-        event.last_stream_id = frame.last_stream_id
-        event.additional_data = frame.additional_data or None
-        return [], [event]
+        self.gone = False
+        """Ended or reset: the connection no longer knows it."""
 
 
 class Http2:
@@ -88,27 +109,45 @@ class Http2:
         self.handler = handler
         self.client = client
         self.limits = limits or Http2Limits()
-        config = h2.config.H2Configuration(
-            client_side=client, header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
-        )
-        self._h2 = _Connection(config)
         self.streams: dict[int, Stream] = {}
+        self.queued = 0
+        """Octets of data that wait for windows."""
+        self.peer_max_concurrent = WINDOW_MOST
         self.peer_settings_seen = False
         self.goaway_sent = False
         self.goaway_received = False
+        self._decoder = Decoder(4096, self.limits.max_head)
+        self._encoder = Encoder(4096)
+        self._out: list[bytes] = []
+        self._rest = b""
+        self._preface = not client
+        """The client's preface is to come."""
+        self._dead = False
+        self._acked = False
+        """The peer knows our settings."""
+        self._next_id = 1
+        self._highest = 0
+        """Of the peer's streams."""
         self._last_id = 0
+        """Of those that we took on."""
         self._resets = 0
         self._controls = 0
-        self._own = b""
-        self._dead = False
-
-    @property
-    def peer_max_concurrent(self) -> int:
-        return int(self._h2.remote_settings.max_concurrent_streams)
-
-    @property
-    def queued(self) -> int:
-        return sum(stream.queued for stream in self.streams.values())
+        self._block: list[bytes] = []
+        self._block_of = 0
+        """The stream whose head is not whole; 0: none."""
+        self._block_size = 0
+        self._block_ends = False
+        self._blocked: dict[int, Stream] = {}
+        """Streams with something in their queues."""
+        self._window_in = self.limits.connection_window
+        self._unasked = 0
+        self._half = self.limits.connection_window // 2
+        self._stream_window = self.limits.stream_window
+        self._window_out = _DEFAULT_WINDOW
+        self._initial_out = _DEFAULT_WINDOW
+        self._frame_out = FRAME_MOST
+        self._resets_most = self.limits.resets
+        self._controls_most = self.limits.controls
 
     @property
     def active(self) -> int:
@@ -117,366 +156,625 @@ class Http2:
     # --- both roles
 
     def start(self) -> None:
-        codes = h2.settings.SettingCodes
-        values = {
-            codes.INITIAL_WINDOW_SIZE: self.limits.stream_window,
-            codes.MAX_HEADER_LIST_SIZE: self.limits.max_head,
-            codes.ENABLE_PUSH: 0,
-        }
-        if not self.client:
-            del values[codes.ENABLE_PUSH]
-            values[codes.MAX_CONCURRENT_STREAMS] = self.limits.max_concurrent
-        self._h2.local_settings = h2.settings.Settings(client=self.client, initial_values=values)
-        self._h2.max_inbound_frame_size = self._h2.local_settings.max_frame_size
-        self._h2.decoder.max_header_list_size = self.limits.max_head
-        self._h2.initiate_connection()
-        self._h2.increment_flow_control_window(self.limits.connection_window - 65535)
+        limits = self.limits
+        settings = _SETTING.pack(INITIAL_WINDOW, limits.stream_window) + _SETTING.pack(MAX_LIST, limits.max_head)
+        if self.client:
+            self._out.append(PREFACE)
+            settings += _SETTING.pack(ENABLE_PUSH, 0)
+        else:
+            settings += _SETTING.pack(MAX_CONCURRENT, limits.max_concurrent)
+        self._frame(SETTINGS, 0, 0, settings)
+        if limits.connection_window > _DEFAULT_WINDOW:
+            self._frame(WINDOW_UPDATE, 0, 0, _NUMBER.pack(limits.connection_window - _DEFAULT_WINDOW))
 
     def output(self) -> bytes:
-        data: bytes = self._h2.data_to_send() + self._own
-        self._own = b""
+        out = self._out
+        if not out:
+            return b""
+        data = b"".join(out) if len(out) > 1 else out[0]
+        out.clear()
         return data
 
     def receive(self, data: bytes) -> None:
         """Take what the connection read; raises Http2Error."""
-        for at in range(0, len(data), _PIECE):
+        if self._dead:
+            return
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        size = len(data)
+        at = 0
+        if self._preface:
+            if data[:24] != PREFACE[:size]:
+                raise self._broken("the client's connection preface is not HTTP/2's", PROTOCOL_ERROR)
+            if size < 24:
+                self._rest = data
+                return
+            self._preface = False
+            at = 24
+        octets = data  # compiled: a pointer
+        while size - at >= 9:
+            length = (octets[at] << 16) | (octets[at + 1] << 8) | octets[at + 2]
+            if length > FRAME_MOST:
+                raise self._broken(f"a frame of {length} octets; the most is {FRAME_MOST}", FRAME_SIZE_ERROR)
+            start = at + 9
+            if size - start < length:
+                break
+            kind = octets[at + 3]
+            flags = octets[at + 4]
+            number = ((octets[at + 5] & 127) << 24) | (octets[at + 6] << 16) | (octets[at + 7] << 8) | octets[at + 8]
+            at = start + length
+            self._take(kind, flags, number, data, start, at)
             if self._dead:
                 return
-            try:
-                events = self._h2.receive_data(data[at : at + _PIECE])
-            except h2.exceptions.DenialOfServiceError as error:
-                raise self._broken(str(error), ENHANCE_YOUR_CALM) from None
-            except h2.exceptions.ProtocolError as error:
-                raise self._broken(str(error) or type(error).__name__, int(error.error_code)) from None
-            for event in events:
-                self._event(event)
-            if self._resets > self.limits.resets:
-                raise self._broken(f"more than {self.limits.resets} streams were reset", ENHANCE_YOUR_CALM)
-            if self._controls > self.limits.controls:
-                raise self._broken(f"more than {self.limits.controls} frames that move nothing", ENHANCE_YOUR_CALM)
+        if at < size:
+            self._rest = data[at:] if at else data
+
+    def _take(self, kind: int, flags: int, number: int, data: bytes, start: int, stop: int) -> None:
+        """One frame; its payload is data[start:stop]."""
+        if self._block_of and (kind != CONTINUATION or number != self._block_of):
+            raise self._broken("a head is interrupted by another frame", PROTOCOL_ERROR)
+        if not self.peer_settings_seen and (kind != SETTINGS or flags & ACK):
+            raise self._broken("the first frame is not SETTINGS", PROTOCOL_ERROR)
+        if kind == DATA:
+            self._take_data(flags, number, data, start, stop)
+        elif kind == HEADERS:
+            self._take_headers(flags, number, data, start, stop)
+        elif kind == WINDOW_UPDATE:
+            self._take_window(number, data[start:stop])
+        elif kind == SETTINGS:
+            self._take_settings(flags, number, data[start:stop])
+        elif kind == RST_STREAM:
+            self._take_reset(number, data[start:stop])
+        elif kind == PING:
+            self._take_ping(flags, number, data[start:stop])
+        elif kind == CONTINUATION:
+            self._take_continuation(flags, data[start:stop])
+        elif kind == GOAWAY:
+            self._take_goaway(number, data[start:stop])
+        elif kind == PUSH_PROMISE:
+            raise self._broken("PUSH_PROMISE, which nobody may send here", PROTOCOL_ERROR)
+        else:
+            if kind == PRIORITY and number == 0:
+                raise self._broken("PRIORITY of stream 0", PROTOCOL_ERROR)
+            if kind == PRIORITY and stop - start != 5:
+                raise self._broken("PRIORITY has not 5 octets", FRAME_SIZE_ERROR)
+            self._moves_nothing()  # what is unknown is ignored (section 5.5)
 
     def _broken(self, why: str, code: int) -> Http2Error:
+        """The connection is over; the error is to be raised."""
         self._dead = True
-        if not self.goaway_sent or code:
-            self.shutdown(code)
+        self.shutdown(code)
         return Http2Error(why, code)
+
+    def _moves_nothing(self) -> None:
+        self._controls += 1
+        if self._controls > self._controls_most:
+            raise self._broken(f"more than {self._controls_most} frames that move nothing", ENHANCE_YOUR_CALM)
+
+    def _moved(self) -> None:
+        self._controls = self._controls - 20 if self._controls > 20 else 0
+
+    def _count_resets(self, cost: int) -> None:
+        self._resets += cost
+        if self._resets > self._resets_most:
+            raise self._broken(f"more than {self._resets_most} streams were reset", ENHANCE_YOUR_CALM)
+
+    def _is_idle(self, number: int) -> bool:
+        """Whether nobody has opened this stream yet."""
+        if self.client:
+            return number & 1 == 0 or number >= self._next_id
+        return number & 1 == 0 or number > self._highest
+
+    def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        length = len(payload)
+        head = _HEAD.pack(length >> 8, length & 255, kind, flags, number)
+        if length > 1024:
+            self._out.append(head)
+            self._out.append(payload)
+        else:
+            self._out.append(head + payload)
+
+    # --- sending
 
     def send(self, stream: Stream, data: bytes, end: bool) -> None:
         """Send body octets, as the peer's windows allow; what they don't waits (`stream.queued`)."""
-        self._queue(stream, data, None, end)
+        if stream.gone or stream.local_closed:
+            return
+        if stream.queue is None:
+            sent = self._send_data(stream, data, 0, end)
+            if sent < 0:
+                return
+            stream.queue = deque()
+            stream.offset = sent
+            stream.queued -= sent
+            self.queued -= sent
+            self._blocked[stream.id] = stream
+        stream.queue.append((data, None, end))
+        stream.queued += len(data)
+        self.queued += len(data)
 
     def send_trailers(self, stream: Stream, block: bytes) -> None:
         """`block`: lines `name: value`, each with its CRLF. Ends the stream."""
-        self._queue(stream, b"", _fields(block), True)
+        if stream.gone or stream.local_closed:
+            return
+        if stream.queue is None:
+            self._send_trailers(stream, block)
+        else:
+            stream.queue.append((b"", block, True))
 
-    def _queue(self, stream: Stream, data: bytes, trailers: list[Any] | None, last: bool) -> None:
-        if stream.id in self.streams and not stream.local_closed:
-            stream.queue.append((data, trailers, last))
-            stream.queued += len(data)
-            self._pump(stream)
+    def _send_trailers(self, stream: Stream, block: bytes) -> None:
+        self._encoder.lines(block, 0)
+        self._send_block(stream.id, True)
+        self._local_end(stream)
+
+    def _send_data(self, stream: Stream, data: bytes, at: int, last: bool) -> int:
+        """Send from octet `at` on; -1: all is sent, else up to which octet."""
+        size = len(data)
+        while True:
+            room = self._initial_out + stream.extra
+            if room > self._window_out:
+                room = self._window_out
+            if room > self._frame_out:
+                room = self._frame_out
+            left = size - at
+            if left > room:
+                if room <= 0:
+                    return at
+                self._frame(DATA, 0, stream.id, data[at : at + room])
+                at += room
+                stream.extra -= room
+                self._window_out -= room
+                if room >= WORTH:
+                    self._moved()
+                continue
+            self._frame(DATA, END_STREAM if last else 0, stream.id, data[at:] if at else data)
+            stream.extra -= left
+            self._window_out -= left
+            self._moved()
+            if last:
+                self._local_end(stream)
+            return -1
 
     def _pump(self, stream: Stream) -> None:
-        waited = stream.queued
-        connection = self._h2
-        try:
-            while stream.queue:
-                data, trailers, last = stream.queue[0]
-                if trailers is not None:
-                    connection.send_headers(stream.id, trailers, end_stream=True)
-                else:
-                    room = min(connection.local_flow_control_window(stream.id), connection.max_outbound_frame_size)
-                    if len(data) > room:
-                        if room <= 0:
-                            break
-                        connection.send_data(stream.id, data[:room])
-                        stream.queue[0] = (data[room:], None, last)
-                        stream.queued -= room
-                        self._moved()
-                        continue
-                    connection.send_data(stream.id, data, end_stream=last)
-                    self._moved()
-                stream.queued -= len(data)
-                stream.queue.popleft()
-                if last:
-                    stream.local_closed = True
-                    self._close_if_done(stream)
-        except h2.exceptions.ProtocolError:  # the stream ended under us: its reset is told by its event
-            stream.queue.clear()
+        """Send what waits, as far as the windows are open."""
+        queue = stream.queue
+        if queue is None:
+            return
+        while queue:
+            data, trailers, last = queue[0]
+            if trailers is not None:
+                queue.clear()
+                self._send_trailers(stream, trailers)
+                break
+            before = stream.offset
+            sent = self._send_data(stream, data, before, last)
+            moved = (len(data) if sent < 0 else sent) - before
+            stream.queued -= moved
+            self.queued -= moved
+            if sent >= 0:
+                stream.offset = sent
+                return
+            stream.offset = 0
+            queue.popleft()
+        stream.queue = None
+        self._blocked.pop(stream.id, None)
+        self.handler.writable(stream)
+
+    def _pump_all(self) -> None:
+        if self._blocked and self._window_out > 0:
+            for stream in list(self._blocked.values()):
+                self._pump(stream)
+                if self._window_out <= 0:
+                    break
+
+    def _send_block(self, number: int, end: bool) -> None:
+        """The encoder's block, in as many frames as it needs."""
+        block = self._encoder.take()
+        most = self._frame_out
+        flags = END_STREAM if end else 0
+        if len(block) <= most:
+            self._frame(HEADERS, flags | END_HEADERS, number, block)
+        else:
+            self._frame(HEADERS, flags, number, block[:most])
+            for at in range(most, len(block), most):
+                piece = block[at : at + most]
+                self._frame(CONTINUATION, END_HEADERS if at + most >= len(block) else 0, number, piece)
+        self._moved()
+
+    def _local_end(self, stream: Stream) -> None:
+        stream.local_closed = True
+        if stream.remote_closed:
+            self._ended(stream)
+
+    def _ended(self, stream: Stream) -> None:
+        """Both sides have ended it."""
+        if not stream.gone:
+            stream.gone = True
+            self.streams.pop(stream.id, None)
+            if self._resets > 0:
+                self._resets -= 1
+
+    def _forget(self, stream: Stream) -> None:
+        """It was reset: nothing of it waits any more, and what nobody took is nobody's."""
+        stream.gone = True
+        self.streams.pop(stream.id, None)
+        if stream.queue is not None:
+            stream.queue = None
+            self._blocked.pop(stream.id, None)
+            self.queued -= stream.queued
             stream.queued = 0
-        if waited and not stream.queued:
-            self.handler.writable(stream)
+        octets = stream.unconsumed
+        stream.unconsumed = 0
+        if octets:  # the connection's window must not shrink by it
+            self._give_back(octets)
 
     def reset(self, stream: Stream, code: int) -> None:
         """RST_STREAM; what is queued is forgotten."""
-        if self.streams.pop(stream.id, None) is None:
-            return
-        stream.queue.clear()
-        stream.queued = 0
-        try:
-            if stream.unconsumed:  # the connection's window must not shrink by what nobody will take
-                self._h2.acknowledge_received_data(stream.unconsumed, stream.id)
-                stream.unconsumed = 0
-            self._h2.reset_stream(stream.id, code)
-        except h2.exceptions.ProtocolError:
-            pass  # it has ended already
+        if not stream.gone:
+            self._forget(stream)
+            self._frame(RST_STREAM, 0, stream.id, _NUMBER.pack(code))
 
     def consumed(self, stream: Stream, octets: int) -> None:
         """Received octets were passed on: the peer may send as many more."""
-        octets = min(octets, stream.unconsumed)
+        if octets > stream.unconsumed:
+            octets = stream.unconsumed
         if octets > 0:
             stream.unconsumed -= octets
-            try:
-                self._h2.acknowledge_received_data(octets, stream.id)
-            except h2.exceptions.ProtocolError:
-                pass  # the stream has ended; h2 counts for the connection first
+            self._give_back(octets)
+            self._give_stream(stream, octets)
+
+    def _give_back(self, octets: int) -> None:
+        """Open the connection's window, in steps of half of it."""
+        self._unasked += octets
+        if self._unasked >= self._half:
+            self._frame(WINDOW_UPDATE, 0, 0, _NUMBER.pack(self._unasked))
+            self._window_in += self._unasked
+            self._unasked = 0
+
+    def _give_stream(self, stream: Stream, octets: int) -> None:
+        if stream.remote_closed or stream.gone:
+            return
+        stream.unasked += octets
+        if stream.unasked * 2 >= self._stream_window:
+            self._frame(WINDOW_UPDATE, 0, stream.id, _NUMBER.pack(stream.unasked))
+            stream.window_in += stream.unasked
+            stream.unasked = 0
 
     def shutdown(self, code: int = NO_ERROR) -> None:
         """GOAWAY; streams that there are go on, new ones are refused."""
         self.goaway_sent = True
-        frame = GoAwayFrame(0)
-        frame.last_stream_id = self._last_id
-        frame.error_code = code
-        self._own += self._h2.data_to_send() + frame.serialize()
+        self._frame(GOAWAY, 0, 0, _TWO.pack(self._last_id, code))
 
     def ping(self, payload: bytes) -> None:
-        self._h2.ping(payload)
+        """Ask whether the peer is there; `payload` has 8 octets."""
+        self._frame(PING, 0, 0, payload)
 
     # --- the server's side, the client's side
 
     def respond(self, stream: Stream, text: bytes, end: bool) -> None:
         """A response's head as HTTP/1.1 text; also 1xx, with `end` false."""
-        if stream.id not in self.streams or stream.local_closed:
+        if stream.gone or stream.local_closed:
             return
-        line, _, rest = text.partition(b"\r\n")
-        self._send_head(stream, [(b":status", line[9:12]), *_fields(rest)], end)
+        self._encoder.field(b":status", text[9:12])
+        self._encoder.lines(text, text.find(b"\r\n") + 2)
+        self._send_block(stream.id, end)
+        if end:
+            self._local_end(stream)
 
     def open(self, text: bytes, scheme: str, end: bool, owner: Any) -> Stream:
         """A new stream with this request's head, HTTP/1.1 text."""
-        line, _, rest = text.partition(b"\r\n")
+        line_end = text.find(b"\r\n")
+        line = text[:line_end]
         method, _, target = line.partition(b" ")
-        path = target.rpartition(b" ")[0]
-        authority = next(
-            (field.partition(b":")[2].strip() for field in rest.split(b"\r\n") if field[:5].lower() == b"host:"), b""
-        )
-        number = self._h2.get_next_available_stream_id()
-        stream = self.streams[number] = Stream(number, method.decode("ascii"), owner)
-        pseudo = [(b":method", method), (b":scheme", scheme.encode()), (b":authority", authority), (b":path", path)]
-        self._send_head(stream, [*pseudo, *_fields(rest)], end)
-        return stream
-
-    def _send_head(self, stream: Stream, fields: list[Any], end: bool) -> None:
-        try:
-            self._h2.send_headers(stream.id, fields, end_stream=end)
-        except h2.exceptions.ProtocolError:
-            return  # the stream ended under us: its reset is told by its event
-        self._moved()
+        stream = Stream(self._next_id, method.decode("ascii"), owner)
+        stream.window_in = self._stream_window
+        self._next_id += 2
+        self.streams[stream.id] = stream
+        encoder = self._encoder
+        encoder.field(b":method", method)
+        encoder.field(b":scheme", b"https" if scheme == "https" else b"http")
+        encoder.field(b":authority", _authority(text, line_end))
+        encoder.field(b":path", target[: target.rfind(b" ")])
+        encoder.lines(text, line_end + 2)
+        self._send_block(stream.id, end)
         if end:
             stream.local_closed = True
-            self._close_if_done(stream)
+        return stream
 
     # --- what came
 
-    def _moved(self) -> None:
-        self._controls = max(0, self._controls - 20)
-
-    def _close_if_done(self, stream: Stream) -> None:
-        if stream.local_closed and stream.remote_closed and self.streams.pop(stream.id, None) is not None:
-            self._resets = max(0, self._resets - 1)
-
-    def _event(self, event: Any) -> None:
-        events = h2.events
-        if isinstance(event, events.DataReceived):
-            self._data(event)
-        elif isinstance(event, events.RequestReceived):
-            self._request(event)
-        elif isinstance(event, events.ResponseReceived | events.InformationalResponseReceived):
-            self._response(event)
-        elif isinstance(event, events.TrailersReceived):
-            self._trailers(event)
-        elif isinstance(event, events.StreamReset):
-            self._resets += 1
-            stream = self.streams.pop(event.stream_id, None)
-            if stream is not None:
-                stream.queue.clear()
-                stream.queued = 0
-                self.handler.reset(stream, int(event.error_code), "")
-        elif isinstance(event, events.WindowUpdated):
-            self._controls += 1
-            self._pump_all(event.stream_id)
-        elif isinstance(event, events.RemoteSettingsChanged):
-            self._controls += 1
-            self.peer_settings_seen = True
-            self.handler.settings_changed()
-            self._pump_all(0)
-        elif isinstance(event, events.PingReceived | events.PriorityUpdated | events.SettingsAcknowledged):
-            self._controls += 1
-        elif isinstance(event, events.PingAckReceived):
-            self.handler.pong(event.ping_data)
-        elif isinstance(event, events.ConnectionTerminated):
-            self.goaway_received = True
-            self.handler.goaway(event.last_stream_id or 0, int(event.error_code or 0), event.additional_data or b"")
-
-    def _pump_all(self, number: int | None) -> None:
-        if number:
-            stream = self.streams.get(number)
-            if stream is not None:
-                self._pump(stream)
-            return
-        for stream in list(self.streams.values()):
-            if stream.queue:
-                self._pump(stream)
-
-    def _data(self, event: Any) -> None:
-        stream = self.streams.get(event.stream_id)
-        ended = event.stream_ended is not None
-        given = event.flow_controlled_length if stream is None else event.flow_controlled_length - len(event.data)
-        if given:  # padding, and what nobody waits for
-            try:
-                self._h2.acknowledge_received_data(given, event.stream_id)
-            except h2.exceptions.ProtocolError:
-                pass  # the stream has ended
-        if event.data:
-            self._moved()
-        elif not ended:
-            self._controls += 1
-        if stream is None:
-            return
-        stream.unconsumed += len(event.data)
-        if ended:
-            stream.remote_closed = True
-        self.handler.data(stream, event.data, ended)
-        if ended:
-            self._close_if_done(stream)
-
     def _fault(self, stream: Stream, code: int, why: str, told: bool) -> None:
         """The peer's fault in one stream: it is reset, and counted."""
-        self._resets += 1
         self.reset(stream, code)
         if told:
             self.handler.reset(stream, code, why)
+        self._count_resets(1)
 
-    def _request(self, event: Any) -> None:
-        self._moved()
-        stream = self.streams[event.stream_id] = Stream(event.stream_id)
-        if self.goaway_sent:
-            self._fault(stream, REFUSED_STREAM, "", False)
+    def _closed_stream(self, number: int) -> None:
+        """Something came for a stream that is over, perhaps from before the peer heard of that."""
+        self._frame(RST_STREAM, 0, number, _NUMBER.pack(STREAM_CLOSED))
+        self._moves_nothing()
+
+    def _take_data(self, flags: int, number: int, data: bytes, start: int, stop: int) -> None:
+        length = stop - start
+        if self._is_idle(number):
+            raise self._broken(f"DATA of stream {number}, which is not open", PROTOCOL_ERROR)
+        self._window_in -= length
+        if self._window_in < 0:
+            raise self._broken("more DATA than the connection's window allows", FLOW_CONTROL_ERROR)
+        if flags & PADDED:
+            padding = data[start] if length else 0
+            if length <= padding:
+                raise self._broken("DATA with more padding than octets", PROTOCOL_ERROR)
+            start += 1
+            stop -= padding
+        octets = data  # compiled: a pointer
+        piece = octets[start:stop]
+        stream = self.streams.get(number)
+        if stream is None:
+            self._give_back(length)
+            self._closed_stream(number)
             return
-        self._last_id = event.stream_id
-        ended = event.stream_ended is not None
+        stream.window_in -= length
+        if stream.window_in < 0:
+            raise self._broken(f"more DATA than the window of stream {number} allows", FLOW_CONTROL_ERROR)
+        size = stop - start
+        stream.unconsumed += size
+        if size != length:  # padding
+            self._give_back(length - size)
+            self._give_stream(stream, length - size)
+        ended = (flags & END_STREAM) != 0
+        if stream.remote_closed:
+            self._fault(stream, STREAM_CLOSED, "DATA after the end of its stream", True)
+        elif not stream.headed:
+            self._fault(stream, PROTOCOL_ERROR, "DATA before the head", True)
+        elif stream.left >= 0 and (size > stream.left or (ended and size != stream.left)):
+            self._fault(stream, PROTOCOL_ERROR, "the body has another length than content-length says", True)
+        else:
+            if size:
+                self._moved()
+            elif not ended:
+                self._moves_nothing()
+            if stream.left >= 0:
+                stream.left -= size
+            stream.remote_closed = ended
+            self.handler.data(stream, piece, ended)
+            if ended and stream.local_closed:
+                self._ended(stream)
+
+    def _take_headers(self, flags: int, number: int, data: bytes, start: int, stop: int) -> None:
+        if number & 1 == 0:
+            raise self._broken(f"HEADERS of stream {number}, which no client may open", PROTOCOL_ERROR)
+        if flags & PADDED:
+            padding = data[start] if stop > start else 0
+            start += 1
+            stop -= padding
+        if flags & WITH_PRIORITY:
+            start += 5
+        if stop < start:
+            raise self._broken("HEADERS with more padding than octets", PROTOCOL_ERROR)
+        block = data[start:stop]
+        ends = (flags & END_STREAM) != 0
+        if flags & END_HEADERS:
+            self._take_block(number, block, ends)
+            return
+        self._block_of = number
+        self._block = [block]
+        self._block_size = len(block)
+        self._block_ends = ends
+
+    def _take_continuation(self, flags: int, piece: bytes) -> None:
+        if not self._block_of:
+            raise self._broken("CONTINUATION without a head before it", PROTOCOL_ERROR)
+        self._block.append(piece)
+        self._block_size += len(piece)
+        if self._block_size > self.limits.max_head or len(self._block) > BLOCK_FRAMES_MOST:
+            raise self._broken(
+                f"a head of more than {self.limits.max_head} octets or {BLOCK_FRAMES_MOST} frames", ENHANCE_YOUR_CALM
+            )
+        if flags & END_HEADERS:
+            number = self._block_of
+            block = b"".join(self._block)
+            self._block = []
+            self._block_of = 0
+            self._take_block(number, block, self._block_ends)
+
+    def _take_block(self, number: int, block: bytes, ended: bool) -> None:
+        """A whole head or the trailers of a stream."""
         try:
-            head = _request_head(event.headers, ended)
+            fields = self._decoder.decode(block)
+        except HpackError as error:
+            raise self._broken(str(error), COMPRESSION_ERROR) from None
+        large = self._decoder.too_large
+        stream = self.streams.get(number)
+        if stream is not None:
+            if large:
+                self._fault(stream, PROTOCOL_ERROR, f"a head of more than {self.limits.max_head} octets", True)
+            elif stream.remote_closed:
+                self._fault(stream, STREAM_CLOSED, "HEADERS after the end of its stream", True)
+            elif stream.headed:
+                self._trailers(stream, fields, ended)
+            else:
+                self._response(stream, fields, ended)
+        elif self.client or number <= self._highest:
+            if self._is_idle(number):
+                raise self._broken(f"HEADERS of stream {number}, which is not open", PROTOCOL_ERROR)
+            self._closed_stream(number)
+        else:
+            self._highest = number
+            self._request(number, fields, ended, large)
+
+    def _request(self, number: int, fields: list[Any], ended: bool, large: bool) -> None:
+        stream = Stream(number)
+        stream.window_in = self._stream_window
+        if self.goaway_sent or len(self.streams) >= self.limits.max_concurrent:
+            stream.gone = True
+            self._frame(RST_STREAM, 0, number, _NUMBER.pack(REFUSED_STREAM))
+            if self._acked:  # before that it could not know better
+                self._count_resets(1)
+            return
+        self.streams[number] = stream
+        self._last_id = number
+        if large:
+            self.respond(stream, b"HTTP/1.1 431 \r\ncontent-length: 0\r\nx-fairlead-reason: FL-TOO-LARGE\r\n\r\n", True)
+            self.reset(stream, NO_ERROR)
+            self._count_resets(LARGE_HEAD_COST)
+            return
+        self._moved()
+        try:
+            head = request_head(fields, ended)
         except ProtocolError as error:
             self._fault(stream, HTTP_1_1_REQUIRED if error.status == 501 else PROTOCOL_ERROR, str(error), False)
             return
+        stream.headed = True
         stream.method = head.method
+        stream.left = head.content_length
         stream.remote_closed = ended
+        if ended and stream.left > 0:
+            self._fault(stream, PROTOCOL_ERROR, "content-length promises a body", False)
+            return
         self.handler.head(stream, head, ended)
 
-    def _response(self, event: Any) -> None:
-        stream = self.streams.get(event.stream_id)
-        if stream is None:
-            return
+    def _response(self, stream: Stream, fields: list[Any], ended: bool) -> None:
         self._moved()
-        interim = isinstance(event, h2.events.InformationalResponseReceived)
-        ended = not interim and event.stream_ended is not None
         try:
-            head = _response_head(event.headers, stream.method, ended)
+            head = response_head(fields, stream.method, ended)
         except ProtocolError as error:
             self._fault(stream, PROTOCOL_ERROR, str(error), True)
             return
-        if interim:
-            self.handler.interim(stream, head)
+        if head.status < 200:
+            stream.interims += 1
+            if ended or stream.interims > INTERIMS_MOST:
+                self._fault(stream, PROTOCOL_ERROR, "too many interim responses, or one that ends the stream", True)
+            else:
+                self.handler.interim(stream, head)
             return
+        stream.headed = True
         stream.remote_closed = ended
-        self.handler.head(stream, head, ended)
-        if ended:
-            self._close_if_done(stream)
-
-    def _trailers(self, event: Any) -> None:
-        stream = self.streams.get(event.stream_id)
-        if stream is None:
+        bodiless = stream.method == "HEAD" or head.status in (204, 304)
+        stream.left = 0 if bodiless else head.content_length
+        if ended and stream.left > 0:
+            self._fault(stream, PROTOCOL_ERROR, "content-length promises a body", True)
             return
+        self.handler.head(stream, head, ended)
+        if ended and stream.local_closed:
+            self._ended(stream)
+
+    def _trailers(self, stream: Stream, fields: list[Any], ended: bool) -> None:
         try:
-            block = _text(event.headers)
+            block = checked_trailers(fields, ended)
+            if stream.left > 0:
+                raise ProtocolError("the body has another length than content-length says")
         except ProtocolError as error:
             self._fault(stream, PROTOCOL_ERROR, str(error), True)
             return
         stream.remote_closed = True
         self.handler.trailers(stream, block)
-        self._close_if_done(stream)
+        if stream.local_closed:
+            self._ended(stream)
 
+    def _take_reset(self, number: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise self._broken("RST_STREAM has not 4 octets", FRAME_SIZE_ERROR)
+        if self._is_idle(number):
+            raise self._broken(f"RST_STREAM of stream {number}, which is not open", PROTOCOL_ERROR)
+        stream = self.streams.get(number)
+        if stream is None:
+            self._moves_nothing()
+            return
+        self._forget(stream)
+        self.handler.reset(stream, int.from_bytes(payload, "big"), "")
+        self._count_resets(1)
 
-def _fields(text: bytes) -> list[Any]:
-    """Header lines as HPACK takes them, without what belongs to a connection (RFC 9113 section 8.2.2)."""
-    found: list[Any] = []
-    for line in text.split(b"\r\n"):
-        if line:
-            name, _, value = line.partition(b":")
-            name, value = name.lower(), value.strip(b" \t")
-            if name in _HOP or (name == b"te" and value.lower() != b"trailers"):
-                continue
-            found.append(NeverIndexedHeaderTuple(name, value) if name in _SENSITIVE else (name, value))
-    return found
-
-
-def _text(headers: Any) -> bytes:
-    """Regular fields as header lines; cookies joined (RFC 9113 section 8.2.3). Raises ProtocolError."""
-    lines = []
-    cookies = []
-    for name, value in headers:
-        if name[:1] == b":":
-            continue
-        if not name or b":" in name or name != name.lower() or any(c in b"\r\n\0" for c in name + value):
-            raise ProtocolError("a field with octets that no field may have")
-        if name in _HOP and name != b"host":
-            raise ProtocolError(f"the field {name.decode('latin-1')} belongs to HTTP/1 connections")
-        if name == b"cookie":
-            cookies.append(value)
+    def _take_window(self, number: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise self._broken("WINDOW_UPDATE has not 4 octets", FRAME_SIZE_ERROR)
+        octets = int.from_bytes(payload, "big") & WINDOW_MOST
+        self._moves_nothing()
+        if number == 0:
+            self._window_out += octets
+            if octets == 0 or self._window_out > WINDOW_MOST:
+                raise self._broken("WINDOW_UPDATE by 0 or beyond the most", PROTOCOL_ERROR if octets == 0 else 3)
+            self._pump_all()
+            return
+        if self._is_idle(number):
+            raise self._broken(f"WINDOW_UPDATE of stream {number}, which is not open", PROTOCOL_ERROR)
+        stream = self.streams.get(number)
+        if stream is None:
+            return
+        stream.extra += octets
+        if octets == 0 or self._initial_out + stream.extra > WINDOW_MOST:
+            code = PROTOCOL_ERROR if octets == 0 else FLOW_CONTROL_ERROR
+            self._fault(stream, code, "WINDOW_UPDATE by 0 or beyond the most", True)
         else:
-            lines.append(name + b": " + value + b"\r\n")
-    if cookies:
-        lines.append(b"cookie: " + b"; ".join(cookies) + b"\r\n")
-    return b"".join(lines)
+            self._pump(stream)
+
+    def _take_settings(self, flags: int, number: int, payload: bytes) -> None:
+        if number:
+            raise self._broken("SETTINGS of a stream", PROTOCOL_ERROR)
+        if len(payload) % 6 or (flags & ACK and payload):
+            raise self._broken("SETTINGS of a wrong size", FRAME_SIZE_ERROR)
+        if len(payload) > 6 * SETTINGS_MOST:
+            raise self._broken(f"more than {SETTINGS_MOST} settings in one frame", ENHANCE_YOUR_CALM)
+        self._moves_nothing()
+        if flags & ACK:
+            self._acked = True
+            return
+        for setting, value in _SETTING.iter_unpack(payload):
+            self._set(setting, value)
+        self._frame(SETTINGS, ACK, 0, b"")
+        self.peer_settings_seen = True
+        self.handler.settings_changed()
+        self._pump_all()
+
+    def _set(self, setting: int, value: int) -> None:
+        if setting == TABLE_SIZE:
+            self._encoder.resize(value)
+        elif setting == ENABLE_PUSH:
+            if value > (0 if self.client else 1):
+                raise self._broken(f"SETTINGS_ENABLE_PUSH is {value}", PROTOCOL_ERROR)
+        elif setting == MAX_CONCURRENT:
+            self.peer_max_concurrent = min(value, WINDOW_MOST)
+        elif setting == INITIAL_WINDOW:
+            if value > WINDOW_MOST:
+                raise self._broken(f"SETTINGS_INITIAL_WINDOW_SIZE is {value}", FLOW_CONTROL_ERROR)
+            for stream in self.streams.values():
+                if value + stream.extra > WINDOW_MOST:
+                    raise self._broken("SETTINGS_INITIAL_WINDOW_SIZE overflows a window", FLOW_CONTROL_ERROR)
+            self._initial_out = value
+        elif setting == MAX_FRAME:
+            if not FRAME_MOST <= value < 1 << 24:
+                raise self._broken(f"SETTINGS_MAX_FRAME_SIZE is {value}", PROTOCOL_ERROR)
+            self._frame_out = min(value, 65536)
+
+    def _take_ping(self, flags: int, number: int, payload: bytes) -> None:
+        if number:
+            raise self._broken("PING of a stream", PROTOCOL_ERROR)
+        if len(payload) != 8:
+            raise self._broken("PING has not 8 octets", FRAME_SIZE_ERROR)
+        self._moves_nothing()
+        if flags & ACK:
+            self.handler.pong(payload)
+        else:
+            self._frame(PING, ACK, 0, payload)
+
+    def _take_goaway(self, number: int, payload: bytes) -> None:
+        if number:
+            raise self._broken("GOAWAY of a stream", PROTOCOL_ERROR)
+        if len(payload) < 8:
+            raise self._broken("GOAWAY has less than 8 octets", FRAME_SIZE_ERROR)
+        self._moves_nothing()
+        self.goaway_received = True
+        last, code = _TWO.unpack_from(payload)
+        self.handler.goaway(last & WINDOW_MOST, code, payload[8:])
 
 
-def _request_head(headers: Any, ended: bool) -> RequestHead:
-    pseudo = {name: value for name, value in headers if name[:1] == b":"}
-    method, path, authority = pseudo.get(b":method", b""), pseudo.get(b":path", b""), pseudo.get(b":authority")
-    if b":protocol" in pseudo:
-        raise ProtocolError("extended CONNECT (RFC 8441) is not offered", status=501)
-    if method != b"CONNECT" and pseudo.get(b":scheme") not in (b"http", b"https"):
-        raise ProtocolError(":scheme is neither http nor https")
-    if method != b"CONNECT" and path[:1] != b"/" and (path, method) != (b"*", b"OPTIONS"):
-        raise ProtocolError(":path begins with no `/`")
-    hosts = [value for name, value in headers if name == b"host"]
-    if authority is None:
-        authority = hosts[0] if hosts else b""
-    if any(host.lower() != authority.lower() for host in hosts) or len(hosts) > 1:
-        raise ProtocolError(":authority and Host differ")
-    if any(c in b"\r\n\0 " for c in method + authority + path):
-        raise ProtocolError("a pseudo-header with octets that it may not have")
-    fields = _text([field for field in headers if field[0] != b"host"])
-    parser = RequestParser()
-    parser.feed(method + b" " + (path or authority) + b" HTTP/1.1\r\nhost: " + authority + b"\r\n" + fields + b"\r\n")
-    head = parser.read_head()
-    if head is None:
-        raise ProtocolError("the head is not whole")
-    head.major = 2
-    head.chunked = not ended and head.content_length < 0
-    return head
-
-
-def _response_head(headers: Any, method: str, ended: bool) -> ResponseHead:
-    status = next((value for name, value in headers if name == b":status"), b"")
-    parser = ResponseParser()
-    parser.expect(method)
-    phrase = REASON_PHRASES.get(int(status) if status.isdigit() and len(status) == 3 else 0, "")
-    parser.feed(b"HTTP/1.1 %b %b\r\n" % (status[:8], phrase.encode()) + _text(headers) + b"\r\n")
-    head = parser.read_head()
-    if head is None or head.status == 101:
-        raise ProtocolError("a status that HTTP/2 does not have")
-    head.major = 2
-    head.until_close = False
-    head.keep_alive = True
-    head.chunked = not ended and head.content_length < 0
-    return head
+def _authority(text: bytes, line_end: int) -> bytes:
+    """The value of Host in a head's text."""
+    at = line_end
+    while at >= 0 and text[at + 2 : at + 7].lower() != b"host:":
+        at = text.find(b"\r\n", at + 2)
+    if at < 0:
+        return b""
+    return text[at + 7 : text.find(b"\r\n", at + 2)].strip(b" \t")

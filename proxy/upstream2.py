@@ -150,10 +150,9 @@ class EndpointStream(Upstream):
 class Connection2:
     """The codec's handler, and what its pool sees of it."""
 
-    two = True
-    asked_two = True
-
     def __init__(self, pool: Any, host: Any, clock: Any, outbox: Any = None) -> None:
+        self.two = True
+        self.asked_two = True
         self.pool = pool
         self.host = host
         self.clock = clock

@@ -81,7 +81,10 @@ def test_compiled_module_took_its_types(pxd: str) -> None:
         newest = max(path.with_suffix(suffix).stat().st_mtime for suffix in (".py", ".pxd"))
         assert built.stat().st_mtime >= newest, f"{built.name} is older than its source: make install"
     declared = re.findall(r"^cdef class (\w+)", path.read_text(), re.MULTILINE)
-    assert declared, f"{pxd}: declare at least one cdef class, so that this test can tell"
+    hidden = re.findall(r"^cdef (?!class)[^(\n]*?(\w+)$", path.read_text(), re.MULTILINE)
+    assert declared or hidden, f"{pxd}: declare at least one cdef class or variable, so that this test can tell"
+    for name in hidden:
+        assert not hasattr(module, name), f"{name} is an ordinary variable"
     for name in declared:
         assert "__weakref__" not in vars(getattr(module, name)), f"{name} is an ordinary class"
 

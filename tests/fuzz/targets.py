@@ -10,7 +10,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import h2.exceptions
 import h11
+import hpack as hpack_oracle
 
 from fairlead.dns import message as dns_message
 from fairlead.dns.engine import DnsOptions, Pending
@@ -22,7 +24,9 @@ from fairlead.policy import linear_regex
 from fairlead.policy.path_normalization import MODES, PathError, normalize_path
 from fairlead.policy.world import Loader
 from fairlead.proxy import headers as built_headers
+from fairlead.proxy import hpack as built_hpack
 from fairlead.proxy import http1 as built
+from fairlead.proxy import http2 as built_http2
 from fairlead.proxy import proxy_protocol, sniff
 from fairlead.proxy.limits import parse as parse_limits
 from fairlead.proxy.message import ProtocolError
@@ -30,6 +34,7 @@ from fairlead.registry import consul_catalog, documents, etcd_values
 from fairlead.registry.snapshot import Snapshot
 from tests.dns import world as dns_world
 from tests.proxy.plain import plain
+from tests.proxy.two import Peer
 
 Target = Callable[[bytes], None]
 TARGETS: dict[str, tuple[Target, list[bytes]]] = {}
@@ -42,6 +47,153 @@ def target(*seeds: bytes) -> Callable[[Target], Target]:
         return run
 
     return add
+
+
+# --- HTTP/2
+
+
+def frame(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + number.to_bytes(4, "big") + payload
+
+
+_GET = hpack_oracle.Encoder().encode([(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/")])
+_POST = hpack_oracle.Encoder().encode(
+    [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/"), ("content-length", "3")]
+)
+_OK = hpack_oracle.Encoder().encode([(":status", "200"), ("x", "y")])
+
+
+class _Heard:
+    """What a connection's handler heard, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+        self.bodies: dict[int, bytes] = {}
+
+    def head(self, stream: Any, head: Any, end: bool) -> None:
+        self.events.append(("head", stream.id, head.raw, end))
+
+    def interim(self, stream: Any, head: Any) -> None:
+        self.events.append(("interim", stream.id, head.raw))
+
+    def data(self, stream: Any, data: bytes, end: bool) -> None:
+        self.events.append(("data", stream.id, data, end))
+
+    def trailers(self, stream: Any, block: bytes) -> None:
+        self.events.append(("trailers", stream.id, block))
+
+    def reset(self, stream: Any, code: int, why: str) -> None:
+        self.events.append(("reset", stream.id, code))
+
+    def goaway(self, last_id: int, code: int, debug: bytes) -> None:
+        self.events.append(("goaway", last_id, code))
+
+    def writable(self, stream: Any) -> None: ...
+    def pong(self, payload: bytes) -> None: ...
+    def settings_changed(self) -> None: ...
+
+
+def _heard(codec: Any, client: bool, pieces: list[bytes]) -> tuple[list[tuple[Any, ...]], int, bytes]:
+    """Events, the code of the error (-1: none) and the output."""
+    heard = _Heard()
+    connection = codec.Http2(heard, client)
+    connection.start()
+    if client:
+        for _ in range(2):
+            connection.open(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", "http", True, None)
+    output = connection.output()
+    code = -1
+    try:
+        for piece in pieces:
+            connection.receive(piece)
+    except codec.Http2Error as error:
+        assert str(error)
+        code = error.code
+    output += connection.output()
+    assert connection.queued == 0
+    assert connection.active <= 100
+    return heard.events, code, output
+
+
+def _same_however_it_is_cut(client: bool, data: bytes) -> list[tuple[Any, ...]]:
+    events, code, output = _heard(built_http2, client, [data])
+    for codec in (built_http2, plain("http2")):
+        for cut in pieces_of(data):
+            assert _heard(codec, client, cut) == (events, code, output)
+    for event in events:
+        if event[0] == "head" and not client:
+            parser = plain("http1").RequestParser()
+            parser.feed(event[2])
+            assert parser.read_head() is not None
+            assert parser.unread() == 0
+    return events
+
+
+def _h2_heads(data: bytes) -> list[bytes] | None:
+    """Paths of the requests as the h2 package reads them; None: it refuses something."""
+    peer = Peer(False)
+    try:
+        peer.receive(data)
+    except h2.exceptions.ProtocolError:
+        return None
+    return [head.get(":path", "").encode("latin-1") for head in peer.heads.values()]
+
+
+@target(
+    built_http2.PREFACE + frame(4, 0, 0) + frame(1, 5, 1, _GET) + frame(1, 4, 3, _POST) + frame(0, 1, 3, b"abc"),
+    built_http2.PREFACE + frame(4, 0, 0, b"\0\4\0\0\0\1") + frame(1, 1, 1, _GET[:2]) + frame(9, 4, 1, _GET[2:]),
+    built_http2.PREFACE
+    + frame(4, 0, 0)
+    + frame(1, 4, 1, _GET)
+    + frame(0, 8, 1, b"\2hi\0\0")
+    + frame(3, 0, 1, bytes(4)),
+    built_http2.PREFACE
+    + frame(4, 0, 0)
+    + frame(6, 0, 0, bytes(8))
+    + frame(8, 0, 0, b"\0\0\1\0")
+    + frame(7, 0, 0, bytes(8)),
+)
+def http2_client_says(data: bytes) -> None:
+    """Cuts and compilation change nothing; heads are whole HTTP/1.1; what h2 also takes, it reads the same."""
+    events = _same_however_it_is_cut(False, data)
+    theirs = _h2_heads(data)
+    if theirs is not None:
+        ours = [event[2].split(b" ", 2)[1] for event in events if event[0] == "head"]
+        assert set(ours) <= set(theirs)
+
+
+@target(
+    frame(4, 0, 0) + frame(1, 4, 1, _OK) + frame(0, 1, 1, b"body") + frame(1, 5, 3, _OK),
+    frame(4, 0, 0, b"\0\3\0\0\0\1") + frame(4, 1, 0) + frame(1, 4, 1, _OK) + frame(1, 5, 1, b"\0\1x\1y"),
+)
+def http2_server_says(data: bytes) -> None:
+    _same_however_it_is_cut(True, data)
+
+
+@target(_GET, _POST, b"\x40\x01a\x01b\xbe", b"\x3f\xe1\x1f\x82", b"\x41\x8c\xf1\xe3\xc2\xe5\xf2:k\xa0\xab\x90\xf4\xff")
+def hpack_block(data: bytes) -> None:
+    """Read alike compiled or not, twice on one connection; what is read goes on and comes back the same."""
+    results = []
+    for codec in (built_hpack, plain("hpack")):
+        decoder = codec.Decoder(4096, 2000)
+        got: list[Any] = []
+        try:
+            for _ in range(2):
+                fields = decoder.decode(data)
+                got.append(([(field.name, field.value, field.kind, field.line) for field in fields], decoder.too_large))
+                assert sum(len(field.name) + len(field.value) + 32 for field in fields) <= 2000
+        except codec.HpackError as error:
+            got.append(str(error))
+        results.append(got)
+    assert results[0] == results[1]
+    for fields_of in results[0]:
+        if isinstance(fields_of, str):
+            continue
+        lines = [field[3] for field in fields_of[0] if field[2] == built_hpack.PLAIN]
+        encoder = built_hpack.Encoder()
+        encoder.lines(b"".join(lines), 0)
+        again = built_hpack.Decoder().decode(encoder.take())
+        assert [field.line for field in again] == lines
 
 
 # --- HTTP/1.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hpack import Encoder
+from hpack import Decoder, Encoder
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -75,16 +75,21 @@ def headers(fields: list[tuple[str, str]], number: int = 1, end: bool = True) ->
     return frame(HeadersFrame, number, flags, data=Encoder().encode(fields))
 
 
-def reset_codes(output: bytes) -> list[int]:
-    """Error codes of the RST_STREAM frames in an output."""
+def frames_of(output: bytes) -> list[tuple[int, int, int, bytes]]:
+    """Frames of an output: type, flags, stream, payload."""
     found = []
     at = 0
-    while at + 9 <= len(output):
+    while at < len(output):
         size = int.from_bytes(output[at : at + 3], "big")
-        if output[at + 3] == 3:
-            found.append(int.from_bytes(output[at + 9 : at + 13], "big"))
+        number = int.from_bytes(output[at + 5 : at + 9], "big")
+        found.append((output[at + 3], output[at + 4], number, output[at + 9 : at + 9 + size]))
         at += 9 + size
     return found
+
+
+def reset_codes(output: bytes) -> list[int]:
+    """Error codes of the RST_STREAM frames in an output."""
+    return [int.from_bytes(payload, "big") for kind, _, _, payload in frames_of(output) if kind == 3]
 
 
 def test_a_request_is_heard_as_its_http1_text_wherever_the_input_is_cut() -> None:
@@ -147,9 +152,9 @@ def test_what_could_be_read_in_two_ways_reaches_nobody(fields: list[tuple[str, s
 def test_a_body_of_another_length_than_was_said_is_never_whole() -> None:
     codec, heard = server()
     codec.receive(PREFACE + headers([*GET, ("content-length", "3")], end=False))
-    with pytest.raises(Http2Error):
-        codec.receive(frame(DataFrame, 1, ("END_STREAM",), data=b"four"))
+    codec.receive(frame(DataFrame, 1, ("END_STREAM",), data=b"four"))
     assert heard.bodies == []
+    assert heard.resets == [1]
 
 
 def flood(codec: Http2, pieces: Any, most: int) -> int:
@@ -211,13 +216,26 @@ def test_a_head_without_end_closes_the_connection() -> None:
     assert heard.heads == []
 
 
-def test_a_head_that_grows_when_it_is_read_closes_the_connection() -> None:
+def bomb(number: int) -> bytes:
+    """A head of 4 MB in 5 KB: the same field from the table, again and again."""
+    block = Encoder().encode([*GET, ("x", "y" * 4000)]) + b"\xbe" * 1000
+    return frame(HeadersFrame, number, ("END_HEADERS", "END_STREAM"), data=block)
+
+
+def test_a_head_that_grows_when_it_is_read_is_answered_with_431_and_reaches_nobody() -> None:
     codec, heard = server()
-    bomb = (
-        Encoder().encode([*GET, ("x", "y" * 4000)]) + b"\xbe" * 1000
-    )  # the same field from the table, again and again
-    with pytest.raises(Http2Error):
-        codec.receive(PREFACE + frame(HeadersFrame, 1, ("END_HEADERS",), data=bomb))
+    codec.receive(PREFACE + bomb(1))
+    assert heard.heads == []
+    assert codec.active == 0
+    [answer] = [payload for kind, _, _, payload in frames_of(codec.output()) if kind == 1]
+    decoder: Any = Decoder()
+    assert dict(decoder.decode(answer))[":status"] == "431"
+
+
+def test_heads_that_grow_when_they_are_read_close_the_connection_soon() -> None:
+    codec, heard = server()
+    codec.receive(PREFACE)
+    assert flood(codec, (bomb(number) for number in range(1, 1000, 2)), 20) <= 11
     assert heard.heads == []
 
 
