@@ -9,6 +9,9 @@ cdef bytes _TOKEN
 cdef set _never
 cdef Py_ssize_t _NEVER_MOST
 cdef object _FRESH
+cdef object _UNIQUE
+cdef dict _prefixes
+cdef list _ONE
 cdef Py_ssize_t _OVERHEAD
 cdef Py_ssize_t _ENTRY_MOST
 cdef Py_ssize_t _LINES_MOST
@@ -22,6 +25,9 @@ cdef int _STATIC_HIT
 cdef int _INDEX
 cdef int _LITERAL
 cdef dict _lines
+cdef dict _literals
+cdef Py_ssize_t _LITERALS_MOST
+cdef Py_ssize_t _LITERAL_MOST
 cdef list _INDEXED
 
 @cython.final
@@ -56,8 +62,11 @@ cdef class Decoder:
     cdef bytes _string(self)
     @cython.locals(table=list, have=Py_ssize_t)
     cdef Field _entry(self, Py_ssize_t index)
-    @cython.locals(name=bytes, value=bytes)
-    cdef Field _literal(self, Py_ssize_t index, bint sensitive)
+    @cython.locals(name=bytes, value=bytes, start=Py_ssize_t, begin=Py_ssize_t, index=Py_ssize_t, key=bytes, field=Field,
+                   octets="const unsigned char*")
+    cdef Field _literal(self, Py_ssize_t mask, bint sensitive)
+    @cython.locals(length=Py_ssize_t)
+    cdef _skip(self)
     @cython.locals(need=Py_ssize_t)
     cdef _insert(self, Field field)
     @cython.locals(table=list, gone=Py_ssize_t, oldest=Field)
@@ -69,6 +78,12 @@ cdef class Line:
     cdef int how
     cdef Py_ssize_t size
     cdef bytes octets
+
+cdef bytes _number(int first, int mask, Py_ssize_t value)
+@cython.locals(coded=bytes)
+cdef bytes _text(bytes text)
+@cython.locals(prefix=bytes, size=Py_ssize_t)
+cdef bytes _plain(bytes name, bytes value)
 
 @cython.final
 cdef class Encoder:
@@ -84,7 +99,8 @@ cdef class Encoder:
     cpdef resize(self, Py_ssize_t size)
     @cython.locals(key=bytes, line=Line)
     cpdef field(self, bytes name, bytes value)
-    @cython.locals(size=Py_ssize_t, octets="const unsigned char*", end=Py_ssize_t, key=bytes, line=Line, colon=Py_ssize_t)
+    @cython.locals(size=Py_ssize_t, octets="const unsigned char*", end=Py_ssize_t, key=bytes, line=Line, colon=Py_ssize_t,
+                   name=bytes, value=bytes)
     cpdef lines(self, bytes text, Py_ssize_t at)
     @cython.locals(block=bytes, parts=list, told=bytes)
     cpdef bytes take(self)

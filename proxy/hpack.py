@@ -48,15 +48,21 @@ _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 _never: set[bytes] = {b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"}
 """Names whose values no table may hold; a peer that says so of another name is believed (section 6.2.3)."""
 _NEVER_MOST = 256
-_FRESH = frozenset(
+_UNIQUE = frozenset(
     (
-        *(b"x-request-id", b"traceparent", b"tracestate", b"date", b"age", b"content-length", b"etag", b"location"),
-        *(b"last-modified", b"expires", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since"),
-        *(b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid", b"b3", b"x-envoy-upstream-service-time"),
-        *(b"x-envoy-expected-rq-timeout-ms", b"grpc-timeout", b"content-range", b"range", b"x-fairlead-reason"),
+        *(b":path", b"x-request-id", b"traceparent", b"tracestate", b"b3", b"x-b3-traceid", b"x-b3-spanid"),
+        *(b"x-b3-parentspanid", b"content-range", b"range", b"location"),
     )
 )
-"""Names whose values are seldom the same twice: not worth a place in the table."""
+"""Names whose values are seldom the same twice: sent as they are, remembered nowhere."""
+_FRESH = frozenset(
+    (
+        *(b"date", b"age", b"content-length", b"etag", b"last-modified", b"expires", b"if-match", b"if-none-match"),
+        *(b"if-modified-since", b"if-unmodified-since", b"x-envoy-upstream-service-time", b"x-fairlead-reason"),
+        *(b"x-envoy-expected-rq-timeout-ms", b"grpc-timeout"),
+    )
+)
+"""Names whose values are the same for a while: not worth a place in the table."""
 _OVERHEAD = 32
 """What an entry counts beyond its name and value (section 4.1)."""
 _ENTRY_MOST = 1024
@@ -147,7 +153,7 @@ class Decoder:
             if first & 0x80:
                 field = self._entry(self._integer(0x7F))
             elif first & 0x40:
-                field = self._literal(self._integer(0x3F), False)
+                field = self._literal(0x3F, False)
                 self._insert(field)
             elif first & 0x20:
                 if begun:
@@ -155,7 +161,7 @@ class Decoder:
                 self._resize(self._integer(0x1F))
                 continue
             else:
-                field = self._literal(self._integer(0x0F), (first & 0x10) != 0)
+                field = self._literal(0x0F, (first & 0x10) != 0)
             begun = True
             total += len(field.name) + len(field.value) + _OVERHEAD
             if total <= self.max_list:
@@ -189,6 +195,15 @@ class Decoder:
             if shift > 28:
                 raise HpackError("a number of too many octets")
 
+    def _skip(self) -> None:
+        """Go past a string."""
+        if self._at >= len(self._block):
+            raise HpackError("the block ends before a string")
+        length = self._integer(0x7F)
+        if length > len(self._block) - self._at:
+            raise HpackError("the block ends within a string")
+        self._at += length
+
     def _string(self) -> bytes:
         """Section 5.2."""
         block = self._block
@@ -220,13 +235,33 @@ class Decoder:
             raise HpackError(f"the index {index}, of which the table has no entry")
         return table[have - (index - 61)]
 
-    def _literal(self, index: int, sensitive: bool) -> Field:
+    def _literal(self, mask: int, sensitive: bool) -> Field:
+        """A literal (section 6.2). One that came before, on whatever connection, is known by its octets."""
+        start = self._at
+        index = self._integer(mask)
+        begin = self._at
+        if index <= 61:
+            if not index:
+                self._skip()
+            self._skip()
+            octets = self._block  # compiled: a pointer
+            key = octets[start : self._at]
+            known = _literals.get(key)
+            if known is not None:
+                return known
+            self._at = begin
         name = self._entry(index).name if index else self._string()
         value = self._string()
+        field = Field(name, value, sensitive)
+        if index <= 61 and not sensitive and len(key) <= _LITERAL_MOST and name not in _UNIQUE and name not in _never:
+            if len(_literals) >= _LITERALS_MOST:
+                _literals.clear()
+            _literals[key] = field
         if sensitive and name not in _never and len(_never) < _NEVER_MOST:
             _never.add(name)
             _lines.clear()
-        return Field(name, value, sensitive)
+            _prefixes.clear()
+        return field
 
     def _insert(self, field: Field) -> None:
         need = len(field.name) + len(field.value) + _OVERHEAD
@@ -257,6 +292,11 @@ class Decoder:
         self._evict(size)
 
 
+_literals: dict[bytes, Field] = {}
+"""By the octets of the literal; only where they do not speak of the dynamic table."""
+_LITERALS_MOST = 512
+_LITERAL_MOST = 256
+
 # What to do with a line.
 _DROP, _STATIC_HIT, _INDEX, _LITERAL = range(4)
 
@@ -272,15 +312,12 @@ class Line:
         if name in _HOP or (name == b"te" and value.lower() != b"trailers"):
             self.how = _DROP
             return
-        never = name in _never
-        full = 0 if never else _STATIC_FIELDS.get((name, value), 0)
+        full = _STATIC_FIELDS.get((name, value), 0)
         if full:
             self.how = _STATIC_HIT
             self.octets = bytes((0x80 | full,))
             return
-        if never:
-            first, mask = 0x10, 0x0F
-        elif name == b":path" or name in _FRESH or self.size > _ENTRY_MOST:
+        if name in _FRESH or self.size > _ENTRY_MOST:
             first, mask = 0, 0x0F
         else:
             self.how = _INDEX
@@ -317,6 +354,21 @@ def _text(text: bytes) -> bytes:
     return _number(0, 0x7F, len(text)) + text
 
 
+def _plain(name: bytes, value: bytes) -> bytes:
+    """A literal that no table gets, without Huffman's code: what is sent once is not worth the time."""
+    prefix = _prefixes.get(name)
+    if prefix is None:
+        first = 0x10 if name in _never else 0
+        index = _STATIC_NAMES.get(name, 0)
+        prefix = _number(first, 0x0F, index) if index else bytes((first,)) + _text(name)
+        _prefixes[name] = prefix
+    size = len(value)
+    return b"".join((prefix, _ONE[size] if size < 127 else _number(0, 0x7F, size), value))
+
+
+_prefixes: dict[bytes, bytes] = {}
+"""Of the names in _UNIQUE and _never: how their literals begin."""
+_ONE: list[bytes] = [bytes((octet,)) for octet in range(128)]
 _INDEXED: list[bytes] = [_number(0x80, 0x7F, index) for index in range(256)]
 
 
@@ -347,6 +399,9 @@ class Encoder:
 
     def field(self, name: bytes, value: bytes) -> None:
         """Add a field; `name` in lower case."""
+        if name == b":path":
+            self._parts.append(_plain(name, value))
+            return
         key = b"".join((name, b": ", value))
         line = _lines.get(key)
         if line is None:
@@ -368,7 +423,12 @@ class Encoder:
             line = _lines.get(key)
             if line is None:
                 colon = key.find(b":")
-                line = self._new(key, key[:colon].lower(), key[colon + 1 :].strip(b" \t"))
+                name = key[:colon].lower()
+                value = key[colon + 1 :].strip(b" \t")
+                if name in _UNIQUE or name in _never:
+                    self._parts.append(_plain(name, value))
+                    continue
+                line = self._new(key, name, value)
             self._add(line)
 
     def take(self) -> bytes:
@@ -386,7 +446,7 @@ class Encoder:
 
     def _new(self, key: bytes, name: bytes, value: bytes) -> Line:
         line = Line(name, value)
-        if line.how != _LITERAL and len(key) <= _LINE_MOST:
+        if len(key) <= _LINE_MOST:
             if len(_lines) >= _LINES_MOST:
                 _lines.clear()
             _lines[key] = line

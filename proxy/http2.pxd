@@ -25,8 +25,8 @@ cdef int MAX_CONCURRENT
 cdef int INITIAL_WINDOW
 cdef int MAX_FRAME
 cdef int MAX_LIST
+cdef Py_ssize_t PIECE
 cdef Py_ssize_t WORTH
-cdef object _HEAD
 cdef object _NUMBER
 cdef object _SETTING
 cdef object _TWO
@@ -62,7 +62,8 @@ cdef class Http2:
     cdef public bint goaway_received
     cdef Decoder _decoder
     cdef Encoder _encoder
-    cdef list _out
+    cdef bytearray _out
+    cdef list _pieces
     cdef bytes _rest
     cdef bint _preface
     cdef bint _dead
@@ -87,7 +88,7 @@ cdef class Http2:
     cdef Py_ssize_t _resets_most
     cdef Py_ssize_t _controls_most
 
-    @cython.locals(out=list)
+    @cython.locals(out=bytearray, pieces=list, data=bytes)
     cpdef bytes output(self)
     @cython.locals(size=Py_ssize_t, at=Py_ssize_t, start=Py_ssize_t, length=Py_ssize_t, kind=int, flags=int,
                    number="unsigned int", octets="const unsigned char*")
@@ -98,7 +99,7 @@ cdef class Http2:
     cdef void _moved(self) noexcept
     cdef _count_resets(self, Py_ssize_t cost)
     cdef bint _is_idle(self, unsigned int number) noexcept
-    @cython.locals(length=Py_ssize_t, head=bytes)
+    @cython.locals(length=Py_ssize_t, out=bytearray)
     cdef _frame(self, int kind, int flags, unsigned int number, bytes payload)
     @cython.locals(sent=Py_ssize_t)
     cpdef send(self, Stream stream, bytes data, bint end)

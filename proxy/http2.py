@@ -39,10 +39,11 @@ LARGE_HEAD_COST = 50
 INTERIMS_MOST = 16
 SETTINGS_MOST = 64
 """Settings in one frame."""
+PIECE = 2048
+"""Octets of a payload that is worth a piece of its own in the output, and no copy."""
 WORTH = 1024
 """Octets that a window must let through to count as something that moved (CVE-2019-9511)."""
 _DEFAULT_WINDOW = 65535
-_HEAD = Format(">HBBBI")
 _NUMBER = Format(">I")
 _SETTING = Format(">HI")
 _TWO = Format(">II")
@@ -118,7 +119,9 @@ class Http2:
         self.goaway_received = False
         self._decoder = Decoder(4096, self.limits.max_head)
         self._encoder = Encoder(4096)
-        self._out: list[bytes] = []
+        self._out = bytearray()
+        self._pieces: list[bytes] = []
+        """What is before it, in larger pieces."""
         self._rest = b""
         self._preface = not client
         """The client's preface is to come."""
@@ -159,7 +162,7 @@ class Http2:
         limits = self.limits
         settings = _SETTING.pack(INITIAL_WINDOW, limits.stream_window) + _SETTING.pack(MAX_LIST, limits.max_head)
         if self.client:
-            self._out.append(PREFACE)
+            self._out += PREFACE
             settings += _SETTING.pack(ENABLE_PUSH, 0)
         else:
             settings += _SETTING.pack(MAX_CONCURRENT, limits.max_concurrent)
@@ -169,10 +172,13 @@ class Http2:
 
     def output(self) -> bytes:
         out = self._out
-        if not out:
-            return b""
-        data = b"".join(out) if len(out) > 1 else out[0]
+        pieces = self._pieces
+        data = bytes(out)
         out.clear()
+        if pieces:
+            pieces.append(data)
+            data = b"".join(pieces)
+            pieces.clear()
         return data
 
     def receive(self, data: bytes) -> None:
@@ -267,13 +273,23 @@ class Http2:
         return number & 1 == 0 or number > self._highest
 
     def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        out = self._out
         length = len(payload)
-        head = _HEAD.pack(length >> 8, length & 255, kind, flags, number)
-        if length > 1024:
-            self._out.append(head)
-            self._out.append(payload)
+        out.append(length >> 16)
+        out.append((length >> 8) & 255)
+        out.append(length & 255)
+        out.append(kind)
+        out.append(flags)
+        out.append(number >> 24)
+        out.append((number >> 16) & 255)
+        out.append((number >> 8) & 255)
+        out.append(number & 255)
+        if length > PIECE:
+            self._pieces.append(bytes(out))
+            self._pieces.append(payload)
+            out.clear()
         else:
-            self._out.append(head + payload)
+            out += payload
 
     # --- sending
 
@@ -391,6 +407,7 @@ class Http2:
         """Both sides have ended it."""
         if not stream.gone:
             stream.gone = True
+            stream.owner = None  # each knows the other
             self.streams.pop(stream.id, None)
             if self._resets > 0:
                 self._resets -= 1
