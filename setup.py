@@ -18,6 +18,9 @@ PACKAGES = ("registry", "policy", "dns", "proxy", "mesh", "control")
 COMPILED: tuple[str, ...] = (
     "dns/_datagrams.py",
     "dns/_fast.py",
+    "policy/decide.py",
+    "policy/match.py",
+    "policy/tables.py",
     "proxy/access_line.py",
     "proxy/connection.py",
     "proxy/connection2.py",

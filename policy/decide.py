@@ -3,7 +3,7 @@
 How an outbound request finds its rules: by the service that the arrival names (named port, loopback address), else by
 the Host header, on the port that was dialled, else the header's port, else 80 (443 for https). On the listener by host
 (no port known from the arrival, none in the header) a service without that port, but with exactly one port that speaks
-HTTP, is taken at that port; Istio has no such listener.
+HTTP, is taken at that port; Istio has no such listener. Runs compiled (with decide.pxd) or as it stands.
 """
 
 from __future__ import annotations
@@ -44,12 +44,13 @@ def decide(tables: Tables, request: Request, trace: Trace | None = None) -> Deci
         if arrival.host
         else ((authority, arrival.port) if arrival.port or request.scheme == "https" else authority)
     )
-    host = http.memo.get(key)
+    memo = http.memo
+    host = memo.get(key)
     if host is None:
         host = _find_host(tables, http, request, arrival)
-        if len(http.memo) >= MEMO_MAX:
-            http.memo.clear()
-        http.memo[key] = host
+        if len(memo) >= MEMO_MAX:
+            memo.clear()
+        memo[key] = host
     if trace is not None:
         return _traced(tables, host, request, trace)
     only = host.only
@@ -62,9 +63,11 @@ def decide(tables: Tables, request: Request, trace: Trace | None = None) -> Deci
     else:
         path, query = target, ""
     for arm in host.arms:
-        if arm.match.holds(request, path, query):
+        match = arm.match
+        if match.holds(request, path, query):
             change = arm.change
-            return arm.decision if change is None else change(arm.decision, request, arm.match)
+            made: Decision = arm.decision if change is None else change(arm.decision, request, match)
+            return made
     return _no_route(host)
 
 

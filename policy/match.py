@@ -1,9 +1,12 @@
-"""Compiled conditions of an HTTP route: each says whether it holds for a request, and in words what it asks for."""
+"""Compiled conditions of an HTTP route: each says whether it holds for a request, and in words what it asks for.
+
+Runs compiled (with match.pxd) or as it stands.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from .linear_regex import Regex, RegexError
 from .resources import HTTPMatchRequest, StringMatch
@@ -14,8 +17,6 @@ CLAIMS_PREFIX = "@request.auth.claims"
 
 class TextTest:
     """A StringMatch: exact, prefix or whole-string regex; `kind` is `any` where nothing is set."""
-
-    __slots__ = ("holds", "kind", "value")
 
     def __init__(self, match: StringMatch, ignore_case: bool = False) -> None:
         self.holds: Callable[[str], bool]
@@ -58,50 +59,48 @@ def _regex(pattern: str) -> Callable[[str], bool]:
         return _never
 
 
-class Condition(Protocol):
-    def holds(self, request: Request, query: str) -> bool: ...
+class Condition:
+    """One thing that a block of `match` asks for."""
 
-    def __str__(self) -> str: ...
+    def holds(self, request: Request, query: str) -> bool:
+        raise NotImplementedError
 
 
-class _Field:
+class _Field(Condition):
     """Method, scheme or authority."""
-
-    __slots__ = ("_name", "_test")
 
     def __init__(self, name: str, match: StringMatch) -> None:
         self._name = name
         self._test = TextTest(match)
 
     def holds(self, request: Request, query: str) -> bool:
-        return self._test.holds(getattr(request, self._name))
+        return bool(self._test.holds(getattr(request, self._name)))
 
     def __str__(self) -> str:
         return f"{self._name} {self._test}"
 
 
-class _Header:
-    __slots__ = ("_name", "_present", "_test")
-
+class _Header(Condition):
     def __init__(self, name: str, match: StringMatch) -> None:
         self._name = name.lower()
         self._test = TextTest(match)
         self._present = self._test.kind == "any"
+        self._exact: str | None = match.exact
 
     def holds(self, request: Request, query: str) -> bool:
         value = header_value(request, self._name)
         if value is None:
             return False
-        return self._present or self._test.holds(value)
+        if self._exact is not None:
+            return bool(value == self._exact)
+        return self._present or bool(self._test.holds(value))
 
     def __str__(self) -> str:
         return f"header {self._name} {self._test}"
 
 
-class _WithoutHeader:
+class _WithoutHeader(Condition):
     """The whole matcher negated; a missing header is compared as the empty string (Istio)."""
-
-    __slots__ = ("_absent", "_name", "_test")
 
     def __init__(self, name: str, match: StringMatch) -> None:
         self._name = name.lower()
@@ -118,9 +117,7 @@ class _WithoutHeader:
         return f"header {self._name} absent" if self._absent else f"header {self._name} not {self._test}"
 
 
-class _Query:
-    __slots__ = ("_name", "_test")
-
+class _Query(Condition):
     def __init__(self, name: str, match: StringMatch) -> None:
         self._name = name
         self._test = TextTest(match)
@@ -133,10 +130,8 @@ class _Query:
         return f"query parameter {self._name} {self._test}"
 
 
-class _Claim:
+class _Claim(Condition):
     """A claim of a verified token (gateways only): `@request.auth.claims.a.b` or `...claims[a][b]`."""
-
-    __slots__ = ("_name", "_negate", "_path", "_test")
 
     def __init__(self, name: str, match: StringMatch, negate: bool = False) -> None:
         self._name = name
@@ -150,7 +145,10 @@ class _Claim:
         for step in self._path:
             value = value.get(step) if isinstance(value, Mapping) else None
         values = value if isinstance(value, list) else [value]
-        found = any(isinstance(one, str) and self._test.holds(one) for one in values)
+        found = False
+        for one in values:
+            if isinstance(one, str) and self._test.holds(one):
+                found = True
         return found != self._negate
 
     def __str__(self) -> str:
@@ -177,8 +175,6 @@ def query_parameter(query: str, name: str) -> str | None:
 
 class HttpMatch:
     """One block of `match`: all its conditions hold. `prefix` is what a rewrite replaces."""
-
-    __slots__ = ("conditions", "ignore_case", "name", "uri", "uri_kind", "uri_length", "uri_value")
 
     def __init__(self, block: HTTPMatchRequest | None) -> None:
         self.uri: TextTest | None = None
@@ -221,7 +217,8 @@ class HttpMatch:
                 return False
         elif kind == 3 and self.uri is not None and not self.uri.holds(path):
             return False
-        for condition in self.conditions:  # noqa: SIM110 - a generator costs more than the loop
+        conditions = self.conditions
+        for condition in conditions:  # noqa: SIM110 - a generator costs more than the loop
             if not condition.holds(request, query):
                 return False
         return True

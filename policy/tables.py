@@ -1,8 +1,8 @@
 """The compiled, immutable form of everything a proxy decides by, and what a decision is.
 
 `compile` makes Tables for one viewpoint (a workload's sidecar, or a gateway); `decide` reads them; the proxy swaps
-them by one assignment. Running exchanges keep the tables they began with. The classes here are plain, slotted
-and without behaviour, so that the hot path pays for attribute look-ups only.
+them by one assignment. Running exchanges keep the tables they began with. The classes here are without behaviour, so
+that the hot path pays for attribute look-ups only. Runs compiled (with tables.pxd) or as it stands.
 Long because everything a decision is made of stands on one page.
 """
 
@@ -18,19 +18,6 @@ from .resources import MeshConfig
 
 class Arrival:
     """A connection as it came in."""
-
-    __slots__ = (
-        "alpn",
-        "destination_ip",
-        "host",
-        "identity",
-        "listener",
-        "port",
-        "sni",
-        "source_ip",
-        "source_port",
-        "tls",
-    )
 
     def __init__(
         self,
@@ -88,8 +75,6 @@ class Request(Protocol):
 class SimpleRequest:
     """A request put together by hand: for `explain`, tests and replays."""
 
-    __slots__ = ("arrival", "authority", "claims", "headers", "method", "path", "scheme")
-
     def __init__(
         self,
         arrival: Arrival,
@@ -120,8 +105,6 @@ class SimpleRequest:
 class Verdict:
     """A policy's answer for one connection or request."""
 
-    __slots__ = ("allowed", "by", "why")
-
     def __init__(self, allowed: bool, by: str = "", why: str = "") -> None:
         self.allowed = allowed
         self.by = by
@@ -132,8 +115,6 @@ class Verdict:
 
 class HeaderOps:
     """Header changes in the order in which they apply: remove, set, add. Names in lower case."""
-
-    __slots__ = ("add", "remove", "set", "wire")
 
     def __init__(
         self,
@@ -150,8 +131,6 @@ class HeaderOps:
 
 class Destination:
     """One of the concrete destinations that a route's weights choose among."""
-
-    __slots__ = ("authority", "cluster", "host", "port", "request_headers", "response_headers", "subset", "weight")
 
     def __init__(
         self,
@@ -178,16 +157,6 @@ class Destination:
 
 
 class RetryPolicy:
-    __slots__ = (
-        "attempts",
-        "backoff_s",
-        "conditions",
-        "ignore_previous_hosts",
-        "per_try_timeout_s",
-        "retry_on",
-        "status_codes",
-    )
-
     def __init__(
         self,
         attempts: int,
@@ -213,8 +182,6 @@ class RetryPolicy:
 class Fault:
     """Percentages are 0 to 100."""
 
-    __slots__ = ("abort_grpc_status", "abort_percentage", "abort_status", "delay_percentage", "delay_s")
-
     def __init__(
         self,
         delay_s: float = 0.0,
@@ -231,8 +198,6 @@ class Fault:
 
 
 class Mirror:
-    __slots__ = ("cluster", "host", "percentage", "port", "subset")
-
     def __init__(self, cluster: str, host: str, port: int, subset: str = "", percentage: float = 100.0) -> None:
         self.cluster = cluster
         self.host = host
@@ -243,28 +208,6 @@ class Mirror:
 
 class Decision:
     """What is to be done with a request. Immutable; may be shared between requests."""
-
-    __slots__ = (
-        "authority",
-        "body",
-        "destinations",
-        "fault",
-        "location",
-        "mirrors",
-        "path",
-        "policy",
-        "reason",
-        "request_headers",
-        "response_headers",
-        "retries",
-        "route",
-        "status",
-        "timeout_s",
-        "total_weight",
-        "verdict",
-        "virtual_service",
-        "why",
-    )
 
     def __init__(
         self,
@@ -324,8 +267,6 @@ class Decision:
 class LoadBalancer:
     """kind: least_request, round_robin, random, ring_hash, maglev, passthrough."""
 
-    __slots__ = ("cookie_path", "cookie_ttl_s", "hash_name", "hash_on", "kind", "table_size")
-
     def __init__(
         self,
         kind: str = "least_request",
@@ -348,22 +289,6 @@ class LoadBalancer:
 
 class PoolLimits:
     """0 is no limit. Counted per cluster (service, port, subset) of this proxy, as Istio does."""
-
-    __slots__ = (
-        "connect_timeout_s",
-        "h2_upgrade",
-        "idle_timeout_s",
-        "keepalive",
-        "max_connection_duration_s",
-        "max_connections",
-        "max_pending",
-        "max_requests",
-        "max_requests_per_connection",
-        "max_retries",
-        "max_streams",
-        "proxy_protocol",
-        "use_client_protocol",
-    )
 
     def __init__(
         self,
@@ -402,17 +327,6 @@ class PoolLimits:
 
 class OutlierPolicy:
     """0 switches a detector off. Semantics: reference of Istio's outlierDetection."""
-
-    __slots__ = (
-        "base_ejection_s",
-        "consecutive_5xx",
-        "consecutive_gateway",
-        "consecutive_local",
-        "interval_s",
-        "max_ejection_percent",
-        "min_health_percent",
-        "split",
-    )
 
     def __init__(
         self,
@@ -466,8 +380,6 @@ class UpstreamTLS:
 class ClusterEndpoint:
     """One endpoint as this viewpoint reaches it."""
 
-    __slots__ = ("address", "egress", "endpoint", "locality", "port", "priority", "tls", "weight")
-
     def __init__(
         self,
         address: str,
@@ -487,28 +399,12 @@ class ClusterEndpoint:
         self.priority = priority
         self.egress = egress
         """None: no egress policy applies. Not allowed: a connection must not be made (FL-DENIED)."""
+        self.last: Any = None
+        """Left to the proxy: where the last outcome was counted."""
 
 
 class Cluster:
     """One concrete destination: endpoints of a service's port and subset, and how to use them."""
-
-    __slots__ = (
-        "endpoints",
-        "follows_client",
-        "host",
-        "http1",
-        "http2",
-        "limits",
-        "load_balancer",
-        "name",
-        "outlier",
-        "port",
-        "protocol",
-        "rule",
-        "service_name",
-        "service_namespace",
-        "subset",
-    )
 
     def __init__(
         self,
@@ -554,8 +450,6 @@ class Cluster:
 class Viewpoint:
     """For whom tables are compiled: a workload's sidecar, or a gateway."""
 
-    __slots__ = ("gateway", "workload")
-
     def __init__(self, workload: Workload, gateway: str = "") -> None:
         self.workload = workload
         self.gateway = gateway
@@ -564,8 +458,6 @@ class Viewpoint:
 
 class Tables:
     """See `compile`. What is opaque here (`http`, `tcp`, `inbound`) belongs to compile/decide alone."""
-
-    __slots__ = ("clusters", "egress", "http", "inbound", "mesh", "ports", "snapshot", "tcp", "version", "viewpoint")
 
     def __init__(
         self,
