@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 from ..policy.tables import PoolLimits
-from ..proxy.cluster import Host, LiveCluster
+from ..proxy.cluster import LiveCluster
+from ..proxy.host import Host
 
 CLUSTERS_MAX = 16384
 """Clusters with limits that can share; the memory of those that are not there is never touched."""

@@ -27,8 +27,8 @@ from ..proxy import accept, exposition
 from ..proxy.access_log import AccessLog, FormatError
 from ..proxy.engine import Engine
 from ..proxy.local_server import JSON, TEXT, Answer, Handler, LocalServer, Query
-from ..proxy.message import Outcome
 from ..proxy.metrics import Metrics
+from ..proxy.recorder import Recorder
 from ..registry.model import Workload
 from ..registry.snapshot import Snapshot
 from . import loopback
@@ -54,6 +54,7 @@ class Sidecar:
         self.engine: Engine | None = None
         self.contexts = Contexts(self._trust_domains)
         self.metrics = Metrics(options.workload)
+        self.recorder = Recorder(self.metrics)
         self.dns: DnsServer | None = None
         self.draining = False
         self.at: dict[str, str] = {}
@@ -100,14 +101,14 @@ class Sidecar:
         if self._log is not None and self._log is not log:
             self._write(self._log.take(time.time() - time.monotonic(), 1 << 30))  # in the format they were made for
         self._tables = tables
-        self._log = log
+        self._log = self.recorder.log = log
         self._updated_at = time.time()
         if self.engine is None:
             self.engine = Engine(
                 tables,
                 client_context=self.contexts.client,
                 verify_peer=self.contexts.verify,
-                observer=self,
+                observer=self.recorder,
                 settings=self.options.limits,
             )
             self.metrics.running = self.engine.running
@@ -299,13 +300,7 @@ class Sidecar:
         if self._log_descriptor > 2:
             os.close(self._log_descriptor)
 
-    # --- outcomes ---------------------------------------------------------------------------------------------------
-
-    def done(self, outcome: Outcome) -> None:
-        """The engine's observer."""
-        self.metrics.done(outcome)
-        if self._log is not None and not outcome.mirrored:
-            self._log.add(outcome)
+    # --- the access log ---------------------------------------------------------------------------------------------
 
     def _make_log(self, tables: Tables) -> AccessLog | None:
         """The access log that MeshConfig asks for; the one in force where it asks for the same. Raises FormatError."""

@@ -1,27 +1,31 @@
-"""Balancers: which of a cluster's hosts takes the next request. Pure classes; draws are numbers in [0, 1)."""
+"""Balancers: which of a cluster's hosts takes the next request. Pure classes; draws are numbers in [0, 1).
+
+Runs compiled (with balance.pxd) or as it stands.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import accumulate
 from math import ceil
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ..registry.digest import blake2b
+from .host import Host
 
 if TYPE_CHECKING:
     from ..policy.tables import LoadBalancer
-    from .cluster import Host
 
 Draw = Callable[[], float]
 RING_POINTS_MAX = 1 << 16
 
 
-class Balancer(Protocol):
+class Balancer:
     """Made anew for every change of the set of usable hosts."""
 
-    def pick(self, key: str | None, draw: Draw) -> Host: ...
+    def pick(self, key: str | None, draw: Draw) -> Host:
+        raise NotImplementedError
 
 
 def hash64(text: str) -> int:
@@ -29,10 +33,10 @@ def hash64(text: str) -> int:
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
 
 
-class RoundRobin:
+class RoundRobin(Balancer):
     """Smooth weighted round robin: each host in its share, evenly spread (nginx's algorithm)."""
 
-    def __init__(self, hosts: Sequence[Host]) -> None:
+    def __init__(self, hosts: list[Host]) -> None:
         self.hosts = hosts
         self.weights = [max(host.endpoint.weight, 1) for host in hosts]
         self.equal = len(set(self.weights)) <= 1
@@ -58,13 +62,13 @@ class RoundRobin:
         return self.hosts[best]
 
 
-class LeastRequest:
+class LeastRequest(Balancer):
     """Two hosts at random, and of these the one with fewer requests in flight; with weights, per weight.
 
     Envoy's P2C for equal weights. With weights, the draws are by weight and the comparison is of requests per weight.
     """
 
-    def __init__(self, hosts: Sequence[Host]) -> None:
+    def __init__(self, hosts: list[Host]) -> None:
         self.hosts = hosts
         self.random = WeightedRandom(hosts)
 
@@ -87,8 +91,8 @@ class LeastRequest:
         return one if left <= right else other
 
 
-class WeightedRandom:
-    def __init__(self, hosts: Sequence[Host]) -> None:
+class WeightedRandom(Balancer):
+    def __init__(self, hosts: list[Host]) -> None:
         self.hosts = hosts
         weights = [max(host.endpoint.weight, 1) for host in hosts]
         self.equal = len(set(weights)) <= 1
@@ -101,10 +105,10 @@ class WeightedRandom:
         return self.hosts[bisect_left(self.sums, int(draw() * self.sums[-1]) + 1)]
 
 
-class RingHash:
+class RingHash(Balancer):
     """Consistent hashing on a ring of at least `size` points, shared out by weight."""
 
-    def __init__(self, hosts: Sequence[Host], size: int) -> None:
+    def __init__(self, hosts: list[Host], size: int) -> None:
         self.hosts = hosts
         self.random = WeightedRandom(hosts)
         weights = [max(host.endpoint.weight, 1) for host in hosts]
@@ -125,10 +129,10 @@ class RingHash:
         return self.hosts[self.owners[at if at < len(self.owners) else 0]]
 
 
-class Maglev:
+class Maglev(Balancer):
     """Maglev's table: even shares, and little disruption when a host comes or goes (Eisenbud et al., NSDI 2016)."""
 
-    def __init__(self, hosts: Sequence[Host], size: int) -> None:
+    def __init__(self, hosts: list[Host], size: int) -> None:
         self.hosts = hosts
         self.random = WeightedRandom(hosts)
         self.table = [-1] * size
@@ -160,7 +164,7 @@ class Maglev:
         return self.hosts[self.table[hash64(key) % len(self.table)]]
 
 
-def balancer_for(settings: LoadBalancer, hosts: Sequence[Host]) -> Balancer:
+def balancer_for(settings: LoadBalancer, hosts: list[Host]) -> Balancer:
     """The balancer that a DestinationRule asks for, over a non-empty set of hosts."""
     if settings.kind == "round_robin":
         return RoundRobin(hosts)

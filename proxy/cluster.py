@@ -1,4 +1,7 @@
-"""The live state of a cluster: its hosts, what each is doing, which are out, and who takes the next request."""
+"""The live state of a cluster: its hosts, what each is doing, which are out, and who takes the next request.
+
+Runs compiled (with cluster.pxd) or as it stands.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
-from ..policy.tables import Cluster, ClusterEndpoint, UpstreamTLS
+from ..policy.tables import Cluster, UpstreamTLS
 from . import outlier
 from .balance import Balancer, balancer_for
+from .host import Host
 
 EVENTS_KEPT = 100
 REPICKS = 5
@@ -34,59 +38,8 @@ class Shared(Protocol):
         ...
 
 
-class Host:
-    """One endpoint as this proxy uses it."""
-
-    __slots__ = (
-        "active",
-        "connections",
-        "endpoint",
-        "gone",
-        "health",
-        "idle",
-        "name",
-        "one_only",
-        "requests",
-        "shared",
-    )
-
-    def __init__(self, endpoint: ClusterEndpoint) -> None:
-        self.endpoint = endpoint
-        self.name = f"{endpoint.address}:{endpoint.port}"
-        self.active = 0
-        """Requests in flight."""
-        self.connections = 0
-        self.idle: list[Any] = []
-        """Pooled connections, the most recently used last."""
-        self.shared: list[Any] = []
-        """HTTP/2 connections, each for many requests at a time."""
-        self.one_only = False
-        """HTTP/2 was offered, and it chose HTTP/1.1."""
-        self.requests = 0
-        self.health = outlier.Health()
-        self.gone = False
-        """It is no longer in the tables, or is to be reached otherwise: its connections end with what they carry."""
-
-
 class LiveCluster:
     """State of one cluster by its tables; survives changes of them (`update`)."""
-
-    __slots__ = (
-        "_balancer",
-        "_next_sweep",
-        "active",
-        "config",
-        "connections",
-        "ejected",
-        "ejections_total",
-        "events",
-        "hosts",
-        "pending",
-        "requests",
-        "retrying",
-        "shared",
-        "usable",
-    )
 
     def __init__(self, config: Cluster, now: float) -> None:
         self.config = config
@@ -225,7 +178,7 @@ class LiveCluster:
         panic = policy is not None and len(healthy) * 100 < policy.min_health_percent * len(self.hosts)
         candidates = self.hosts if panic else healthy
         if candidates:
-            best = min(host.endpoint.priority for host in candidates)
+            best = min([host.endpoint.priority for host in candidates])
             candidates = [host for host in candidates if host.endpoint.priority == best]
         self.usable = candidates
         self._balancer = balancer_for(self.config.load_balancer, candidates) if candidates else None

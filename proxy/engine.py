@@ -35,10 +35,11 @@ from ..registry.model import Endpoint
 from ..registry.reasons import DENIED, DRAINING, IDLE, OVERFLOW, Reason
 from . import accept, accept_inbound
 from .arrive import address_of
-from .cluster import ACTIVE, Host, LiveCluster
+from .cluster import ACTIVE, LiveCluster
 from .connection2 import Downstream2
 from .dial import ClientContext, Dialer, VerifyPeer
 from .headers import own_response
+from .host import Host
 from .limits import Members, Settings
 from .message import Outcome, RequestHead
 from .mirror import Mirror as MirrorCopy

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..policy.tables import OutlierPolicy
-    from .cluster import Host
+    from .host import Host
 
 EJECTION_S_MAX = 300.0
 GATEWAY = frozenset((502, 503, 504))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .cluster import CONNECTIONS, PENDING
 
 if TYPE_CHECKING:
-    from .cluster import Host, LiveCluster
+    from .cluster import LiveCluster
+    from .host import Host
 
 
 class Waiter(Protocol):

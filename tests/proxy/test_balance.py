@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fairlead.policy.tables import ClusterEndpoint, LoadBalancer
 from fairlead.proxy import balance
 from fairlead.proxy.balance import LeastRequest, Maglev, RingHash, RoundRobin, WeightedRandom, balancer_for, hash64
-from fairlead.proxy.cluster import Host
+from fairlead.proxy.host import Host
 from fairlead.registry.model import Endpoint
 
 WEIGHTS = st.lists(st.integers(0, 9), min_size=1, max_size=6)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from fairlead.policy.tables import Cluster, ClusterEndpoint, LoadBalancer, OutlierPolicy, UpstreamTLS
 from fairlead.proxy.balance import Maglev, RingHash, RoundRobin, WeightedRandom
-from fairlead.proxy.cluster import Host, LiveCluster
+from fairlead.proxy.cluster import LiveCluster
+from fairlead.proxy.host import Host
 from fairlead.registry.model import Endpoint
 
 

@@ -10,7 +10,8 @@ import pytest
 from fairlead.policy.tables import Cluster, ClusterEndpoint, OutlierPolicy
 from fairlead.proxy import access_log, metrics
 from fairlead.proxy.balance import LeastRequest, RingHash
-from fairlead.proxy.cluster import Host, LiveCluster
+from fairlead.proxy.cluster import LiveCluster
+from fairlead.proxy.host import Host
 from fairlead.proxy.message import Outcome
 from fairlead.proxy.metrics import Metrics
 from fairlead.registry.model import Endpoint, Workload

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fairlead.policy.tables import ClusterEndpoint, OutlierPolicy
 from fairlead.proxy import outlier
-from fairlead.proxy.cluster import Host
+from fairlead.proxy.host import Host
 from fairlead.proxy.outlier import Health
 from fairlead.registry.model import Endpoint
 
