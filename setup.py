@@ -27,6 +27,7 @@ COMPILED: tuple[str, ...] = (
     "proxy/cluster.py",
     "proxy/connection.py",
     "proxy/connection2.py",
+    "proxy/core.py",
     "proxy/exchange.py",
     "proxy/headers.py",
     "proxy/host.py",

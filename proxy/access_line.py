@@ -62,15 +62,9 @@ def usual_line(outcome: Outcome, skew: float, seconds: Seconds) -> str | None:
     """The line of an exchange that went well; None: it is another case. `skew`: wall minus monotonic clock, seconds."""
     request: RequestHead | None = outcome.request
     endpoint = outcome.endpoint
-    if (
-        request is None
-        or request.major != 1
-        or endpoint is None
-        or outcome.reason
-        or not outcome.first_at
-        or not outcome.sent_at
-    ):
+    if request is None or endpoint is None or outcome.reason or not outcome.first_at or not outcome.sent_at:
         return None
+    protocol = "HTTP/2" if request.major == 2 else "HTTP/1.1" if request.minor else "HTTP/1.0"
     started = outcome.started_at
     at = int((outcome.started_unix or started + skew) * 1000)
     whole = at // 1000
@@ -80,7 +74,7 @@ def usual_line(outcome: Outcome, skew: float, seconds: Seconds) -> str | None:
     request_id = outcome.request_id or request.header("x-request-id") or ""
     return (
         f"[{seconds.of(whole)}.{at - whole * 1000:03d}Z] "
-        f'"{_shown(request.method)} {_shown(outcome.original_path or request.path)} HTTP/1.{request.minor}" '
+        f'"{_shown(request.method)} {_shown(outcome.original_path or request.path)} {protocol}" '
         f"{outcome.status} {_shown(outcome.flag)} {outcome.received_bytes} {outcome.sent_bytes} "
         f"{_milliseconds(outcome.ended_at - started)} {_milliseconds(outcome.first_at - outcome.sent_at)} "
         f'"{forwarded_for}" "{user_agent}" "{_shown(request_id)}" '

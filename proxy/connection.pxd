@@ -1,5 +1,7 @@
 # Types of connection.py for Cython.
 cimport cython
+from ..policy.tables cimport Arrival
+from .core cimport Core
 from .exchange cimport Exchange
 from .http1 cimport RequestParser
 from .message cimport RequestHead
@@ -8,8 +10,8 @@ from .outbox cimport Outbox
 cdef double NEVER
 
 cdef class Downstream:
-    cdef public object engine
-    cdef public object arrival
+    cdef public Core engine
+    cdef public Arrival arrival
     cdef public object transport
     cdef public RequestParser parser
     cdef public Exchange exchange

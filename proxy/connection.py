@@ -72,7 +72,7 @@ class Downstream:
         self.tls = transport.get_extra_info("sslcontext") is not None
         engine = self.engine
         engine.connections.add(self)
-        self.since = engine.clock()
+        self.since = engine.now()
         self.arm(self.since + engine.settings.head_timeout_s)
 
     def data_received(self, data: bytes) -> None:
@@ -138,7 +138,7 @@ class Downstream:
 
     def pause_writing(self) -> None:
         self.write_paused = True
-        self.stuck_at = self.engine.clock()
+        self.stuck_at = self.engine.now()
         self.stuck_size = self.transport.get_write_buffer_size()
         if self.engine.settings.write_timeout_s:
             self.arm(self.stuck_at + self.engine.settings.write_timeout_s)
@@ -172,7 +172,7 @@ class Downstream:
                 if head is None:
                     if not self.mid_head and parser.unread():
                         self.mid_head = True
-                        self.since = engine.clock()
+                        self.since = engine.now()
                         self.arm(self.since + engine.settings.head_timeout_s)
                     break
                 self.mid_head = False
@@ -184,7 +184,7 @@ class Downstream:
                     self._connect(head)
                     break
                 body = parser.read_body()  # a malformed one is refused before there is an exchange
-                exchange = Exchange(engine, self, head, engine.clock())
+                exchange = Exchange(engine, self, head, engine.now())
                 self.exchange = exchange
                 exchange.start(body, parser.complete)
         except ProtocolError as error:
@@ -232,7 +232,7 @@ class Downstream:
         outcome.why = why
         outcome.details = "http1.codec_error" if reason is MALFORMED else "request_headers_failed_strict_check"
         outcome.started_at = self.since
-        outcome.ended_at = self.engine.clock()
+        outcome.ended_at = self.engine.now()
         return outcome
 
     def _connect(self, head: Any) -> None:
@@ -298,7 +298,7 @@ class Downstream:
             if self.reading_paused and not self.advancing and not self.write_paused:
                 self.resume_reading()
             if self._armed_at == NEVER:
-                self.since = self.engine.clock()
+                self.since = self.engine.now()
                 self.arm(self.since + self.engine.settings.idle_timeout_s)
             else:
                 self.since = 0.0
@@ -323,7 +323,7 @@ class Downstream:
             return
         settings = self.engine.settings
         self.lingering = settings.max_linger_bytes
-        self.since = self.engine.clock()
+        self.since = self.engine.now()
         self.transport.write_eof()
         self.resume_reading()
         self.arm(self.since + settings.linger_s)
@@ -335,7 +335,7 @@ class Downstream:
         self.transport.close()
         longest = self.engine.settings.write_timeout_s
         if longest and not self.lost:
-            self.since = self.engine.clock()
+            self.since = self.engine.now()
             self.arm(self.since + longest)
 
     def buffered(self) -> int:
@@ -389,7 +389,7 @@ class Downstream:
         self.closing = True
         self.flush()
         upstream.flush()
-        relay = Relay(engine.clock(), lambda ended: self._switched_back(ended, exchange, upstream))
+        relay = Relay(engine.now(), lambda ended: self._switched_back(ended, exchange, upstream))
         self.relay = relay
         engine.relays.add(relay)
         upstream.exchange = None
@@ -427,7 +427,7 @@ class Downstream:
             if self._timer is not None:
                 self._timer.cancel()
             self._armed_at = at
-            self._timer = self.engine.later(at - self.engine.clock(), self._wake)
+            self._timer = self.engine.later(at - self.engine.now(), self._wake)
 
     def _wake(self) -> None:
         self._timer = None
@@ -435,7 +435,7 @@ class Downstream:
         if self.lost:
             return
         engine = self.engine
-        now = engine.clock()
+        now = engine.now()
         if self.write_paused and self._stuck(now):
             return
         exchange = self.exchange

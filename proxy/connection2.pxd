@@ -1,5 +1,7 @@
 # Types of connection2.py for Cython.
 cimport cython
+from ..policy.tables cimport Arrival
+from .core cimport Core
 from .exchange cimport Exchange
 from .http2 cimport Http2, Stream
 from .message cimport Outcome, RequestHead
@@ -53,8 +55,8 @@ cdef class ClientStream:
     cdef _look(self)
 
 cdef class Downstream2:
-    cdef public object engine
-    cdef public object arrival
+    cdef public Core engine
+    cdef public Arrival arrival
     cdef public object transport
     cdef public Http2 codec
     cdef public bint lost

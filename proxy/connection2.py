@@ -127,7 +127,7 @@ class ClientStream:
                 self._timer.cancel()
             engine = self.connection.engine
             self._armed_at = at
-            self._timer = engine.later(at - engine.clock(), self._wake)
+            self._timer = engine.later(at - engine.now(), self._wake)
 
     # --- the connection's calls
 
@@ -206,7 +206,7 @@ class ClientStream:
         self._armed_at = NEVER
         exchange = self.exchange
         if exchange is not None:
-            at = exchange.wake(self.connection.engine.clock())
+            at = exchange.wake(self.connection.engine.now())
             if at and self.exchange is not None:
                 self.arm(at)
 
@@ -246,7 +246,7 @@ class Downstream2:
         self.tls = transport.get_extra_info("sslcontext") is not None
         engine = self.engine
         engine.connections.add(self)
-        self.since = engine.clock()
+        self.since = engine.now()
         self._arm(engine.settings.head_timeout_s)
         self.codec.start()
         self.flush()
@@ -327,7 +327,7 @@ class Downstream2:
         if head.method == "CONNECT":
             self._refuse(client, head)
             return
-        exchange = Exchange(engine, client, head, engine.clock())
+        exchange = Exchange(engine, client, head, engine.now())
         client.exchange = exchange
         exchange.start(b"", end)
 
@@ -396,7 +396,7 @@ class Downstream2:
     def _idle(self) -> None:
         if self.streams or self.lost:
             return
-        self.since = self.engine.clock()
+        self.since = self.engine.now()
         if self._timer is None:
             self._arm(self.engine.settings.idle_timeout_s)
         self.close_if_done()
@@ -414,7 +414,7 @@ class Downstream2:
         outcome.reason = MALFORMED.code
         outcome.flag = MALFORMED.flag
         outcome.why = CONNECT_WHY
-        outcome.started_at = outcome.ended_at = self.engine.clock()
+        outcome.started_at = outcome.ended_at = self.engine.now()
         body = CONNECT_WHY.encode() + b"\n"
         client.respond(own_response(501, body, False, MALFORMED.code, self.engine.date_line(), True), False)
         client.send(body, True)
@@ -441,7 +441,7 @@ class Downstream2:
         outcome.flag = reason.flag
         outcome.why = why
         outcome.started_at = self.since
-        outcome.ended_at = self.engine.clock()
+        outcome.ended_at = self.engine.now()
         return outcome
 
     def abort(self) -> None:
@@ -493,7 +493,7 @@ class Downstream2:
         self._timer = None
         if self.lost:
             return
-        now = self.engine.clock()
+        now = self.engine.now()
         settings = self.engine.settings
         longest = settings.idle_timeout_s if self.codec.peer_settings_seen else settings.head_timeout_s
         if self.streams:

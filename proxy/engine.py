@@ -21,12 +21,9 @@ from ..policy.tables import (
     Arrival,
     Cluster,
     ClusterEndpoint,
-    Decision,
     Destination,
-    LoadBalancer,
     Mirror,
     PoolLimits,
-    Request,
     Tables,
     UpstreamTLS,
     Verdict,
@@ -37,6 +34,7 @@ from . import accept, accept_inbound
 from .arrive import address_of
 from .cluster import ACTIVE, LiveCluster
 from .connection2 import Downstream2
+from .core import Core, Rules
 from .dial import ClientContext, Dialer, VerifyPeer
 from .headers import own_response
 from .host import Host
@@ -59,28 +57,6 @@ class Observer(Protocol):
         ...
 
 
-class Rules:
-    """The functions of policy/ that exchanges use, given as arguments so that tests can put others in their place."""
-
-    def __init__(
-        self,
-        decide: Callable[[Tables, Request], Decision],
-        admit: Callable[[Tables, Arrival], Verdict],
-        pick: Callable[[Decision, float], Destination],
-        hash_input: Callable[[LoadBalancer, Request], str | None],
-        normalize: Callable[[str, str], str],
-        inbound_port: Callable[[Tables, str], int],
-        egress_verdict: Callable[[Tables, str, int], Verdict | None],
-    ) -> None:
-        self.inbound_port = inbound_port
-        self.egress_verdict = egress_verdict
-        self.decide = decide
-        self.admit = admit
-        self.pick = pick
-        self.hash_input = hash_input
-        self.normalize = normalize
-
-
 def policy_rules() -> Rules:
     return Rules(decide, admit, pick, hash_input, normalize_path, inbound_port, egress_verdict)
 
@@ -99,7 +75,7 @@ def no_verification(_transport: Any, _tls: UpstreamTLS) -> str | None:
     return "nothing to verify it with"
 
 
-class Engine:
+class Engine(Core):
     """`observer.done(outcome)` is called once for each exchange and relay."""
 
     def __init__(
@@ -112,9 +88,8 @@ class Engine:
         settings: Settings | None = None,
         rules: Rules | None = None,
     ) -> None:
+        super().__init__(tables, settings or Settings(), time.monotonic, random.random, os.urandom)
         rules = rules or policy_rules()
-        self.tables = tables
-        self.settings = settings or Settings()
         self.decide = rules.decide
         self.admit = rules.admit
         self.pick = rules.pick
@@ -123,15 +98,10 @@ class Engine:
         self.inbound_port = rules.inbound_port
         self._egress_verdict = rules.egress_verdict
         self.observe = (observer or Nobody()).done
-        self.clock: Callable[[], float] = time.monotonic
-        self.draw: Callable[[], float] = random.random
-        self.draining = False
         self.reuse_port = False
         """Several processes listen on the same addresses (SO_REUSEPORT); the kernel spreads connections over them."""
         self.share: Callable[[LiveCluster], None] | None = None
         """Where there are several workers: sets `shared` of a cluster by its limits."""
-        self.own_identity = ""
-        self.pools: dict[str, Pool] = {}
         self.outside: dict[str, Pool] = {}
         """Passthrough destinations by `address:port`."""
         self.sources: dict[str, int] = {}
@@ -157,9 +127,6 @@ class Engine:
         self._own: set[tuple[str, int]] = set()
         self._date_at = 0
         self._date = b""
-        self._ids = ""
-        self._ids_base = 0
-        self._ids_left = 0
         self.outbox = Outbox(lambda callback: asyncio.get_running_loop().call_soon(callback))
         self._tick: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event | None = None
@@ -175,17 +142,6 @@ class Engine:
         """After what this turn of the loop has read."""
         return asyncio.get_running_loop().call_soon(callback)
 
-    def new_id(self) -> str:
-        """A random UUID (version 4) as text."""
-        left = self._ids_left
-        if not left:  # one draw for a thousand, which differ in their last ten bits
-            h = os.urandom(16).hex()
-            self._ids = f"{h[:8]}-{h[8:12]}-4{h[13:16]}-a{h[17:20]}-"
-            self._ids_base = int(h[20:], 16) & ~1023
-            left = 1024
-        self._ids_left = left = left - 1
-        return f"{self._ids}{self._ids_base | left:012x}"
-
     def date_line(self) -> bytes:
         """`Date` of now, made once a second (RFC 9110 sections 5.6.7 and 6.6.1)."""
         now = int(time.time())
@@ -197,20 +153,17 @@ class Engine:
     def normalize(self, path: str) -> str:
         return self._normalize(path, self._normalization)
 
-    def pool(self, tables: Tables, name: str) -> Pool | None:
-        """The pool of a cluster, made when first asked for; None: the tables have no such cluster."""
-        found = self.pools.get(name)
-        if found is None:
-            config = tables.clusters.get(name)
-            if config is None:
-                return None
-            found = Pool(LiveCluster(config, self.clock()), self._connect)
-            if tables is self.tables:
-                self.pools[name] = found
-                if self.share is not None:
-                    self.share(found.live)
-            else:
-                found.retired = True  # only exchanges that began before a swap still use it
+    def new_pool(self, tables: Tables, name: str) -> Pool | None:
+        config = tables.clusters.get(name)
+        if config is None:
+            return None
+        found = Pool(LiveCluster(config, self.clock()), self._connect)
+        if tables is self.tables:
+            self.pools[name] = found
+            if self.share is not None:
+                self.share(found.live)
+        else:
+            found.retired = True  # only exchanges that began before a swap still use it
         return found
 
     def passthrough(self, arrival: Arrival, authority: str) -> Pool | str | Verdict:

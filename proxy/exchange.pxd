@@ -1,6 +1,10 @@
 # Types of exchange.py for Cython.
 cimport cython
+from ..policy.tables cimport Arrival, Cluster, ClusterEndpoint, Decision, Destination, HeaderOps, LoadBalancer, PoolLimits, RetryPolicy, Tables
+from .cluster cimport LiveCluster
+from .core cimport Core
 from .headers cimport Prepared, prepared, request_bytes, response_bytes
+from .host cimport Host
 from .http1 cimport chunk
 from .message cimport Outcome, RequestHead, ResponseHead
 from .pool cimport Pool
@@ -18,15 +22,15 @@ cdef unsigned long long HAS_TRAILER
 cdef unsigned long long HAS_DATE
 
 cdef class Exchange:
-    cdef public object engine
+    cdef public Core engine
     cdef public object client
     cdef public RequestHead head
-    cdef public object tables
+    cdef public Tables tables
     cdef public int phase
-    cdef public object decision
-    cdef public object destination
+    cdef public Decision decision
+    cdef public Destination destination
     cdef public Pool pool
-    cdef public object host
+    cdef public Host host
     cdef public Upstream upstream
     cdef public object key
     cdef public str path
@@ -57,25 +61,30 @@ cdef class Exchange:
     cdef public long long rate_bytes
     cdef public Outcome outcome
 
-    @cython.locals(head=RequestHead, path=str)
+    @cython.locals(head=RequestHead, path=str, engine=Core, decision=Decision)
     cpdef start(self, bytes body, bint complete)
     cdef bint _last_stop(self) except *
-    cdef bint _fault(self, decision) except *
-    cdef bint _abort(self, decision) except *
-    cdef _carry_out(self, decision)
-    @cython.locals(head=RequestHead)
+    cdef bint _fault(self, Decision decision) except *
+    cdef bint _abort(self, Decision decision) except *
+    @cython.locals(head=RequestHead, verdict=str, destination=Destination, destinations=tuple)
+    cdef _carry_out(self, Decision decision)
+    @cython.locals(head=RequestHead, decision=Decision, balancer=LoadBalancer)
     cdef _send_to(self, Pool pool)
-    cdef _hash(self, balancer)
+    cdef _hash(self, LoadBalancer balancer)
+    @cython.locals(decision=Decision)
     cdef bint _wanted_later(self) except *
     cdef _keep(self, bytes body)
     cpdef request_body(self, bytes body, bint complete)
+    @cython.locals(decision=Decision, retries=RetryPolicy)
     cdef _request_ended(self)
     cdef _begin_two(self, Upstream upstream, bytes text)
-    @cython.locals(pool=Pool, upstream=Upstream)
+    @cython.locals(pool=Pool, upstream=Upstream, live=LiveCluster, host=Host, endpoint=ClusterEndpoint, limits=PoolLimits,
+                   config=Cluster)
     cdef _attempt(self)
     @cython.locals(data=bytes, body=list, outcome=Outcome)
     cpdef connected(self, upstream)
-    @cython.locals(head=RequestHead, outcome=Outcome, extra=bytes, inbound=bint)
+    @cython.locals(head=RequestHead, outcome=Outcome, extra=bytes, inbound=bint, decision=Decision, engine=Core,
+                   arrival=Arrival, destination=Destination, authority=str)
     cdef bytes _request_head(self, Upstream upstream)
     cdef bint _upgrading(self) except *
     cpdef connect_failed(self, str why)
@@ -85,7 +94,8 @@ cdef class Exchange:
     cdef bint _retry(self) except *
     cdef _uncount(self)
     cpdef interim(self, ResponseHead head)
-    @cython.locals(now=double, outcome=Outcome, status=int, request=RequestHead, extra=bytes, close=bint, data=bytes)
+    @cython.locals(now=double, outcome=Outcome, status=int, request=RequestHead, extra=bytes, close=bint, data=bytes,
+                   live=LiveCluster, destination=Destination, engine=Core)
     cpdef response(self, ResponseHead head, bytes body, bint complete)
     cdef _respond_two(self, ResponseHead head, bytes body, bint complete)
     cdef bytes _response_trailers(self)

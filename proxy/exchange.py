@@ -186,7 +186,7 @@ class Exchange:
         if fault.delay_s > 0 and self.engine.draw() * 100 < fault.delay_percentage:
             self.phase = PAUSED
             self.outcome.flag = "DI"
-            self.resume_at = self.engine.clock() + fault.delay_s
+            self.resume_at = self.engine.now() + fault.delay_s
             self.client.arm(self.resume_at)
             return True
         return self._abort(decision)
@@ -321,7 +321,7 @@ class Exchange:
                     self.upstream.write(self._last_request_chunk())
             self._request_ended()
         else:
-            self.body_at = self.engine.clock()
+            self.body_at = self.engine.now()
 
     def _request_ended(self) -> None:
         """The request is complete: the route's timeout begins, mirrors get their copies."""
@@ -329,13 +329,13 @@ class Exchange:
         if self.pool is None:
             return
         if decision.timeout_s:
-            at = self.engine.clock() + decision.timeout_s
+            at = self.engine.now() + decision.timeout_s
             if not self.route_deadline or at < self.route_deadline:
                 self.route_deadline = at
                 self.client.arm(at)
         retries = decision.retries
         if retries is not None and retries.per_try_timeout_s and self.phase in (WAITING, SENT):
-            self.try_deadline = self.engine.clock() + retries.per_try_timeout_s
+            self.try_deadline = self.engine.now() + retries.per_try_timeout_s
             self.client.arm(self.try_deadline)
         if decision.mirrors and self.replayable:
             for mirror in decision.mirrors:
@@ -407,7 +407,7 @@ class Exchange:
         self.upstream = upstream
         outcome = self.outcome
         outcome.attempts += 1
-        outcome.sent_at = self.engine.clock()
+        outcome.sent_at = self.engine.now()
         outcome.upstream_local = upstream.local
         outcome.upstream_tls = self.host.endpoint.tls is not None
         self.upstream_two = upstream.two
@@ -525,7 +525,7 @@ class Exchange:
         """The connection that this try waited for could not be made."""
         live = self.pool.live
         self._uncount()
-        live.report(self.host, 0, True, self.engine.clock())
+        live.report(self.host, 0, True, self.engine.now())
         self._failed("connect", CONNECT, why)
 
     def upstream_lost(self, why: str, malformed: bool = False, refused: bool = False) -> None:
@@ -535,7 +535,7 @@ class Exchange:
         """
         upstream = self.upstream
         self.upstream = None
-        now = self.engine.clock()
+        now = self.engine.now()
         if self.response_started:
             self._uncount()
             self.pool.live.report(self.host, 0 if not malformed else 502, not malformed, now)
@@ -602,7 +602,7 @@ class Exchange:
         self.retries += 1
         widest = min((2**self.retries - 1) * retries.backoff_s, 10 * retries.backoff_s)
         self.phase = PAUSED
-        self.resume_at = self.engine.clock() + self.engine.draw() * widest
+        self.resume_at = self.engine.now() + self.engine.draw() * widest
         self.client.arm(self.resume_at)
         return True
 
@@ -636,7 +636,7 @@ class Exchange:
     def response(self, head: ResponseHead, body: bytes, complete: bool) -> None:
         """The response's head, with what has come of its body."""
         engine = self.engine
-        now = engine.clock()
+        now = engine.now()
         outcome = self.outcome
         outcome.first_at = now
         outcome.response = head
@@ -764,7 +764,7 @@ class Exchange:
             self.outcome.sent_bytes += len(body)
             trailers = self._response_trailers() if complete else b""
             if not self.request_complete:
-                self.body_at = self.engine.clock()
+                self.body_at = self.engine.now()
             if body or (complete and not trailers):
                 self.client.send(body, complete and not trailers)
             if trailers:
@@ -868,7 +868,7 @@ class Exchange:
     def _done(self) -> None:
         self._end()
         outcome = self.outcome
-        outcome.ended_at = self.engine.clock()
+        outcome.ended_at = self.engine.now()
         self.client.done(self, self.client_close or not self.request_complete)
         self.engine.observe(outcome)
 
@@ -885,7 +885,7 @@ class Exchange:
 
     def _resume_reading(self) -> None:
         self.client.resume_reading()
-        self.rate_at = self.body_at = self.engine.clock()  # what passed while nobody read is not the client's
+        self.rate_at = self.body_at = self.engine.now()  # what passed while nobody read is not the client's
         self.rate_bytes = self.outcome.received_bytes
 
     def client_full(self, full: bool) -> None:
@@ -955,7 +955,7 @@ class Exchange:
         outcome.flag = reason.flag
         outcome.why = why
         self._end()
-        outcome.ended_at = self.engine.clock()
+        outcome.ended_at = self.engine.now()
         self.client.abort()
         self.engine.observe(outcome)
 
@@ -980,7 +980,7 @@ class Exchange:
         outcome.flag = reason.flag
         outcome.why = why
         self._end()
-        outcome.ended_at = self.engine.clock()
+        outcome.ended_at = self.engine.now()
         self.engine.observe(outcome)
 
     def request_failed(self, reason: Reason, why: str, status: int) -> None:
@@ -1086,7 +1086,7 @@ class Exchange:
         failing = "did not end its response" if self.response_started else "gave no response"
         why = f"{self.pool.live.config.host}:{self.pool.live.config.port} {failing} within the {limit}"
         if self.host is not None and self.phase == SENT:
-            self.pool.live.report(self.host, 504, True, self.engine.clock())
+            self.pool.live.report(self.host, 504, True, self.engine.now())
         self._drop_upstream()
         if self.response_started:
             self._cut(TIMEOUT, why)

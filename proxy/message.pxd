@@ -1,5 +1,7 @@
 # Types of message.py for Cython.
 
+from ..policy.tables cimport Arrival, ClusterEndpoint, Decision, Destination
+
 cpdef bytes needle(str name)
 
 cdef class Head:
@@ -28,7 +30,7 @@ cdef class RequestHead(Head):
     cdef public str target
     cdef public bint expect_continue
     cdef public bytes told
-    cdef public object arrival
+    cdef public Arrival arrival
 
 cdef class ResponseHead(Head):
     cdef public int status
@@ -36,13 +38,13 @@ cdef class ResponseHead(Head):
 
 cdef class Outcome:
     cdef public str kind
-    cdef public object request
-    cdef public object response
-    cdef public object arrival
-    cdef public object decision
-    cdef public object destination
+    cdef public RequestHead request
+    cdef public ResponseHead response
+    cdef public Arrival arrival
+    cdef public Decision decision
+    cdef public Destination destination
     cdef public object cluster
-    cdef public object endpoint
+    cdef public ClusterEndpoint endpoint
     cdef public int status
     cdef public str reason
     cdef public str flag

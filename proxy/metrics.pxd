@@ -24,6 +24,8 @@ cdef class Series:
     cdef public str listener
     cdef public str identity
     cdef public str kind
+    cdef public bint grpc
+    cdef public str grpc_status
     cdef public str cluster
 
 cdef class Metrics:

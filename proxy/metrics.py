@@ -43,6 +43,8 @@ class Series:
         self.listener = ""
         self.identity = ""
         self.kind = ""
+        self.grpc = False
+        self.grpc_status = ""
         self.cluster = ""
 
 
@@ -104,10 +106,10 @@ class Metrics:
     def _of(self, outcome: Outcome) -> Series:
         """Its series: most often that of the outcome before it at the same endpoint."""
         endpoint, live, arrival = outcome.endpoint, outcome.cluster, outcome.arrival
-        if endpoint is None or live is None or arrival is None or outcome.grpc:
+        if endpoint is None or live is None or arrival is None:
             return self._find(outcome)
         config = live.config
-        series = endpoint.last
+        series: Series | None = endpoint.last
         if (
             series is not None
             and series.owner is self
@@ -117,6 +119,8 @@ class Metrics:
             and series.listener == arrival.listener
             and series.identity == outcome.source_identity
             and series.kind == outcome.kind
+            and series.grpc == outcome.grpc
+            and series.grpc_status == outcome.grpc_status
         ):
             return series
         series = self._find(outcome)
@@ -127,6 +131,8 @@ class Metrics:
             series.listener = arrival.listener
             series.identity = outcome.source_identity
             series.kind = outcome.kind
+            series.grpc = outcome.grpc
+            series.grpc_status = outcome.grpc_status
             endpoint.last = series
         return series
 

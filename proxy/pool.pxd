@@ -1,27 +1,35 @@
 # Types of pool.py for Cython.
 cimport cython
+from ..policy.tables cimport PoolLimits
+from .cluster cimport LiveCluster
+from .host cimport Host
 
 cdef class Pool:
-    cdef public object live
+    cdef public LiveCluster live
     cdef public object connect
     cdef public object waiting
     cdef public Py_ssize_t connecting
     cdef public dict opening_two
     cdef public bint retired
 
-    @cython.locals(idle=list, two=bint)
-    cpdef acquire(self, host, waiter)
-    cpdef bint open_allowed(self, host) except *
-    cpdef count_open(self, host)
-    cpdef count_closed(self, host)
+    @cython.locals(idle=list, two=bint, limits=PoolLimits)
+    cpdef acquire(self, Host host, waiter)
+    cpdef bint open_allowed(self, Host host) except *
+    @cython.locals(live=LiveCluster)
+    cpdef count_open(self, Host host)
+    @cython.locals(live=LiveCluster)
+    cpdef count_closed(self, Host host)
+    @cython.locals(live=LiveCluster)
     cdef _count_waiting(self)
-    cdef _open(self, host, bint two)
-    cdef _opened(self, host, bint two)
+    cdef _open(self, Host host, bint two)
+    cdef _opened(self, Host host, bint two)
     cpdef give(self, connection)
     cpdef ready(self, upstream)
-    cpdef failed(self, host, str why, bint two=*)
+    cpdef failed(self, Host host, str why, bint two=*)
+    @cython.locals(host=Host)
     cpdef offer(self, upstream)
     cpdef closed(self, upstream)
+    @cython.locals(live=LiveCluster, most=Py_ssize_t)
     cdef bint _wanted_elsewhere(self) except *
     cdef _open_next(self)
     cpdef cancel(self, waiter)

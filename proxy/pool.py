@@ -179,10 +179,11 @@ class Pool:
                     self._count_waiting()
                     waiter.connected(upstream)
                     return
-        if self.retired or upstream.host.gone or self._wanted_elsewhere():
+        host = upstream.host
+        if self.retired or host.gone or self._wanted_elsewhere():
             upstream.close()
         else:
-            upstream.host.idle.append(upstream)
+            host.idle.append(upstream)
 
     def closed(self, upstream: Any) -> None:
         """A connection that was made is no more."""

@@ -1,5 +1,6 @@
 # Types of upstream.py for Cython.
 cimport cython
+from .host cimport Host
 from .http1 cimport ResponseParser
 from .message cimport ResponseHead
 from .outbox cimport Outbox
@@ -7,7 +8,7 @@ from .pool cimport Pool
 
 cdef class Upstream:
     cdef public Pool pool
-    cdef public object host
+    cdef public Host host
     cdef public object clock
     cdef public object transport
     cdef public ResponseParser parser

@@ -1,5 +1,6 @@
 # Types of upstream2.py for Cython.
 cimport cython
+from .host cimport Host
 from .http2 cimport Http2, Stream
 from .message cimport RequestHead, ResponseHead
 from .outbox cimport Outbox
@@ -36,7 +37,7 @@ cdef class Connection2:
     cdef public bint two
     cdef public bint asked_two
     cdef public Pool pool
-    cdef public object host
+    cdef public Host host
     cdef public object clock
     cdef public object transport
     cdef public Http2 codec

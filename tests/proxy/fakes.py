@@ -20,8 +20,11 @@ from fairlead.policy.tables import (
     Verdict,
     Viewpoint,
 )
+from fairlead.proxy.cluster import LiveCluster
 from fairlead.proxy.connection import Downstream
 from fairlead.proxy.connection2 import Downstream2
+from fairlead.proxy.core import Core
+from fairlead.proxy.host import Host
 from fairlead.proxy.limits import Settings
 from fairlead.proxy.message import Outcome
 from fairlead.proxy.mirror import Mirror as MirrorCopy
@@ -97,33 +100,15 @@ class Transport:
         self.protocol = protocol
 
 
-class Host:
-    def __init__(self, endpoint: ClusterEndpoint) -> None:
-        self.endpoint = endpoint
-        self.active = 0
-        self.connections = 0
-        self.idle: list[Any] = []
-        self.shared: list[Any] = []
-        self.one_only = False
-        self.requests = 0
-        self.gone = False
-
-
-class Live:
+class Live(LiveCluster):
     """A cluster that takes its hosts in order, and writes down what it was told."""
 
     def __init__(self, config: Cluster) -> None:
-        self.config = config
-        self.hosts = [Host(endpoint) for endpoint in config.endpoints]
-        self.active = self.connections = self.pending = self.retrying = self.requests = 0
+        super().__init__(config, 0.0)
         self.reports: list[tuple[str, int, bool]] = []
-        self.shared = None
 
-    def elsewhere(self, kind: int) -> int:
-        return 0
-
-    def choose(self, key: str | None, draw: Callable[[], float], exclude: Any) -> Host | None:
-        left = [host for host in self.hosts if host not in exclude] or self.hosts
+    def choose(self, key: str | None, draw: Callable[[], float], exclude: Any = None) -> Host | None:
+        left = [host for host in self.hosts if host not in (exclude or ())] or self.hosts
         return left[0] if left else None
 
     def report(self, host: Host, status: int, local_failure: bool, now: float) -> None:
@@ -174,26 +159,27 @@ def tables(*clusters: Cluster) -> Tables:
     )
 
 
-class World:
+class World(Core):
     """The engine of one test, and the hands that move it."""
 
     def __init__(self, *clusters: Cluster, decision: Decision | None = None, **settings: Any) -> None:
-        self.now = 1000.0
+        own = tables(*(clusters or (cluster("10.0.0.1"),)))
+        super().__init__(own, Settings(**settings), lambda: self.time, lambda: next(self.draws), bytes)
+        self.decide = self._decide
+        self.pick = lambda decision, _draw: decision.destinations[0]
+        self.hash_input = lambda _balancer, _request: None
+        self.time = 1000.0
         self.draws = itertools.repeat(0.5)
-        self.tables = tables(*(clusters or (cluster("10.0.0.1"),)))
-        self.settings = Settings(**settings)
         self.decision = decision or route()
-        self.draining = False
         self.own_identity = "spiffe://cluster.local/ns/default/sa/app"
-        self.pools: dict[str, Pool] = {}
         self.connections: set[Any] = set()
         self.relays: set[Any] = set()
         self.sessions: set[Any] = set()
         self.mirrors = 0
-        self.outbox: Any = None
         self.date = b""
         self.normalization = "MERGE_SLASHES"
         self.outcomes: list[Outcome] = []
+        self.observe = self.outcomes.append
         self.requests: list[Any] = []
         self.dialed: list[tuple[Upstream, Pool, Any]] = []
         self.timers: list[Timer] = []
@@ -204,17 +190,11 @@ class World:
 
     # what cores ask for
 
-    def clock(self) -> float:
-        return self.now
-
     def date_line(self) -> bytes:
         return self.date
 
-    def draw(self) -> float:
-        return next(self.draws)
-
     def later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
-        timer = Timer(self.now + delay_s, callback)
+        timer = Timer(self.time + delay_s, callback)
         self.timers.append(timer)
         return timer
 
@@ -226,15 +206,9 @@ class World:
 
         return normalize_path(path, self.normalization)
 
-    def decide(self, _tables: Tables, request: Any) -> Decision:
+    def _decide(self, _tables: Tables, request: Any) -> Decision:
         self.requests.append(request)
         return self.decision
-
-    def pick(self, decision: Decision, draw: float) -> Destination:
-        return decision.destinations[0]
-
-    def hash_input(self, balancer: LoadBalancer, request: Any) -> str | None:
-        return None
 
     def admit(self, _tables: Tables, arrival: Arrival) -> Verdict:
         return Verdict(True)
@@ -255,9 +229,6 @@ class World:
         pool = self.pool(self.tables, mirror.cluster)
         assert pool is not None
         MirrorCopy(self, pool, pool.live.hosts[0], exchange, exchange.destination).start()
-
-    def observe(self, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
 
     def client_closed(self, downstream: Any) -> None: ...
 
@@ -306,16 +277,16 @@ class World:
 
     def pass_time(self, seconds: float) -> None:
         """Time goes by, and whoever asked to be woken is."""
-        end = self.now + seconds
+        end = self.time + seconds
         while True:
             due = [timer for timer in self.timers if not timer.cancelled and timer.at <= end]
             if not due:
                 break
             timer = min(due, key=lambda one: one.at)
             self.timers.remove(timer)
-            self.now = max(self.now, timer.at)
+            self.time = max(self.time, timer.at)
             timer.callback()
-        self.now = end
+        self.time = end
 
     def at_rest(self) -> bool:
         """Nothing is counted as running any more."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairlead.policy.tables import ClusterEndpoint
 from fairlead.proxy.access_line import Seconds, escaped, usual_line
 from fairlead.proxy.access_log import ENVOY_DEFAULT, text_formatter
 from fairlead.proxy.http1 import RequestParser
 from fairlead.proxy.message import Outcome
+from fairlead.registry.model import Endpoint
 
 TEXT = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=20)
 
@@ -22,18 +22,20 @@ def outcome(agent: str = "", forwarded: str = "", request_id: str = "") -> Outco
     parser.feed(b"GET /items?a=1 HTTP/1.1\r\nHost: web:80\r\n" + head + b"\r\n")
     found = Outcome()
     found.request = parser.read_head()
-    found.endpoint = SimpleNamespace(address="10.0.0.1", port=8080)
+    found.endpoint = ClusterEndpoint("10.0.0.1", 8080, Endpoint(address="10.0.0.1", port=8080))
     found.status = 200
     found.started_at, found.sent_at, found.first_at, found.ended_at = 10.0, 10.001, 10.0504, 10.0704
     found.received_bytes, found.sent_bytes = 3, 4_000_000_000
     return found
 
 
-@given(TEXT, TEXT, TEXT)
+@given(TEXT, TEXT, TEXT, st.sampled_from([(1, 0), (1, 1), (2, 1)]))
 def test_the_short_way_says_what_the_general_formatter_says_whatever_a_client_sends(
-    agent: str, forwarded: str, request_id: str
+    agent: str, forwarded: str, request_id: str, version: tuple[int, int]
 ) -> None:
     done = outcome(agent, forwarded, request_id)
+    assert done.request is not None
+    done.request.major, done.request.minor = version
     general = text_formatter(ENVOY_DEFAULT + " ")  # not the default's text, so the general way
     line = usual_line(done, 1_700_000_000.0, Seconds())
     assert line is not None

@@ -28,7 +28,8 @@ from fairlead.policy.tables import (
     Verdict,
     Viewpoint,
 )
-from fairlead.proxy.engine import Engine, Rules
+from fairlead.proxy.core import Rules
+from fairlead.proxy.engine import Engine
 from fairlead.proxy.limits import Settings
 from fairlead.proxy.message import Outcome
 from fairlead.registry.model import Endpoint, Workload, WorkloadPort
@@ -335,10 +336,11 @@ async def test_an_endpoint_that_dies_at_any_stage_is_seen_by_the_client(mesh: Me
 
 
 async def test_a_client_that_leaves_mid_body_leaves_nothing_behind(mesh: Mesh) -> None:
-    gone = asyncio.Event()
+    reached, gone = asyncio.Event(), asyncio.Event()
 
     async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
+        reached.set()
         try:
             while await reader.read(100):
                 pass
@@ -350,9 +352,9 @@ async def test_a_client_that_leaves_mid_body_leaves_nothing_behind(mesh: Mesh) -
         listening = await engine.listen_outbound("127.0.0.1", 0)
         _reader, writer = await asyncio.open_connection("127.0.0.1", listening)
         writer.write(b"POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 100\r\n\r\nabc")
-        await until(lambda: bool(mesh.arrivals))
-        writer.close()
         async with asyncio.timeout(DEADLINE_S):
+            await reached.wait()
+            writer.close()
             await gone.wait()
         assert (await mesh.outcome()).reason == "FL-CLIENT-GONE"
         await until(mesh.at_rest)

@@ -35,7 +35,7 @@ def test_a_request_goes_to_the_endpoint_and_the_response_back() -> None:
         b"GET /x?y=1 HTTP/1.1\r\nHost: Web\r\nX-Case: Kept\r\nx-request-id: id-1\r\nx-forwarded-proto: http\r\n"
         b"x-envoy-attempt-count: 1\r\n\r\n"
     )
-    world.now += 0.25
+    world.time += 0.25
     upstream.data_received(b"HTTP/1.1 200 Fine\r\nX-Up: 1\r\nContent-Length: 2\r\n\r\nhi")
     assert client.transport.take() == (
         b"HTTP/1.1 200 Fine\r\nX-Up: 1\r\nContent-Length: 2\r\nx-envoy-upstream-service-time: 250\r\n\r\nhi"

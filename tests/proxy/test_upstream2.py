@@ -282,14 +282,14 @@ def test_silence_is_asked_by_ping_and_no_answer_ends_the_connection() -> None:
     client = world.client(GET)
     talk = endpoint_of(world)
     pool = world.pools["outbound|80||web"]
-    world.now += SILENT_S
-    pool.sweep(world.now)
+    world.time += SILENT_S
+    pool.sweep(world.time)
     talk.pump()
     assert not talk.ours.asked_at
-    world.now += SILENT_S
-    pool.sweep(world.now)
-    world.now += ANSWER_S
-    pool.sweep(world.now)
+    world.time += SILENT_S
+    pool.sweep(world.time)
+    world.time += ANSWER_S
+    pool.sweep(world.time)
     assert talk.transport.aborted
     assert b"PING" in client.transport.take()
     lose(talk.transport)
@@ -302,7 +302,7 @@ def test_an_idle_connection_is_closed_with_goaway() -> None:
     talk = endpoint_of(world)
     talk.peer.answer(1)
     talk.pump()
-    world.pools["outbound|80||web"].sweep(world.now + 31)
+    world.pools["outbound|80||web"].sweep(world.time + 31)
     assert talk.transport.closed
     talk.peer.receive(talk.transport.take())
     assert talk.peer.gone

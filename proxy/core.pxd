@@ -1,0 +1,28 @@
+# Types of core.py for Cython.
+cimport cython
+from ..policy.tables cimport Tables
+from .outbox cimport Outbox
+from .pool cimport Pool
+
+cdef class Core:
+    cdef public Tables tables
+    cdef public object settings
+    cdef public object clock
+    cdef public object draw
+    cdef public object entropy
+    cdef public object decide
+    cdef public object pick
+    cdef public object hash_input
+    cdef public object observe
+    cdef public bint draining
+    cdef public str own_identity
+    cdef public dict pools
+    cdef public Outbox outbox
+    cdef str _ids
+    cdef int _ids_base
+    cdef int _ids_left
+
+    cdef double now(self) except? -1
+    @cython.locals(left=int, h=str)
+    cpdef str new_id(self)
+    cpdef Pool pool(self, Tables tables, str name)

@@ -1,0 +1,93 @@
+"""What every exchange asks its engine for, several times each: by attributes and calls that cost next to nothing.
+
+Runs compiled (with core.pxd) or as it stands. Engine (engine.py) is the shell around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..policy.tables import Arrival, Decision, Destination, LoadBalancer, Request, Tables, Verdict
+from .limits import Settings
+from .message import Outcome
+from .pool import Pool
+
+
+class Rules:
+    """The functions of policy/ that exchanges use, given as arguments so that tests can put others in their place."""
+
+    def __init__(
+        self,
+        decide: Callable[[Tables, Request], Decision],
+        admit: Callable[[Tables, Arrival], Verdict],
+        pick: Callable[[Decision, float], Destination],
+        hash_input: Callable[[LoadBalancer, Request], str | None],
+        normalize: Callable[[str, str], str],
+        inbound_port: Callable[[Tables, str], int],
+        egress_verdict: Callable[[Tables, str, int], Verdict | None],
+    ) -> None:
+        self.inbound_port = inbound_port
+        self.egress_verdict = egress_verdict
+        self.decide = decide
+        self.admit = admit
+        self.pick = pick
+        self.hash_input = hash_input
+        self.normalize = normalize
+
+
+class Core:
+    """`clock()`: seconds, monotonic; `draw()`: a number in [0, 1); `entropy(n)`: n random octets."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        settings: Settings,
+        clock: Callable[[], float],
+        draw: Callable[[], float],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self.tables = tables
+        self.settings = settings
+        self.clock = clock
+        self.draw = draw
+        self.entropy = entropy
+        self.decide: Callable[[Tables, Any], Decision] = _unset
+        self.pick: Callable[[Decision, float], Destination] = _unset
+        self.hash_input: Callable[[LoadBalancer, Any], str | None] = _unset
+        self.observe: Callable[[Outcome], None] = _unset
+        self.draining = False
+        self.own_identity = ""
+        self.pools: dict[str, Pool] = {}
+        """By the cluster's name."""
+        self.outbox: Any = None
+        self._ids = ""
+        self._ids_base = 0
+        self._ids_left = 0
+
+    def now(self) -> float:
+        """The clock's time."""
+        return self.clock()
+
+    def new_id(self) -> str:
+        """A random UUID (version 4) as text."""
+        left = self._ids_left
+        if not left:  # one draw for a thousand, which differ in their last ten bits
+            h = self.entropy(16).hex()
+            self._ids = f"{h[:8]}-{h[8:12]}-4{h[13:16]}-a{h[17:20]}-{h[20:29]}"
+            self._ids_base = int(h[29:], 16) & ~1023
+            left = 1024
+        self._ids_left = left = left - 1
+        return f"{self._ids}{self._ids_base | left:03x}"
+
+    def pool(self, tables: Tables, name: str) -> Pool | None:
+        """The pool of a cluster, made when first asked for; None: the tables have no such cluster."""
+        found = self.pools.get(name)
+        return found if found is not None else self.new_pool(tables, name)
+
+    def new_pool(self, tables: Tables, name: str) -> Pool | None:
+        raise NotImplementedError
+
+
+def _unset(*_: Any) -> Any:
+    raise NotImplementedError
