@@ -42,6 +42,7 @@ COMPILED: tuple[str, ...] = (
     "proxy/pool.py",
     "proxy/recorder.py",
     "proxy/relay.py",
+    "proxy/tls.py",
     "proxy/upstream.py",
     "proxy/upstream2.py",
 )

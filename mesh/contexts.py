@@ -175,6 +175,7 @@ def origination_context(tls: UpstreamTLS, two: bool = False) -> ssl.SSLContext:
     """For DestinationRule tls modes SIMPLE and MUTUAL: files and names as it says. Raises OSError, ssl.SSLError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
     if tls.skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

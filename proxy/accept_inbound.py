@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from ..policy.tables import Arrival
 from ..registry.reasons import CONNECT, PLAINTEXT
@@ -15,6 +15,7 @@ from .accept import Entry
 from .arrive import HTTP_PROTOCOLS, address_of, declared, mesh_name
 from .message import Outcome
 from .tcp import Session
+from .tls import Tls
 
 ACCEPTS_A_TURN = 64
 
@@ -44,6 +45,8 @@ class Inbound:
         self.local = address_of(sock.getsockname())
         self.peeks: set[_Peek] = set()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.shaking: set[Tls] = set()
+        """Handshakes that are not over."""
         self.failed_handshakes = 0
         self.loop = asyncio.get_running_loop()
         self.loop.add_reader(sock.fileno(), self._accept)
@@ -85,19 +88,35 @@ class Inbound:
 
         if ahead is not None:
             ahead.on_spoken = ahead.on_failed = None  # the entry looks
+        entry: Any = Entry(self.engine, arrive, True, ahead)
+        if context is not None:
+            entry = self._by_tls(entry, context)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self.loop.connect_accepted_socket(
-                lambda: Entry(self.engine, arrive, True, ahead),
-                sock,
-                ssl=context,
-                ssl_handshake_timeout=self.engine.settings.handshake_timeout_s if context is not None else None,
-            )
-        except (OSError, ssl.SSLError, TimeoutError, asyncio.CancelledError):
-            self.failed_handshakes += 1
+            await self.loop.connect_accepted_socket(lambda: cast(asyncio.BaseProtocol, entry), sock)
+            if context is not None and not (entry.shaken or entry.failed):
+                self.shaking.add(entry)  # until then the task counted
+        except (OSError, asyncio.CancelledError):
+            if context is not None:
+                entry.give_up(ConnectionAbortedError())  # which counts it
+            else:
+                self.failed_handshakes += 1
             sock.close()
             if ahead is not None:
                 ahead.abandon()
+
+    def _by_tls(self, entry: Entry, context: ssl.SSLContext) -> Tls:
+        """The protocol of a connection that `entry` gets once its handshake is over, which is limited in time."""
+
+        def made(error: Exception | None) -> None:
+            timer.cancel()
+            self.shaking.discard(wire)
+            if error is not None:
+                self.failed_handshakes += 1
+
+        wire = Tls(entry, context, made, self.loop.call_soon, True)
+        timer = self.loop.call_later(self.engine.settings.handshake_timeout_s, lambda: wire.give_up(TimeoutError()))
+        return wire
 
     def look_ahead(self, sock: socket.socket, peer: Any) -> Session | None:
         """What would be done for a plaintext client that waits for its server to speak; None: nobody would."""
@@ -174,6 +193,8 @@ class Inbound:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for wire in list(self.shaking):
+            wire.give_up(ConnectionAbortedError())
 
     def stop(self) -> None:
         """Accept no more."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from ..policy.tables import ClusterEndpoint, PoolLimits, UpstreamTLS
+from .tls import Tls
 
 ClientContext = Callable[..., "ssl.SSLContext | None"]
 """Of an UpstreamTLS; a second argument, True, asks for one that offers HTTP/2 by ALPN."""
@@ -129,9 +130,10 @@ class Dialer:
                 if context is not None:
                     assert tls is not None
                     # resumes sessions by endpoint
-                    to["ssl"] = context.to(where) if hasattr(context, "to") else context
-                    to["server_hostname"] = tls.sni or endpoint.address
-                transport, pending = await loop.create_connection(_Pending, **to)
+                    bound = context.to(where) if hasattr(context, "to") else context
+                    transport, pending = await _by_tls(bound, tls.sni or endpoint.address, to)
+                else:
+                    transport, pending = await loop.create_connection(_Pending, **to)
         except TimeoutError:
             return f"{where} did not accept a connection within connectTimeout {seconds:g} s."
         except ssl.SSLError as error:
@@ -179,6 +181,35 @@ class Dialer:
             else:
                 return sock
         raise error
+
+
+async def _by_tls(context: ssl.SSLContext, name: str, to: dict[str, Any]) -> tuple[Any, _Pending]:
+    """A transport whose handshake is over, and what holds it. Raises ssl.SSLError, OSError, ValueError."""
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[None] = loop.create_future()
+
+    def made(error: Exception | None) -> None:
+        if over.done():
+            return
+        if error is None:
+            over.set_result(None)
+        else:
+            over.set_exception(error)
+
+    pending = _Pending()
+    wire = Tls(pending, context, made, loop.call_soon, False, name)
+    try:
+        await loop.create_connection(lambda: cast(asyncio.BaseProtocol, wire), **to)
+        await over
+    except BaseException:
+        if over.done() and not over.cancelled():
+            over.exception()  # seen
+        else:
+            over.cancel()
+        if wire.raw is not None:
+            wire.abort_handshake()
+        raise
+    return wire, pending
 
 
 def _said(error: Exception) -> str:

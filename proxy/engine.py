@@ -295,7 +295,7 @@ class Engine(Core):
         each = settings.max_connections_per_source
         have = len(self.connections) + len(self.sessions) + len(self.entries)
         for inbound in self._inbounds:
-            have += len(inbound.peeks) + len(inbound.tasks)
+            have += len(inbound.peeks) + len(inbound.tasks) + len(inbound.shaking)
         source, port = address_of(peer) if each else ("", 0)
         if most and have >= most and not counted:
             limit, why = "max-connections", f"{have} client connections are open; the limit is {most}."

@@ -8,7 +8,7 @@ cdef class End:
     cdef public list held
     cdef public bint ended
     cdef public bint lost
-    cdef public bint tls
+    cdef public bint whole
     cdef object _write
 
     cpdef write(self, data)

@@ -1,7 +1,8 @@
 """Two byte streams joined: half-close, back-pressure, idle time, and what went through.
 
-A core on two transports, whose protocol objects its ends are. TLS cannot be half-closed here: a client's end by TLS is
-closed when its server has ended; a server's, when its client has ended and nothing has moved for `HALF_CLOSED_IDLE_S`.
+A core on two transports, whose protocol objects its ends are. TLS between sidecars is half-closed like TCP. Other TLS
+is not: a client's end is closed when its server has ended; a server's, when its client has ended and nothing has moved
+for `HALF_CLOSED_IDLE_S`.
 Runs compiled (with relay.pxd) or as it stands.
 """
 
@@ -27,12 +28,13 @@ class End:
         self.ended = False
         """It will send no more."""
         self.lost = False
-        self.tls = False
+        self.whole = False
+        """Its transport cannot be half-closed."""
         self._write: Any = None
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
-        self.tls = transport.get_extra_info("sslcontext") is not None
+        self.whole = not transport.can_write_eof()
         self._write = transport.write
 
     def data_received(self, data: bytes) -> None:
@@ -111,7 +113,7 @@ class Relay:
         """`end` sends no more. Whether its transport stays open for what still goes to it."""
         peer = end.peer
         if peer.transport is None:
-            return not end.tls  # told to the peer when there is one
+            return not end.whole  # told to the peer when there is one
         if peer.lost:
             return False
         self.moved = True
@@ -123,7 +125,7 @@ class Relay:
         elif end is self.server:
             peer.close()  # servers that close are done, and clients wait for it
             return False
-        return not end.tls
+        return not end.whole
 
     def closed(self, end: End, error: Exception | None) -> None:
         peer = end.peer

@@ -265,3 +265,34 @@ def test_a_server_that_speaks_first_is_heard_at_once_through_a_pair_although_nob
                 took.append(time.monotonic() - began)
         assert min(took) < 0.09, took  # connections, a handshake; the wait that there was is 0.1 s and more
         pair.said_nothing_bad()
+
+
+def test_a_client_that_has_ended_is_answered_at_once_through_a_pair(tmp_path: Path) -> None:
+    with servers(tmp_path) as processes, socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            while True:
+                try:
+                    server, _ = listening.accept()
+                except OSError:
+                    return
+                with server:
+                    got = b""
+                    while data := server.recv(65536):
+                        got += data
+                    server.sendall(b"%d octets" % len(got))
+
+        threading.Thread(target=serve, daemon=True).start()
+        app, _ = start_app(processes)
+        pair = Pair(processes, app, {"late": ("tcp", listening.getsockname()[1])})
+        for size in (5, 300_000):
+            began = time.monotonic()
+            with socket.create_connection(("127.0.0.1", pair.listen["late"]), timeout=DEADLINE_S) as client:
+                client.sendall(b"x" * size)
+                client.shutdown(socket.SHUT_WR)
+                answer = b""
+                while data := client.recv(100):
+                    answer += data
+                assert answer == b"%d octets" % size
+            assert time.monotonic() - began < 5, "a relay that nothing moves on is closed after 10 s"
+        pair.said_nothing_bad()
