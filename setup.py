@@ -22,7 +22,6 @@ COMPILED: tuple[str, ...] = (
     "policy/match.py",
     "policy/tables.py",
     "proxy/access_line.py",
-    "proxy/access_log.py",
     "proxy/balance.py",
     "proxy/cluster.py",
     "proxy/connection.py",
@@ -69,6 +68,10 @@ def link_view() -> Path:
 
 class OptionalBuildExt(build_ext):
     """Build what can be built; say plainly what could not, and how to get it."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
 
     def run(self) -> None:
         try:
@@ -126,7 +129,8 @@ def extensions() -> list[Extension]:
         found,
         include_path=[str(view)],
         # Types come from the .pxd alone: an `int` annotation in the .py is for people and mypy.
-        compiler_directives={"language_level": "3", "annotation_typing": False},
+        compiler_directives={"language_level": "3", "annotation_typing": False, "auto_pickle": False},
+        nthreads=os.cpu_count() or 1,
     )
     for extension in built:
         extension.optional = True  # cythonize() drops it

@@ -8,7 +8,8 @@ from typing import Any
 from ..policy.kinds import BY_NAME, KINDS
 from ..policy.parse import check_object
 from ..registry.documents import load
-from ..registry.schema import openapi
+from ..registry.field_docs import described
+from ..registry.schema import Node, openapi
 from ..registry.snapshot import Snapshot
 from .admission import Findings
 from .api import Parts
@@ -24,7 +25,10 @@ def parts(store: Store, snapshot: Callable[[], Snapshot] | None = None) -> Parts
     def judge(resource: Resource, version: str, body: dict[str, Any]) -> Findings:
         return check(resource, version, body, references)
 
-    return Parts(kinds=KINDS, check=judge, schema_of=openapi, load_yaml=load_yaml)
+    def schema_of(schema: Node) -> dict[str, Any]:
+        return openapi(described(schema))
+
+    return Parts(kinds=KINDS, check=judge, schema_of=schema_of, load_yaml=load_yaml)
 
 
 def check(resource: Resource, version: str, body: dict[str, Any], references: References | None = None) -> Findings:

@@ -101,7 +101,8 @@ class Sidecar:
         if self._log is not None and self._log is not log:
             self._write(self._log.take(time.time() - time.monotonic(), 1 << 30))  # in the format they were made for
         self._tables = tables
-        self._log = self.recorder.log = log
+        self._log = log
+        self.recorder.log = log.waiting if log is not None else None
         self._updated_at = time.time()
         if self.engine is None:
             self.engine = Engine(

@@ -1,14 +1,12 @@
 """Outcomes as lines: Envoy's text format or JSON. Collected on the path of a request, formatted and written in batches.
 
 The queue is bounded: what does not fit is dropped and counted, so that a slow disk never slows a request. Whatever a
-peer controls is escaped: no line breaks, no control characters, no quotes that end a field. Runs compiled (with
-access_log.pxd) or as it stands.
+peer controls is escaped: no line breaks, no control characters, no quotes that end a field.
 """
 
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -18,9 +16,8 @@ import msgspec
 from .access_line import Seconds, escaped, usual_line
 from .grpc import NAMES
 from .message import Outcome
+from .recorder import Waiting
 
-QUEUE_MAX = 20_000
-"""Outcomes that wait to be written, at most."""
 ENVOY_DEFAULT = (
     '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% '
     '%BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "%REQ(X-FORWARDED-FOR)%" '
@@ -262,27 +259,27 @@ class AccessLog:
     def __init__(self, encoding: str = "TEXT", form: str = "") -> None:
         """`encoding`: TEXT or JSON; `form`: a format string, empty for Envoy's default. Raises FormatError."""
         self._line = json_formatter() if encoding == "JSON" else text_formatter(form or ENVOY_DEFAULT)
-        self._waiting: deque[Outcome] = deque()
+        self.waiting = Waiting()
         self.lines = 0
-        self.dropped = 0
+
+    @property
+    def dropped(self) -> int:
+        return self.waiting.dropped
 
     def add(self, outcome: Outcome) -> None:
-        if len(self._waiting) < QUEUE_MAX:
-            self._waiting.append(outcome)
-        else:
-            self.dropped += 1
+        self.waiting.add(outcome)
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting.outcomes)
 
     def take(self, skew: float, most: int = 2000) -> bytes:
         """Up to `most` lines, oldest first. `skew`: wall clock minus monotonic clock, in seconds."""
-        take = self._waiting.popleft
-        now = [take() for _ in range(min(most, len(self._waiting)))]
+        take = self.waiting.outcomes.popleft
+        now = [take() for _ in range(min(most, len(self.waiting.outcomes)))]
         self.lines += len(now)
         return "".join([self._line(outcome, skew) for outcome in now]).encode("utf-8", "replace")
 
     def lost(self, lines: int) -> None:
         """Lines taken that could not be written after all."""
         self.lines -= lines
-        self.dropped += lines
+        self.waiting.dropped += lines

@@ -33,7 +33,6 @@ from ..registry.reasons import DENIED, DRAINING, IDLE, OVERFLOW, Reason
 from . import accept, accept_inbound
 from .arrive import address_of
 from .cluster import ACTIVE, LiveCluster
-from .connection2 import Downstream2
 from .core import Core, Rules
 from .dial import ClientContext, Dialer, VerifyPeer
 from .headers import own_response
@@ -46,7 +45,6 @@ from .pool import Pool
 from .proxy_protocol import Network, proxy_header
 from .tcp import Session
 from .upstream import Upstream
-from .upstream2 import Connection2
 
 TICK_S = 1.0
 
@@ -236,6 +234,8 @@ class Engine(Core):
         def choose(transport: Any) -> Any:
             wire = transport.get_extra_info("ssl_object")
             if two and (wire is None or wire.selected_alpn_protocol() == "h2"):
+                from .upstream2 import Connection2  # a megabyte, for those who speak it
+
                 return Connection2(pool, host, self.clock, self.outbox)
             upstream = Upstream(pool, host, self.clock, self.outbox)
             upstream.asked_two = two
@@ -257,6 +257,8 @@ class Engine(Core):
 
     def serve_two(self, arrival: Arrival, transport: Any, first: bytes) -> None:
         """A client's connection that turned out to be HTTP/2; `first`: what it said so far."""
+        from .connection2 import Downstream2  # as above
+
         downstream = Downstream2(self, arrival)
         transport.set_protocol(downstream)
         downstream.connection_made(transport)

@@ -4,9 +4,6 @@ from ..policy.tables cimport Arrival, Cluster, ClusterEndpoint
 from .cluster cimport LiveCluster
 from .message cimport Outcome
 
-cdef const double[::1] _bounds
-cdef Py_ssize_t _BOUNDS
-
 cdef class Series:
     cdef public dict labels
     cdef public long long count
@@ -52,3 +49,4 @@ cdef class Metrics:
 
 @cython.locals(at=Py_ssize_t, count=Py_ssize_t)
 cdef _count(list buckets, double value)
+cpdef int bucket(double value) noexcept

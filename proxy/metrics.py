@@ -7,7 +7,6 @@ are `other`. Runs compiled (with metrics.pxd) or as it stands.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,8 +17,6 @@ from .message import Outcome
 SERIES_MAX = 2000
 BOUNDS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000)
 """Istio's histogram buckets, for milliseconds and bytes alike."""
-_bounds = array("d", BOUNDS)
-_BOUNDS = len(BOUNDS)
 
 
 class Series:
@@ -247,11 +244,24 @@ class Metrics:
 
 def _count(buckets: list[int], value: float) -> None:
     """Into the first bucket whose bound is not below the value."""
-    at = 0
-    while at < _BOUNDS and _bounds[at] < value:
-        at += 1
+    at = bucket(value)
     count = buckets[at]
     buckets[at] = count + 1
+
+
+def bucket(value: float) -> int:
+    """The first of BOUNDS that is not below the value, by halves."""
+    if value <= 1000.0:
+        if value <= 25.0:
+            return (0 if value <= 0.5 else 1 if value <= 1.0 else 2) if value <= 5.0 else 3 if value <= 10.0 else 4
+        if value <= 100.0:
+            return 5 if value <= 50.0 else 6
+        return 7 if value <= 250.0 else 8 if value <= 500.0 else 9
+    if value <= 30000.0:
+        return (10 if value <= 2500.0 else 11) if value <= 5000.0 else 12 if value <= 10000.0 else 13
+    if value <= 600000.0:
+        return 14 if value <= 60000.0 else 15 if value <= 300000.0 else 16
+    return 17 if value <= 1800000.0 else 18 if value <= 3600000.0 else 19
 
 
 def described(name: str, namespace: str, labels: dict[str, str], principal: str) -> dict[str, str]:

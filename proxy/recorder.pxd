@@ -1,9 +1,13 @@
 # Types of recorder.py for Cython.
-from .access_log cimport AccessLog
 from .message cimport Outcome
 from .metrics cimport Metrics
 
+cdef class Waiting:
+    cdef public object outcomes
+    cdef public Py_ssize_t dropped
+    cpdef add(self, Outcome outcome)
+
 cdef class Recorder:
     cdef public Metrics metrics
-    cdef public AccessLog log
+    cdef public Waiting log
     cpdef done(self, Outcome outcome)

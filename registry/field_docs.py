@@ -1,6 +1,7 @@
 """Descriptions of fields that their schemas leave undescribed, by name: what `kubectl explain` shows.
 
-`parent.name` where a name means different things in different places.
+`parent.name` where a name means different things in different places. Only control imports this: a sidecar that checks
+what it is told needs no descriptions.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from typing import Any
 
 from msgspec import Struct
 
-from .field_docs import described
 from .schema import (
     STRINGS,
     TEXTS,
@@ -69,7 +68,7 @@ def kind(
     **more: Any,
 ) -> Kind:
     names = (name, plural, name.lower(), tuple(short.split()))
-    return Kind(group, tuple(versions.split()), *names, namespaced, described(schema), **more)
+    return Kind(group, tuple(versions.split()), *names, namespaced, schema, **more)
 
 
 _BALANCER = "there is no cloud load balancer, node port or topology of nodes here"

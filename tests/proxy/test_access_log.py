@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.policy.tables import Arrival, Cluster, ClusterEndpoint, Decision
-from fairlead.proxy import access_log
+from fairlead.proxy import access_log, recorder
 from fairlead.proxy.access_log import AccessLog, FormatError, operator, text_formatter
 from fairlead.proxy.cluster import LiveCluster
 from fairlead.proxy.http1 import RequestParser
@@ -182,7 +182,7 @@ def test_lines_come_oldest_first_in_batches() -> None:
 
 
 def test_beyond_the_bound_outcomes_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access_log, "QUEUE_MAX", 3)
+    monkeypatch.setattr(recorder, "QUEUE_MAX", 3)
     log = AccessLog("TEXT", "%BYTES_SENT%")
     for _ in range(5):
         log.add(Outcome())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from fairlead.policy.tables import Arrival, Cluster, ClusterEndpoint, Destinatio
 from fairlead.proxy import metrics
 from fairlead.proxy.cluster import LiveCluster
 from fairlead.proxy.message import Outcome
-from fairlead.proxy.metrics import BOUNDS, Metrics
+from fairlead.proxy.metrics import BOUNDS, Metrics, bucket
 from fairlead.registry.model import Endpoint, Workload
 from tests.proxy.prometheus_text import Sample, parse
 
@@ -227,3 +228,8 @@ def test_octets_of_a_connection_count_while_it_lives_and_once() -> None:
     made.done(living)
     assert told() == [10, 90, 1, 1]
     assert not made._folded
+
+
+def test_the_bucket_of_a_value_is_the_first_whose_bound_is_not_below_it() -> None:
+    values = [*BOUNDS, *(bound + step for bound in BOUNDS for step in (-0.25, 0.25)), 0.0, 1e12]
+    assert [bucket(value) for value in values] == [bisect_left(BOUNDS, value) for value in values]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fairlead.policy.kinds import BY_NAME, KINDS
-from fairlead.registry.field_docs import DOCS
+from fairlead.registry.field_docs import DOCS, described
 from fairlead.registry.schema import Node
 
 
@@ -17,11 +17,11 @@ def undescribed(node: Node, path: str) -> list[str]:
 
 
 def test_every_field_of_every_kind_is_described() -> None:
-    assert [path for kind in KINDS for path in undescribed(kind.schema, kind.kind)] == []
+    assert [path for kind in KINDS for path in undescribed(described(kind.schema), kind.kind)] == []
 
 
 def test_the_place_decides_where_a_name_has_two_meanings() -> None:
-    spec = BY_NAME["networking.istio.io/v1", "VirtualService"].schema.fields["spec"]
+    spec = described(BY_NAME["networking.istio.io/v1", "VirtualService"].schema).fields["spec"]
     http = spec.fields["http"].item
     assert http is not None
     match = http.fields["match"].item
@@ -32,7 +32,7 @@ def test_the_place_decides_where_a_name_has_two_meanings() -> None:
 
 
 def test_what_stands_in_a_schema_is_kept() -> None:
-    service = BY_NAME["v1", "Service"].schema.fields["spec"]
+    service = described(BY_NAME["v1", "Service"].schema).fields["spec"]
     assert service.fields["clusterIP"].doc == "Virtual address; None: headless."
 
 
