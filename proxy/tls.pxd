@@ -13,6 +13,9 @@ cdef class Tls:
     cdef public object incoming
     cdef public object outgoing
     cdef public object wire
+    cdef object _read
+    cdef object _write
+    cdef object _raw_write
     cdef public bytes part
     cdef public bint shaken
     cdef public bint failed

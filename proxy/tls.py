@@ -50,6 +50,9 @@ class Tls:
         self.outgoing: Any = ssl.MemoryBIO()
         self.wire: Any = None
         """The ssl.SSLObject."""
+        self._read: Any = None
+        self._write: Any = None
+        self._raw_write: Any = None
         self.part = b""
         """The beginning of a record."""
         self.shaken = False
@@ -79,6 +82,9 @@ class Tls:
         except (ValueError, ssl.SSLError) as error:
             self.give_up(error)
             return
+        # SSLObject's methods are Python around those of the object within, which is all that reads and writes need.
+        inner = getattr(self.wire, "_sslobj", self.wire)
+        self._read, self._write, self._raw_write = inner.read, inner.write, raw.write
         self._shake()
 
     def data_received(self, data: bytes) -> None:
@@ -188,16 +194,14 @@ class Tls:
             self._read_on()
 
     def _read_on(self) -> None:
-        incoming, wire = self.incoming, self.wire
+        incoming = self.incoming
         self.reading = True
         try:
             while not (self.paused or self.closing or self.ended):
                 size = incoming.pending
-                if not size:
-                    size = wire.pending()
-                    if not size:
-                        break
-                data = wire.read(size if size < RECORD_MAX else RECORD_MAX)
+                if not size:  # each read took a whole record, whose plaintext is never longer than what is asked for
+                    break
+                data = self._read(size if size < RECORD_MAX else RECORD_MAX)
                 if data:
                     self.protocol.data_received(data)
                 else:
@@ -272,16 +276,16 @@ class Tls:
             if self.first < FIRST_OCTETS:
                 size = len(data)
                 if size <= FIRST_RECORD:
-                    self.wire.write(data)
+                    self._write(data)
                 else:
                     self._first(memoryview(data))
                 self.first += size
             else:
-                self.wire.write(data)
+                self._write(data)
         except ssl.SSLError as error:
             self._fail(error)
             return
-        self.raw.write(self.outgoing.read())
+        self._raw_write(self.outgoing.read())
 
     def _first(self, data: memoryview) -> None:
         at = 0
