@@ -34,7 +34,7 @@ class Tls:
         self,
         protocol: Any,
         context: Any,
-        made: Callable[[Exception | None], Any],
+        made: Callable[[Exception | None], Any] | None,
         soon: Callable[[Callable[[], None]], Any],
         server_side: bool = False,
         server_hostname: str | None = None,
@@ -114,6 +114,8 @@ class Tls:
         protocol, self.protocol = self.protocol, None
         if protocol is not None:
             protocol.connection_lost(self.error or error)
+        # OpenSSL's part is large, and no collector knows: it goes now, whoever still holds this.
+        self.wire = self.incoming = self.outgoing = self._read = self._write = self._raw_write = None
 
     def pause_writing(self) -> None:
         if self.shaken and self.protocol is not None:
@@ -139,7 +141,7 @@ class Tls:
         self.shaken = True
         self.half = self.wire.version() == "TLSv1.3" and self.wire.selected_alpn_protocol() == SIDECAR_ALPN
         rest = self.incoming.read()
-        self.made(None)
+        self._told(None)
         if self.closing:
             return
         self.protocol.connection_made(self)
@@ -158,11 +160,17 @@ class Tls:
                 raw.abort()
             else:
                 raw.close()
-        self.made(error)
+        self._told(error)
+
+    def _told(self, error: Exception | None) -> None:
+        made, self.made = self.made, None  # it most often knows this object
+        if made is not None:
+            made(error)
 
     def abort_handshake(self) -> None:
         """At once; `made` is not told."""
         self.failed = True
+        self.made = None
         self.abort()
 
     # Reading
@@ -216,8 +224,7 @@ class Tls:
             return
         finally:
             self.reading = False
-        if self.outgoing.pending:
-            self._send()
+        self._send()
         if self.cut and not self.closing and not self.paused and not self._cut_off():
             self.raw.close()
 
@@ -300,7 +307,7 @@ class Tls:
         self.write(b"".join(pieces))
 
     def _send(self) -> None:
-        if self.outgoing.pending and not self.raw.is_closing():
+        if self.outgoing is not None and self.outgoing.pending and not self.raw.is_closing():
             self.raw.write(self.outgoing.read())
 
     def can_write_eof(self) -> bool:
@@ -357,7 +364,7 @@ class Tls:
         if name == "sslcontext":
             return self.context
         if name == "peercert":
-            return self.wire.getpeercert()
+            return self.wire.getpeercert() if self.wire is not None else default
         if name == "cipher":
-            return self.wire.cipher()
+            return self.wire.cipher() if self.wire is not None else default
         return self.raw.get_extra_info(name, default)

@@ -6,6 +6,7 @@ import functools
 import os
 import ssl
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -356,3 +357,15 @@ def test_abort_never_waits_and_a_failure_before_a_full_buffer_aborts() -> None:
     other.ours.abort()
     assert other.raw.aborted and not other.raw.sent
     assert other.ours.is_closing()
+
+
+def test_a_lost_connection_holds_nothing_of_openssl_whoever_holds_it() -> None:
+    talk = Talk(server=True)
+    wire = weakref.ref(talk.ours.get_extra_info("ssl_object"))
+    talk.ours.connection_lost(None)
+    assert wire() is None
+    talk.ours.close()
+    talk.ours.write(b"too late")
+    assert talk.ours.is_closing()
+    assert talk.ours.get_extra_info("ssl_object") is None
+    assert talk.ours.get_extra_info("peercert", "none") == "none"
