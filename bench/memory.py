@@ -1,8 +1,9 @@
 """Memory of the proxies: idle with ten and a thousand upstream services, ten thousand idle connections, large bodies.
 
 `python bench/memory.py --gib 10 [--proxy Fairlead]` puts one body of that size each way through a pair with mutual TLS,
-as `make soak` does; `make bench` runs the rest. Idle connections have each carried one request, and stay open; with TLS
-they are mutual TLS to the proxy of the destination's side, so that one process holds the server's part.
+as `make soak` does; `--requests 10000000` looks whether memory is flat meanwhile; `make bench` runs the rest. Idle
+connections have each carried one request, and stay open; with TLS they are mutual TLS to the proxy of the destination's
+side, so that one process holds the server's part.
 """
 
 from __future__ import annotations
@@ -139,12 +140,26 @@ def transfer(peer: str, gib: int) -> dict[str, Any]:
     return found
 
 
+def flat(peer: str, requests: int) -> list[tuple[int, float]]:
+    """Memory in MB of a pair with mutual TLS after so and so many requests, until there were `requests`."""
+    found: list[tuple[int, float]] = []
+    with pair_of(peer) as (port, pids, folder):
+        done = 0
+        while done < requests:
+            done += int(load.wrk(port, "/api/items", 64, 30, folder)["requests"])
+            time.sleep(SETTLE_S)
+            found.append((done, round(machine.memory_mb(pids), 1)))
+            print(f"  {peer}: {found[-1]}", file=sys.stderr, flush=True)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gib", type=int, default=10)
+    parser.add_argument("--requests", type=int, default=0, help="instead: so many requests, is memory flat?")
     parser.add_argument("--proxy", default="Fairlead", choices=list(peers.PEERS))
     options = parser.parse_args()
-    print(transfer(options.proxy, options.gib))
+    print(flat(options.proxy, options.requests) if options.requests else transfer(options.proxy, options.gib))
 
 
 if __name__ == "__main__":

@@ -209,7 +209,7 @@ def _plain(view: View, service: Service, host: str, port: int, retries: bool) ->
         return Arm(EVERYTHING, decision, None, 0, "default")
     decision = Decision(
         "route",
-        destinations=(Destination(name, host, port),),
+        destinations=view.plain(name, host, port),
         retries=retry_policy(view, None, hashes) if retries else None,
     )
     return Arm(EVERYTHING, decision, None, 0, "default")

@@ -44,12 +44,12 @@ class L4Host:
         self.host = host
         self.port = port
         self.default = default
-        self.tls: Domains[L4Arm] = Domains()
-        self.tcp: list[L4Arm] = []
+        self.tls: Domains[L4Arm] | None = None
+        self.tcp: tuple[L4Arm, ...] = ()
 
     def decide(self, sni: str, destination_ip: str, source_ip: str) -> tuple[Decision, str]:
         """The decision, and in words what led to it."""
-        if sni:
+        if sni and self.tls is not None:
             arm = self.tls.find(sni.lower())
             if arm is not None and arm.holds(parse_address(destination_ip), None):
                 return arm.decision, f"server name {sni} matches {arm.label}"
@@ -72,7 +72,7 @@ class L4Table:
     def by_server_name(self, host: str, port: int) -> bool:
         """Whether a TLS client's server name (SNI) may change what is decided for this service and port."""
         found = self.hosts.get((self.names.find(host.lower()) or host, port))
-        return found is not None and any(True for _ in found.tls.values())
+        return found is not None and found.tls is not None
 
 
 def l4_table(view: View, index: HostIndex) -> L4Table:
@@ -101,7 +101,7 @@ def _members(view: View, table: L4Table, service: Service) -> None:
             whole = table.hosts.get((service.host, port.number))
             if whole is None:
                 continue
-            if whole.tcp or any(True for _ in whole.tls.values()):
+            if whole.tcp or whole.tls is not None:
                 table.hosts[(own, port.number)] = whole
                 continue
             name = cluster_name(port.number, "", own)
@@ -116,7 +116,7 @@ def _service(view: View, table: L4Table, service: Service, rules: Sequence[Virtu
         name = cluster_name(port.number, "", service.host)
         # Without endpoints in the registry (resolution NONE) an opaque connection goes where it was dialled.
         verdict = "passthrough" if service.external and service.resolution == "NONE" else "route"
-        plain = Decision(verdict, destinations=(Destination(name, service.host, port.number),))
+        plain = Decision(verdict, destinations=view.plain(name, service.host, port.number))
         host = table.hosts[(service.host, port.number)] = L4Host(service.host, port.number, plain)
         for rule in rules:
             _tls_routes(view, host, rule)
@@ -130,8 +130,11 @@ def _tls_routes(view: View, host: L4Host, rule: VirtualService) -> None:
         decision = _decision(view, rule, route.route, host.port, index)
         for block in route.match:
             if _reachable(view, block, rule, host.port):
+                if block.sni_hosts and host.tls is None:
+                    host.tls = Domains()
                 for name in block.sni_hosts:
                     label = f"VirtualService {rule.meta.key} tls route {index}"
+                    assert host.tls is not None
                     host.tls.claim(name.lower(), L4Arm(decision, label, block.destination_subnets))
 
 
@@ -140,10 +143,10 @@ def _tcp_routes(view: View, host: L4Host, rule: VirtualService) -> None:
         decision = _decision(view, rule, route.route, host.port, index)
         label = f"VirtualService {rule.meta.key} tcp route {index}"
         if not route.match:
-            host.tcp.append(L4Arm(decision, label, ()))
+            host.tcp += (L4Arm(decision, label, ()),)
         for block in route.match:
             if _reachable(view, block, rule, host.port):
-                host.tcp.append(L4Arm(decision, label, block.destination_subnets, block.source_subnet))
+                host.tcp += (L4Arm(decision, label, block.destination_subnets, block.source_subnet),)
 
 
 def _reachable(view: View, block: L4MatchAttributes | TLSMatchAttributes, rule: VirtualService, port: int) -> bool:

@@ -13,7 +13,7 @@ from .network_policy import Isolation, isolation_of
 from .peer import identity_of
 from .peer_authentication import peer_mode
 from .resources import DestinationRef, Resources
-from .tables import Cluster, Viewpoint
+from .tables import Cluster, Destination, Viewpoint
 from .visibility import exported
 
 HTTP = frozenset({"http", "http2", "grpc", "grpc-web"})
@@ -29,17 +29,17 @@ ALIASES_MAX = 8
 def protocol_of(app_protocol: str, name: str, protocol: str = "TCP", number: int = 0) -> str:
     """Declared protocol of a port: appProtocol, else the name up to its first dash; empty: told by the first bytes."""
     if protocol != "TCP":
-        return protocol.lower()
+        return intern(protocol.lower())
     declared = app_protocol.lower()
     declared = _APP_PROTOCOLS.get(declared, declared)
     if declared in _KNOWN:
-        return declared
+        return intern(declared)  # kept for each port: one text for all
     lowered = name.lower()
     if lowered == "grpc-web" or lowered.startswith("grpc-web-"):
         return "grpc-web"
     prefix = lowered.partition("-")[0]
     if prefix in _KNOWN:
-        return prefix
+        return intern(prefix)
     return "tcp" if number in _TCP_PORTS else ""
 
 
@@ -67,6 +67,7 @@ class View:
     """One compilation: everything a client's tables are made from."""
 
     __slots__ = (
+        "_plain",
         "cluster_domain",
         "clusters",
         "disables_mtls",
@@ -101,11 +102,19 @@ class View:
             if exported(service.export_to, service.namespace, self.namespace)
         }
         self.clusters: dict[str, Cluster] = {}
+        self._plain: dict[str, tuple[Destination, ...]] = {}
         self.disables_mtls = any(
             (policy.spec.mtls is not None and policy.spec.mtls.mode == "DISABLE")
             or any(mode.mode == "DISABLE" for mode in policy.spec.port_level_mtls.values())
             for policy in resources.peer_authentications
         )
+
+    def plain(self, name: str, host: str, port: int) -> tuple[Destination, ...]:
+        """All of a service's port as the only destination: one object, whichever tables name it."""
+        found = self._plain.get(name)
+        if found is None:
+            found = self._plain[name] = (Destination(name, host, port),)
+        return found
 
     def rule_for(self, service: Service) -> MergedRule | None:
         return self.rules.find(service.host, service.namespace)

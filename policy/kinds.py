@@ -7,8 +7,6 @@ is either refused, with the reason, or taken with a warning that says that it ha
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 from ..registry.kinds import ENTRY_PROTOCOLS, FACT_KINDS, NO_STATUS, PORT, PROTOCOL, Kind, kind
 from ..registry.schema import (
     STRINGS,
@@ -425,5 +423,7 @@ def why_unknown(api_version: str, name: str) -> str:
     if same:
         return f"{name} is of {' or '.join(same)}, not of {api_version}"
     names = sorted({k.kind for k in KINDS})
+    from difflib import get_close_matches  # only for mistakes
+
     near = get_close_matches(name, names, n=1)
     return f"unknown kind {name}" + (f": did you mean {near[0]}?" if near else f"; known are {', '.join(names)}")

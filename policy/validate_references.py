@@ -7,7 +7,6 @@ itself: its route answers FL-NO-CLUSTER. Everything else is a warning, since obj
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from ..registry.model import Service
@@ -146,6 +145,8 @@ class _Context:
             full = f"{name}.{namespace}.svc.{self.domain}"
             if full in self.snapshot.services:
                 return f" (only a name without a dot is completed: write {full})"
+        from difflib import get_close_matches  # only for mistakes
+
         near = get_close_matches(host, list(self.snapshot.services)[:2000], n=1, cutoff=0.8)
         return f"; did you mean {near[0]}?" if near else ""
 
@@ -157,6 +158,8 @@ class _Context:
             return
         if rules:
             names = sorted({own.name for rule in rules for own in rule.spec.subsets})
+            from difflib import get_close_matches  # only for mistakes
+
             near = get_close_matches(subset, names, n=1)
             keys = " and ".join(rule.meta.key for rule in rules)
             message = (

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from fairlead.policy.compile_l4 import L4Arm, L4Host, L4Table
+from fairlead.policy.host_names import Domains
 from fairlead.policy.tables import Decision, Destination, UpstreamTLS, Verdict
 from fairlead.proxy.engine import Engine
 from fairlead.proxy.limits import Settings
@@ -355,6 +356,7 @@ async def test_tls_is_passed_through_by_its_server_name_however_it_is_cut(mesh: 
         named = Decision("route", destinations=(Destination("d", "web", 80),))
         table = L4Table()
         table.hosts[("db", 5432)] = table.hosts[("mail", 25)] = host = L4Host("web", 80, plain)
+        host.tls = Domains()
         host.tls.claim("*.example.com", L4Arm(named, "tls route 0", ()))
         engine.tables.tcp = table
         engine.decide = lambda _tables, request: host.decide(request.arrival.sni, "", "")[0]
