@@ -116,6 +116,7 @@ def _heard(codec: Any, client: bool, pieces: list[bytes]) -> tuple[list[tuple[An
 
 
 def _same_however_it_is_cut(client: bool, data: bytes) -> list[tuple[Any, ...]]:
+    _heard(built_http2, client, [data])  # names that a peer keeps out of tables are learnt once, for all connections
     events, code, output = _heard(built_http2, client, [data])
     for codec in (built_http2, plain("http2")):
         for cut in pieces_of(data):
