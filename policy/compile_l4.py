@@ -130,11 +130,9 @@ def _tls_routes(view: View, host: L4Host, rule: VirtualService) -> None:
         decision = _decision(view, rule, route.route, host.port, index)
         for block in route.match:
             if _reachable(view, block, rule, host.port):
-                if block.sni_hosts and host.tls is None:
-                    host.tls = Domains()
                 for name in block.sni_hosts:
                     label = f"VirtualService {rule.meta.key} tls route {index}"
-                    assert host.tls is not None
+                    host.tls = host.tls or Domains()
                     host.tls.claim(name.lower(), L4Arm(decision, label, block.destination_subnets))
 
 

@@ -369,7 +369,7 @@ class Downstream:
         self.exchange = None
         self._out = None
         if not self.lost:
-            self.transport.abort()
+            self.engine.reset(self.transport)
 
     def pause_reading(self) -> None:
         if not self.reading_paused and not self.lost:
@@ -389,7 +389,7 @@ class Downstream:
         self.closing = True
         self.flush()
         upstream.flush()
-        relay = Relay(engine.now(), lambda ended: self._switched_back(ended, exchange, upstream))
+        relay = Relay(engine.now(), lambda ended: self._switched_back(ended, exchange, upstream), engine.reset)
         self.relay = relay
         engine.relays.add(relay)
         upstream.exchange = None

@@ -37,7 +37,8 @@ class Rules:
 
 
 class Core:
-    """`clock()`: seconds, monotonic; `draw()`: a number in [0, 1); `entropy(n)`: n random octets."""
+    """`clock()`: seconds, monotonic; `draw()`: a number in [0, 1); `entropy(n)`: n random octets; `observe(outcome)` is
+    called once for each exchange and relay; `reset(transport)` aborts it so that its peer sees a reset."""
 
     def __init__(
         self,
@@ -46,16 +47,20 @@ class Core:
         clock: Callable[[], float],
         draw: Callable[[], float],
         entropy: Callable[[int], bytes],
+        rules: Rules,
+        observe: Callable[[Outcome], None],
+        reset: Callable[[Any], None],
     ) -> None:
         self.tables = tables
         self.settings = settings
         self.clock = clock
         self.draw = draw
         self.entropy = entropy
-        self.decide: Callable[[Tables, Any], Decision] = _unset
-        self.pick: Callable[[Decision, float], Destination] = _unset
-        self.hash_input: Callable[[LoadBalancer, Any], str | None] = _unset
-        self.observe: Callable[[Outcome], None] = _unset
+        self.decide = rules.decide
+        self.pick = rules.pick
+        self.hash_input = rules.hash_input
+        self.observe = observe
+        self.reset = reset
         self.draining = False
         self.own_identity = ""
         self.pools: dict[str, Pool] = {}
@@ -87,7 +92,3 @@ class Core:
 
     def new_pool(self, tables: Tables, name: str) -> Pool | None:
         raise NotImplementedError
-
-
-def _unset(*_: Any) -> Any:
-    raise NotImplementedError

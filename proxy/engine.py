@@ -7,10 +7,12 @@ Long because it is the one place where everything that runs is known.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -47,6 +49,7 @@ from .tcp import Session
 from .upstream import Upstream
 
 TICK_S = 1.0
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class Observer(Protocol):
@@ -86,16 +89,15 @@ class Engine(Core):
         settings: Settings | None = None,
         rules: Rules | None = None,
     ) -> None:
-        super().__init__(tables, settings or Settings(), time.monotonic, random.random, os.urandom)
         rules = rules or policy_rules()
-        self.decide = rules.decide
+        observe = (observer or Nobody()).done
+        super().__init__(
+            tables, settings or Settings(), time.monotonic, random.random, os.urandom, rules, observe, reset
+        )
         self.admit = rules.admit
-        self.pick = rules.pick
-        self.hash_input = rules.hash_input
         self._normalize = rules.normalize
         self.inbound_port = rules.inbound_port
         self._egress_verdict = rules.egress_verdict
-        self.observe = (observer or Nobody()).done
         self.reuse_port = False
         """Several processes listen on the same addresses (SO_REUSEPORT); the kernel spreads connections over them."""
         self.share: Callable[[LiveCluster], None] | None = None
@@ -607,6 +609,15 @@ class Engine(Core):
 def _all_pools(*many: Iterable[Pool]) -> Iterable[Pool]:
     for pools in many:
         yield from pools
+
+
+def reset(transport: Any) -> None:
+    """Close at once so that the peer sees a reset, and not an end (RFC 9293 section 3.10.7.1)."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and not transport.is_closing():
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    transport.abort()
 
 
 def http_date(unix: int) -> bytes:

@@ -259,6 +259,7 @@ class Decoder:
             _literals[key] = field
         if sensitive and name not in _never and len(_never) < _NEVER_MOST:
             _never.add(name)
+            _literals.clear()
             _lines.clear()
             _prefixes.clear()
         return field

@@ -72,6 +72,7 @@ cdef class Http2:
     cdef unsigned int _highest
     cdef unsigned int _last_id
     cdef Py_ssize_t _resets
+    cdef dict _ours
     cdef Py_ssize_t _controls
     cdef list _block
     cdef unsigned int _block_of
@@ -126,7 +127,8 @@ cdef class Http2:
     @cython.locals(line=bytes, method=bytes, target=bytes, stream=Stream, encoder=Encoder, line_end=Py_ssize_t)
     cpdef Stream open(self, bytes text, str scheme, bint end, owner)
     cdef _fault(self, Stream stream, int code, str why, bint told)
-    cdef _closed_stream(self, unsigned int number)
+    cdef _closed_stream(self, unsigned int number, bint ended)
+    cdef _say_reset(self, unsigned int number, unsigned int code, bint ended)
     @cython.locals(length=Py_ssize_t, padding=Py_ssize_t, size=Py_ssize_t, piece=bytes, stream=Stream, ended=bint,
                    octets="const unsigned char*")
     cdef _take_data(self, int flags, unsigned int number, bytes data, Py_ssize_t start, Py_ssize_t stop)

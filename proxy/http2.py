@@ -41,6 +41,8 @@ SETTINGS_MOST = 64
 """Settings in one frame."""
 PIECE = 2048
 """Octets of a payload that is worth a piece of its own in the output, and no copy."""
+OURS_MOST = 128
+"""Streams that we reset and remember: what was on its way to them is not answered."""
 WORTH = 1024
 """Octets that a window must let through to count as something that moved (CVE-2019-9511)."""
 _DEFAULT_WINDOW = 65535
@@ -134,6 +136,8 @@ class Http2:
         self._last_id = 0
         """Of those that we took on."""
         self._resets = 0
+        self._ours: dict[int, bool] = {}
+        """Streams that we reset before the peer had ended them, the oldest first."""
         self._controls = 0
         self._block: list[bytes] = []
         self._block_of = 0
@@ -429,8 +433,18 @@ class Http2:
     def reset(self, stream: Stream, code: int) -> None:
         """RST_STREAM; what is queued is forgotten."""
         if not stream.gone:
+            stream.owner = None  # each knows the other
             self._forget(stream)
-            self._frame(RST_STREAM, 0, stream.id, _NUMBER.pack(code))
+            self._say_reset(stream.id, code, stream.remote_closed)
+
+    def _say_reset(self, number: int, code: int, ended: bool) -> None:
+        """`ended`: the peer sends no more of it anyway."""
+        self._frame(RST_STREAM, 0, number, _NUMBER.pack(code))
+        if not ended:
+            ours = self._ours
+            if len(ours) >= OURS_MOST:
+                del ours[next(iter(ours))]
+            ours[number] = True
 
     def consumed(self, stream: Stream, octets: int) -> None:
         """Received octets were passed on: the peer may send as many more."""
@@ -503,14 +517,20 @@ class Http2:
 
     def _fault(self, stream: Stream, code: int, why: str, told: bool) -> None:
         """The peer's fault in one stream: it is reset, and counted."""
+        owner = stream.owner
         self.reset(stream, code)
         if told:
+            stream.owner = owner
             self.handler.reset(stream, code, why)
+            stream.owner = None
         self._count_resets(1)
 
-    def _closed_stream(self, number: int) -> None:
-        """Something came for a stream that is over, perhaps from before the peer heard of that."""
-        self._frame(RST_STREAM, 0, number, _NUMBER.pack(STREAM_CLOSED))
+    def _closed_stream(self, number: int, ended: bool) -> None:
+        """Something came for a stream that is over; `ended`: it is the last (section 5.1)."""
+        if number not in self._ours:
+            self._frame(RST_STREAM, 0, number, _NUMBER.pack(STREAM_CLOSED))
+        elif ended:
+            del self._ours[number]
         self._moves_nothing()
 
     def _take_data(self, flags: int, number: int, data: bytes, start: int, stop: int) -> None:
@@ -531,7 +551,7 @@ class Http2:
         stream = self.streams.get(number)
         if stream is None:
             self._give_back(length)
-            self._closed_stream(number)
+            self._closed_stream(number, (flags & END_STREAM) != 0)
             return
         stream.window_in -= length
         if stream.window_in < 0:
@@ -617,7 +637,7 @@ class Http2:
         elif self.client or number <= self._highest:
             if self._is_idle(number):
                 raise self._broken(f"HEADERS of stream {number}, which is not open", PROTOCOL_ERROR)
-            self._closed_stream(number)
+            self._closed_stream(number, ended)
         else:
             self._highest = number
             self._request(number, fields, ended, large)
@@ -627,9 +647,11 @@ class Http2:
         stream.window_in = self._stream_window
         if self.goaway_sent or len(self.streams) >= self.limits.max_concurrent:
             stream.gone = True
-            self._frame(RST_STREAM, 0, number, _NUMBER.pack(REFUSED_STREAM))
-            if self._acked:  # before that it could not know better
+            self._say_reset(number, REFUSED_STREAM, ended)
+            if self._acked:
                 self._count_resets(1)
+            else:  # it could not know better, which is cheaper but no excuse for ever
+                self._moves_nothing()
             return
         self.streams[number] = stream
         self._last_id = number
@@ -702,6 +724,7 @@ class Http2:
             return
         self._forget(stream)
         self.handler.reset(stream, int.from_bytes(payload, "big"), "")
+        stream.owner = None
         self._count_resets(1)
 
     def _take_window(self, number: int, payload: bytes) -> None:

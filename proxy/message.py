@@ -42,6 +42,10 @@ _NEEDLES: dict[str, bytes] = {}
 _NEEDLES_MOST = 4096
 
 
+class TruncatedError(ConnectionError):
+    """A TLS peer closed its connection without close_notify: nothing says that this was its end."""
+
+
 class ProtocolError(Exception):
     """A peer's bytes break the protocol. `str()` is one sentence: what was expected, what came, where."""
 

@@ -21,6 +21,7 @@ cdef class Relay:
     cdef public End client
     cdef public End server
     cdef public object on_end
+    cdef public object reset
     cdef public object on_held
     cdef public bint over
     cdef public bint moved

@@ -2,7 +2,8 @@
 
 A core on two transports, whose protocol objects its ends are. TLS between sidecars is half-closed like TCP. Other TLS
 is not: a client's end is closed when its server has ended; a server's, when its client has ended and nothing has moved
-for `HALF_CLOSED_IDLE_S`.
+for `HALF_CLOSED_IDLE_S`. A connection that was reset, or cut before its end, is a reset for the other side too; a TLS
+peer that never says where its end is (`TruncatedError`) has ended like any other.
 Runs compiled (with relay.pxd) or as it stands.
 """
 
@@ -10,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+
+from .message import TruncatedError
 
 HALF_CLOSED_IDLE_S = 10.0
 
@@ -86,19 +89,21 @@ class End:
             self.transport.close()
 
     def abort(self) -> None:
+        """At once, and the peer sees that it was not the end."""
         if self.transport is not None and not self.lost:
-            self.transport.abort()
+            self.relay.reset(self.transport)
 
 
 class Relay:
-    """`on_end(relay)` is called once, when both sides are closed."""
+    """`on_end(relay)` is called once, when both sides are closed; `reset(transport)` aborts by a reset."""
 
-    def __init__(self, now: float, on_end: Callable[[Relay], None]) -> None:
+    def __init__(self, now: float, on_end: Callable[[Relay], None], reset: Callable[[Any], None]) -> None:
         self.client = End(self)
         self.server = End(self)
         self.client.peer = self.server
         self.server.peer = self.client
         self.on_end = on_end
+        self.reset = reset
         self.on_held: Callable[[End], None] | None = None
         """Told of each piece that an end has to hold."""
         self.over = False
@@ -130,7 +135,7 @@ class Relay:
     def closed(self, end: End, error: Exception | None) -> None:
         peer = end.peer
         if not peer.lost:
-            if error is not None:
+            if error is not None and not isinstance(error, TruncatedError):
                 peer.abort()  # a reset stays a reset
             else:
                 peer.close()

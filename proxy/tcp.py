@@ -73,7 +73,7 @@ class Session:
         self.on_failed: Callable[[], None] | None = None
         self._dialing: Any = None
         now = engine.clock()
-        self.relay = Relay(now, self._ended)
+        self.relay = Relay(now, self._ended, engine.reset)
         self.relay_running = False
         self.outcome = Outcome()
         self.outcome.kind = "tcp"
@@ -119,7 +119,7 @@ class Session:
         self._uncount()
         if self._dialing is not None:
             self._dialing.cancel()
-        self.relay.server.abort()
+        self.relay.server.close()
 
     def _fail_ahead(self) -> None:
         if self.on_failed is not None and not self.abandoned:
@@ -256,7 +256,7 @@ class Session:
         relay = self.relay
         if relay.client.lost or self.abandoned:
             self._uncount()
-            relay.server.abort()
+            relay.server.close()
             if not self.abandoned:
                 self._finish()
             return

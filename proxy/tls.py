@@ -11,6 +11,8 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
+from .message import TruncatedError
+
 RECORD_MAX = 16 * 1024
 """Octets of plaintext in a record."""
 WIRE_MAX = RECORD_MAX + 2048
@@ -238,7 +240,9 @@ class Tls:
         """The raw connection ended. Whether it is kept for what still goes out."""
         if self.ended:
             return True
-        self.error = ConnectionResetError("the peer closed without close_notify")
+        # A sidecar always says where its end is; many servers don't, which only what they send can tell from a cut.
+        kind = ConnectionResetError if self.wire.selected_alpn_protocol() == SIDECAR_ALPN else TruncatedError
+        self.error = kind("the peer closed without close_notify")
         self.closing = True
         return False
 

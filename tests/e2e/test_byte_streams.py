@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.server
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -97,6 +98,28 @@ def https(folder: Path, name: str, mutual: bool = False) -> http.server.Threadin
     return server
 
 
+LONG = b"to its last octet" * 200_000
+
+
+def rude(folder: Path) -> socket.socket:
+    """A TLS server that sends much and then closes its TCP connection, without a word of TLS, as many do."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.pem", folder / "server.key")
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                accepted, _ = listening.accept()
+            except OSError:
+                return
+            with context.wrap_socket(accepted, server_side=True) as server:
+                server.sendall(LONG)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listening
+
+
 class Sidecar:
     """An outbound sidecar before TLS servers: `tls` is the port that is passed through, `outbound` the one by host."""
 
@@ -104,16 +127,20 @@ class Sidecar:
         self.folder = folder = processes.folder
         certificates(folder)
         self.processes = processes
+        self.rude = rude(folder)
         self.servers = {name: https(folder, name, name == "mutual") for name in ("tls", "exact", "wild", "simple")}
         self.servers["mutual"] = https(folder, "mutual", True)
         ports = {name: server.server_address[1] for name, server in self.servers.items()}
         ports["wrong"] = ports["simple"]
+        ports["rude"] = self.rude.getsockname()[1]
         (ports["proxied"],) = free_ports(1)
         self.proxied = ports["proxied"]
         text = ROUTES
         for name, port in ports.items():
             passed = name in ("tls", "exact", "wild")
-            port_name, number = ("tls", 443) if passed else ("bus", 1000) if name == "proxied" else ("http", 80)
+            port_name, number = (
+                ("tls", 443) if passed else ("bus", 1000) if name in ("proxied", "rude") else ("http", 80)
+            )
             text += SERVICE.format(name=name, port_name=port_name, number=number, port=port)
         files = f"caCertificates: {folder}/ca.pem, sni: server.bench"
         own = f"clientCertificate: {folder}/client.pem, privateKey: {folder}/client.key"
@@ -121,17 +148,19 @@ class Sidecar:
             "simple": f"{{tls: {{mode: SIMPLE, {files}, subjectAltNames: [server.bench]}}}}",
             "wrong": f"{{tls: {{mode: SIMPLE, {files}, subjectAltNames: [other.bench]}}}}",
             "mutual": f"{{tls: {{mode: MUTUAL, {files}, {own}}}}}",
+            "rude": f"{{tls: {{mode: SIMPLE, {files}}}}}",
             "proxied": "{proxyProtocol: {version: V2}}",
         }.items():
             text += RULE.format(name=name, policy=policy)
         (folder / "rules.yaml").write_text(text)
-        self.outbound, self.tls, self.before_proxied = free_ports(3)
-        listen = [f"127.0.0.1:{self.tls}=tls.default:443", f"127.0.0.1:{self.before_proxied}=proxied.default:1000"]
+        self.outbound, self.tls, self.before_proxied, self.before_rude = free_ports(4)
+        listen = [f"127.0.0.1:{self.tls}=tls.default:443", f"127.0.0.1:{self.before_proxied}=proxied.default:1000",
+                  f"127.0.0.1:{self.before_rude}=rude.default:1000"]  # fmt: skip
         command = [FAIRLEAD, "sidecar", "-f", str(folder / "rules.yaml"), "--workload", "default/client-1",
                    "--inbound", "off", "--admin", "off", "--health", "off", "--metrics", "off",
                    "--proxy-protocol", "listen=192.0.2.0/24",
                    "--outbound", f"127.0.0.1:{self.outbound}", "--listen", listen[0],
-                   "--listen", listen[1]]  # fmt: skip
+                   "--listen", listen[1], "--listen", listen[2]]  # fmt: skip
         processes.start("sidecar", command, [self.outbound, self.tls])
 
     def by_host(self, host: str, *more: str) -> bytes:
@@ -147,6 +176,7 @@ def sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sidecar]:
         for server in made.servers.values():
             server.shutdown()
             server.server_close()
+        made.rude.close()
 
 
 def ask(sidecar: Sidecar, name: str | None, alpn: list[str] | None = None, cuts: int = 1) -> tuple[str, str | None]:
@@ -235,6 +265,15 @@ def test_a_server_with_another_name_is_not_spoken_to(sidecar: Sidecar) -> None:
     assert b"other.bench" in answer
 
 
+def test_a_tls_server_that_closes_without_close_notify_is_heard_to_its_last_octet(sidecar: Sidecar) -> None:
+    with socket.create_connection(("127.0.0.1", sidecar.before_rude), timeout=DEADLINE_S) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        got = 0
+        while data := client.recv(65536):
+            got += len(data)
+    assert got == len(LONG)
+
+
 def test_an_endpoint_hears_of_the_client_by_the_proxy_protocol_before_anybody_speaks(sidecar: Sidecar) -> None:
     with socket.create_server(("127.0.0.1", sidecar.proxied)) as listening:
         listening.settimeout(DEADLINE_S)
@@ -264,6 +303,38 @@ def test_a_server_that_speaks_first_is_heard_at_once_through_a_pair_although_nob
                 assert client.recv(5) == b"INFO "
                 took.append(time.monotonic() - began)
         assert min(took) < 0.09, took  # connections, a handshake; the wait that there was is 0.1 s and more
+        pair.said_nothing_bad()
+
+
+def test_a_reset_comes_through_a_pair_as_one_after_what_came_before(tmp_path: Path) -> None:
+    with servers(tmp_path) as processes, socket.create_server(("127.0.0.1", 0)) as listening:
+        app, _ = start_app(processes)
+        pair = Pair(processes, app, {"broken": ("tcp", listening.getsockname()[1])})
+        listening.settimeout(DEADLINE_S)
+
+        def greeted() -> socket.socket:
+            while True:  # whoever looked whether the port is there says nothing
+                server, _ = listening.accept()
+                server.settimeout(DEADLINE_S)
+                if server.recv(100) == b"hello":
+                    return server
+                server.close()
+
+        with socket.create_connection(("127.0.0.1", pair.listen["broken"]), timeout=DEADLINE_S) as client:
+            client.sendall(b"hello")
+            with greeted() as server:
+                server.sendall(b"half of")
+                assert client.recv(100) == b"half of"
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with pytest.raises(ConnectionResetError):
+                client.recv(100)
+        with socket.create_connection(("127.0.0.1", pair.listen["broken"]), timeout=DEADLINE_S) as client:
+            client.sendall(b"hello")
+            with greeted() as server:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()
+                with pytest.raises(ConnectionResetError):
+                    server.recv(100)
         pair.said_nothing_bad()
 
 

@@ -23,7 +23,7 @@ from fairlead.policy.tables import (
 from fairlead.proxy.cluster import LiveCluster
 from fairlead.proxy.connection import Downstream
 from fairlead.proxy.connection2 import Downstream2
-from fairlead.proxy.core import Core
+from fairlead.proxy.core import Core, Rules
 from fairlead.proxy.host import Host
 from fairlead.proxy.limits import Settings
 from fairlead.proxy.message import Outcome
@@ -43,6 +43,7 @@ class Transport:
         self.eof = False
         self.closed = False
         self.aborted = False
+        self.reset = False
         self.paused = False
         self.protocol: Any = None
         self.full_at = 0
@@ -164,10 +165,20 @@ class World(Core):
 
     def __init__(self, *clusters: Cluster, decision: Decision | None = None, **settings: Any) -> None:
         own = tables(*(clusters or (cluster("10.0.0.1"),)))
-        super().__init__(own, Settings(**settings), lambda: self.time, lambda: next(self.draws), bytes)
-        self.decide = self._decide
-        self.pick = lambda decision, _draw: decision.destinations[0]
-        self.hash_input = lambda _balancer, _request: None
+        self.outcomes: list[Outcome] = []
+        rules = Rules(
+            self._decide,
+            self.admit,
+            lambda decision, _draw: decision.destinations[0],
+            lambda _balancer, _request: None,
+            lambda path, _setting: path,
+            lambda _tables, _name: 0,
+            lambda _tables, _host, _port: None,
+        )
+        super().__init__(
+            own, Settings(**settings), lambda: self.time, lambda: next(self.draws), bytes, rules, self.outcomes.append,
+            reset,
+        )  # fmt: skip
         self.time = 1000.0
         self.draws = itertools.repeat(0.5)
         self.decision = decision or route()
@@ -178,8 +189,6 @@ class World(Core):
         self.mirrors = 0
         self.date = b""
         self.normalization = "MERGE_SLASHES"
-        self.outcomes: list[Outcome] = []
-        self.observe = self.outcomes.append
         self.requests: list[Any] = []
         self.dialed: list[tuple[Upstream, Pool, Any]] = []
         self.timers: list[Timer] = []
@@ -297,6 +306,12 @@ class World(Core):
             and pool.live.connections == sum(host.connections for host in pool.live.hosts)
             for pool in self.pools.values()
         )
+
+
+def reset(transport: Transport) -> None:
+    """Abort so that the peer sees a reset."""
+    transport.reset = True
+    transport.abort()
 
 
 def lose(transport: Transport, error: Exception | None = None) -> None:

@@ -335,6 +335,23 @@ async def test_an_endpoint_that_dies_at_any_stage_is_seen_by_the_client(mesh: Me
         assert (await mesh.outcome()).reason == "FL-RESET"
 
 
+async def test_a_body_cut_short_is_a_reset_also_where_only_the_end_of_the_connection_would_end_it(mesh: Mesh) -> None:
+    async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+
+    async with server(die) as port:
+        engine = mesh.start(port)
+        listening = await engine.listen_outbound("127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening)
+        writer.write(b"GET /x HTTP/1.0\r\nHost: web\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            async with asyncio.timeout(DEADLINE_S):
+                while await reader.read(1000):
+                    pass
+        writer.close()
+
+
 async def test_a_client_that_leaves_mid_body_leaves_nothing_behind(mesh: Mesh) -> None:
     reached, gone = asyncio.Event(), asyncio.Event()
 

@@ -357,3 +357,12 @@ def test_any_block_is_read_or_refused_as_another_does(codec: ModuleType, block: 
         got = None
     if got is not None:
         assert got == expected
+
+
+@BOTH
+def test_a_name_that_is_learnt_to_be_sensitive_leaves_no_value_of_it_in_the_cache(codec: ModuleType) -> None:
+    plain = b"\x00\x09x-learnt1\x01v"
+    decoder = codec.Decoder()
+    assert decoder.decode(plain)[0] is decoder.decode(plain)[0], "it was cached before"
+    decoder.decode(b"\x10\x09x-learnt1\x01w")
+    assert decoder.decode(plain)[0] is not decoder.decode(plain)[0]

@@ -8,6 +8,7 @@ import pytest
 from hpack import Encoder
 
 from fairlead.proxy.http2 import (
+    CANCEL,
     COMPRESSION_ERROR,
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
@@ -173,6 +174,69 @@ def test_streams_beyond_the_most_are_refused_and_those_there_are_live() -> None:
         codec.respond(stream, b"HTTP/1.1 204 No Content\r\n\r\n", True)
     codec.receive(frame(HEADERS, WHOLE | END, 9, block()))
     assert len(heard.heads) == 3
+
+
+def test_what_was_on_its_way_to_a_stream_that_we_reset_is_not_answered() -> None:
+    """Section 5.1: the peer could not know yet; its windows are given back, and nothing else is sent."""
+    heard = Heard()
+    codec = Http2(heard, False, Http2Limits(connection_window=131072))
+    codec.start()
+    codec.receive(OPEN)
+    codec.reset(heard.heads[0][0], CANCEL)
+    codec.output()
+    for _ in range(16):
+        codec.receive(frame(DATA, 0, 1, bytes(8192)))
+    codec.receive(frame(HEADERS, WHOLE | END, 1, Encoder().encode([("checksum", "1")])))
+    sent = frames_of(codec.output())
+    assert {kind for kind, _, _, _ in sent} == {WINDOW}
+    assert sum(int.from_bytes(payload, "big") for _, _, number, payload in sent if number == 0) == 131072
+    codec.receive(frame(DATA, 0, 1, b"after its end"))
+    assert reset_codes(codec.output()) == [STREAM_CLOSED]
+
+
+def test_streams_that_we_reset_are_remembered_in_bounded_number_and_what_comes_for_them_is_counted() -> None:
+    heard = Heard()
+    codec = Http2(heard, False)
+    codec.start()
+    codec.receive(HELLO)
+    for number in range(1, 600, 2):
+        codec.receive(frame(HEADERS, WHOLE, number, block()))
+        codec.reset(heard.heads[-1][0], CANCEL)
+    codec.output()
+    codec.receive(frame(DATA, 0, 1, b"x") + frame(DATA, 0, 599, b"x"))
+    assert reset_codes(codec.output()) == [STREAM_CLOSED], "the oldest is forgotten, the newest is known"
+    with pytest.raises(Http2Error) as raised:
+        for _ in range(20_000):
+            codec.receive(frame(DATA, 0, 599, b"x"))
+    assert raised.value.code == ENHANCE_YOUR_CALM
+
+
+def test_a_peer_that_never_acknowledges_our_settings_cannot_open_streams_beyond_the_most_for_ever() -> None:
+    heard = Heard()
+    codec = Http2(heard, False, Http2Limits(max_concurrent=2))
+    codec.start()
+    codec.receive(HELLO)
+    with pytest.raises(Http2Error) as raised:
+        for number in range(1, 20_001, 2):
+            codec.receive(frame(HEADERS, WHOLE | END, number, block()))
+            codec.output()
+    assert raised.value.code == ENHANCE_YOUR_CALM
+
+
+@pytest.mark.parametrize("end", ["by us", "by the peer", "by a fault"])
+def test_a_stream_that_was_reset_holds_nothing_of_its_handler(end: str) -> None:
+    heard = Heard()
+    codec = Http2(heard, False)
+    codec.start()
+    codec.receive(OPEN)
+    stream = heard.heads[0][0]
+    stream.owner = heard
+    if end == "by us":
+        codec.reset(stream, CANCEL)
+    else:
+        codec.receive(frame(RST, 0, 1, bytes(4)) if end == "by the peer" else frame(WINDOW, 0, 1, bytes(4)))
+        assert len(heard.resets) == 1
+    assert stream.owner is None
 
 
 def client(limits: Http2Limits | None = None) -> tuple[Http2, Heard, Any]:

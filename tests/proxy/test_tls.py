@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bench.machine import certificates
+from fairlead.proxy.message import TruncatedError
 from fairlead.proxy.tls import FIRST_RECORD, RECORD_MAX, SIDECAR_ALPN, Tls
 
 
@@ -283,15 +284,18 @@ def test_peers_that_close_on_close_notify_are_not_half_closed(version: ssl.TLSVe
     assert not Talk(version=version, alpn=alpn).ours.can_write_eof()
 
 
+@pytest.mark.parametrize(("alpn", "kind"), [(SIDECAR_ALPN, ConnectionResetError), ("http/1.1", TruncatedError)])
 @pytest.mark.parametrize("tail", [b"", b"\x17\x03\x03", b"\x17\x03\x03\x00\x20abc"])
-def test_an_end_without_close_notify_is_an_error_and_no_end_of_data(tail: bytes) -> None:
-    talk = Talk()
+def test_an_end_without_close_notify_is_an_error_and_no_end_of_data(
+    tail: bytes, alpn: str, kind: type[Exception]
+) -> None:
+    talk = Talk(alpn=alpn)
     talk.says(b"half of it")
     talk.ours.data_received(tail)
     assert not talk.ours.eof_received()
     talk.ours.connection_lost(None)
     assert talk.app.eof == 0
-    assert isinstance(talk.app.lost[0], ConnectionResetError)
+    assert type(talk.app.lost[0]) is kind
 
 
 @pytest.mark.parametrize(
