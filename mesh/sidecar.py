@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from ..dns.server import DnsServer
 
 LOG_FLUSH_S = 0.05
-LOG_PIECE, LOG_PIECES_MAX = 32, 128
-"""Least lines made in one turn of the loop, and turns before what is made is written."""
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 logger = logging.getLogger("fairlead.sidecar")
 
@@ -99,10 +97,10 @@ class Sidecar:
         self.metrics.trust_domain = tables.mesh.spec.trust_domain
         self.metrics.identities = self._one_workload
         if self._log is not None and self._log is not log:
-            self._write(self._log.take(time.time() - time.monotonic(), 1 << 30))  # in the format they were made for
+            self._write(self._log.lines.take())  # in the format they were made for
         self._tables = tables
         self._log = log
-        self.recorder.log = log.waiting if log is not None else None
+        self.recorder.log = log.lines if log is not None else None
         self._updated_at = time.time()
         if self.engine is None:
             self.engine = Engine(
@@ -297,7 +295,7 @@ class Sidecar:
             self._log_task.cancel()
             await asyncio.gather(self._log_task, return_exceptions=True)
             if self._log is not None:
-                self._write(self._log.take(time.time() - time.monotonic(), 1 << 30))
+                self._write(self._log.lines.take())
         if self._log_descriptor > 2:
             os.close(self._log_descriptor)
 
@@ -313,9 +311,10 @@ class Sidecar:
         same = before is not None and (before.access_log_encoding, before.access_log_format) == (
             mesh.access_log_encoding, mesh.access_log_format,
         )  # fmt: skip
-        log = (
-            self._log if same and self._log is not None else AccessLog(mesh.access_log_encoding, mesh.access_log_format)
-        )
+        log = self._log
+        if not same or log is None:
+            log = AccessLog(mesh.access_log_encoding, mesh.access_log_format, _soon)
+            log.lines.skew = time.time() - time.monotonic()
         if path != self._log_path:
             self._open_log(path)
         return log
@@ -341,18 +340,16 @@ class Sidecar:
             self._open_log(self._log_path)
 
     async def _write_log(self) -> None:
-        """Lines are made a few at a time, so that requests come between, and written in a thread, since the reader of
-        a pipe may not read."""
+        """Lines are written in a thread, since the reader of a pipe may not read."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(LOG_FLUSH_S)
-            lines: list[bytes] = []
-            while self._log is not None and len(self._log) and len(lines) < LOG_PIECES_MAX:
-                piece = max(LOG_PIECE, len(self._log) // 8)  # keeps up, however many requests a turn brings
-                lines.append(self._log.take(time.time() - time.monotonic(), piece))
-                await asyncio.sleep(0)
+            if self._log is None:
+                continue
+            self._log.lines.skew = time.time() - time.monotonic()
+            lines = self._log.lines.take()
             if lines:
-                await loop.run_in_executor(None, self._write, b"".join(lines))
+                await loop.run_in_executor(None, self._write, lines)
 
     def _write(self, lines: bytes) -> None:
         if not lines:
@@ -364,7 +361,7 @@ class Sidecar:
         except OSError:
             pass
         if view and self._log is not None:
-            self._log.lost(bytes(view).count(b"\n"))
+            self._log.lost += bytes(view).count(b"\n")
 
     # --- own ports --------------------------------------------------------------------------------------------------
 
@@ -423,7 +420,7 @@ class Sidecar:
         )
         lines += family("fairlead_ready", "gauge", "1 if ready.", [({}, int(not self.problems()))])
         if self._log is not None:
-            lines += family("fairlead_access_log_lines_total", "counter", "Lines written.", [({}, self._log.lines)])
+            lines += family("fairlead_access_log_lines_total", "counter", "Lines written.", [({}, self._log.written)])
             lines += family("fairlead_access_log_dropped_total", "counter", "Lines dropped.", [({}, self._log.dropped)])
         if material is not None:
             lines += family(
@@ -496,6 +493,10 @@ class Sidecar:
             return 404, TEXT, b"not offered here\n"
         asyncio.get_running_loop().call_soon(self.on_quit)
         return 200, TEXT, b"ending\n"
+
+
+def _soon(callback: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_soon(callback)
 
 
 def live(_query: Query) -> Answer:

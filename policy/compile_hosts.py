@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 
 from ..registry.model import Service
 from .compile_clusters import member_host, members, wants_dialled_address
-from .compile_http import Arm, CompiledRule, compile_rule, retry_policy
+from .compile_http import CompiledRule, compile_rule, retry_policy
 from .compile_view import View, cluster_name, port_protocol, speaks_http
 from .delegates import with_delegates
 from .host_names import Domains, complete, covers, spellings
-from .match import EVERYTHING
+from .match import EVERYTHING, Arm
 from .resources import VirtualService
 from .tables import Decision, Destination
 from .visibility import exported, gateway_name
@@ -57,7 +57,7 @@ class HttpTable:
         self.ports: dict[int, Domains[VirtualHost]] = {}
         self.names: dict[str, int] = {}
         """The one port for HTTP of the service with this spelling; 0: none or several."""
-        self.memo: dict[object, VirtualHost] = {}
+        self.memo: dict[object, tuple[Decision | None, tuple[Arm, ...], VirtualHost]] = {}
         self.rules: list[VirtualService] = []
         """The VirtualServices that count for this viewpoint at all; for explain."""
 

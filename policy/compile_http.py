@@ -15,7 +15,7 @@ from .cors import Cors
 from .decision_changes import with_changes
 from .header_operations import merged, new_authority
 from .linear_regex import RegexError, search_pattern
-from .match import HttpMatch
+from .match import Arm, HttpMatch
 from .resources import (
     DestinationRef,
     HTTPFaultInjection,
@@ -37,20 +37,6 @@ BACKOFF_S = 0.025
 CARRIED_OUT = (301, 302, 303, 307, 308)
 
 Change = Callable[[Decision, Request, HttpMatch], Decision]
-
-
-class Arm:
-    """One match block of one route. `change` makes the decision fit the request; None: it is shared as it is."""
-
-    __slots__ = ("change", "decision", "index", "label", "match", "unconditional")
-
-    def __init__(self, match: HttpMatch, decision: Decision, change: Change | None, index: int, label: str) -> None:
-        self.match = match
-        self.decision = decision
-        self.change = change
-        self.index = index
-        self.label = label
-        self.unconditional = match.uri is None and not match.conditions
 
 
 class CompiledRule:

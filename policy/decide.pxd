@@ -1,11 +1,11 @@
 # Types of decide.py for Cython.
 cimport cython
-from .match cimport HttpMatch
+from .match cimport Arm, HttpMatch
 from .tables cimport Arrival, Decision, Destination, LoadBalancer, Tables, Verdict
 
 cdef int MEMO_MAX
 
-@cython.locals(arrival=Arrival, authority=str, target=str, path=str, query=str, mark=Py_ssize_t, memo=dict, match=HttpMatch,
+@cython.locals(arrival=Arrival, authority=str, target=str, path=str, query=str, mark=Py_ssize_t, memo=dict, match=HttpMatch, arm=Arm, only=Decision, arms=tuple, known=tuple,
                made=Decision)
 cpdef Decision decide(Tables tables, request, trace=*)
 @cython.locals(destinations=tuple, left=double, destination=Destination)

@@ -12,11 +12,10 @@ from ..registry import reasons
 from .authorize import Subject
 from .compile_clusters import PASSTHROUGH
 from .compile_hosts import HttpTable, VirtualHost
-from .compile_http import Arm
 from .compile_inbound import Inbound, inbound_decision, split_mesh_sni
 from .compile_l4 import L4Table
 from .host_names import split_authority
-from .match import HttpMatch, query_parameter
+from .match import Arm, HttpMatch, query_parameter
 from .network_policy import Isolation
 from .peer import Peer, identify
 from .tables import Arrival, Decision, Destination, LoadBalancer, Request, Tables, Verdict
@@ -45,30 +44,31 @@ def decide(tables: Tables, request: Request, trace: Trace | None = None) -> Deci
         else ((authority, arrival.port) if arrival.port or request.scheme == "https" else authority)
     )
     memo = http.memo
-    host = memo.get(key)
-    if host is None:
+    known = memo.get(key)
+    if known is None:
         host = _find_host(tables, http, request, arrival)
         if len(memo) >= MEMO_MAX:
             memo.clear()
-        memo[key] = host
+        known = memo[key] = (host.only, host.arms, host)
     if trace is not None:
-        return _traced(tables, host, request, trace)
-    only = host.only
+        return _traced(tables, known[2], request, trace)
+    only = known[0]
     if only is not None:
         return only
+    arms = known[1]
     target = request.path
     mark = target.find("?")
     if mark >= 0:
         path, query = target[:mark], target[mark + 1 :]
     else:
         path, query = target, ""
-    for arm in host.arms:
+    for arm in arms:
         match = arm.match
         if match.holds(request, path, query):
             change = arm.change
             made: Decision = arm.decision if change is None else change(arm.decision, request, match)
             return made
-    return _no_route(host)
+    return _no_route(known[2])
 
 
 def _no_route(host: VirtualHost) -> Decision:

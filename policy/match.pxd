@@ -1,5 +1,6 @@
 # Types of match.py for Cython.
 cimport cython
+from .tables cimport Decision
 
 cdef class TextTest:
     cdef public object holds
@@ -47,6 +48,14 @@ cdef class HttpMatch:
 
     @cython.locals(kind=int, condition=Condition)
     cpdef bint holds(self, request, str path, str query) except *
+
+cdef class Arm:
+    cdef public HttpMatch match
+    cdef public Decision decision
+    cdef public object change
+    cdef public int index
+    cdef public str label
+    cdef public bint unconditional
 
 cpdef header_value(request, str name)
 @cython.locals(part=str)

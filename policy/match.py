@@ -10,7 +10,7 @@ from typing import Any
 
 from .linear_regex import Regex, RegexError
 from .resources import HTTPMatchRequest, StringMatch
-from .tables import Request
+from .tables import Decision, Request
 
 CLAIMS_PREFIX = "@request.auth.claims"
 
@@ -235,6 +235,25 @@ class HttpMatch:
     def __str__(self) -> str:
         parts = [f"path {self.uri}"] if self.uri is not None else []
         return " and ".join(parts + [str(condition) for condition in self.conditions]) or "no condition"
+
+
+class Arm:
+    """One match block of one route. `change` makes the decision fit the request; None: it is shared as it is."""
+
+    def __init__(
+        self,
+        match: HttpMatch,
+        decision: Decision,
+        change: Callable[[Decision, Request, HttpMatch], Decision] | None,
+        index: int,
+        label: str,
+    ) -> None:
+        self.match = match
+        self.decision = decision
+        self.change = change
+        self.index = index
+        self.label = label
+        self.unconditional = match.uri is None and not match.conditions
 
 
 EVERYTHING = HttpMatch(None)

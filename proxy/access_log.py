@@ -1,7 +1,7 @@
-"""Outcomes as lines: Envoy's text format or JSON. Collected on the path of a request, formatted and written in batches.
+"""Outcomes as lines: Envoy's text format or JSON. Collected on the path of a request, formatted and written in batches
+(access_line.py).
 
-The queue is bounded: what does not fit is dropped and counted, so that a slow disk never slows a request. Whatever a
-peer controls is escaped: no line breaks, no control characters, no quotes that end a field.
+Whatever a peer controls is escaped: no line breaks, no control characters, no quotes that end a field.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 
-from .access_line import Seconds, escaped, usual_line
+from .access_line import Lines, escaped
 from .grpc import NAMES
 from .message import Outcome
-from .recorder import Waiting
 
 ENVOY_DEFAULT = (
     '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% '
@@ -220,17 +220,7 @@ def text_formatter(form: str) -> Callable[[Outcome, float], str]:
     def line(outcome: Outcome, skew: float) -> str:
         return template % tuple([_shown(function(outcome, skew)) for function in operators])
 
-    return _default_line(line) if form == ENVOY_DEFAULT else line
-
-
-def _default_line(line: Callable[[Outcome, float], str]) -> Callable[[Outcome, float], str]:
-    """`line` of ENVOY_DEFAULT, at a fraction of its cost for an exchange that went well."""
-    seconds = Seconds()
-
-    def usual(outcome: Outcome, skew: float) -> str:
-        return usual_line(outcome, skew, seconds) or line(outcome, skew)
-
-    return usual
+    return line
 
 
 def _shown(value: Value) -> str | int:
@@ -254,32 +244,21 @@ def json_formatter() -> Callable[[Outcome, float], str]:
 
 
 class AccessLog:
-    """`add` on the path of a request; a shell calls `take` now and then, and writes what it gives."""
+    """`lines.add` on the path of a request; a shell keeps `lines.skew` right, calls `lines.take` now and then, and
+    writes what it gives."""
 
-    def __init__(self, encoding: str = "TEXT", form: str = "") -> None:
-        """`encoding`: TEXT or JSON; `form`: a format string, empty for Envoy's default. Raises FormatError."""
-        self._line = json_formatter() if encoding == "JSON" else text_formatter(form or ENVOY_DEFAULT)
-        self.waiting = Waiting()
-        self.lines = 0
+    def __init__(self, encoding: str = "TEXT", form: str = "", soon: Any = None) -> None:
+        """`encoding`: TEXT or JSON; `form`: a format string, empty for Envoy's default; `soon`: see Lines. Raises
+        FormatError."""
+        line = json_formatter() if encoding == "JSON" else text_formatter(form or ENVOY_DEFAULT)
+        self.lines = Lines(line, encoding != "JSON" and (form or ENVOY_DEFAULT) == ENVOY_DEFAULT, soon)
+        self.lost = 0
+        """Lines taken that could not be written after all."""
+
+    @property
+    def written(self) -> int:
+        return self.lines.taken - self.lost
 
     @property
     def dropped(self) -> int:
-        return self.waiting.dropped
-
-    def add(self, outcome: Outcome) -> None:
-        self.waiting.add(outcome)
-
-    def __len__(self) -> int:
-        return len(self.waiting.outcomes)
-
-    def take(self, skew: float, most: int = 2000) -> bytes:
-        """Up to `most` lines, oldest first. `skew`: wall clock minus monotonic clock, in seconds."""
-        take = self.waiting.outcomes.popleft
-        now = [take() for _ in range(min(most, len(self.waiting.outcomes)))]
-        self.lines += len(now)
-        return "".join([self._line(outcome, skew) for outcome in now]).encode("utf-8", "replace")
-
-    def lost(self, lines: int) -> None:
-        """Lines taken that could not be written after all."""
-        self.lines -= lines
-        self.waiting.dropped += lines
+        return self.lines.dropped + self.lost

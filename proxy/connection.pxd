@@ -1,7 +1,7 @@
 # Types of connection.py for Cython.
 cimport cython
 from ..policy.tables cimport Arrival
-from .core cimport Core
+from .core cimport Client, Core
 from .exchange cimport Exchange
 from .http1 cimport RequestParser
 from .message cimport RequestHead
@@ -9,7 +9,7 @@ from .outbox cimport Outbox
 
 cdef double NEVER
 
-cdef class Downstream:
+cdef class Downstream(Client):
     cdef public Core engine
     cdef public Arrival arrival
     cdef public object transport
@@ -20,7 +20,6 @@ cdef class Downstream:
     cdef public bint closing
     cdef public bint lost
     cdef public Py_ssize_t lingering
-    cdef public bint reading_paused
     cdef public bint write_paused
     cdef public double stuck_at
     cdef public Py_ssize_t stuck_size
@@ -31,7 +30,6 @@ cdef class Downstream:
     cdef public bint fresh
     cdef public bytes early
     cdef public bint tls
-    cdef public str local
     cdef object _timer
     cdef double _armed_at
     cdef Outbox _outbox
@@ -53,7 +51,7 @@ cdef class Downstream:
     cpdef write(self, bytes data)
     cpdef flush(self)
     @cython.locals(parser=RequestParser)
-    cpdef done(self, Exchange exchange, bint close)
+    cpdef done(self, exchange, bint close)
     cpdef bint last_request(self, exchange) except *
     cdef _close_after(self, bint unread)
     cdef _end_transport(self)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..registry.reasons import CLIENT_GONE, DENIED, MALFORMED, SLOW, Reason
+from .core import Client
 from .exchange import Exchange
 from .headers import own_response
 from .http1 import RequestParser
@@ -20,7 +21,7 @@ from .sniff import PREFACE
 NEVER = float("inf")
 
 
-class Downstream:
+class Downstream(Client):
     """`arrival` goes with every request; `engine` is what exchanges need (engine.py)."""
 
     def __init__(self, engine: Any, arrival: Any) -> None:
@@ -142,15 +143,17 @@ class Downstream:
         self.stuck_size = self.transport.get_write_buffer_size()
         if self.engine.settings.write_timeout_s:
             self.arm(self.stuck_at + self.engine.settings.write_timeout_s)
-        if self.exchange is not None:
-            self.exchange.client_full(True)
+        exchange = self.exchange  # held, since the call may end it
+        if exchange is not None:
+            exchange.client_full(True)
         elif not self.closing:
             self.pause_reading()
 
     def resume_writing(self) -> None:
         self.write_paused = False
-        if self.exchange is not None:
-            self.exchange.client_full(False)
+        exchange = self.exchange  # held, since the call may end it
+        if exchange is not None:
+            exchange.client_full(False)
         elif not self.closing:
             if self.parser.unread():
                 self._advance()

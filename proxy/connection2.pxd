@@ -1,7 +1,7 @@
 # Types of connection2.py for Cython.
 cimport cython
 from ..policy.tables cimport Arrival
-from .core cimport Core
+from .core cimport Client, Core
 from .exchange cimport Exchange
 from .http2 cimport Http2, Stream
 from .message cimport Outcome, RequestHead
@@ -14,14 +14,12 @@ cdef int CANCEL
 cdef int INTERNAL_ERROR
 cdef int NO_ERROR
 
-cdef class ClientStream:
+cdef class ClientStream(Client):
     cdef public Downstream2 connection
     cdef public Stream stream
     cdef public Exchange exchange
-    cdef public bint reading_paused
     cdef public bint full
     cdef public bint ended
-    cdef public str local
     cdef Py_ssize_t _held
     cdef bytes _trailers
     cdef object _timer
@@ -35,7 +33,7 @@ cdef class ClientStream:
     cpdef bytes trailers(self)
     cpdef bint last_request(self, exchange) except *
     @cython.locals(connection=Downstream2)
-    cpdef done(self, Exchange exchange, bint close)
+    cpdef done(self, exchange, bint close)
     @cython.locals(connection=Downstream2)
     cpdef abort(self)
     @cython.locals(held=Py_ssize_t)

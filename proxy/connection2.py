@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..registry.reasons import CLIENT_GONE, MALFORMED, SLOW, Reason
+from .core import Client
 from .exchange import Exchange
 from .headers import own_response
 from .http2 import CANCEL, INTERNAL_ERROR, NO_ERROR, Http2, Http2Error
@@ -22,7 +23,7 @@ UNREAD_MOST = 4 * 1024 * 1024
 CONNECT_WHY = "CONNECT is not carried over HTTP/2: use HTTP/1.1 for tunnels."
 
 
-class ClientStream:
+class ClientStream(Client):
     """One stream: what a Downstream is for its Exchange, without a connection of its own."""
 
     def __init__(self, connection: Downstream2, stream: Any) -> None:
@@ -143,8 +144,9 @@ class ClientStream:
 
     def end_with(self, trailers: bytes) -> None:
         self._trailers = trailers
-        if self.exchange is not None:
-            self.exchange.request_body(b"", True)
+        exchange = self.exchange  # held, since the call may end it
+        if exchange is not None:
+            exchange.request_body(b"", True)
 
     def lose(self, reason: Reason, why: str) -> None:
         self._stop()
@@ -164,8 +166,9 @@ class ClientStream:
             self.full = full
             if full:
                 self._watch()
-            if self.exchange is not None:
-                self.exchange.client_full(full)
+            exchange = self.exchange  # held, since the call may end it
+            if exchange is not None:
+                exchange.client_full(full)
 
     def drained(self) -> None:
         """All that waited for the window is sent."""

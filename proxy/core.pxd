@@ -4,6 +4,22 @@ from ..policy.tables cimport Tables
 from .outbox cimport Outbox
 from .pool cimport Pool
 
+cdef class Client:
+    cdef public str local
+    cdef public bint reading_paused
+    cpdef write(self, bytes data)
+    cpdef respond(self, bytes text, bint end)
+    cpdef send(self, bytes data, bint end)
+    cpdef finish(self, bytes trailers)
+    cpdef done(self, exchange, bint close)
+    cpdef bint last_request(self, exchange) except *
+    cpdef bytes trailers(self)
+    cpdef arm(self, double at)
+    cpdef pause_reading(self)
+    cpdef resume_reading(self)
+    cpdef abort(self)
+
+
 cdef class Core:
     cdef public Tables tables
     cdef public object settings

@@ -36,6 +36,56 @@ class Rules:
         self.normalize = normalize
 
 
+class Client:
+    """What an exchange is told by and tells: a client's HTTP/1 connection, or one stream of its HTTP/2 connection."""
+
+    local: str
+    """Its own address, `ip:port`."""
+    reading_paused: bool
+
+    def write(self, data: bytes) -> None:
+        """HTTP/1: octets of a response."""
+        raise NotImplementedError
+
+    def respond(self, text: bytes, end: bool) -> None:
+        """HTTP/2: a response's head, as text of HTTP/1.1."""
+        raise NotImplementedError
+
+    def send(self, data: bytes, end: bool) -> None:
+        """HTTP/2: body octets."""
+        raise NotImplementedError
+
+    def finish(self, trailers: bytes) -> None:
+        """HTTP/2: the end, with trailers."""
+        raise NotImplementedError
+
+    def done(self, exchange: Any, close: bool) -> None:
+        """The exchange has ended, and its response, if any, is written."""
+        raise NotImplementedError
+
+    def last_request(self, exchange: Any) -> bool:
+        """Whether the connection must end after this exchange, for the client's or its own reasons."""
+        raise NotImplementedError
+
+    def trailers(self) -> bytes:
+        """Trailer lines of the request whose body has ended."""
+        raise NotImplementedError
+
+    def arm(self, at: float) -> None:
+        """Call the exchange's `wake` at `at` or earlier."""
+        raise NotImplementedError
+
+    def pause_reading(self) -> None:
+        raise NotImplementedError
+
+    def resume_reading(self) -> None:
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """The response cannot be ended well, and the client must be able to tell."""
+        raise NotImplementedError
+
+
 class Core:
     """`clock()`: seconds, monotonic; `draw()`: a number in [0, 1); `entropy(n)`: n random octets; `observe(outcome)` is
     called once for each exchange and relay; `reset(transport)` aborts it so that its peer sees a reset."""

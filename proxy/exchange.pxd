@@ -2,12 +2,12 @@
 cimport cython
 from ..policy.tables cimport Arrival, Cluster, ClusterEndpoint, Decision, Destination, HeaderOps, LoadBalancer, PoolLimits, RetryPolicy, Tables
 from .cluster cimport LiveCluster
-from .core cimport Core
+from .core cimport Client, Core
 from .headers cimport Prepared, prepared, request_bytes, response_bytes
 from .host cimport Host
 from .http1 cimport chunk
 from .message cimport Outcome, RequestHead, ResponseHead
-from .pool cimport Pool
+from .pool cimport Pool, Waiter
 from .upstream cimport Upstream
 
 cdef int NEW
@@ -20,17 +20,23 @@ cdef unsigned long long HAS_ID
 cdef unsigned long long HAS_PROTO
 cdef unsigned long long HAS_TRAILER
 cdef unsigned long long HAS_DATE
+cdef list _SERVICE_TIMES
+cdef dict _timeout_lines
 
-cdef class Exchange:
+@cython.locals(ms=long)
+cdef bytes _service_time(double seconds)
+@cython.locals(line=bytes)
+cdef bytes _timeout_line(seconds)
+
+cdef class Exchange(Waiter):
     cdef public Core engine
-    cdef public object client
+    cdef public Client client
     cdef public RequestHead head
     cdef public Tables tables
     cdef public int phase
     cdef public Decision decision
     cdef public Destination destination
     cdef public Pool pool
-    cdef public Host host
     cdef public Upstream upstream
     cdef public object key
     cdef public str path
@@ -46,7 +52,6 @@ cdef class Exchange:
     cdef public bint two
     cdef public bint upstream_two
     cdef public bint grpc
-    cdef public bint wants_two
     cdef public double call_deadline
     cdef public int abort_grpc
     cdef public int retries
@@ -56,6 +61,7 @@ cdef class Exchange:
     cdef public double resume_at
     cdef public double route_deadline
     cdef public double try_deadline
+    cdef public double moment
     cdef public double body_at
     cdef public double rate_at
     cdef public long long rate_bytes
@@ -81,8 +87,9 @@ cdef class Exchange:
     @cython.locals(pool=Pool, upstream=Upstream, live=LiveCluster, host=Host, endpoint=ClusterEndpoint, limits=PoolLimits,
                    config=Cluster)
     cdef _attempt(self)
-    @cython.locals(data=bytes, body=list, outcome=Outcome)
     cpdef connected(self, upstream)
+    @cython.locals(data=bytes, body=list, outcome=Outcome)
+    cdef _begin(self, Upstream upstream, double now)
     @cython.locals(head=RequestHead, outcome=Outcome, extra=bytes, inbound=bint, decision=Decision, engine=Core,
                    arrival=Arrival, destination=Destination, authority=str)
     cdef bytes _request_head(self, Upstream upstream)
@@ -109,10 +116,10 @@ cdef class Exchange:
     cdef _switch(self, ResponseHead head, bytes body)
     cpdef relay_ended(self, long long received, long long sent)
     @cython.locals(upstream=Upstream)
-    cdef _finish(self)
+    cdef _finish(self, double now)
     cdef _end(self)
     @cython.locals(outcome=Outcome)
-    cdef _done(self)
+    cdef _done(self, double now)
     cpdef upstream_full(self, bint full)
     cpdef client_full(self, bint full)
     cdef _reply(self, reason, str why, int status=*)

@@ -44,7 +44,7 @@ from .headers import (
 )
 from .http1 import LAST_CHUNK, chunk
 from .message import BIT, Outcome, RequestHead, ResponseHead
-from .pool import Overflow, Pool
+from .pool import Overflow, Pool, Waiter
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
 HAS_ID = BIT["x-request-id"]
@@ -69,7 +69,7 @@ DETAILS = {
 NEW, PAUSED, WAITING, SENT, ANSWERED, ENDED = range(6)
 
 
-class Exchange:
+class Exchange(Waiter):
     """See the module. Made for each request by the client's connection, which it outlives by no more than a call."""
 
     def __init__(self, engine: Any, client: Any, head: RequestHead, now: float) -> None:
@@ -115,6 +115,8 @@ class Exchange:
         self.call_deadline = 0.0
         """By grpc-timeout; 0: none."""
         self.try_deadline = 0.0
+        self.moment = now
+        """When the last thing came that began a try: for what follows at once."""
         self.body_at = now
         self.rate_at = now
         """Since when rate_bytes of the body had come: for its least rate."""
@@ -394,10 +396,14 @@ class Exchange:
             self._reply(OVERFLOW, f"{error}.")
             return
         if upstream is not None:
-            self.connected(upstream)
+            self._begin(upstream, self.moment)
 
     def connected(self, upstream: Any) -> None:
-        """There is a connection for this try: send what there is of the request."""
+        """There is a connection for this try, which waited for it."""
+        self._begin(upstream, self.engine.now())
+
+    def _begin(self, upstream: Any, now: float) -> None:
+        """Send what there is of the request."""
         if upstream.host is not self.host:  # waited for one, got another
             self.host.active -= 1
             self.host = upstream.host
@@ -407,7 +413,7 @@ class Exchange:
         self.upstream = upstream
         outcome = self.outcome
         outcome.attempts += 1
-        outcome.sent_at = self.engine.now()
+        outcome.sent_at = now
         outcome.upstream_local = upstream.local
         outcome.upstream_tls = self.host.endpoint.tls is not None
         self.upstream_two = upstream.two
@@ -488,7 +494,7 @@ class Exchange:
         if not head.seen & HAS_ID:
             if not outcome.request_id:
                 outcome.request_id = engine.new_id()
-            extra += b"x-request-id: %b\r\n" % outcome.request_id.encode()
+            extra = b"".join((extra, b"x-request-id: ", outcome.request_id.encode(), b"\r\n"))
         if not head.seen & HAS_PROTO:
             extra += b"x-forwarded-proto: https\r\n" if head.scheme == "https" else b"x-forwarded-proto: http\r\n"
         if inbound:
@@ -503,7 +509,7 @@ class Exchange:
             else:
                 extra += b"x-envoy-attempt-count: %d\r\n" % outcome.attempts
             if decision.timeout_s and engine.settings.expected_timeout_header:
-                extra += b"x-envoy-expected-rq-timeout-ms: %d\r\n" % (decision.timeout_s * 1000)
+                extra += _timeout_line(decision.timeout_s)
             if outcome.original_path:
                 extra += b"x-envoy-original-path: %b\r\n" % clean(outcome.original_path)
         destination: Destination | None = self.destination
@@ -536,6 +542,7 @@ class Exchange:
         upstream = self.upstream
         self.upstream = None
         now = self.engine.now()
+        self.moment = now
         if self.response_started:
             self._uncount()
             self.pool.live.report(self.host, 0 if not malformed else 502, not malformed, now)
@@ -656,7 +663,7 @@ class Exchange:
         if status == 101:
             self._switch(head, body)
             return
-        extra = b"x-envoy-upstream-service-time: %d\r\n" % int((now - outcome.sent_at) * 1000)
+        extra = _service_time(now - outcome.sent_at)
         close = not request.keep_alive or engine.draining or not self.request_complete or self.client.last_request(self)
         if request.upgrade and self._upgrading():
             close = True  # RFC 9931: what follows a refused upgrade may be of the other protocol, and is no request
@@ -698,7 +705,7 @@ class Exchange:
             if self.response_chunked:
                 data += self._last_chunk()
             self.client.write(data)
-            self._finish()
+            self._finish(now)
         else:
             self.client.write(data)
 
@@ -708,7 +715,7 @@ class Exchange:
         if head.status == 101:
             self._switch(head, body)
             return
-        extra = b"x-envoy-upstream-service-time: %d\r\n" % int((outcome.first_at - outcome.sent_at) * 1000)
+        extra = _service_time(outcome.first_at - outcome.sent_at)
         if self.cookie:
             extra += self.cookie
         if not head.seen & HAS_DATE:
@@ -732,7 +739,7 @@ class Exchange:
         if trailers:
             self.client.finish(trailers)
         if complete:
-            self._finish()
+            self._finish(outcome.first_at)
 
     def _response_trailers(self) -> bytes:
         trailers: bytes = self.upstream.trailers()
@@ -770,7 +777,7 @@ class Exchange:
             if trailers:
                 self.client.finish(trailers)
             if complete and self.phase != ENDED:
-                self._finish()
+                self._finish(self.engine.now())
             return
         if body:
             self.outcome.sent_bytes += len(body)
@@ -781,7 +788,7 @@ class Exchange:
                 body += self._last_chunk()
             if body:
                 self.client.write(body)
-            self._finish()
+            self._finish(self.engine.now())
         elif body:
             self.client.write(body)
 
@@ -815,7 +822,7 @@ class Exchange:
         self.counts_as_retry = False
         self._uncount()
         self.counts_as_retry = retrying
-        upstream.end(complete and self.request_complete)
+        upstream.end(complete and self.request_complete, self.engine.now())
         return True
 
     def _switch(self, head: ResponseHead, body: bytes) -> None:
@@ -824,7 +831,7 @@ class Exchange:
             upstream = self.upstream
             self.upstream = None
             self._uncount()
-            upstream.end(False)
+            upstream.end(False, self.engine.now())
             self._reply(UP_MALFORMED, "The endpoint switched protocols without having been asked to.")
             return
         destination = self.destination
@@ -847,16 +854,16 @@ class Exchange:
         self.upstream = None
         self._uncount()
         self.client_close = True
-        self._done()
+        self._done(self.engine.now())
 
-    def _finish(self) -> None:
+    def _finish(self, now: float) -> None:
         """The whole response is with the client."""
         upstream = self.upstream
         self.upstream = None
         self._uncount()
-        upstream.end(self.request_complete)
+        upstream.end(self.request_complete, now)
         self.outcome.details = "via_upstream"
-        self._done()
+        self._done(now)
 
     def _end(self) -> None:
         self.phase = ENDED
@@ -865,10 +872,10 @@ class Exchange:
             self.counts_as_retry = False
             self.pool.live.retrying -= 1
 
-    def _done(self) -> None:
+    def _done(self, now: float) -> None:
         self._end()
         outcome = self.outcome
-        outcome.ended_at = self.engine.now()
+        outcome.ended_at = now
         self.client.done(self, self.client_close or not self.request_complete)
         self.engine.observe(outcome)
 
@@ -930,7 +937,7 @@ class Exchange:
             self._own_two(status, body, code, lines)
         else:
             self.client.write(own_response(status, body, close, code, lines, request.method == "HEAD"))
-        self._done()
+        self._done(self.engine.now())
 
     def _own_two(self, status: int, body: bytes, code: str, lines: bytes) -> None:
         outcome = self.outcome
@@ -968,7 +975,7 @@ class Exchange:
             upstream = self.upstream
             self.upstream = None
             self._uncount()
-            upstream.end(False)
+            upstream.end(False, self.engine.now())
 
     def client_lost(self, reason: Reason, why: str) -> None:
         """The client's connection is gone, or must go (`reason`)."""
@@ -995,6 +1002,7 @@ class Exchange:
 
     def wake(self, now: float) -> float:
         """Do what is due; when to be woken next, 0: no need."""
+        self.moment = now
         if self.phase == PAUSED and self.resume_at <= now:
             self.phase = NEW
             if self.pool is None:
@@ -1105,6 +1113,24 @@ class Exchange:
             f"{self.host.endpoint.address}:{self.host.endpoint.port} gave no response within perTryTimeout {limit:g} s,"
             f" try {self.retries + 1} of {self.decision.retries.attempts + 1}.",
         )
+
+
+_SERVICE_TIMES = [b"x-envoy-upstream-service-time: %d\r\n" % ms for ms in range(256)]
+_timeout_lines: dict[float, bytes] = {}
+
+
+def _service_time(seconds: float) -> bytes:
+    ms = int(seconds * 1000)
+    return _SERVICE_TIMES[ms] if 0 <= ms < 256 else b"x-envoy-upstream-service-time: %d\r\n" % ms
+
+
+def _timeout_line(seconds: float) -> bytes:
+    line = _timeout_lines.get(seconds)
+    if line is None:
+        line = b"x-envoy-expected-rq-timeout-ms: %d\r\n" % (seconds * 1000)
+        if len(_timeout_lines) < 1024:
+            _timeout_lines[seconds] = line
+    return line
 
 
 def head_upgrades(head: RequestHead) -> bool:

@@ -151,6 +151,17 @@ def request_bytes(
     head: RequestHead, path: str, authority: str, ops: HeaderOps | None, inbound: bool, extra: bytes
 ) -> bytes:
     """The head as it goes to an endpoint, whole. `authority`: new Host, or empty; `extra`: our own lines."""
+    if (
+        head.cuts is None
+        and ops is None
+        and not authority
+        and not head.seen & (_XFCC if inbound else _FORGED)
+        and head.seen & 1
+        and path == head.target
+        and head.minor == 1
+    ):  # nothing to change: as it came, and ours
+        octets = head.raw  # compiled: a pointer
+        return b"".join((octets[: len(head.raw) - 2], extra, head.told, b"\r\n"))
     block = kept(head.raw, head.first, head.cuts)
     forged = head.seen & (_XFCC if inbound else _FORGED)
     if forged:
@@ -164,16 +175,19 @@ def request_bytes(
         if wire.gone:
             block = without(block, wire.gone)
         block = block + wire.added
-    if head.told:
-        extra += head.told
+    raw = head.raw  # compiled: a pointer
     if path == head.target and head.minor == 1:
-        return head.raw[: head.first] + block + extra + b"\r\n"
-    line = head.method + " " + path + " HTTP/1.1\r\n"
-    return line.encode("utf-8", "replace") + block + extra + b"\r\n"
+        first = raw[: head.first]
+    else:
+        first = (head.method + " " + path + " HTTP/1.1\r\n").encode("utf-8", "replace")
+    return b"".join((first, block, extra, head.told, b"\r\n"))
 
 
 def response_bytes(head: ResponseHead, ops: HeaderOps | None, extra: bytes) -> bytes:
     """The head as it goes to the client, whole."""
+    if head.cuts is None and ops is None and not head.seen & _SERVICE_TIME and head.minor == 1:
+        octets = head.raw  # compiled: a pointer
+        return b"".join((octets[: len(head.raw) - 2], extra, b"\r\n"))
     block = kept(head.raw, head.first, head.cuts)
     if head.seen & _SERVICE_TIME:
         block = without(block, _SERVICE_TIME_NEEDLES)
@@ -182,9 +196,10 @@ def response_bytes(head: ResponseHead, ops: HeaderOps | None, extra: bytes) -> b
         if wire.gone:
             block = without(block, wire.gone)
         block = block + wire.added
+    raw = head.raw  # compiled: a pointer
     if head.minor == 1:
-        return head.raw[: head.first] + block + extra + b"\r\n"
-    return b"HTTP/1.1" + head.raw[8 : head.first] + block + extra + b"\r\n"
+        return b"".join((raw[: head.first], block, extra, b"\r\n"))
+    return b"".join((b"HTTP/1.1", raw[8 : head.first], block, extra, b"\r\n"))
 
 
 def own_response(

@@ -1,6 +1,6 @@
 # Types of http1.py for Cython.
 cimport cython
-from .message cimport Head, RequestHead, ResponseHead, needle
+from .message cimport Head, RequestHead, ResponseHead, crlf_at, needle
 
 cdef bint COMPILED
 cdef int HEAD
@@ -41,8 +41,9 @@ cdef dict _METHODS
 cpdef bytes chunk(bytes data)
 @cython.locals(octet=cython.uchar)
 cdef Py_ssize_t _empty_line(const unsigned char* text, Py_ssize_t at, Py_ssize_t stop)
-@cython.locals(octet=cython.uchar)
-cdef Py_ssize_t _line_end(const unsigned char* text, Py_ssize_t at, Py_ssize_t stop)
+cdef Py_ssize_t _blank_at(const unsigned char* text, Py_ssize_t at, Py_ssize_t stop) noexcept
+@cython.locals(number="long long", k=Py_ssize_t, octet=cython.uchar)
+cdef long long _digits(const unsigned char* text, Py_ssize_t size) noexcept
 cdef bint _all_of(const unsigned char* text, Py_ssize_t start, Py_ssize_t stop, int kind)
 
 @cython.locals(at=Py_ssize_t, end=Py_ssize_t, shift=Py_ssize_t, k=Py_ssize_t, lower=bytes, sought=bytes)
@@ -90,6 +91,7 @@ cdef class Parser:
                Py_ssize_t after)
     @cython.locals(options=bytes, option=bytes, upgrade=bint, close=bint, named=list)
     cdef _read_connection(self, Head head)
+    @cython.locals(length="long long")
     cdef _start_body(self, Head head)
     cpdef _error(self, str why, object reason=*, int status=*)
 

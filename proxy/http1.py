@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 
 from ..registry.reasons import TOO_LARGE, UP_MALFORMED
-from .message import KNOWN, Head, ProtocolError, RequestHead, ResponseHead, needle
+from .message import KNOWN, Head, ProtocolError, RequestHead, ResponseHead, crlf_at, needle
 
 MAX_HEAD = 60 * 1024
 """Octets of a head, as Envoy's default."""
@@ -160,20 +160,26 @@ def _empty_line(text: bytes, at: int, stop: int) -> int:
     return -1
 
 
-def _line_end(text: bytes, at: int, stop: int) -> int:
-    """Where the first CRLF of text[at:stop] begins, -1: nowhere; for the compiled module."""
-    at += 1
+def _blank_at(text: bytes, at: int, stop: int) -> int:
+    """Where the first blank of text[at:stop] is, -1: nowhere; for the compiled module."""
     while at < stop:
-        octet = text[at]
-        if octet == 10:
-            if text[at - 1] == 13:
-                return at - 1
-            at += 2
-        elif octet == 13:
-            at += 1
-        else:
-            at += 2
+        if text[at] == 32:
+            return at
+        at += 1
     return -1
+
+
+def _digits(text: bytes, size: int) -> int:
+    """The number that at most 18 digits are, -1: there are others or none; for the compiled module."""
+    if size == 0 or size > 18:
+        return -1
+    number = 0
+    for k in range(size):
+        octet = text[k]
+        if octet < 48 or octet > 57:
+            return -1
+        number = number * 10 + (octet - 48)
+    return number
 
 
 class Parser:
@@ -296,6 +302,7 @@ class Parser:
         """One pass, octet by octet; for the compiled module."""
         text = raw
         count = 0
+        head.line_count = 0
         while i < end:
             start = i
             while _classes[text[i]] & 8:
@@ -319,6 +326,7 @@ class Parser:
                         if _lower[text[start + k]] != _known_text[base + k]:
                             number = 255
                             break
+            head.note_line(start, length, _lower[text[start]])
             i += 1
             while text[i] == 32 or text[i] == 9:
                 i += 1
@@ -479,10 +487,13 @@ class Parser:
             self.trailers = b""
             return
         if self._length is not None:
-            try:
-                head.content_length = check_length(self._length)
-            except ProtocolError as error:
-                raise self._error(str(error)) from None
+            length = _digits(self._length, len(self._length)) if COMPILED else -1
+            if length < 0:
+                try:
+                    length = check_length(self._length)
+                except ProtocolError as error:
+                    raise self._error(str(error)) from None
+            head.content_length = length
             self._left = head.content_length
             if self._left:
                 self.state = LENGTH
@@ -655,7 +666,7 @@ class RequestParser(Parser):
         octets = self._buffer
         raw = octets[self._at : end] if self._at or end < len(self._buffer) else self._buffer
         head = RequestHead()
-        line_end = _line_end(raw, 0, len(raw)) if COMPILED else raw.find(b"\r\n")
+        line_end = crlf_at(raw, 0, len(raw)) if COMPILED else raw.find(b"\r\n")
         if line_end == 0 and self._may_skip:
             self._skip_line()
             return self.read_head()
@@ -691,7 +702,7 @@ class RequestParser(Parser):
         text = raw  # compiled: a pointer, of which slices are cheap
         last = line_end - 9  # ` HTTP/1.x`
         version = text[last:line_end]
-        first = raw.find(b" ", 0, last + 1)
+        first = _blank_at(raw, 0, last + 1) if COMPILED else raw.find(b" ", 0, last + 1)
         method = text[0:first] if first > 0 else b""
         if version == b" HTTP/1.1":
             head.minor = 1
@@ -783,7 +794,7 @@ class ResponseParser(Parser):
         octets = self._buffer
         raw = octets[self._at : end]
         head = ResponseHead()
-        line_end = _line_end(raw, 0, len(raw)) if COMPILED else raw.find(b"\r\n")
+        line_end = crlf_at(raw, 0, len(raw)) if COMPILED else raw.find(b"\r\n")
         # The two most common first, without a regular expression.
         if raw.startswith(b"HTTP/1.1 200 ") and (
             _all_of(raw, 13, line_end, 4) if COMPILED else not raw[13:line_end].translate(None, _VALUE)

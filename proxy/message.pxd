@@ -1,9 +1,20 @@
 # Types of message.py for Cython.
-
+cimport cython
 from ..policy.tables cimport Arrival, ClusterEndpoint, Decision, Destination
 
-cpdef bytes needle(str name)
+cdef bint COMPILED
+cdef int LINES_NOTED
+cdef dict _bit
+cdef dict _NEEDLES
 
+@cython.locals(found=bytes)
+cpdef bytes needle(str name)
+@cython.locals(octet=cython.uchar)
+cpdef Py_ssize_t crlf_at(const unsigned char* text, Py_ssize_t at, Py_ssize_t stop) noexcept
+@cython.locals(octet=cython.uchar, k=Py_ssize_t)
+cdef bint _is_name(const unsigned char* text, Py_ssize_t at, const unsigned char* needle, Py_ssize_t size) noexcept
+
+@cython.no_gc
 cdef class Head:
     cdef public bytes raw
     cdef public Py_ssize_t first
@@ -17,11 +28,19 @@ cdef class Head:
     cdef public str upgrade
     cdef public bint te_trailers
     cdef bytes _lower
+    cdef int line_count
+    cdef unsigned int lines[32]
     cpdef bint has(self, unsigned long long bit)
     cpdef bytes lower(self)
     cpdef header(self, str name)
+    @cython.locals(count=int)
+    cdef void note_line(self, Py_ssize_t start, Py_ssize_t name_size, unsigned int first) noexcept
+    @cython.locals(text="const unsigned char*", begin="const unsigned char*", size=Py_ssize_t, key="unsigned int", k=int,
+                   entry="unsigned int", at=Py_ssize_t, end=Py_ssize_t, values=list, value=str)
+    cdef _find(self, bytes raw, bytes sought)
     cpdef replace(self, bytes raw)
 
+@cython.no_gc
 cdef class RequestHead(Head):
     cdef public str method
     cdef public str scheme
@@ -32,10 +51,12 @@ cdef class RequestHead(Head):
     cdef public bytes told
     cdef public Arrival arrival
 
+@cython.no_gc
 cdef class ResponseHead(Head):
     cdef public int status
     cdef public bint until_close
 
+@cython.no_gc
 cdef class Outcome:
     cdef public str kind
     cdef public RequestHead request

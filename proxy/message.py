@@ -38,8 +38,13 @@ KNOWN: tuple[str, ...] = (
     "server",
 )
 BIT: dict[str, int] = {name: 1 << number for number, name in enumerate(KNOWN)}
+_bit = BIT
 _NEEDLES: dict[str, bytes] = {}
 _NEEDLES_MOST = 4096
+
+LINES_NOTED = 32
+"""Header lines of a head that are found without a search."""
+COMPILED = not __file__.endswith((".py", ".pyc"))
 
 
 class TruncatedError(ConnectionError):
@@ -66,8 +71,38 @@ def needle(name: str) -> bytes:
     return found
 
 
+def crlf_at(text: bytes, at: int, stop: int) -> int:
+    """Where the first CRLF of text[at:stop] begins, -1: nowhere; for compiled modules."""
+    at += 1
+    while at < stop:
+        octet = text[at]
+        if octet == 10:
+            if text[at - 1] == 13:
+                return at - 1
+            at += 2
+        elif octet == 13:
+            at += 1
+        else:
+            at += 2
+    return -1
+
+
+def _is_name(text: bytes, at: int, needle: bytes, size: int) -> bool:
+    """Whether the name in `needle` (CRLF, name in lower case, colon) is at text[at:], in whatever case; for compiled
+    modules."""
+    for k in range(size):
+        octet = text[at + k]
+        if 65 <= octet <= 90:
+            octet += 32
+        if octet != needle[k + 2]:
+            return False
+    return True
+
+
 class Head:
     """What heads of requests and responses share. Made by the codec, from bytes that it has checked."""
+
+    lines: Any
 
     def __init__(self) -> None:
         self.raw = b""
@@ -91,6 +126,8 @@ class Head:
         """The protocol asked for or switched to, in lower case, where Connection names Upgrade; else empty."""
         self.te_trailers = False
         """TE says that its sender takes trailers."""
+        self.line_count = -1
+        """Of `lines`: where each header line begins, and something of its name; -1: not noted."""
         self._lower: bytes | None = None
 
     def has(self, bit: int) -> bool:
@@ -104,10 +141,12 @@ class Head:
 
     def header(self, name: str) -> str | None:
         """Value of a header by its lower-case name, several lines joined with `,`; None where absent."""
-        bit = BIT.get(name)
-        if bit is not None and not self.seen & bit:
+        bit = _bit.get(name)
+        if bit is not None and not self.has(bit):
             return None
         sought = needle(name)
+        if COMPILED and self.line_count >= 0:
+            return self._find(self.raw, sought)
         lower = self.lower()
         at = lower.find(sought)
         if at < 0:
@@ -127,6 +166,45 @@ class Head:
             at = lower.find(sought, end)
         return ",".join(values)
 
+    def note_line(self, start: int, name_size: int, first: int) -> None:
+        """A header line begins at `start`, with a name of this size whose first octet, in lower case, is `first`; for
+        compiled modules, which find lines by it."""
+        count = self.line_count
+        if 0 <= count < LINES_NOTED and name_size < 256 and start < 65536:
+            self.lines[count] = start | (first << 16) | (name_size << 24)
+            self.line_count = count + 1
+        else:
+            self.line_count = -1
+
+    def _find(self, raw: bytes, sought: bytes) -> str | None:
+        """`header` by the lines noted; for the compiled module."""
+        text = raw  # compiled: pointers
+        begin = sought
+        size = len(sought) - 3
+        key = (size << 8) | begin[2]
+        values = None
+        value = None
+        for k in range(self.line_count):
+            entry = self.lines[k]
+            if entry >> 16 != key:
+                continue
+            at = entry & 65535
+            if not _is_name(text, at, begin, size):
+                continue
+            at += size + 1
+            end = ((self.lines[k + 1] & 65535) if k + 1 < self.line_count else len(raw) - 2) - 2
+            while at < end and (text[at] == 32 or text[at] == 9):
+                at += 1
+            while end > at and (text[end - 1] == 32 or text[end - 1] == 9):
+                end -= 1
+            if value is None:
+                value = text[at:end].decode("latin-1")
+            elif values is None:
+                values = [value, text[at:end].decode("latin-1")]
+            else:
+                values.append(text[at:end].decode("latin-1"))
+        return value if values is None else ",".join(values)
+
     def headers(self) -> list[tuple[str, str]]:
         """All header lines in order, names as they came."""
         found = []
@@ -140,6 +218,7 @@ class Head:
         """Take another head's bytes, which begin with the same line and have no lines that stay on this hop."""
         self.raw = raw
         self.cuts = None
+        self.line_count = -1
         self._lower = None
 
     def header_names(self) -> list[str]:
@@ -162,6 +241,7 @@ class RequestHead(Head):
         self.keep_alive = True
         self.upgrade = ""
         self.te_trailers = False
+        self.line_count = -1
         self._lower = None
         self.method = ""
         self.scheme = "http"
@@ -191,6 +271,7 @@ class ResponseHead(Head):
         self.keep_alive = True
         self.upgrade = ""
         self.te_trailers = False
+        self.line_count = -1
         self._lower = None
         self.status = 0
         self.until_close = False

@@ -7,12 +7,12 @@ from typing import Any
 from .headers import request_bytes
 from .http1 import LAST_CHUNK, chunk
 from .message import BIT, Outcome
-from .pool import Overflow
+from .pool import Overflow, Waiter
 
 MIRROR_TIMEOUT_S = 15.0
 
 
-class Mirror:
+class Mirror(Waiter):
     """One copy under way; for its connection it is what an Exchange is."""
 
     def __init__(self, engine: Any, pool: Any, host: Any, exchange: Any, destination: Any) -> None:
@@ -123,7 +123,7 @@ class Mirror:
         self.outcome.why = why
         self.outcome.ended_at = engine.clock()
         if self.upstream is not None:
-            self.upstream.end(whole)
+            self.upstream.end(whole, self.engine.clock())
         else:
             self.pool.cancel(self)
         engine.observe(self.outcome)

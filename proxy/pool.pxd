@@ -3,6 +3,19 @@ cimport cython
 from ..policy.tables cimport PoolLimits
 from .cluster cimport LiveCluster
 from .host cimport Host
+from .message cimport ResponseHead
+
+cdef class Waiter:
+    cdef public Host host
+    cdef public bint wants_two
+    cpdef connected(self, upstream)
+    cpdef connect_failed(self, str why)
+    cpdef interim(self, ResponseHead head)
+    cpdef response(self, ResponseHead head, bytes body, bint complete)
+    cpdef response_body(self, bytes body, bint complete)
+    cpdef upstream_lost(self, str why, bint malformed=*, bint refused=*)
+    cpdef upstream_full(self, bint full)
+
 
 cdef class Pool:
     cdef public LiveCluster live
@@ -13,7 +26,7 @@ cdef class Pool:
     cdef public bint retired
 
     @cython.locals(idle=list, two=bint, limits=PoolLimits)
-    cpdef acquire(self, Host host, waiter)
+    cpdef acquire(self, Host host, Waiter waiter)
     cpdef bint open_allowed(self, Host host) except *
     @cython.locals(live=LiveCluster)
     cpdef count_open(self, Host host)

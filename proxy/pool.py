@@ -4,24 +4,43 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .cluster import CONNECTIONS, PENDING
 
 if TYPE_CHECKING:
     from .cluster import LiveCluster
     from .host import Host
+    from .message import ResponseHead
 
 
-class Waiter(Protocol):
-    """An exchange that needs a connection."""
+class Waiter:
+    """What needs a connection, and hears of it: an Exchange, or the copy of one for a mirror."""
 
     host: Host
     wants_two: bool
     """By HTTP/2, where the endpoint can."""
 
-    def connected(self, upstream: Any) -> None: ...
-    def connect_failed(self, why: str) -> None: ...
+    def connected(self, upstream: Any) -> None:
+        raise NotImplementedError
+
+    def connect_failed(self, why: str) -> None:
+        raise NotImplementedError
+
+    def interim(self, head: ResponseHead) -> None:
+        raise NotImplementedError
+
+    def response(self, head: ResponseHead, body: bytes, complete: bool) -> None:
+        raise NotImplementedError
+
+    def response_body(self, body: bytes, complete: bool) -> None:
+        raise NotImplementedError
+
+    def upstream_lost(self, why: str, malformed: bool = False, refused: bool = False) -> None:
+        raise NotImplementedError
+
+    def upstream_full(self, full: bool) -> None:
+        raise NotImplementedError
 
 
 STREAMS_ASSUMED = 100
@@ -49,7 +68,7 @@ class Pool:
         self.retired = False
         """The cluster is no longer in the tables: what runs may end, nothing is kept for later."""
 
-    def acquire(self, host: Host, waiter: Any) -> Any:
+    def acquire(self, host: Host, waiter: Waiter) -> Any:
         """An idle connection or a stream, or None: the waiter is told later. Raises Overflow."""
         two = waiter.wants_two
         if two:

@@ -5,27 +5,9 @@ Runs compiled (with recorder.pxd) or as it stands.
 
 from __future__ import annotations
 
-from collections import deque
-
+from .access_line import Lines
 from .message import Outcome
 from .metrics import Metrics
-
-QUEUE_MAX = 20_000
-"""Outcomes that wait to be written, at most."""
-
-
-class Waiting:
-    """The outcomes that have no line yet, oldest first; what does not fit is dropped and counted."""
-
-    def __init__(self) -> None:
-        self.outcomes: deque[Outcome] = deque()
-        self.dropped = 0
-
-    def add(self, outcome: Outcome) -> None:
-        if len(self.outcomes) < QUEUE_MAX:
-            self.outcomes.append(outcome)
-        else:
-            self.dropped += 1
 
 
 class Recorder:
@@ -33,7 +15,7 @@ class Recorder:
 
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
-        self.log: Waiting | None = None
+        self.log: Lines | None = None
         """None: no access log is kept."""
 
     def done(self, outcome: Outcome) -> None:

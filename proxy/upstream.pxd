@@ -4,7 +4,7 @@ from .host cimport Host
 from .http1 cimport ResponseParser
 from .message cimport ResponseHead
 from .outbox cimport Outbox
-from .pool cimport Pool
+from .pool cimport Pool, Waiter
 
 cdef class Upstream:
     cdef public Pool pool
@@ -12,7 +12,7 @@ cdef class Upstream:
     cdef public object clock
     cdef public object transport
     cdef public ResponseParser parser
-    cdef public object exchange
+    cdef public Waiter exchange
     cdef public bint usable
     cdef public bint lost
     cdef public bint two
@@ -31,13 +31,13 @@ cdef class Upstream:
     cdef public bint unsent
     cdef object _write
 
-    @cython.locals(parser=ResponseParser, head=ResponseHead, body=bytes)
+    @cython.locals(parser=ResponseParser, head=ResponseHead, body=bytes, exchange=Waiter)
     cpdef data_received(self, bytes data)
-    cpdef begin(self, exchange, str method, bytes data)
+    cpdef begin(self, Waiter exchange, str method, bytes data)
     cpdef write(self, bytes data)
     cpdef flush(self)
     @cython.locals(parser=ResponseParser, head=ResponseHead)
-    cpdef end(self, bint whole)
+    cpdef end(self, bint whole, double now)
     @cython.locals(held=Py_ssize_t)
     cpdef Py_ssize_t buffered(self) except *
     cpdef bytes trailers(self)

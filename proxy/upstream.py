@@ -120,13 +120,15 @@ class Upstream:
 
     def pause_writing(self) -> None:
         self.write_paused = True
-        if self.exchange is not None:
-            self.exchange.upstream_full(True)
+        exchange = self.exchange  # held, since the call may end it
+        if exchange is not None:
+            exchange.upstream_full(True)
 
     def resume_writing(self) -> None:
         self.write_paused = False
-        if self.exchange is not None:
-            self.exchange.upstream_full(False)
+        exchange = self.exchange  # held, since the call may end it
+        if exchange is not None:
+            exchange.upstream_full(False)
 
     # --- the exchange's calls
 
@@ -164,7 +166,7 @@ class Upstream:
             if not self.lost and not self.transport.is_closing():
                 self._write(data)
 
-    def end(self, whole: bool) -> None:
+    def end(self, whole: bool, now: float) -> None:
         """The exchange is through with it; `whole`: request and response were sent and read to their ends."""
         self.exchange = None
         head = self.head
@@ -182,7 +184,7 @@ class Upstream:
             most = limits.max_requests_per_connection
             if most:
                 self.last = self.requests + 1 >= most
-            self.idle_since = self.clock()
+            self.idle_since = now
             self.pool.offer(self)
         else:
             self.close()

@@ -4,7 +4,7 @@ from .host cimport Host
 from .http2 cimport Http2, Stream
 from .message cimport RequestHead, ResponseHead
 from .outbox cimport Outbox
-from .pool cimport Pool
+from .pool cimport Pool, Waiter
 from .upstream cimport Upstream
 
 cdef Py_ssize_t FULL_OCTETS
@@ -22,7 +22,7 @@ cdef class EndpointStream(Upstream):
     cdef Py_ssize_t _held
     cdef bytes _trailers
 
-    cpdef open(self, exchange, RequestHead head, bytes text, bint end)
+    cpdef open(self, Waiter exchange, RequestHead head, bytes text, bint end)
     cpdef send(self, bytes data, bint end)
     cpdef finish(self, bytes trailers)
     cpdef body(self, bytes data, bint end)

@@ -71,7 +71,7 @@ class EndpointStream(Upstream):
             connection.codec.send(self.stream, b"", True)
         connection.send_soon()
 
-    def end(self, whole: bool) -> None:
+    def end(self, whole: bool, now: float) -> None:
         """The exchange is through with it; `whole`: request and response were sent and read to their ends."""
         self.exchange = None
         connection = self.connection
@@ -96,7 +96,7 @@ class EndpointStream(Upstream):
         self._give_back()
 
     def close(self) -> None:
-        self.end(False)
+        self.end(False, self.connection.clock())
 
     # --- the connection's calls
 
@@ -113,14 +113,16 @@ class EndpointStream(Upstream):
     def respond(self, head: ResponseHead, end: bool) -> None:
         self.answered = True
         self.complete = end
-        if self.exchange is not None:
-            self.exchange.response(head, b"", end)
+        exchange = self.exchange  # held, since the call may end it
+        if exchange is not None:
+            exchange.response(head, b"", end)
 
     def end_with(self, trailers: bytes) -> None:
         self._trailers = trailers
         self.complete = True
-        if self.exchange is not None:
-            self.exchange.response_body(b"", True)
+        exchange = self.exchange  # held, since the call may end it
+        if exchange is not None:
+            exchange.response_body(b"", True)
 
     def lose(self, why: str, malformed: bool = False, refused: bool = False) -> None:
         exchange = self.exchange
@@ -135,8 +137,9 @@ class EndpointStream(Upstream):
         full = self.connection.write_paused or (self.stream is not None and self.stream.queued > FULL_OCTETS)
         if full != self.write_paused:
             self.write_paused = full
-            if self.exchange is not None:
-                self.exchange.upstream_full(full)
+            exchange = self.exchange  # held, since the call may end it
+            if exchange is not None:
+                exchange.upstream_full(full)
 
     def _give_back(self) -> None:
         held = self._held
@@ -275,9 +278,10 @@ class Connection2:
 
     def interim(self, stream: Any, head: ResponseHead) -> None:
         owner = stream.owner
-        if owner is not None and owner.exchange is not None and head.status != 101:
+        exchange = owner.exchange if owner is not None else None
+        if exchange is not None and head.status != 101:
             owner.answered = True
-            owner.exchange.interim(head)
+            exchange.interim(head)
 
     def data(self, stream: Any, data: bytes, end: bool) -> None:
         if stream.owner is not None:

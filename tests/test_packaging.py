@@ -89,6 +89,14 @@ def test_compiled_module_took_its_types(pxd: str) -> None:
         assert "__weakref__" not in vars(getattr(module, name)), f"{name} is an ordinary class"
 
 
+def test_nothing_is_called_through_an_attribute_that_the_call_may_clear() -> None:
+    """Compiled, `self.exchange.x()` holds no reference to the exchange: a call that ends it would free it under way."""
+    for pxd in ROOT.glob("*/*.pxd"):
+        source = pxd.with_suffix(".py").read_text()
+        found = re.findall(r"\w+\.(?:exchange|owner)\.\w+\(", source.replace("stream.owner.", ""))
+        assert not found, f"{pxd.stem}: {found}: take it into a local name first"
+
+
 def test_no_file_grows_past_its_reason() -> None:
     """About 500 lines a file; one that must be longer says why in its docstring (`Long because ...`)."""
     for source in modules():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fairlead.mesh.shared_counts import CLUSTERS_MAX, KINDS, Places, SharedCounts, forget, size
 from fairlead.policy.tables import Cluster, ClusterEndpoint, OutlierPolicy, PoolLimits
 from fairlead.proxy.cluster import ACTIVE, CONNECTIONS, PENDING, RETRYING, LiveCluster
-from fairlead.proxy.pool import Overflow, Pool
+from fairlead.proxy.pool import Overflow, Pool, Waiter
 from fairlead.registry.model import Endpoint
 
 NAME = "outbound|80||web"
@@ -146,7 +146,7 @@ class Connection:
         self.pool.closed(self)
 
 
-class Waiting:
+class Waiting(Waiter):
     wants_two = False
 
     def __init__(self, host: Any) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.policy.tables import Arrival, Cluster, ClusterEndpoint, Decision
-from fairlead.proxy import access_log, recorder
+from fairlead.proxy import access_log
+from fairlead.proxy.access_line import BATCH, HELD_MOST
 from fairlead.proxy.access_log import AccessLog, FormatError, operator, text_formatter
 from fairlead.proxy.cluster import LiveCluster
 from fairlead.proxy.http1 import RequestParser
@@ -60,8 +62,8 @@ def text(made: Outcome, form: str) -> str:
 
 def test_envoys_default_text_with_the_reason_behind() -> None:
     log = AccessLog()
-    log.add(outcome())
-    assert log.take(0.0).decode() == (
+    log.lines.add(outcome())
+    assert log.lines.take().decode() == (
         '[2023-11-14T22:13:20.250Z] "GET /a?b=c HTTP/1.1" 200 - 3 400 12 7 "-" "curl/8" "r-1" "web" "10.0.0.1:8080" -\n'
     )
 
@@ -75,8 +77,8 @@ def test_istios_default_text_can_be_asked_for() -> None:
 
 def test_json_has_istios_keys_and_the_reason() -> None:
     log = AccessLog("JSON")
-    log.add(outcome())
-    found = json.loads(log.take(0.0))
+    log.lines.add(outcome())
+    found = json.loads(log.lines.take())
     assert " ".join(found) == (
         "start_time method path protocol response_code response_flags response_code_details "
         "connection_termination_details upstream_transport_failure_reason bytes_received bytes_sent duration "
@@ -158,38 +160,56 @@ def test_whatever_a_text_holds_it_makes_one_line_with_its_fields(value: str) -> 
     made = outcome()
     made.request_id = made.authority = made.why = value
     log = AccessLog("TEXT", '"%REQ(X-REQUEST-ID)%" "%REQ(:AUTHORITY)%" end')
-    log.add(made)
-    line = log.take(0.0).decode()
+    log.lines.add(made)
+    line = log.lines.take().decode()
     assert line.splitlines() == [line[:-1]]
     assert re.fullmatch(r'"[^"\\\x00-\x1f]*(\\x[^"]*)?" "[^"]*" end\n', line)
     log = AccessLog("JSON")
-    log.add(made)
-    lines = log.take(0.0).decode()
+    log.lines.add(made)
+    lines = log.lines.take().decode()
     assert lines.count("\n") == 1
     assert json.loads(lines)["why"] == (value.encode("utf-8", "replace").decode() or None)
 
 
-def test_lines_come_oldest_first_in_batches() -> None:
-    log = AccessLog("TEXT", "%BYTES_SENT%")
-    for n in range(5):
+def numbered(log: AccessLog, *numbers: int) -> None:
+    for n in numbers:
         made = Outcome()
         made.sent_bytes = n
-        log.add(made)
-    assert (log.take(0.0, 2), len(log)) == (b"0\n1\n", 3)
-    assert (log.take(0.0), len(log)) == (b"2\n3\n4\n", 0)
-    assert log.take(0.0) == b""
-    assert log.lines == 5
+        log.lines.add(made)
 
 
-def test_beyond_the_bound_outcomes_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "QUEUE_MAX", 3)
+def test_lines_come_oldest_first_and_are_made_a_batch_at_a_time_in_the_next_turn() -> None:
+    soon: list[Callable[[], None]] = []
+    log = AccessLog("TEXT", "%BYTES_SENT%", soon.append)
+    numbered(log, *range(BATCH - 1))
+    assert soon == []
+    numbered(log, BATCH - 1, BATCH)
+    assert len(soon) == 1
+    soon.pop()()
+    assert (log.lines.held, log.lines.waiting) == (BATCH + 1, [])
+    numbered(log, BATCH + 1)
+    assert log.lines.take() == b"".join(b"%d\n" % n for n in range(BATCH + 2))
+    assert log.lines.take() == b""
+    assert (log.written, soon) == (BATCH + 2, [])
+
+
+def test_beyond_the_bound_outcomes_are_dropped_and_counted() -> None:
     log = AccessLog("TEXT", "%BYTES_SENT%")
-    for _ in range(5):
-        log.add(Outcome())
-    assert (len(log), log.dropped) == (3, 2)
-    log.take(0.0)
-    log.lost(1)
-    assert (log.lines, log.dropped) == (2, 3)
+    numbered(log, *range(HELD_MOST))
+    log.lines.make()
+    numbered(log, 1, 2)
+    assert log.dropped == 2
+    log.lines.take()
+    log.lost += 1
+    assert (log.written, log.dropped) == (HELD_MOST - 1, 3)
+    numbered(log, 3)
+    assert log.lines.take() == b"3\n"
+
+
+def usual(made: Outcome) -> str:
+    log = AccessLog()
+    log.lines.add(made)
+    return log.lines.take().decode()
 
 
 @given(st.text(st.characters(max_codepoint=255, exclude_categories=["Cc"]), max_size=20), st.booleans(), st.booleans())
@@ -197,6 +217,8 @@ def test_the_default_format_written_out_says_what_its_operators_say(value: str, 
     made = outcome('/a"b?c=\\d', f"x-forwarded-for: {value}")
     made.original_path = "/before" if rewritten else ""
     made.request_id = "r-2" if named else ""
-    assert text(made, access_log.ENVOY_DEFAULT) == text(made, access_log.ENVOY_DEFAULT + "\n")
+    assert usual(made) == text(made, access_log.ENVOY_DEFAULT)
+    made.sent_bytes, made.status = 5_000_000_000, 2000
+    assert usual(made) == text(made, access_log.ENVOY_DEFAULT)
     made.reason, made.flag = "FL-RESET", "UC"
-    assert text(made, access_log.ENVOY_DEFAULT) == text(made, access_log.ENVOY_DEFAULT + "\n")
+    assert usual(made) == text(made, access_log.ENVOY_DEFAULT)

@@ -6,7 +6,7 @@ from typing import Any
 
 from fairlead.policy.tables import Cluster, ClusterEndpoint
 from fairlead.proxy.cluster import LiveCluster
-from fairlead.proxy.pool import Pool
+from fairlead.proxy.pool import Pool, Waiter
 from fairlead.registry.model import Endpoint
 
 
@@ -29,7 +29,7 @@ class Connection:
         self.pool.closed(self)
 
 
-class Waiting:
+class Waiting(Waiter):
     wants_two = False
 
     def __init__(self, host: Any) -> None:
