@@ -38,12 +38,14 @@ COMPILED: tuple[str, ...] = (
     "proxy/message.py",
     "proxy/metrics.py",
     "proxy/outbox.py",
+    "proxy/poller.py",
     "proxy/pool.py",
     "proxy/recorder.py",
     "proxy/relay.py",
     "proxy/tls.py",
     "proxy/upstream.py",
     "proxy/upstream2.py",
+    "proxy/wire.py",
 )
 
 

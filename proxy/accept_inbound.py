@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from ..policy.tables import Arrival
 from ..registry.reasons import CONNECT, PLAINTEXT
@@ -14,10 +13,10 @@ from . import proxy_protocol, sniff
 from .accept import Entry
 from .arrive import HTTP_PROTOCOLS, address_of, declared, mesh_name
 from .message import Outcome
+from .poller import EPOLLIN, Listener, Poller, Watcher
 from .tcp import Session
 from .tls import Tls
-
-ACCEPTS_A_TURN = 64
+from .wire import Wire
 
 
 class Inbound:
@@ -30,6 +29,7 @@ class Inbound:
     def __init__(
         self,
         engine: Any,
+        poller: Poller,
         sock: socket.socket,
         server_context: Callable[[], ssl.SSLContext | None],
         identity_of: Callable[[Any], str],
@@ -38,42 +38,26 @@ class Inbound:
     ) -> None:
         self.trusted = trusted
         self.engine = engine
-        self.sock = sock
+        self.poller = poller
+        self.loop = poller.loop
         self.server_context = server_context
         self.identity_of = identity_of
         self.find = find
         self.local = address_of(sock.getsockname())
         self.peeks: set[_Peek] = set()
-        self.tasks: set[asyncio.Task[None]] = set()
         self.shaking: set[Tls] = set()
         """Handshakes that are not over."""
         self.failed_handshakes = 0
-        self.loop = asyncio.get_running_loop()
-        self.loop.add_reader(sock.fileno(), self._accept)
+        self.listener = Listener(poller, sock, self._accepted)
 
-    def _accept(self) -> None:
-        for _ in range(ACCEPTS_A_TURN):
-            try:
-                sock, peer = self.sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError:  # out of descriptors: the backlog keeps the rest for later
-                return
-            if not self.engine.room("inbound", peer):
-                sock.close()
-                continue
-            sock.setblocking(False)
+    def _accepted(self, sock: socket.socket, peer: Any) -> None:
+        if self.engine.room("inbound", peer):
             _Peek(self, sock, peer).look()
+        else:
+            sock.close()
 
     def hand_over(
         self, sock: socket.socket, peer: Any, hello: sniff.Hello | None, ahead: Session | None = None
-    ) -> None:
-        task = self.loop.create_task(self._hand_over(sock, peer, hello, ahead))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    async def _hand_over(
-        self, sock: socket.socket, peer: Any, hello: sniff.Hello | None, ahead: Session | None
     ) -> None:
         context = None
         if hello is not None:
@@ -91,19 +75,8 @@ class Inbound:
         entry: Any = Entry(self.engine, arrive, True, ahead)
         if context is not None:
             entry = self._by_tls(entry, context)
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self.loop.connect_accepted_socket(lambda: cast(asyncio.BaseProtocol, entry), sock)
-            if context is not None and not (entry.shaken or entry.failed):
-                self.shaking.add(entry)  # until then the task counted
-        except (OSError, asyncio.CancelledError):
-            if context is not None:
-                entry.give_up(ConnectionAbortedError())  # which counts it
-            else:
-                self.failed_handshakes += 1
-            sock.close()
-            if ahead is not None:
-                ahead.abandon()
+            self.shaking.add(entry)
+        Wire(self.poller, sock, entry).begin()
 
     def _by_tls(self, entry: Entry, context: ssl.SSLContext) -> Tls:
         """The protocol of a connection that `entry` gets once its handshake is over, which is limited in time."""
@@ -114,7 +87,7 @@ class Inbound:
             if error is not None:
                 self.failed_handshakes += 1
 
-        wire = Tls(entry, context, made, self.loop.call_soon, True)
+        wire = Tls(entry, context, made, self.poller.soon, True)
         timer = self.loop.call_later(self.engine.settings.handshake_timeout_s, lambda: wire.give_up(TimeoutError()))
         return wire
 
@@ -185,25 +158,19 @@ class Inbound:
         engine.observe(outcome)
         return True
 
-    async def close(self) -> None:
+    def close(self) -> None:
         self.stop()
         for peek in list(self.peeks):
             peek.drop()
-        tasks = list(self.tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         for wire in list(self.shaking):
             wire.give_up(ConnectionAbortedError())
 
     def stop(self) -> None:
         """Accept no more."""
-        if self.sock.fileno() >= 0:
-            self.loop.remove_reader(self.sock.fileno())
-            self.sock.close()
+        self.listener.close()
 
 
-class _Peek:
+class _Peek(Watcher):
     """An accepted socket until its first bytes are there; they are looked at and left in the kernel.
 
     Where plaintext is taken and nothing has come yet, the app is connected at once, in case it speaks first.
@@ -219,6 +186,9 @@ class _Peek:
         self.header = bool(inbound.trusted) and proxy_protocol.is_trusted(inbound.trusted, address_of(peer)[0])
         """A PROXY protocol header is still to come."""
         self.ahead: Session | None = None
+
+    def readable(self) -> None:
+        self.look()
 
     def look(self) -> None:
         try:
@@ -284,7 +254,7 @@ class _Peek:
             inbound = self.inbound
             self.waiting = True
             inbound.peeks.add(self)
-            inbound.loop.add_reader(self.sock.fileno(), self.look)
+            inbound.poller.watch(self.sock.fileno(), self, EPOLLIN)
             self.timer = inbound.loop.call_later(inbound.engine.settings.peek_timeout_s, self._give_up)
             inbound.loop.call_soon(self._look_ahead)  # what is there by then comes first
 
@@ -314,7 +284,7 @@ class _Peek:
     def _leave(self) -> None:
         if self.waiting:
             self.waiting = False
-            self.inbound.loop.remove_reader(self.sock.fileno())
+            self.inbound.poller.forget(self.sock.fileno())
             self.inbound.peeks.discard(self)
             self.timer.cancel()
 

@@ -6,6 +6,7 @@ from .exchange cimport Exchange
 from .http1 cimport RequestParser
 from .message cimport RequestHead
 from .outbox cimport Outbox
+from .wire cimport Wire
 
 cdef double NEVER
 
@@ -35,6 +36,7 @@ cdef class Downstream(Client):
     cdef Outbox _outbox
     cdef bytes _out
     cdef object _write
+    cdef Wire _wire
 
     @cython.locals(exchange=Exchange)
     cpdef data_received(self, bytes data)
@@ -49,6 +51,8 @@ cdef class Downstream(Client):
     cdef _connect(self, head)
     cpdef bytes trailers(self)
     cpdef write(self, bytes data)
+    @cython.locals(wire=Wire)
+    cdef _put(self, bytes data)
     cpdef flush(self)
     @cython.locals(parser=RequestParser)
     cpdef done(self, exchange, bint close)

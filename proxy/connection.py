@@ -2,6 +2,7 @@
 
 It reads requests with the codec, makes an Exchange for each, and keeps the connection's own deadlines. Runs compiled
 (with connection.pxd) or as it stands.
+Long because the states of a connection are one machine.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from .message import Outcome, ProtocolError
 from .outbox import PUT_OFF_MOST, Outbox
 from .relay import Relay
 from .sniff import PREFACE
+from .wire import Wire
 
 NEVER = float("inf")
 
@@ -61,12 +63,15 @@ class Downstream(Client):
         self._out: bytes | None = None
         """Waits for the outbox's turn."""
         self._write: Any = None
+        self._wire: Wire | None = None
+        """The transport, where it is one without TLS: called directly."""
 
     # --- the transport's calls
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self._write = transport.write
+        self._wire = transport if isinstance(transport, Wire) else None
         name = transport.get_extra_info("sockname")
         if name:
             self.local = f"{name[0]}:{name[1]}"
@@ -263,8 +268,7 @@ class Downstream(Client):
         if self._outbox is None or len(data) > PUT_OFF_MOST:
             if self._out is not None:
                 self.flush()
-            if not self.transport.is_closing():
-                self._write(data)
+            self._put(data)
         elif self._out is None:
             self._out = data
             self._outbox.add(self)
@@ -273,13 +277,19 @@ class Downstream(Client):
             if len(self._out) > PUT_OFF_MOST:
                 self.flush()
 
+    def _put(self, data: bytes) -> None:
+        wire = self._wire
+        if wire is not None:
+            wire.write(data)
+        elif not self.lost and not self.transport.is_closing():
+            self._write(data)
+
     def flush(self) -> None:
         """Write what waits."""
         data = self._out
         if data is not None:
             self._out = None
-            if not self.lost and not self.transport.is_closing():
-                self._write(data)
+            self._put(data)
 
     def done(self, exchange: Any, close: bool) -> None:
         """The exchange has ended, and its response, if any, is written."""
@@ -372,7 +382,7 @@ class Downstream(Client):
         self.exchange = None
         self._out = None
         if not self.lost:
-            self.engine.reset(self.transport)
+            self.transport.reset()
 
     def pause_reading(self) -> None:
         if not self.reading_paused and not self.lost:
@@ -392,7 +402,7 @@ class Downstream(Client):
         self.closing = True
         self.flush()
         upstream.flush()
-        relay = Relay(engine.now(), lambda ended: self._switched_back(ended, exchange, upstream), engine.reset)
+        relay = Relay(engine.now(), lambda ended: self._switched_back(ended, exchange, upstream))
         self.relay = relay
         engine.relays.add(relay)
         upstream.exchange = None
@@ -407,6 +417,7 @@ class Downstream(Client):
         if rest:
             relay.client.count += len(rest)
             relay.server.write(rest)
+        relay.join()
         self.resume_reading()
         upstream.resume_reading()
 

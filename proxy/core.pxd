@@ -30,7 +30,6 @@ cdef class Core:
     cdef public object pick
     cdef public object hash_input
     cdef public object observe
-    cdef public object reset
     cdef public bint draining
     cdef public str own_identity
     cdef public dict pools

@@ -88,7 +88,7 @@ class Client:
 
 class Core:
     """`clock()`: seconds, monotonic; `draw()`: a number in [0, 1); `entropy(n)`: n random octets; `observe(outcome)` is
-    called once for each exchange and relay; `reset(transport)` aborts it so that its peer sees a reset."""
+    called once for each exchange and relay."""
 
     def __init__(
         self,
@@ -99,7 +99,6 @@ class Core:
         entropy: Callable[[int], bytes],
         rules: Rules,
         observe: Callable[[Outcome], None],
-        reset: Callable[[Any], None],
     ) -> None:
         self.tables = tables
         self.settings = settings
@@ -110,7 +109,6 @@ class Core:
         self.pick = rules.pick
         self.hash_input = rules.hash_input
         self.observe = observe
-        self.reset = reset
         self.draining = False
         self.own_identity = ""
         self.pools: dict[str, Pool] = {}

@@ -3,41 +3,205 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from ..policy.tables import ClusterEndpoint, PoolLimits, UpstreamTLS
+from .poller import EPOLLOUT, Poller, Watcher, poller_of
 from .tls import Tls
+from .wire import Wire
 
 ClientContext = Callable[..., "ssl.SSLContext | None"]
 """Of an UpstreamTLS; a second argument, True, asks for one that offers HTTP/2 by ALPN."""
 VerifyPeer = Callable[[Any, UpstreamTLS], "str | None"]
+Address = tuple[int, Any]
+"""Address family, and what `connect` takes."""
 
 
-class _Pending(asyncio.Protocol):
-    """Holds a new connection still until its peer is verified and its real protocol takes over."""
+class Dialing(Watcher):
+    """One connection being made: addresses tried in turn, PROXY header, TLS, the peer verified; then its protocol's."""
 
-    def __init__(self) -> None:
-        self.data = b""
-        self.ended = False
-        self.lost = False
+    def __init__(
+        self,
+        dialer: Dialer,
+        endpoint: ClusterEndpoint,
+        limits: PoolLimits,
+        choose: Callable[[Any], Any],
+        connected: Callable[[Any], None],
+        failed: Callable[[str], None],
+        header: bytes,
+        two: bool,
+    ) -> None:
+        self.dialer = dialer
+        self.endpoint = endpoint
+        self.limits = limits
+        self.choose = choose
+        self.connected = connected
+        self.failed = failed
+        self.header = header
+        self.two = two
+        self.where = f"{endpoint.address}:{endpoint.port}"
+        self.poller: Poller = dialer.poller()
+        self.context: Any = None
+        self.sock: socket.socket | None = None
+        """While it is being connected."""
+        self.transport: Any = None
+        self.over = False
+        self._addresses: list[Address] = []
+        self._error: OSError = ConnectionRefusedError()
+        self._resolving: asyncio.Task[None] | None = None
+        seconds = limits.connect_timeout_s or 10.0
+        self._timer = self.poller.loop.call_later(seconds, self._late, seconds)
+        self.poller.soon(self._begin)  # never fails within the call that asks for it
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self.transport.pause_reading()
+    def cancel(self) -> None:
+        """Give it up; nobody is told."""
+        if self.over:
+            return
+        self._leave()
+        if self.transport is not None:
+            self.transport.abort()
 
-    def data_received(self, data: bytes) -> None:
-        self.data += data  # uvloop begins to read after connection_made, paused or not
-        self.transport.pause_reading()
+    def give_up(self, why: str) -> None:
+        """Give it up, and say so."""
+        if not self.over:
+            self.cancel()
+            self.failed(why)
 
-    def eof_received(self) -> bool:
-        self.ended = True
-        return True
+    def _leave(self) -> None:
+        self.over = True
+        self.dialer.dialings.discard(self)
+        self._timer.cancel()
+        if self._resolving is not None:
+            self._resolving.cancel()
+        self._drop_socket()
 
-    def connection_lost(self, error: Exception | None) -> None:
-        self.lost = True
+    def _drop_socket(self) -> None:
+        sock, self.sock = self.sock, None
+        if sock is not None:
+            self.poller.forget(sock.fileno())
+            sock.close()
+
+    def _late(self, seconds: float) -> None:
+        self.give_up(f"{self.where} did not accept a connection within connectTimeout {seconds:g} s.")
+
+    def _begin(self) -> None:
+        if self.over:
+            return
+        endpoint = self.endpoint
+        tls = endpoint.tls
+        if tls is not None:
+            context = self.dialer.client_context(tls, True) if self.two else self.dialer.client_context(tls)
+            if context is None:
+                self.give_up(f"There is no certificate for a {tls.mode} TLS connection to {self.where} yet.")
+                return
+            self.context = context.to(self.where) if hasattr(context, "to") else context  # resumes sessions
+        found = literal(endpoint.address, endpoint.port)
+        if found is not None:
+            self._addresses = [found]
+            self._next()
+        else:
+            self._resolving = self.poller.loop.create_task(self._resolve())
+
+    async def _resolve(self) -> None:
+        endpoint = self.endpoint
+        try:
+            found = await self.poller.loop.getaddrinfo(endpoint.address, endpoint.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            self._resolving = None
+            self.give_up(f"No connection to {self.where}: {_said(error)}.")
+            return
+        self._resolving = None
+        self._addresses = [(family, address) for family, _, _, _, address in reversed(found)]
+        self._next()
+
+    def _next(self) -> None:
+        """Try the next address."""
+        while self._addresses:
+            family, address = self._addresses.pop()
+            forbidden = self.dialer.may_leave(self.endpoint, str(address[0]))
+            if forbidden is not None:
+                self._error = PermissionError(0, f"{address[0]} may not be reached: {forbidden}")
+                continue
+            try:
+                sock = self.sock = socket.socket(family, socket.SOCK_STREAM)
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self.limits.keepalive is not None:
+                    _keep_alive(sock, self.limits.keepalive)
+                code = sock.connect_ex(address)
+            except OSError as error:
+                self._error = error
+                self._drop_socket()
+                continue
+            if code in (0, errno.EINPROGRESS):
+                self.poller.watch(sock.fileno(), self, EPOLLOUT)
+                return
+            self._error = OSError(code, os.strerror(code))
+            self._drop_socket()
+        self.give_up(f"No connection to {self.where}: {_said(self._error)}.")
+
+    def readable(self) -> None:
+        """An error, which comes with the other."""
+        if self.sock is not None:
+            self.writable()
+
+    def writable(self) -> None:
+        """The socket is connected, or cannot be."""
+        sock = self.sock
+        if sock is None:
+            return
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        try:
+            if code:
+                raise OSError(code, os.strerror(code))
+            if self.header and sock.send(self.header) != len(self.header):
+                raise OSError(errno.ENOBUFS, "it took no PROXY header")
+        except OSError as error:
+            self._error = error
+            self._drop_socket()
+            self._next()
+            return
+        self.sock = None
+        tls = self.endpoint.tls
+        if tls is None:
+            wire = self.transport = Wire(self.poller, sock, self)
+        else:
+            above = self.transport = Tls(
+                self, self.context, self._shaken, self.poller.soon, False, tls.sni or self.endpoint.address
+            )
+            wire = Wire(self.poller, sock, above)
+        wire.begin_connected()
+
+    def _shaken(self, error: Exception | None) -> None:
+        """TLS: the handshake is over."""
+        if self.over:
+            return
+        if error is not None:
+            if isinstance(error, ssl.SSLError):
+                self.give_up(f"The TLS handshake with {self.where} failed: {error.reason or error}.")
+            else:
+                self.give_up(f"No connection to {self.where}: {_said(error)}.")
+            return
+        tls = self.endpoint.tls
+        assert tls is not None
+        wrong = self.dialer.verify_peer(self.transport, tls)
+        if wrong is not None:
+            self.give_up(f"{self.where} is not who it should be: {wrong}.")
+
+    def connection_made(self, transport: Any) -> None:
+        """It is what was asked for."""
+        self._leave()
+        protocol = self.choose(transport)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        self.connected(protocol)
+
+    def connection_lost(self, error: Exception | None) -> None: ...
 
 
 class Dialer:
@@ -51,7 +215,13 @@ class Dialer:
         """Why an address that an endpoint's name led to may not be used, or None."""
         self.client_context = client_context
         self.verify_peer = verify_peer
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.dialings: set[Dialing] = set()
+        self._poller: Poller | None = None
+
+    def poller(self) -> Poller:
+        if self._poller is None:
+            self._poller = poller_of(asyncio.get_running_loop())
+        return self._poller
 
     def dial(
         self,
@@ -62,154 +232,24 @@ class Dialer:
         failed: Callable[[str], None],
         header: bytes = b"",
         two: bool = False,
-    ) -> asyncio.Task[None]:
-        """Connect `choose(transport)`, a protocol object; then `connected(it)`, or `failed(why)`, never both; `why` is
-        one sentence. The task may be cancelled; `failed` may then be called, or neither. `header` goes before all else,
-        TLS included; `two`: offer HTTP/2 by ALPN where there is TLS."""
-        dialled = self._dial(endpoint, limits, choose, connected, failed, header, two)
-        task = asyncio.get_running_loop().create_task(dialled)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+    ) -> Dialing:
+        """Connect `choose(transport)`, a protocol object; then `connected(it)`, or `failed(why)`, never both, and never
+        within this call; `why` is one sentence. It may be cancelled; then neither is called. `header` goes before all
+        else, TLS included; `two`: offer HTTP/2 by ALPN where there is TLS."""
+        dialing = Dialing(self, endpoint, limits, choose, connected, failed, header, two)
+        self.dialings.add(dialing)
+        return dialing
 
-    async def close(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _dial(
-        self,
-        endpoint: ClusterEndpoint,
-        limits: PoolLimits,
-        choose: Callable[[Any], Any],
-        connected: Callable[[Any], None],
-        failed: Callable[[str], None],
-        header: bytes,
-        two: bool,
-    ) -> None:
-        try:
-            made = await self._connect(endpoint, limits, header, two)
-        except asyncio.CancelledError:
-            failed(f"The connection to {endpoint.address}:{endpoint.port} was given up: the proxy is closing.")
-            raise
-        if isinstance(made, str):
-            failed(made)
-            return
-        transport, pending = made
-        protocol = choose(transport)
-        transport.set_protocol(protocol)
-        protocol.connection_made(transport)
-        connected(protocol)
-        if transport.is_closing():
-            return
-        transport.resume_reading()  # before `data_received`, which may pause it again
-        if pending.data:
-            protocol.data_received(pending.data)
-        if transport.is_closing():
-            return
-        if pending.ended and not protocol.eof_received():
-            transport.close()
-
-    async def _connect(self, endpoint: ClusterEndpoint, limits: PoolLimits, header: bytes, two: bool) -> Any:
-        """The transport, verified, and what held it so far; or why there is none."""
-        where = f"{endpoint.address}:{endpoint.port}"
-        tls = endpoint.tls
-        context = None
-        if tls is not None:
-            context = self.client_context(tls, True) if two else self.client_context(tls)
-            if context is None:
-                return f"There is no certificate for a {tls.mode} TLS connection to {where} yet."
-        seconds = limits.connect_timeout_s or 10.0
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(seconds):
-                to: dict[str, Any] = {"host": endpoint.address, "port": endpoint.port}
-                if header:
-                    to = {"sock": await self._prefaced(endpoint, header)}
-                if context is not None:
-                    assert tls is not None
-                    # resumes sessions by endpoint
-                    bound = context.to(where) if hasattr(context, "to") else context
-                    transport, pending = await _by_tls(bound, tls.sni or endpoint.address, to)
-                else:
-                    transport, pending = await loop.create_connection(_Pending, **to)
-        except TimeoutError:
-            return f"{where} did not accept a connection within connectTimeout {seconds:g} s."
-        except ssl.SSLError as error:
-            return f"The TLS handshake with {where} failed: {error.reason or error}."
-        except (OSError, UnicodeError, ValueError) as error:
-            return f"No connection to {where}: {_said(error)}."
-        if tls is not None:
-            wrong = self.verify_peer(transport, tls)
-            if wrong is not None:
-                transport.abort()
-                return f"{where} is not who it should be: {wrong}."
-        peer = transport.get_extra_info("peername")
-        forbidden = self.may_leave(endpoint, str(peer[0])) if peer else None
-        if forbidden is not None:
-            transport.abort()
-            return f"{where} may not be reached: {forbidden}."
-        if pending.lost:
-            return f"{where} closed the connection at once."
-        if limits.keepalive is not None:
-            _keep_alive(transport.get_extra_info("socket"), limits.keepalive)
-        return transport, pending
-
-    async def _prefaced(self, endpoint: ClusterEndpoint, header: bytes) -> socket.socket:
-        """A socket connected to an endpoint, on which `header` is sent. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(endpoint.address, endpoint.port, type=socket.SOCK_STREAM)
-        error: OSError = ConnectionRefusedError()
-        for family, kind, protocol, _, address in found:
-            forbidden = self.may_leave(endpoint, str(address[0]))
-            if forbidden is not None:
-                error = OSError(forbidden)
-                continue
-            sock = socket.socket(family, kind, protocol)
-            try:
-                sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                await loop.sock_connect(sock, address)
-                await loop.sock_sendall(sock, header)
-            except OSError as failed:
-                sock.close()
-                error = failed
-            except BaseException:
-                sock.close()
-                raise
-            else:
-                return sock
-        raise error
+    def close(self) -> None:
+        for dialing in list(self.dialings):
+            dialing.give_up(f"The connection to {dialing.where} was given up: the proxy is closing.")
 
 
-async def _by_tls(context: ssl.SSLContext, name: str, to: dict[str, Any]) -> tuple[Any, _Pending]:
-    """A transport whose handshake is over, and what holds it. Raises ssl.SSLError, OSError, ValueError."""
-    loop = asyncio.get_running_loop()
-    over: asyncio.Future[None] = loop.create_future()
-
-    def made(error: Exception | None) -> None:
-        if over.done():
-            return
-        if error is None:
-            over.set_result(None)
-        else:
-            over.set_exception(error)
-
-    pending = _Pending()
-    wire = Tls(pending, context, made, loop.call_soon, False, name)
-    try:
-        await loop.create_connection(lambda: cast(asyncio.BaseProtocol, wire), **to)
-        await over
-    except BaseException:
-        if over.done() and not over.cancelled():
-            over.exception()  # seen
-        else:
-            over.cancel()
-        if wire.raw is not None:
-            wire.abort_handshake()
-        raise
-    return wire, pending
+def literal(address: str, port: int) -> Address | None:
+    """The socket address of an IP literal; None: it is a name, or has a scope."""
+    if ":" in address:
+        return None if "%" in address else (socket.AF_INET6, (address, port, 0, 0))
+    return (socket.AF_INET, (address, port)) if address.replace(".", "").isdigit() else None
 
 
 def _said(error: Exception) -> str:

@@ -7,12 +7,10 @@ Long because it is the one place where everything that runs is known.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import socket
 import ssl
-import struct
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -43,13 +41,14 @@ from .limits import Members, Settings
 from .message import Outcome, RequestHead
 from .mirror import Mirror as MirrorCopy
 from .outbox import Outbox
+from .poller import Listener, Poller, listening, poller_of
 from .pool import Pool
 from .proxy_protocol import Network, proxy_header
 from .tcp import Session
 from .upstream import Upstream
+from .wire import Wire
 
 TICK_S = 1.0
-_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class Observer(Protocol):
@@ -91,9 +90,7 @@ class Engine(Core):
     ) -> None:
         rules = rules or policy_rules()
         observe = (observer or Nobody()).done
-        super().__init__(
-            tables, settings or Settings(), time.monotonic, random.random, os.urandom, rules, observe, reset
-        )
+        super().__init__(tables, settings or Settings(), time.monotonic, random.random, os.urandom, rules, observe)
         self.admit = rules.admit
         self._normalize = rules.normalize
         self.inbound_port = rules.inbound_port
@@ -122,7 +119,7 @@ class Engine(Core):
         self.overfull = False
         """More is held in all than the limit `buffered` allows: nobody else may come in."""
         self._dialer = Dialer(client_context, verify_peer, self._may_leave)
-        self._servers: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
         self._inbounds: list[accept_inbound.Inbound] = []
         self._own: set[tuple[str, int]] = set()
         self._date_at = 0
@@ -299,7 +296,7 @@ class Engine(Core):
         each = settings.max_connections_per_source
         have = len(self.connections) + len(self.sessions) + len(self.entries)
         for inbound in self._inbounds:
-            have += len(inbound.peeks) + len(inbound.tasks) + len(inbound.shaking)
+            have += len(inbound.peeks) + len(inbound.shaking)
         source, port = address_of(peer) if each else ("", 0)
         if most and have >= most and not counted:
             limit, why = "max-connections", f"{have} client connections are open; the limit is {most}."
@@ -473,47 +470,44 @@ class Engine(Core):
         trusted: tuple[Network, ...] = (),
     ) -> int:
         """Mutual TLS from other sidecars, and plaintext for policy to judge. `find`: as listen_original's."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if self.reuse_port:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.setblocking(False)
-            sock.bind((host, port))
-            sock.listen(4096)
-        except OSError:
-            sock.close()
-            raise
-        self._inbounds.append(accept_inbound.Inbound(self, sock, server_context, identity_of, find, trusted))
-        bound: int = sock.getsockname()[1]
-        self._own.add((host, bound))
-        self._start_ticking()
-        return bound
+        poller = self._poller()
+        socks = await listening(host, port, self.reuse_port)
+        for sock in socks:
+            inbound = accept_inbound.Inbound(self, poller, sock, server_context, identity_of, find, trusted)
+            self._inbounds.append(inbound)
+        return self._listens(host, socks)
 
     async def _listen(
         self, host: str, port: int, arrive: Callable[[Any], Any], trusted: tuple[Network, ...] = ()
     ) -> int:
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            lambda: accept.Entry(self, arrive, trusted=trusted),
-            host,
-            port,
-            backlog=4096,
-            reuse_port=self.reuse_port or None,
-        )
-        self._servers.append(server)
-        bound: int = server.sockets[0].getsockname()[1]
+        poller = self._poller()
+        socks = await listening(host, port, self.reuse_port)
+
+        def accepted(sock: socket.socket, peer: Any) -> None:
+            wire = Wire(poller, sock, accept.Entry(self, arrive, trusted=trusted))
+            wire.know("peername", peer)
+            wire.begin()
+
+        self._listeners += [Listener(poller, sock, accepted) for sock in socks]
+        return self._listens(host, socks)
+
+    def _poller(self) -> Poller:
+        poller = poller_of(asyncio.get_running_loop())
+        self.outbox.soon = poller.soon
+        return poller
+
+    def _listens(self, host: str, socks: list[socket.socket]) -> int:
+        bound: int = socks[0].getsockname()[1]
         self._own.add((host, bound))
         self._start_ticking()
         return bound
 
     async def unlisten(self, host: str, port: int) -> None:
         """Stop accepting on this address; connections stay."""
-        for server in list(self._servers):
-            if any(sock.getsockname()[:2] == (host, port) for sock in server.sockets):
-                self._servers.remove(server)
-                server.close()
+        for listener in list(self._listeners):
+            if listener.sock.fileno() >= 0 and listener.sock.getsockname()[:2] == (host, port):
+                self._listeners.remove(listener)
+                listener.close()
         self._own.discard((host, port))
 
     # --- time and end
@@ -548,8 +542,8 @@ class Engine(Core):
     def begin_drain(self) -> None:
         """Accept no more, close what is idle; responses from now on say that the connection ends."""
         self.draining = True
-        for server in self._servers:
-            server.close()
+        for listener in self._listeners:
+            listener.close()
         for inbound in self._inbounds:
             inbound.stop()
         for downstream in list(self.connections):
@@ -596,28 +590,20 @@ class Engine(Core):
             self._tick = None
         self._cut_off()
         for inbound in self._inbounds:
-            await inbound.close()
-        await self._dialer.close()
+            inbound.close()
+        self._dialer.close()
         for pool in _all_pools(self.pools.values(), self.outside.values()):
             pool.retire()
         for _ in range(100):  # let transports tell their protocols
             if not self.busy():
                 break
             await asyncio.sleep(0)
+        self._poller().close_if_idle()
 
 
 def _all_pools(*many: Iterable[Pool]) -> Iterable[Pool]:
     for pools in many:
         yield from pools
-
-
-def reset(transport: Any) -> None:
-    """Close at once so that the peer sees a reset, and not an end (RFC 9293 section 3.10.7.1)."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None and not transport.is_closing():
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-    transport.abort()
 
 
 def http_date(unix: int) -> bytes:

@@ -1,17 +1,20 @@
 # Types of relay.py for Cython.
+cimport cython
+from .wire cimport Tally, Wire
 
-cdef class End:
+cdef class End(Tally):
     cdef public Relay relay
     cdef public End peer
     cdef public object transport
-    cdef public long long count
     cdef public list held
     cdef public bint ended
     cdef public bint lost
     cdef public bint whole
     cdef object _write
+    cdef Wire _wire
 
-    cpdef write(self, data)
+    @cython.locals(wire=Wire)
+    cpdef write(self, bytes data)
     cpdef release(self)
     cpdef close(self)
     cpdef abort(self)
@@ -21,7 +24,6 @@ cdef class Relay:
     cdef public End client
     cdef public End server
     cdef public object on_end
-    cdef public object reset
     cdef public object on_held
     cdef public bint over
     cdef public bint moved

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 from .message import TruncatedError
+from .wire import Tally, Wire
 
 HALF_CLOSED_IDLE_S = 10.0
 
 
-class End:
+class End(Tally):
     """One side of a relay: the protocol object of its transport."""
 
     def __init__(self, relay: Relay) -> None:
@@ -25,7 +26,7 @@ class End:
         self.peer: Any = None
         self.transport: Any = None
         self.count = 0
-        """Octets that came from here."""
+        self.moved = False
         self.held: list[bytes] = []
         """What came from here before there was a peer to take it."""
         self.ended = False
@@ -34,15 +35,18 @@ class End:
         self.whole = False
         """Its transport cannot be half-closed."""
         self._write: Any = None
+        self._wire: Wire | None = None
+        """The transport, where it is one without TLS: called directly."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.whole = not transport.can_write_eof()
         self._write = transport.write
+        self._wire = transport if isinstance(transport, Wire) else None
 
     def data_received(self, data: bytes) -> None:
         self.count += len(data)
-        self.relay.moved = True
+        self.moved = True
         peer = self.peer
         if peer.transport is None:  # no peer yet; a new transport may read on although it is paused
             self.held.append(data)
@@ -53,7 +57,12 @@ class End:
             peer.write(data)
 
     def write(self, data: bytes) -> None:
-        if not self.lost:
+        if self.lost:
+            return
+        wire = self._wire
+        if wire is not None:
+            wire.write(data)
+        else:
             self._write(data)
 
     def release(self) -> None:
@@ -91,19 +100,18 @@ class End:
     def abort(self) -> None:
         """At once, and the peer sees that it was not the end."""
         if self.transport is not None and not self.lost:
-            self.relay.reset(self.transport)
+            self.transport.reset()
 
 
 class Relay:
-    """`on_end(relay)` is called once, when both sides are closed; `reset(transport)` aborts by a reset."""
+    """`on_end(relay)` is called once, when both sides are closed."""
 
-    def __init__(self, now: float, on_end: Callable[[Relay], None], reset: Callable[[Any], None]) -> None:
+    def __init__(self, now: float, on_end: Callable[[Relay], None]) -> None:
         self.client = End(self)
         self.server = End(self)
         self.client.peer = self.server
         self.server.peer = self.client
         self.on_end = on_end
-        self.reset = reset
         self.on_held: Callable[[End], None] | None = None
         """Told of each piece that an end has to hold."""
         self.over = False
@@ -113,6 +121,13 @@ class Relay:
         self.reason: Any = None
         """Reason (registry/reasons.py) where it was ended from outside."""
         self.why = ""
+
+    def join(self) -> None:
+        """Both transports are there and nothing is held: without TLS, octets need not come by here."""
+        client, server = self.client, self.server
+        if client._wire is not None and server._wire is not None:
+            client._wire.pass_to(server._wire, client)
+            server._wire.pass_to(client._wire, server)
 
     def half_closed(self, end: End) -> bool:
         """`end` sends no more. Whether its transport stays open for what still goes to it."""
@@ -155,8 +170,8 @@ class Relay:
 
     def sweep(self, now: float, idle_s: float) -> bool:
         """Whether nothing has moved for too long; called now and then."""
-        if self.moved:
-            self.moved = False
+        if self.moved or self.client.moved or self.server.moved:
+            self.moved = self.client.moved = self.server.moved = False
             self.idle_since = now
             return False
         half = self.client.ended or self.server.ended

@@ -73,7 +73,7 @@ class Session:
         self.on_failed: Callable[[], None] | None = None
         self._dialing: Any = None
         now = engine.clock()
-        self.relay = Relay(now, self._ended, engine.reset)
+        self.relay = Relay(now, self._ended)
         self.relay_running = False
         self.outcome = Outcome()
         self.outcome.kind = "tcp"
@@ -274,6 +274,7 @@ class Session:
             relay.client.write(self.confirm)
         relay.client.release()
         relay.server.release()
+        relay.join()
 
     def _not_connected(self, why: str) -> None:
         self._dialing = None

@@ -344,6 +344,11 @@ class Tls:
         self.closing = True
         self.raw.abort()
 
+    def reset(self) -> None:
+        """At once, and so that the peer sees that it was not the end."""
+        self.closing = True
+        self.raw.reset()
+
     def is_closing(self) -> bool:
         return self.closing or bool(self.raw.is_closing())
 

@@ -11,6 +11,7 @@ from typing import Any
 from .http1 import ResponseParser
 from .message import ProtocolError, ResponseHead
 from .outbox import PUT_OFF_MOST, Outbox
+from .wire import Wire
 
 
 class Upstream:
@@ -48,6 +49,8 @@ class Upstream:
         self.unsent = False
         """The head of the running request has not been written: what comes is no answer to it."""
         self._write: Any = None
+        self._wire: Wire | None = None
+        """The transport, where it is one without TLS: called directly."""
 
     # --- the transport's calls
 
@@ -57,6 +60,7 @@ class Upstream:
         if name:
             self.local = f"{name[0]}:{name[1]}"
         self._write = transport.write
+        self._wire = transport if isinstance(transport, Wire) else None
 
     def ready(self) -> None:
         """The connection is made and the peer is who it should be."""
@@ -147,8 +151,7 @@ class Upstream:
         if self.outbox is None or len(data) > PUT_OFF_MOST:
             if self._out is not None:
                 self.flush()
-            if not self.transport.is_closing():
-                self._write(data)
+            self._put(data)
         elif self._out is None:
             self._out = data
             self.outbox.add(self)
@@ -157,14 +160,20 @@ class Upstream:
             if len(self._out) > PUT_OFF_MOST:
                 self.flush()
 
+    def _put(self, data: bytes) -> None:
+        wire = self._wire
+        if wire is not None:
+            wire.write(data)
+        elif not self.lost and not self.transport.is_closing():
+            self._write(data)
+
     def flush(self) -> None:
         """Write what waits."""
         data = self._out
         if data is not None:
             self._out = None
             self.unsent = False
-            if not self.lost and not self.transport.is_closing():
-                self._write(data)
+            self._put(data)
 
     def end(self, whole: bool, now: float) -> None:
         """The exchange is through with it; `whole`: request and response were sent and read to their ends."""

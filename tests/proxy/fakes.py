@@ -43,7 +43,7 @@ class Transport:
         self.eof = False
         self.closed = False
         self.aborted = False
-        self.reset = False
+        self.was_reset = False
         self.paused = False
         self.protocol: Any = None
         self.full_at = 0
@@ -87,6 +87,10 @@ class Transport:
 
     def abort(self) -> None:
         self.closed = self.aborted = True
+
+    def reset(self) -> None:
+        self.was_reset = True
+        self.abort()
 
     def is_closing(self) -> bool:
         return self.closed
@@ -176,9 +180,8 @@ class World(Core):
             lambda _tables, _host, _port: None,
         )
         super().__init__(
-            own, Settings(**settings), lambda: self.time, lambda: next(self.draws), bytes, rules, self.outcomes.append,
-            reset,
-        )  # fmt: skip
+            own, Settings(**settings), lambda: self.time, lambda: next(self.draws), bytes, rules, self.outcomes.append
+        )
         self.time = 1000.0
         self.draws = itertools.repeat(0.5)
         self.decision = decision or route()
@@ -306,12 +309,6 @@ class World(Core):
             and pool.live.connections == sum(host.connections for host in pool.live.hosts)
             for pool in self.pools.values()
         )
-
-
-def reset(transport: Transport) -> None:
-    """Abort so that the peer sees a reset."""
-    transport.reset = True
-    transport.abort()
 
 
 def lose(transport: Transport, error: Exception | None = None) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -461,21 +462,23 @@ async def test_an_endpoint_is_told_the_client_before_its_first_octet_and_before_
 ) -> None:
     got: list[Any] = []
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        data = b""
-        while (found := read(data)) is None:
-            data += await reader.readexactly(1)
-        got.append(found[0])
-        if secure:
-            await writer.start_tls(plain)
-        while line := await reader.readline():
-            writer.write(line)
+    def serve() -> None:
+        """Read not one octet beyond the header, since what follows may be there already."""
+        for _ in range(2):
+            accepted: socket.socket = listener.accept()[0]
+            data = b""
+            while (found := read(data)) is None:
+                data += accepted.recv(1)
+            got.append(found[0])
+            with plain.wrap_socket(accepted, server_side=True) if secure else accepted as sock:
+                sock.sendall(sock.recv(1000))
 
     plain = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     plain.load_cert_chain(certificates / "server.pem", certificates / "server.key")
-    async with server(serve) as port:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
         engine = mesh.start(
-            port,
+            listener.getsockname()[1],
             tls=UpstreamTLS("simple", sni="db") if secure else None,
             client_context=lambda _tls: context(certificates, "client"),
             verify_peer=lambda _transport, _tls: None,

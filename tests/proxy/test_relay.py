@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fairlead.proxy.message import TruncatedError
 from fairlead.proxy.relay import HALF_CLOSED_IDLE_S, Relay
-from tests.proxy.fakes import Transport, lose, reset
+from tests.proxy.fakes import Transport, lose
 
 
 class Pair:
     def __init__(self, server_tls: bool = False) -> None:
         self.ends = 0
-        self.relay = Relay(100.0, self.ended, reset)
+        self.relay = Relay(100.0, self.ended)
         self.client, self.server = Transport(), Transport(server_tls)
         for end, transport in ((self.relay.client, self.client), (self.relay.server, self.server)):
             transport.protocol = end
@@ -44,7 +44,7 @@ def test_one_side_may_end_while_the_other_goes_on() -> None:
 def test_a_reset_stays_a_reset() -> None:
     pair = Pair()
     lose(pair.server, ConnectionResetError())
-    assert pair.client.reset
+    assert pair.client.was_reset
     lose(pair.client)
     assert pair.ends == 1
 
@@ -88,7 +88,7 @@ def test_idle_time_is_counted_from_the_last_octet() -> None:
 
 def test_an_end_without_a_peer_is_over_at_once_and_what_it_sent_is_held() -> None:
     ended: list[Relay] = []
-    relay = Relay(100.0, ended.append, reset)
+    relay = Relay(100.0, ended.append)
     transport = Transport()
     transport.protocol = relay.client
     relay.client.connection_made(transport)
