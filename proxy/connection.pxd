@@ -6,7 +6,7 @@ from .exchange cimport Exchange
 from .http1 cimport RequestParser
 from .message cimport RequestHead
 from .outbox cimport Outbox
-from .wire cimport Wire
+from .poller cimport Transport
 
 cdef double NEVER
 
@@ -36,7 +36,7 @@ cdef class Downstream(Client):
     cdef Outbox _outbox
     cdef bytes _out
     cdef object _write
-    cdef Wire _wire
+    cdef Transport _typed
 
     @cython.locals(exchange=Exchange)
     cpdef data_received(self, bytes data)
@@ -51,7 +51,7 @@ cdef class Downstream(Client):
     cdef _connect(self, head)
     cpdef bytes trailers(self)
     cpdef write(self, bytes data)
-    @cython.locals(wire=Wire)
+    @cython.locals(typed=Transport)
     cdef _put(self, bytes data)
     cpdef flush(self)
     @cython.locals(parser=RequestParser)

@@ -16,9 +16,9 @@ from .headers import own_response
 from .http1 import RequestParser
 from .message import Outcome, ProtocolError
 from .outbox import PUT_OFF_MOST, Outbox
+from .poller import Transport
 from .relay import Relay
 from .sniff import PREFACE
-from .wire import Wire
 
 NEVER = float("inf")
 
@@ -63,15 +63,15 @@ class Downstream(Client):
         self._out: bytes | None = None
         """Waits for the outbox's turn."""
         self._write: Any = None
-        self._wire: Wire | None = None
-        """The transport, where it is one without TLS: called directly."""
+        self._typed: Transport | None = None
+        """The transport, where it is of the data path (tests have others): called directly."""
 
     # --- the transport's calls
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self._write = transport.write
-        self._wire = transport if isinstance(transport, Wire) else None
+        self._typed = transport if isinstance(transport, Transport) else None
         name = transport.get_extra_info("sockname")
         if name:
             self.local = f"{name[0]}:{name[1]}"
@@ -278,9 +278,9 @@ class Downstream(Client):
                 self.flush()
 
     def _put(self, data: bytes) -> None:
-        wire = self._wire
-        if wire is not None:
-            wire.write(data)
+        typed = self._typed
+        if typed is not None:
+            typed.write(data)
         elif not self.lost and not self.transport.is_closing():
             self._write(data)
 

@@ -499,10 +499,8 @@ class Exchange(Waiter):
             extra += b"x-forwarded-proto: https\r\n" if head.scheme == "https" else b"x-forwarded-proto: http\r\n"
         if inbound:
             if arrival.identity:
-                extra += b"x-forwarded-client-cert: By=%b;URI=%b\r\n" % (
-                    engine.own_identity.encode(),
-                    arrival.identity.encode(),
-                )
+                own, peer = engine.own_identity.encode(), arrival.identity.encode()
+                extra = b"".join((extra, b"x-forwarded-client-cert: By=", own, b";URI=", peer, b"\r\n"))
         else:
             if outcome.attempts == 1:
                 extra += b"x-envoy-attempt-count: 1\r\n"

@@ -22,7 +22,8 @@ cpdef bytes without(bytes block, tuple needles)
 cpdef bytes kept(bytes raw, Py_ssize_t first, list cuts)
 @cython.locals(block=bytes, forged="unsigned long long", wire=Prepared, first=bytes, octets="const unsigned char*", raw="const unsigned char*")
 cpdef bytes request_bytes(RequestHead head, str path, str authority, object ops, bint inbound, bytes extra)
-@cython.locals(block=bytes, wire=Prepared, octets="const unsigned char*", raw="const unsigned char*")
+@cython.locals(block=bytes, wire=Prepared, octets="const unsigned char*", raw="const unsigned char*", end=Py_ssize_t,
+               cuts=list, begin=Py_ssize_t, after=Py_ssize_t)
 cpdef bytes response_bytes(ResponseHead head, object ops, bytes extra)
 cpdef at_edge(RequestHead head, str source_ip, int trusted_proxies)
 cpdef int count_forwards(RequestHead head) except? -2

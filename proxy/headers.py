@@ -185,9 +185,16 @@ def request_bytes(
 
 def response_bytes(head: ResponseHead, ops: HeaderOps | None, extra: bytes) -> bytes:
     """The head as it goes to the client, whole."""
-    if head.cuts is None and ops is None and not head.seen & _SERVICE_TIME and head.minor == 1:
+    if ops is None and not head.seen & _SERVICE_TIME and head.minor == 1:
         octets = head.raw  # compiled: a pointer
-        return b"".join((octets[: len(head.raw) - 2], extra, b"\r\n"))
+        end = len(head.raw) - 2
+        cuts = head.cuts
+        if cuts is None:
+            return b"".join((octets[:end], extra, b"\r\n"))
+        if len(cuts) == 2:
+            begin: int = cuts[0]
+            after: int = cuts[1]
+            return b"".join((octets[:begin], octets[after:end], extra, b"\r\n"))
     block = kept(head.raw, head.first, head.cuts)
     if head.seen & _SERVICE_TIME:
         block = without(block, _SERVICE_TIME_NEEDLES)

@@ -20,6 +20,7 @@ cdef int N_UPGRADE
 cdef int N_EXPECT
 cdef int N_TE
 cdef int N_LAST_CUT
+cdef int N_SERVICE_TIME
 cdef bytes _TCHAR
 cdef bytes _TARGET
 cdef bytes _VALUE

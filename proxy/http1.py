@@ -57,7 +57,17 @@ _names: dict[bytes, int] = {name.encode(): number for number, name in enumerate(
 _names |= {name.title().encode(): number for number, name in enumerate(KNOWN)}
 _CACHE_MOST = 4096
 
-N_HOST, N_LENGTH, N_CODING, N_CONNECTION, N_UPGRADE, N_EXPECT, N_TE, N_LAST_CUT = 0, 1, 2, 3, 4, 5, 8, 10
+N_HOST, N_LENGTH, N_CODING, N_CONNECTION, N_UPGRADE, N_EXPECT, N_TE, N_LAST_CUT, N_SERVICE_TIME = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    8,
+    10,
+    17,
+)
 _HOST_BIT, _LENGTH_BIT, _CODING_BIT = 1, 2, 4
 # What a Connection header may not take away from the next hop, whoever lists it there.
 ESSENTIAL = frozenset(
@@ -417,7 +427,9 @@ class Parser:
                 self._upgrade = text if self._upgrade is None else self._upgrade + b"," + text
             else:
                 self._expect = text if self._expect is None else self._expect + b"," + text
-        if N_CODING <= number <= N_LAST_CUT and number != N_EXPECT:
+        if number == N_SERVICE_TIME and not self._serves:
+            bit = 0  # that of another proxy before the endpoint; ours takes its place
+        if not bit or (N_CODING <= number <= N_LAST_CUT and number != N_EXPECT):
             if number == N_TE:
                 octets = raw
                 for member in octets[value:stop].lower().split(b","):

@@ -29,6 +29,9 @@ cdef class Watcher:
     cpdef flush(self)
     cpdef broken(self, error)
 
+cdef class Transport(Watcher):
+    cpdef write(self, bytes data)
+
 cdef class Listener(Watcher):
     cdef public Poller poller
     cdef public object sock

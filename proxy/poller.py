@@ -41,6 +41,14 @@ class Watcher:
         """One of these raised this."""
 
 
+class Transport(Watcher):
+    """A connection as protocols of the data path see it, without TLS (Wire) or with (Tls)."""
+
+    def write(self, data: bytes) -> None:
+        """What is written after `close` or `write_eof` is dropped."""
+        raise NotImplementedError
+
+
 class Listener(Watcher):
     """A listening socket; `accepted(sock, peer)` gets each connection."""
 

@@ -1,5 +1,6 @@
 # Types of relay.py for Cython.
 cimport cython
+from .poller cimport Transport
 from .wire cimport Tally, Wire
 
 cdef class End(Tally):
@@ -11,9 +12,9 @@ cdef class End(Tally):
     cdef public bint lost
     cdef public bint whole
     cdef object _write
-    cdef Wire _wire
+    cdef Transport _typed
 
-    @cython.locals(wire=Wire)
+    @cython.locals(typed=Transport)
     cpdef write(self, bytes data)
     cpdef release(self)
     cpdef close(self)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .message import TruncatedError
+from .poller import Transport
 from .wire import Tally, Wire
 
 HALF_CLOSED_IDLE_S = 10.0
@@ -35,14 +36,14 @@ class End(Tally):
         self.whole = False
         """Its transport cannot be half-closed."""
         self._write: Any = None
-        self._wire: Wire | None = None
-        """The transport, where it is one without TLS: called directly."""
+        self._typed: Transport | None = None
+        """The transport, where it is of the data path (tests have others): called directly."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.whole = not transport.can_write_eof()
         self._write = transport.write
-        self._wire = transport if isinstance(transport, Wire) else None
+        self._typed = transport if isinstance(transport, Transport) else None
 
     def data_received(self, data: bytes) -> None:
         self.count += len(data)
@@ -59,9 +60,9 @@ class End(Tally):
     def write(self, data: bytes) -> None:
         if self.lost:
             return
-        wire = self._wire
-        if wire is not None:
-            wire.write(data)
+        typed = self._typed
+        if typed is not None:
+            typed.write(data)
         else:
             self._write(data)
 
@@ -124,10 +125,10 @@ class Relay:
 
     def join(self) -> None:
         """Both transports are there and nothing is held: without TLS, octets need not come by here."""
-        client, server = self.client, self.server
-        if client._wire is not None and server._wire is not None:
-            client._wire.pass_to(server._wire, client)
-            server._wire.pass_to(client._wire, server)
+        client, server = self.client.transport, self.server.transport
+        if isinstance(client, Wire) and isinstance(server, Wire):
+            client.pass_to(server, self.client)
+            server.pass_to(client, self.server)
 
     def half_closed(self, end: End) -> bool:
         """`end` sends no more. Whether its transport stays open for what still goes to it."""

@@ -1,8 +1,10 @@
 # Types of tls.py for Cython.
 
 cimport cython
+from .poller cimport Transport
+from .wire cimport Wire
 
-cdef class Tls:
+cdef class Tls(Transport):
     cdef public object protocol
     cdef public object context
     cdef public object made
@@ -15,7 +17,7 @@ cdef class Tls:
     cdef public object wire
     cdef object _read
     cdef object _write
-    cdef object _raw_write
+    cdef Transport _below
     cdef public bytes part
     cdef public bint shaken
     cdef public bint failed
@@ -38,5 +40,5 @@ cdef class Tls:
     cpdef _cut_off(self)
     cpdef _fail(self, error)
     @cython.locals(size=Py_ssize_t)
-    cpdef write(self, data)
+    cpdef write(self, bytes data)
     cpdef _send(self)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .message import TruncatedError
+from .poller import Transport
 
 RECORD_MAX = 16 * 1024
 """Octets of plaintext in a record."""
@@ -25,7 +26,7 @@ SIDECAR_ALPN = "fairlead"
 """A peer that chose it goes on sending after our close_notify; many others close."""
 
 
-class Tls:
+class Tls(Transport):
     """Made for a raw connection; `made(None)` is called when the handshake is over, before the protocol's
     `connection_made`; `made(error)` where it failed (ssl.SSLError, OSError, TimeoutError), then nothing else is.
 
@@ -54,7 +55,7 @@ class Tls:
         """The ssl.SSLObject."""
         self._read: Any = None
         self._write: Any = None
-        self._raw_write: Any = None
+        self._below: Transport | None = None
         self.part = b""
         """The beginning of a record."""
         self.shaken = False
@@ -86,7 +87,8 @@ class Tls:
             return
         # SSLObject's methods are Python around those of the object within, which is all that reads and writes need.
         inner = getattr(self.wire, "_sslobj", self.wire)
-        self._read, self._write, self._raw_write = inner.read, inner.write, raw.write
+        self._read, self._write = inner.read, inner.write
+        self._below = raw
         self._shake()
 
     def data_received(self, data: bytes) -> None:
@@ -117,7 +119,7 @@ class Tls:
         if protocol is not None:
             protocol.connection_lost(self.error or error)
         # OpenSSL's part is large, and no collector knows: it goes now, whoever still holds this.
-        self.wire = self.incoming = self.outgoing = self._read = self._write = self._raw_write = None
+        self.wire = self.incoming = self.outgoing = self._read = self._write = self._below = None
 
     def pause_writing(self) -> None:
         if self.shaken and self.protocol is not None:
@@ -217,7 +219,7 @@ class Tls:
                 else:
                     self._end()
         except ssl.SSLWantReadError:
-            pass  # the last was a ticket or a new key
+            self._send()  # the last was a ticket, or a new key, to be answered with ours
         except ssl.SSLZeroReturnError:
             self._end()
         except ssl.SSLError as error:
@@ -226,7 +228,6 @@ class Tls:
             return
         finally:
             self.reading = False
-        self._send()
         if self.cut and not self.closing and not self.paused and not self._cut_off():
             self.raw.close()
 
@@ -279,7 +280,7 @@ class Tls:
 
     # Writing
 
-    def write(self, data: Any) -> None:
+    def write(self, data: bytes) -> None:
         """Any length; what is written after `close` or `write_eof` is dropped."""
         if self.closing or self.said or not data:
             return
@@ -296,7 +297,9 @@ class Tls:
         except ssl.SSLError as error:
             self._fail(error)
             return
-        self._raw_write(self.outgoing.read())
+        below = self._below
+        if below is not None:
+            below.write(self.outgoing.read())
 
     def _first(self, data: memoryview) -> None:
         at = 0

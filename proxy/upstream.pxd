@@ -4,7 +4,7 @@ from .host cimport Host
 from .http1 cimport ResponseParser
 from .message cimport ResponseHead
 from .outbox cimport Outbox
-from .wire cimport Wire
+from .poller cimport Transport
 from .pool cimport Pool, Waiter
 
 cdef class Upstream:
@@ -31,13 +31,13 @@ cdef class Upstream:
     cdef bytes _out
     cdef public bint unsent
     cdef object _write
-    cdef Wire _wire
+    cdef Transport _typed
 
     @cython.locals(parser=ResponseParser, head=ResponseHead, body=bytes, exchange=Waiter)
     cpdef data_received(self, bytes data)
     cpdef begin(self, Waiter exchange, str method, bytes data)
     cpdef write(self, bytes data)
-    @cython.locals(wire=Wire)
+    @cython.locals(typed=Transport)
     cdef _put(self, bytes data)
     cpdef flush(self)
     @cython.locals(parser=ResponseParser, head=ResponseHead)

@@ -11,7 +11,7 @@ from typing import Any
 from .http1 import ResponseParser
 from .message import ProtocolError, ResponseHead
 from .outbox import PUT_OFF_MOST, Outbox
-from .wire import Wire
+from .poller import Transport
 
 
 class Upstream:
@@ -49,8 +49,8 @@ class Upstream:
         self.unsent = False
         """The head of the running request has not been written: what comes is no answer to it."""
         self._write: Any = None
-        self._wire: Wire | None = None
-        """The transport, where it is one without TLS: called directly."""
+        self._typed: Transport | None = None
+        """The transport, where it is of the data path (tests have others): called directly."""
 
     # --- the transport's calls
 
@@ -60,7 +60,7 @@ class Upstream:
         if name:
             self.local = f"{name[0]}:{name[1]}"
         self._write = transport.write
-        self._wire = transport if isinstance(transport, Wire) else None
+        self._typed = transport if isinstance(transport, Transport) else None
 
     def ready(self) -> None:
         """The connection is made and the peer is who it should be."""
@@ -161,9 +161,9 @@ class Upstream:
                 self.flush()
 
     def _put(self, data: bytes) -> None:
-        wire = self._wire
-        if wire is not None:
-            wire.write(data)
+        typed = self._typed
+        if typed is not None:
+            typed.write(data)
         elif not self.lost and not self.transport.is_closing():
             self._write(data)
 

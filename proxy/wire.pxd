@@ -1,6 +1,6 @@
 # Types of wire.py for Cython, and the system calls that it makes.
 cimport cython
-from .poller cimport Poller, Watcher
+from .poller cimport Poller, Transport
 
 cdef extern from *:
     """
@@ -79,7 +79,7 @@ cdef class Tally:
     cdef public long long count
     cdef public bint moved
 
-cdef class Wire(Watcher):
+cdef class Wire(Transport):
     cdef public Poller poller
     cdef public object sock
     cdef public object protocol

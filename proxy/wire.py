@@ -12,7 +12,7 @@ import socket
 import struct
 from typing import Any
 
-from .poller import EPOLLIN, EPOLLOUT, Poller, Watcher
+from .poller import EPOLLIN, EPOLLOUT, Poller, Transport
 
 READ_MOST = 256 * 1024
 """Octets read at a time."""
@@ -38,7 +38,7 @@ class Tally:
         """There were some since somebody set this to False."""
 
 
-class Wire(Watcher):
+class Wire(Transport):
     """A connected TCP socket as a transport. `begin()` calls `connection_made` and reads on.
 
     As with asyncio's: `connection_lost` comes once, and never within a call of the protocol's own; what `write` cannot

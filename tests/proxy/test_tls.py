@@ -15,6 +15,7 @@ import pytest
 
 from bench.machine import certificates
 from fairlead.proxy.message import TruncatedError
+from fairlead.proxy.poller import Transport
 from fairlead.proxy.tls import FIRST_RECORD, RECORD_MAX, SIDECAR_ALPN, Tls
 
 
@@ -35,7 +36,7 @@ def context(server: bool, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, alpn
     return made
 
 
-class Raw:
+class Raw(Transport):
     """The transport below."""
 
     def __init__(self) -> None:
