@@ -28,6 +28,7 @@ from ..proxy.access_log import AccessLog, FormatError
 from ..proxy.engine import Engine
 from ..proxy.local_server import JSON, TEXT, Answer, Handler, LocalServer, Query
 from ..proxy.metrics import Metrics
+from ..proxy.poller import poller_of
 from ..proxy.recorder import Recorder
 from ..registry.model import Workload
 from ..registry.snapshot import Snapshot
@@ -41,7 +42,7 @@ from .update import RefusedError
 if TYPE_CHECKING:
     from ..dns.server import DnsServer
 
-LOG_FLUSH_S = 0.05
+LOG_FLUSH_S = 0.2
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 logger = logging.getLogger("fairlead.sidecar")
 
@@ -209,6 +210,8 @@ class Sidecar:
         """Listen everywhere; where. Raises OSError that names the address."""
         assert self.engine is not None, "update with a first world before start"
         engine, options, proxies = self.engine, self.options, self.options.proxies
+        if self._log is not None:
+            self._log.lines.soon = self._soon()
         self._log_task = asyncio.get_running_loop().create_task(self._write_log())
         await self._start_local("health", options.health, {
             ("GET", "/healthz/ready"): self._ready, ("GET", "/readyz"): self._ready,
@@ -313,11 +316,18 @@ class Sidecar:
         )  # fmt: skip
         log = self._log
         if not same or log is None:
-            log = AccessLog(mesh.access_log_encoding, mesh.access_log_format, _soon)
+            log = AccessLog(mesh.access_log_encoding, mesh.access_log_format, self._soon())
             log.lines.skew = time.time() - time.monotonic()
         if path != self._log_path:
             self._open_log(path)
         return log
+
+    def _soon(self) -> Callable[[Callable[[], None]], None] | None:
+        """Calls back at the end of the loop's turn; None: no loop runs yet (`start` does the rest)."""
+        try:
+            return poller_of(asyncio.get_running_loop()).soon
+        except RuntimeError:
+            return None
 
     def _open_log(self, path: str) -> None:
         if self._log_descriptor > 2:
@@ -493,10 +503,6 @@ class Sidecar:
             return 404, TEXT, b"not offered here\n"
         asyncio.get_running_loop().call_soon(self.on_quit)
         return 200, TEXT, b"ending\n"
-
-
-def _soon(callback: Callable[[], None]) -> None:
-    asyncio.get_running_loop().call_soon(callback)
 
 
 def live(_query: Query) -> Answer:

@@ -8,7 +8,7 @@ cdef int MEMO_MAX
 @cython.locals(arrival=Arrival, authority=str, target=str, path=str, query=str, mark=Py_ssize_t, memo=dict, match=HttpMatch, arm=Arm, only=Decision, arms=tuple, known=tuple,
                made=Decision)
 cpdef Decision decide(Tables tables, request, trace=*)
-@cython.locals(key=tuple, found=tuple)
+@cython.locals(key=tuple, found=tuple, memo=dict)
 cdef tuple _admission(object inbound, Arrival arrival, trace=*)
 @cython.locals(arrival=Arrival, verdict=Verdict, decision=Decision)
 cdef Decision _decide_inbound(object inbound, request, trace)

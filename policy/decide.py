@@ -225,7 +225,8 @@ def admit(tables: Tables, arrival: Arrival, trace: Trace | None = None) -> Verdi
 def _admission(inbound: Inbound, arrival: Arrival, trace: Trace | None = None) -> tuple[Verdict, Peer, Decision]:
     """PeerAuthentication and NetworkPolicy for a peer on a port; what follows from it when nothing else objects."""
     key = (arrival.identity, arrival.source_ip, arrival.port, arrival.tls)
-    found = inbound.memo.get(key)
+    memo = inbound.memo
+    found = memo.get(key)
     if found is not None and trace is None:
         return found
     peer = identify(inbound.snapshot, inbound.resources.mesh.spec, arrival.identity, arrival.source_ip)

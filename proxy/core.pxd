@@ -2,9 +2,25 @@
 cimport cython
 from ..policy.tables cimport Tables
 from .outbox cimport Outbox
+from .poller cimport Protocol
 from .pool cimport Pool
 
-cdef class Client:
+cdef extern from *:
+    """
+    #include <time.h>
+
+    /* As Python's time.monotonic. */
+    static double fl_monotonic(void) {
+        struct timespec at;
+        clock_gettime(CLOCK_MONOTONIC, &at);
+        return (double) at.tv_sec + 1e-9 * (double) at.tv_nsec;
+    }
+    """
+    double fl_monotonic() nogil
+
+cdef bint COMPILED
+
+cdef class Client(Protocol):
     cdef public str local
     cdef public bint reading_paused
     cpdef write(self, bytes data)
@@ -24,6 +40,7 @@ cdef class Core:
     cdef public Tables tables
     cdef public object settings
     cdef public object clock
+    cdef public bint monotonic
     cdef public object draw
     cdef public object entropy
     cdef public object decide

@@ -11,7 +11,10 @@ from typing import Any
 from ..policy.tables import Arrival, Decision, Destination, LoadBalancer, Request, Tables, Verdict
 from .limits import Settings
 from .message import Outcome
+from .poller import Protocol
 from .pool import Pool
+
+COMPILED = not __file__.endswith((".py", ".pyc"))
 
 
 class Rules:
@@ -36,7 +39,7 @@ class Rules:
         self.normalize = normalize
 
 
-class Client:
+class Client(Protocol):
     """What an exchange is told by and tells: a client's HTTP/1 connection, or one stream of its HTTP/2 connection."""
 
     local: str
@@ -103,6 +106,8 @@ class Core:
         self.tables = tables
         self.settings = settings
         self.clock = clock
+        self.monotonic = False
+        """The clock is time.monotonic, and may be read without calling it."""
         self.draw = draw
         self.entropy = entropy
         self.decide = rules.decide
@@ -120,6 +125,8 @@ class Core:
 
     def now(self) -> float:
         """The clock's time."""
+        if COMPILED and self.monotonic:
+            return fl_monotonic()  # type: ignore[name-defined,no-any-return]  # noqa: F821 (a C function of core.pxd)
         return self.clock()
 
     def new_id(self) -> str:

@@ -91,6 +91,7 @@ class Engine(Core):
         rules = rules or policy_rules()
         observe = (observer or Nobody()).done
         super().__init__(tables, settings or Settings(), time.monotonic, random.random, os.urandom, rules, observe)
+        self.monotonic = True
         self.admit = rules.admit
         self._normalize = rules.normalize
         self.inbound_port = rules.inbound_port

@@ -76,7 +76,7 @@ class Exchange(Waiter):
         self.engine = engine
         self.client = client
         self.head = head
-        self.tables = engine.tables
+        self.tables = self.engine.tables
         self.phase = NEW
         self.decision: Any = None
         self.destination: Any = None
@@ -97,7 +97,7 @@ class Exchange(Waiter):
         self.continued = False
         """The client was told to go on with its body."""
         self.client_close = False
-        self.two = head.major == 2
+        self.two = self.head.major == 2
         """The client's connection is HTTP/2."""
         self.upstream_two = False
         """So is the endpoint's."""
@@ -123,11 +123,12 @@ class Exchange(Waiter):
         self.rate_bytes = 0
         outcome = Outcome()
         outcome.request = head
-        outcome.arrival = head.arrival
+        arrival = self.head.arrival
+        outcome.arrival = arrival
         outcome.started_at = now
-        outcome.authority = head.authority
-        outcome.source_identity = head.arrival.identity
-        outcome.local_address = client.local
+        outcome.authority = self.head.authority
+        outcome.source_identity = arrival.identity
+        outcome.local_address = self.client.local
         if self.grpc:
             outcome.grpc = True
         self.outcome = outcome

@@ -23,7 +23,10 @@ cdef bint COMPILED
 cdef int _IN
 cdef int _OUT
 
-cdef class Watcher:
+cdef class Protocol:
+    cpdef data_received(self, bytes data)
+
+cdef class Watcher(Protocol):
     cpdef readable(self)
     cpdef writable(self)
     cpdef flush(self)

@@ -25,7 +25,14 @@ EVENTS_A_TURN = 256
 _IN, _OUT = EPOLLIN, EPOLLOUT
 
 
-class Watcher:
+class Protocol:
+    """What a transport calls; those of the data path call one of this type directly."""
+
+    def data_received(self, data: bytes) -> None:
+        raise NotImplementedError
+
+
+class Watcher(Protocol):
     """What a Poller calls when its descriptor is ready."""
 
     def readable(self) -> None:

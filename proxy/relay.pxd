@@ -16,6 +16,7 @@ cdef class End(Tally):
 
     @cython.locals(typed=Transport)
     cpdef write(self, bytes data)
+    cpdef data_received(self, bytes data)
     cpdef release(self)
     cpdef close(self)
     cpdef abort(self)

@@ -1,11 +1,12 @@
 # Types of tls.py for Cython.
 
 cimport cython
-from .poller cimport Transport
+from .poller cimport Protocol, Transport
 from .wire cimport Wire
 
 cdef class Tls(Transport):
     cdef public object protocol
+    cdef Protocol _typed
     cdef public object context
     cdef public object made
     cdef public object soon
@@ -34,7 +35,8 @@ cdef class Tls(Transport):
     cpdef _shake(self)
     @cython.locals(end=Py_ssize_t, at=Py_ssize_t, size=Py_ssize_t)
     cpdef _take(self, bytes data)
-    @cython.locals(size=Py_ssize_t)
+    cpdef data_received(self, bytes data)
+    @cython.locals(size=Py_ssize_t, typed=Protocol)
     cpdef _read_on(self)
     cpdef _end(self)
     cpdef _cut_off(self)

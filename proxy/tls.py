@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .message import TruncatedError
-from .poller import Transport
+from .poller import Protocol, Transport
 
 RECORD_MAX = 16 * 1024
 """Octets of plaintext in a record."""
@@ -43,6 +43,7 @@ class Tls(Transport):
         server_hostname: str | None = None,
     ) -> None:
         self.protocol = protocol
+        self._typed: Protocol | None = protocol if isinstance(protocol, Protocol) else None
         self.context = context
         self.made = made
         self.soon = soon
@@ -116,6 +117,7 @@ class Tls(Transport):
             self.give_up(error or ConnectionResetError())
             return
         protocol, self.protocol = self.protocol, None
+        self._typed = None
         if protocol is not None:
             protocol.connection_lost(self.error or error)
         # OpenSSL's part is large, and no collector knows: it goes now, whoever still holds this.
@@ -215,7 +217,11 @@ class Tls(Transport):
                     break
                 data = self._read(size if size < RECORD_MAX else RECORD_MAX)
                 if data:
-                    self.protocol.data_received(data)
+                    typed = self._typed
+                    if typed is not None:
+                        typed.data_received(data)
+                    else:
+                        self.protocol.data_received(data)
                 else:
                     self._end()
         except ssl.SSLWantReadError:
@@ -366,6 +372,7 @@ class Tls(Transport):
 
     def set_protocol(self, protocol: Any) -> None:
         self.protocol = protocol
+        self._typed = protocol if isinstance(protocol, Protocol) else None
 
     def get_protocol(self) -> Any:
         return self.protocol

@@ -4,10 +4,10 @@ from .host cimport Host
 from .http1 cimport ResponseParser
 from .message cimport ResponseHead
 from .outbox cimport Outbox
-from .poller cimport Transport
+from .poller cimport Protocol, Transport
 from .pool cimport Pool, Waiter
 
-cdef class Upstream:
+cdef class Upstream(Protocol):
     cdef public Pool pool
     cdef public Host host
     cdef public object clock

@@ -11,10 +11,10 @@ from typing import Any
 from .http1 import ResponseParser
 from .message import ProtocolError, ResponseHead
 from .outbox import PUT_OFF_MOST, Outbox
-from .poller import Transport
+from .poller import Protocol, Transport
 
 
-class Upstream:
+class Upstream(Protocol):
     """`exchange` hears response, response_body, interim, upstream_lost; see exchange.py and mirror.py."""
 
     def __init__(self, pool: Any, host: Any, clock: Any, outbox: Outbox | None = None) -> None:

@@ -1,6 +1,6 @@
 # Types of wire.py for Cython, and the system calls that it makes.
 cimport cython
-from .poller cimport Poller, Transport
+from .poller cimport Poller, Protocol, Transport
 
 cdef extern from *:
     """
@@ -75,7 +75,7 @@ cdef Py_ssize_t _READ
 cdef int _READS
 cdef Py_ssize_t _PUT_OFF
 
-cdef class Tally:
+cdef class Tally(Protocol):
     cdef public long long count
     cdef public bint moved
 
@@ -83,6 +83,7 @@ cdef class Wire(Transport):
     cdef public Poller poller
     cdef public object sock
     cdef public object protocol
+    cdef Protocol _typed
     cdef public bint closing
     cdef public bint paused
     cdef public Py_ssize_t high
@@ -103,7 +104,7 @@ cdef class Wire(Transport):
     cdef dict _extra
 
     cdef _watch(self, unsigned int events)
-    @cython.locals(data=bytes, peer=Wire, left=int)
+    @cython.locals(data=bytes, peer=Wire, left=int, typed=Protocol)
     cpdef readable(self)
     cpdef pass_to(self, Wire peer, Tally tally)
     @cython.locals(have=Py_ssize_t, code=int, tally=Tally)

@@ -12,7 +12,7 @@ import socket
 import struct
 from typing import Any
 
-from .poller import EPOLLIN, EPOLLOUT, Poller, Transport
+from .poller import EPOLLIN, EPOLLOUT, Poller, Protocol, Transport
 
 READ_MOST = 256 * 1024
 """Octets read at a time."""
@@ -28,7 +28,7 @@ _IN, _OUT, _PUT_OFF, _READ, _READS = EPOLLIN, EPOLLOUT, PUT_OFF_MOST, READ_MOST,
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
-class Tally:
+class Tally(Protocol):
     """What came from a connection whose octets go straight to another (`Wire.pass_to`)."""
 
     def __init__(self) -> None:
@@ -49,6 +49,7 @@ class Wire(Transport):
         self.poller = poller
         self.sock = sock
         self.protocol = protocol
+        self._typed: Protocol | None = protocol if isinstance(protocol, Protocol) else None
         self.closing = False
         self.paused = False
         self.high = HIGH_WATER
@@ -130,7 +131,11 @@ class Wire(Transport):
             if not data:
                 self._end()
                 return
-            self.protocol.data_received(data)
+            typed = self._typed
+            if typed is not None:
+                typed.data_received(data)
+            else:
+                self.protocol.data_received(data)
             if len(data) < _READ or self.paused or self.closing:
                 return
 
@@ -351,7 +356,7 @@ class Wire(Transport):
     def _lost(self) -> None:
         self.sock.close()
         protocol, self.protocol = self.protocol, None
-        self._peer = self._tally = None
+        self._peer = self._tally = self._typed = None
         self._extra.clear()
         protocol.connection_lost(self._error)
 
@@ -362,6 +367,7 @@ class Wire(Transport):
 
     def set_protocol(self, protocol: Any) -> None:
         self.protocol = protocol
+        self._typed = protocol if isinstance(protocol, Protocol) else None
 
     def get_protocol(self) -> Any:
         return self.protocol
