@@ -159,6 +159,11 @@ def read_time(tag: int, content: bytes) -> float:
     return float(days * 86400 + hour * 3600 + minute * 60 + second)
 
 
+_known: dict[bytes, tuple[float, SpiffeId]] = {}
+"""End and identity of certificates that were found good: the same peers connect again and again."""
+_KNOWN_MOST = 512
+
+
 def identity_of(der: bytes | None, now: float = 0.0) -> SpiffeId:
     """The workload that a verified leaf stands for; raises IdentityError that says why it stands for none.
 
@@ -167,9 +172,19 @@ def identity_of(der: bytes | None, now: float = 0.0) -> SpiffeId:
     """
     if not der:
         raise IdentityError("the peer showed no certificate")
-    leaf = read_leaf(der)
-    if leaf.not_after < now:
+    known = _known.get(der)
+    if known is None:
+        leaf = read_leaf(der)
+        known = leaf.not_after, _identity_in(leaf)
+        if len(_known) >= _KNOWN_MOST:
+            _known.clear()
+        _known[der] = known
+    if known[0] < now:
         raise IdentityError("the certificate has ended")
+    return known[1]
+
+
+def _identity_in(leaf: Leaf) -> SpiffeId:
     if leaf.is_authority:
         raise IdentityError("the certificate is an authority's, which may not be used for a connection")
     if leaf.key_usage < 0 or not leaf.key_usage_critical or not leaf.key_usage & DIGITAL_SIGNATURE:

@@ -43,4 +43,5 @@ cdef class Tls(Transport):
     cpdef _fail(self, error)
     @cython.locals(size=Py_ssize_t)
     cpdef write(self, bytes data)
+    cpdef flush(self)
     cpdef _send(self)

@@ -162,6 +162,7 @@ class Tls(Transport):
         self.closing = True
         raw = self.raw
         if raw is not None:
+            raw.flush()  # the alert
             if raw.get_write_buffer_size():
                 raw.abort()
             else:
@@ -257,6 +258,7 @@ class Tls(Transport):
         self._send()  # the alert
         self.error = error
         self.closing = True
+        self.raw.flush()
         if self.raw.get_write_buffer_size():
             self.raw.abort()
         else:
@@ -352,6 +354,10 @@ class Tls(Transport):
     def abort(self) -> None:
         self.closing = True
         self.raw.abort()
+
+    def flush(self) -> None:
+        """Send what was put off to the end of the poller's turn."""
+        self.raw.flush()
 
     def reset(self) -> None:
         """At once, and so that the peer sees that it was not the end."""

@@ -245,7 +245,8 @@ class Connection2:
         try:
             self.codec.receive(data)
         except Http2Error as error:
-            self.flush()
+            self.flush()  # GOAWAY
+            self.transport.flush()
             self._lose(f"{self._name()} broke HTTP/2: {error}", True)
             return
         self.send_soon()

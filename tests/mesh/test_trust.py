@@ -10,6 +10,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairlead.mesh import trust
 from fairlead.mesh.identity import IdentityError
 from fairlead.mesh.trust import expect, identity_of, read_leaf, read_time
 from tests.mesh.certificates_made import DER, authority, leaf
@@ -59,6 +60,21 @@ def test_serial_and_validity_are_those_that_the_library_reads() -> None:
 def test_what_spiffe_forbids_is_refused_with_its_reason(der: bytes | None, why: str) -> None:
     with pytest.raises(IdentityError, match=why):
         identity_of(der)
+
+
+def test_a_certificate_that_is_known_is_refused_all_the_same_once_it_has_ended() -> None:
+    der = leaf(CA)[0]
+    end = read_leaf(der).not_after
+    assert identity_of(der, end - 1) == identity_of(der, end)
+    with pytest.raises(IdentityError, match="has ended"):
+        identity_of(der, end + 1)
+
+
+def test_good_certificates_are_remembered_in_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trust, "_KNOWN_MOST", 2)
+    for _ in range(5):
+        identity_of(leaf(CA)[0])
+    assert 0 < len(trust._known) <= 2
 
 
 def test_a_server_must_be_one_of_those_the_service_may_be() -> None:

@@ -88,6 +88,8 @@ class Transport:
     def abort(self) -> None:
         self.closed = self.aborted = True
 
+    def flush(self) -> None: ...
+
     def reset(self) -> None:
         self.was_reset = True
         self.abort()

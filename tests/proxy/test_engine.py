@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -458,6 +459,67 @@ async def test_inbound_refuses_what_shows_no_certificate_or_names_no_port(mesh: 
                 assert await reader.read() == b""
         writer.close()
     assert all(outcome.kind == "tcp" and outcome.reason for outcome in mesh.outcomes)
+
+
+async def test_a_client_without_a_certificate_is_told_so_by_an_alert(mesh: Mesh, certificates: Path) -> None:
+    engine = mesh.start(1)
+    listening = await engine.listen_inbound("127.0.0.1", 0, lambda: context(certificates, "server"), identity_of)
+    bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    bare.check_hostname = False
+    bare.verify_mode = ssl.CERT_NONE
+
+    def talk() -> bytes:
+        with socket.create_connection(("127.0.0.1", listening), timeout=DEADLINE_S) as sock:
+            with bare.wrap_socket(sock, server_hostname="outbound_.80_._.web") as wire:
+                return wire.recv(1000)
+
+    with pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"):
+        await asyncio.to_thread(talk)
+
+
+async def test_a_client_may_change_its_keys_and_ask_us_to(mesh: Mesh, certificates: Path) -> None:
+    """KeyUpdate (RFC 8446 section 4.6.3), by the commands `k` and `K` of openssl's client."""
+    openssl = shutil.which("openssl")
+    assert openssl, "openssl is missing: apt-get install openssl"
+    async with server(answer) as port:
+        engine = mesh.start(port)
+        listening = await engine.listen_inbound("127.0.0.1", 0, lambda: context(certificates, "server"), identity_of)
+        files = ["-cert", "client.pem", "-key", "client.key", "-CAfile", "ca.pem"]
+        process = await asyncio.create_subprocess_exec(
+            openssl, "s_client", "-connect", f"127.0.0.1:{listening}", "-servername", "outbound_.80_._.web",
+            "-crlf", "-tls1_3", *files, cwd=certificates,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert process.stdin is not None and process.stdout is not None
+        async with asyncio.timeout(DEADLINE_S):
+            await process.stdout.readuntil(b"---\nread R BLOCK\n")
+            for command in (b"k\n", b"K\n", b"K\n"):
+                process.stdin.write(command)
+                await process.stdout.readuntil(b"KEYUPDATE\n")
+                process.stdin.write(b"GET /x HTTP/1.1\nHost: web\n\n")
+                await process.stdout.readuntil(b"\r\n\r\nhi")
+            process.stdin.close()
+            await process.wait()
+        assert engine._inbounds[0].failed_handshakes == 0
+
+
+async def test_a_handshake_that_does_not_go_on_is_closed_and_counted(mesh: Mesh, certificates: Path) -> None:
+    engine = mesh.start(1, settings=Settings(handshake_timeout_s=0.05))
+    listening = await engine.listen_inbound("127.0.0.1", 0, lambda: context(certificates, "server"), identity_of)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    wire = context(certificates, "client").wrap_bio(incoming, outgoing, False, "outbound_.80_._.web")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        wire.do_handshake()
+    reader, writer = await asyncio.open_connection("127.0.0.1", listening)
+    writer.write(outgoing.read())
+    async with asyncio.timeout(DEADLINE_S):
+        with contextlib.suppress(OSError):
+            while await reader.read(65536):
+                pass  # its hello, then the end
+    writer.close()
+    inbound = engine._inbounds[0]
+    await until(lambda: inbound.failed_handshakes == 1)
+    assert not inbound.shaking
 
 
 async def test_a_hello_that_comes_in_pieces_is_read_as_one(mesh: Mesh, certificates: Path) -> None:
