@@ -469,9 +469,9 @@ async def test_a_client_without_a_certificate_is_told_so_by_an_alert(mesh: Mesh,
     bare.verify_mode = ssl.CERT_NONE
 
     def talk() -> bytes:
-        with socket.create_connection(("127.0.0.1", listening), timeout=DEADLINE_S) as sock:
-            with bare.wrap_socket(sock, server_hostname="outbound_.80_._.web") as wire:
-                return wire.recv(1000)
+        sock = socket.create_connection(("127.0.0.1", listening), timeout=DEADLINE_S)
+        with bare.wrap_socket(sock, server_hostname="outbound_.80_._.web") as wire:
+            return wire.recv(1000)
 
     with pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"):
         await asyncio.to_thread(talk)
