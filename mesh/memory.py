@@ -1,9 +1,7 @@
-"""Shell: memory that closed TLS connections leave behind goes back to the system.
+"""Shell: memory that closed connections and bursts of requests leave behind goes back to the system.
 
-uvloop reads into a buffer of 256 KiB for each TLS connection, of which few pages are ever touched. glibc takes it out
-of its heap, each time elsewhere, so that in the end all pages of the most connections there ever were at once are
-resident. Measured with 1,000 connections opened and closed six times: 47 MB grow to 213; with a trim after each they
-stay 47.
+OpenSSL's objects and what large messages are read into lie between what stays, so glibc's heap keeps the pages of the
+most that there ever was at once. Measured with 24,000 requests of ten kinds: 46 MB at rest, 37 after a trim.
 """
 
 from __future__ import annotations
@@ -16,6 +14,8 @@ from typing import Any
 PERIOD_S = 5.0
 CONNECTIONS = 64
 """TLS connections since the last time that make a trim worth its milliseconds."""
+REQUESTS = 1000
+"""Requests since the last time that make one worth it, once there are no more."""
 LATER = 12
 """Periods after which another follows, for those that closed in the meantime."""
 
@@ -57,15 +57,20 @@ def settle(library: Callable[[], Any] | None = None) -> None:
 
 
 class Tidy:
-    """`made()` counts TLS connections."""
+    """`made()` counts TLS connections, `did()` requests and connections that have ended."""
 
     def __init__(
         self,
         made: Callable[[], int],
         find: Callable[[], Callable[[], Any] | None] = trimmer,
         period_s: float = PERIOD_S,
+        did: Callable[[], int] = int,
     ) -> None:
         self._made = made
+        self._did = did
+        self._done = 0
+        """What `did` said at the last look, and at the last trim."""
+        self._tidied = 0
         self._find = find
         self._period_s = period_s
         self._seen = 0
@@ -86,7 +91,12 @@ class Tidy:
     def _look(self) -> None:
         self.start()
         made, self._periods = self._made(), self._periods + 1
-        if made - self._seen >= CONNECTIONS:
+        done, before = self._did(), self._done
+        self._done = done
+        quiet = done == before and done - self._tidied >= REQUESTS
+        if quiet:
+            self._tidied = done
+        elif made - self._seen >= CONNECTIONS:
             self._seen, self._periods = made, 0
         elif not self.trims or not (self._periods == 1 or self._periods % LATER == 0):
             return

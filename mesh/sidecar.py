@@ -76,7 +76,7 @@ class Sidecar:
         self._listen_task: asyncio.Task[None] | None = None
         self._listen_failures: dict[tuple[str, int], str] = {}
         self._started = time.time()
-        self._tidy = Tidy(lambda: self.contexts.handshakes)
+        self._tidy = Tidy(lambda: self.contexts.handshakes, did=lambda: self.recorder.count)
 
     # --- what it knows ----------------------------------------------------------------------------------------------
 

@@ -6,4 +6,5 @@ from .metrics cimport Metrics
 cdef class Recorder:
     cdef public Metrics metrics
     cdef public Lines log
+    cdef public long long count
     cpdef done(self, Outcome outcome)

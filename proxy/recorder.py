@@ -17,8 +17,11 @@ class Recorder:
         self.metrics = metrics
         self.log: Lines | None = None
         """None: no access log is kept."""
+        self.count = 0
+        """Outcomes."""
 
     def done(self, outcome: Outcome) -> None:
+        self.count += 1
         if not outcome.mirrored:
             self.metrics.done(outcome)
             if self.log is not None:

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from fairlead.mesh.memory import CONNECTIONS, LATER, Tidy, settle, trimmer
+from fairlead.mesh.memory import CONNECTIONS, LATER, REQUESTS, Tidy, settle, trimmer
 
 pytestmark = pytest.mark.asyncio
 
@@ -43,6 +43,17 @@ async def test_once_more_when_it_is_quiet_and_then_now_and_then() -> None:
         await turned(tidy)
         seen.append(tidy.trims)
     assert [period for period in range(1, len(seen)) if seen[period] > seen[period - 1]] == [1, LATER, 2 * LATER]
+
+
+async def test_after_many_requests_once_there_are_no_more_and_not_again() -> None:
+    did = 0
+    tidy = Tidy(lambda: 0, lambda: None, did=lambda: did)
+    seen = []
+    for now in (REQUESTS - 1, REQUESTS - 1, REQUESTS, 2 * REQUESTS, 2 * REQUESTS, 2 * REQUESTS, 2 * REQUESTS + 9):
+        did = now
+        await turned(tidy)
+        seen.append(tidy.trims)
+    assert seen == [0, 0, 0, 0, 1, 1, 1]
 
 
 async def test_where_the_c_library_cannot_nothing_happens() -> None:
