@@ -9,6 +9,8 @@ from .outbox cimport Outbox
 
 cdef double NEVER
 cdef Py_ssize_t FULL_OCTETS
+cdef Py_ssize_t FULL_IN_ALL
+cdef Py_ssize_t TURN_MOST
 cdef Py_ssize_t UNREAD_MOST
 cdef int CANCEL
 cdef int INTERNAL_ERROR
@@ -64,6 +66,7 @@ cdef class Downstream2:
     cdef public bint tls
     cdef public str local
     cdef public double since
+    cdef double _heard_at
     cdef bint _pending
     cdef Outbox _outbox
     cdef Py_ssize_t _unread

@@ -2,6 +2,7 @@
 
 Back-pressure is the windows': what the endpoint does not take now is not acknowledged to the client, and an endpoint
 is not read while its client's window is full. Nothing is held but what the windows allow.
+Long because a connection and its streams are one thing.
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ from ..registry.reasons import CLIENT_GONE, MALFORMED, SLOW, Reason
 from .core import Client
 from .exchange import Exchange
 from .headers import own_response
-from .http2 import CANCEL, INTERNAL_ERROR, NO_ERROR, Http2, Http2Error
+from .http2 import CANCEL, INTERNAL_ERROR, NO_ERROR, Http2, Http2Error, Http2Limits
 from .message import Outcome, RequestHead, ResponseHead
 
 NEVER = float("inf")
 FULL_OCTETS = 64 * 1024
 """Octets of a response that wait for the client's window, above which its endpoint is not read."""
+FULL_IN_ALL = 512 * 1024
+"""Octets of all streams of a connection that wait so, above which each that has any is full."""
+TURN_MOST = 256 * 1024
+"""Octets put off to a turn's end, above which they are written at once: back-pressure must be felt within it."""
 UNREAD_MOST = 4 * 1024 * 1024
 """Octets written to a client that does not read, above which its connection is cut."""
+FROM_SIDECAR = Http2Limits(resets=10_000)
 CONNECT_WHY = "CONNECT is not carried over HTTP/2: use HTTP/1.1 for tunnels."
 
 
@@ -58,8 +64,12 @@ class ClientStream(Client):
     def send(self, data: bytes, end: bool) -> None:
         if not self.ended:
             self.ended = end
-            self.connection.codec.send(self.stream, data, end)
-            self.connection.send_soon()
+            connection = self.connection
+            connection.codec.send(self.stream, data, end)
+            if connection.codec.pending > TURN_MOST:
+                connection.flush()
+            else:
+                connection.send_soon()
             self._look()
 
     def finish(self, trailers: bytes) -> None:
@@ -161,7 +171,9 @@ class ClientStream(Client):
         self._look()
 
     def _look(self) -> None:
-        full = self.connection.write_paused or self.stream.queued > FULL_OCTETS
+        connection = self.connection
+        queued = self.stream.queued
+        full = connection.write_paused or queued > FULL_OCTETS or (queued > 0 and connection.codec.queued > FULL_IN_ALL)
         if full != self.full:
             self.full = full
             if full:
@@ -221,7 +233,8 @@ class Downstream2:
         self.engine = engine
         self.arrival = arrival
         self.transport: Any = None
-        self.codec = Http2(self, False)
+        # A sidecar's connection is shared by its clients, whom it has counted one by one.
+        self.codec = Http2(self, False, FROM_SIDECAR if arrival.listener == "inbound" and arrival.identity else None)
         self.lost = False
         self.closing = False
         """No further request is taken."""
@@ -232,6 +245,7 @@ class Downstream2:
         self.local = ""
         self.since = 0.0
         """Since when there is no exchange, or nothing came."""
+        self._heard_at = 0.0
         self._pending = False
         self._outbox: Any = engine.outbox
         self._unread = 0
@@ -249,7 +263,7 @@ class Downstream2:
         self.tls = transport.get_extra_info("sslcontext") is not None
         engine = self.engine
         engine.connections.add(self)
-        self.since = engine.now()
+        self.since = self._heard_at = engine.now()
         self._arm(engine.settings.head_timeout_s)
         self.codec.start()
         self.flush()
@@ -257,6 +271,9 @@ class Downstream2:
     def data_received(self, data: bytes) -> None:
         if self.lost:
             return
+        now = self.engine.now()
+        self.codec.calm(now - self._heard_at)
+        self._heard_at = now
         try:
             self.codec.receive(data)
         except Http2Error as error:
@@ -499,7 +516,7 @@ class Downstream2:
         now = self.engine.now()
         settings = self.engine.settings
         longest = settings.idle_timeout_s if self.codec.peer_settings_seen else settings.head_timeout_s
-        if self.streams:
+        if self.streams or self.codec.queued:  # what is taken too slowly is somebody else's to end (`_stuck`)
             self._arm(longest)
         elif now >= self.since + longest or self.closing:
             self.closing = True

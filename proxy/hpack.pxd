@@ -6,7 +6,9 @@ cdef bint COMPILED
 cdef dict _KINDS
 cdef object _HOP
 cdef bytes _TOKEN
-cdef set _never
+cdef object _SECRET
+cdef dict _never
+cdef bint _kept_out(bytes name) except *
 cdef Py_ssize_t _NEVER_MOST
 cdef object _FRESH
 cdef object _UNIQUE

@@ -45,7 +45,8 @@ _KINDS: dict[bytes, int] = {
 """Of the names that are not PLAIN (`te` is with the value `trailers`)."""
 _HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"host"))
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
-_never: set[bytes] = {b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"}
+_SECRET = frozenset((b"authorization", b"cookie", b"set-cookie", b"proxy-authorization"))
+_never: dict[bytes, bool] = {}
 """Names whose values no table may hold; a peer that says so of another name is believed (section 6.2.3)."""
 _NEVER_MOST = 256
 _UNIQUE = frozenset(
@@ -75,6 +76,11 @@ COMPILED = not __file__.endswith((".py", ".pyc"))
 
 class HpackError(Exception):
     """COMPRESSION_ERROR: the connection must end. `str()`: why."""
+
+
+def _kept_out(name: bytes) -> bool:
+    """Whether values of this name go into no table and no cache."""
+    return name in _UNIQUE or name in _SECRET or name in _never
 
 
 class Field:
@@ -253,12 +259,17 @@ class Decoder:
         name = self._entry(index).name if index else self._string()
         value = self._string()
         field = Field(name, value, sensitive)
-        if index <= 61 and not sensitive and len(key) <= _LITERAL_MOST and name not in _UNIQUE and name not in _never:
+        if index <= 61 and not sensitive and len(key) <= _LITERAL_MOST and not _kept_out(name):
             if len(_literals) >= _LITERALS_MOST:
                 _literals.clear()
             _literals[key] = field
-        if sensitive and name not in _never and len(_never) < _NEVER_MOST:
-            _never.add(name)
+        if sensitive and name not in _SECRET:
+            if _never.pop(name, False):
+                _never[name] = True  # the newest again
+                return field
+            if len(_never) >= _NEVER_MOST:
+                del _never[next(iter(_never))]
+            _never[name] = True
             _literals.clear()
             _lines.clear()
             _prefixes.clear()
@@ -359,7 +370,7 @@ def _plain(name: bytes, value: bytes) -> bytes:
     """A literal that no table gets, without Huffman's code: what is sent once is not worth the time."""
     prefix = _prefixes.get(name)
     if prefix is None:
-        first = 0x10 if name in _never else 0
+        first = 0x10 if name in _SECRET or name in _never else 0
         index = _STATIC_NAMES.get(name, 0)
         prefix = _number(first, 0x0F, index) if index else bytes((first,)) + _text(name)
         _prefixes[name] = prefix
@@ -426,7 +437,7 @@ class Encoder:
                 colon = key.find(b":")
                 name = key[:colon].lower()
                 value = key[colon + 1 :].strip(b" \t")
-                if name in _UNIQUE or name in _never:
+                if _kept_out(name):
                     self._parts.append(_plain(name, value))
                     continue
                 line = self._new(key, name, value)

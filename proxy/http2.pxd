@@ -27,6 +27,8 @@ cdef int MAX_FRAME
 cdef int MAX_LIST
 cdef Py_ssize_t PIECE
 cdef Py_ssize_t WORTH
+cdef Py_ssize_t CONTROLS_A_SECOND
+cdef Py_ssize_t RESETS_A_SECOND
 cdef object _NUMBER
 cdef object _SETTING
 cdef object _TWO
@@ -56,6 +58,7 @@ cdef class Http2:
     cdef public object limits
     cdef public dict streams
     cdef public Py_ssize_t queued
+    cdef public Py_ssize_t pending
     cdef public long long peer_max_concurrent
     cdef public bint peer_settings_seen
     cdef public bint goaway_sent
@@ -74,6 +77,7 @@ cdef class Http2:
     cdef Py_ssize_t _resets
     cdef dict _ours
     cdef Py_ssize_t _controls
+    cdef double _forgiven
     cdef list _block
     cdef unsigned int _block_of
     cdef Py_ssize_t _block_size
@@ -127,8 +131,11 @@ cdef class Http2:
     @cython.locals(line=bytes, method=bytes, target=bytes, stream=Stream, encoder=Encoder, line_end=Py_ssize_t)
     cpdef Stream open(self, bytes text, str scheme, bint end, owner)
     cdef _fault(self, Stream stream, int code, str why, bint told)
-    cdef _closed_stream(self, unsigned int number, bint ended)
-    cdef _say_reset(self, unsigned int number, unsigned int code, bint ended)
+    @cython.locals(window=object)
+    cdef _closed_stream(self, unsigned int number, Py_ssize_t octets, bint ended)
+    cdef _say_reset(self, unsigned int number, unsigned int code, bint ended, long long window)
+    @cython.locals(whole=Py_ssize_t)
+    cpdef calm(self, double seconds)
     @cython.locals(length=Py_ssize_t, padding=Py_ssize_t, size=Py_ssize_t, piece=bytes, stream=Stream, ended=bint,
                    octets="const unsigned char*")
     cdef _take_data(self, int flags, unsigned int number, bytes data, Py_ssize_t start, Py_ssize_t stop)

@@ -43,6 +43,8 @@ PIECE = 2048
 """Octets of a payload that is worth a piece of its own in the output, and no copy."""
 OURS_MOST = 128
 """Streams that we reset and remember: what was on its way to them is not answered."""
+CONTROLS_A_SECOND, RESETS_A_SECOND = 10, 1
+"""What budgets forgive with time: a stream may be quiet for hours, with a PING now and then."""
 WORTH = 1024
 """Octets that a window must let through to count as something that moved (CVE-2019-9511)."""
 _DEFAULT_WINDOW = 65535
@@ -122,6 +124,8 @@ class Http2:
         self._decoder = Decoder(4096, self.limits.max_head)
         self._encoder = Encoder(4096)
         self._out = bytearray()
+        self.pending = 0
+        """Octets of larger pieces in the output."""
         self._pieces: list[bytes] = []
         """What is before it, in larger pieces."""
         self._rest = b""
@@ -136,9 +140,10 @@ class Http2:
         self._last_id = 0
         """Of those that we took on."""
         self._resets = 0
-        self._ours: dict[int, bool] = {}
-        """Streams that we reset before the peer had ended them, the oldest first."""
+        self._ours: dict[int, int] = {}
+        """Streams that we reset before the peer had ended them, the oldest first: what it may still send of each."""
         self._controls = 0
+        self._forgiven = 0.0
         self._block: list[bytes] = []
         self._block_of = 0
         """The stream whose head is not whole; 0: none."""
@@ -183,6 +188,7 @@ class Http2:
             pieces.append(data)
             data = b"".join(pieces)
             pieces.clear()
+            self.pending = 0
         return data
 
     def receive(self, data: bytes) -> None:
@@ -291,6 +297,7 @@ class Http2:
         if length > PIECE:
             self._pieces.append(bytes(out))
             self._pieces.append(payload)
+            self.pending += length
             out.clear()
         else:
             out += payload
@@ -338,7 +345,7 @@ class Http2:
             if room > self._frame_out:
                 room = self._frame_out
             left = size - at
-            if left > room:
+            if left > room and left:  # an end needs no window (section 6.9.1)
                 if room <= 0:
                     return at
                 self._frame(DATA, 0, stream.id, data[at : at + room])
@@ -415,6 +422,10 @@ class Http2:
             self.streams.pop(stream.id, None)
             if self._resets > 0:
                 self._resets -= 1
+            octets = stream.unconsumed
+            stream.unconsumed = 0
+            if octets:  # of a request that was answered before all of it was wanted
+                self._give_back(octets)
 
     def _forget(self, stream: Stream) -> None:
         """It was reset: nothing of it waits any more, and what nobody took is nobody's."""
@@ -435,16 +446,16 @@ class Http2:
         if not stream.gone:
             stream.owner = None  # each knows the other
             self._forget(stream)
-            self._say_reset(stream.id, code, stream.remote_closed)
+            self._say_reset(stream.id, code, stream.remote_closed, stream.window_in)
 
-    def _say_reset(self, number: int, code: int, ended: bool) -> None:
-        """`ended`: the peer sends no more of it anyway."""
+    def _say_reset(self, number: int, code: int, ended: bool, window: int) -> None:
+        """`ended`: the peer sends no more of it anyway; else it may send `window` octets, not knowing yet."""
         self._frame(RST_STREAM, 0, number, _NUMBER.pack(code))
         if not ended:
             ours = self._ours
             if len(ours) >= OURS_MOST:
                 del ours[next(iter(ours))]
-            ours[number] = True
+            ours[number] = window
 
     def consumed(self, stream: Stream, octets: int) -> None:
         """Received octets were passed on: the peer may send as many more."""
@@ -525,13 +536,27 @@ class Http2:
             stream.owner = None
         self._count_resets(1)
 
-    def _closed_stream(self, number: int, ended: bool) -> None:
-        """Something came for a stream that is over; `ended`: it is the last (section 5.1)."""
-        if number not in self._ours:
+    def _closed_stream(self, number: int, octets: int, ended: bool) -> None:
+        """Something came for a stream that is over, with DATA of so many octets; `ended`: the last (section 5.1)."""
+        window = self._ours.get(number)
+        if window is None:
             self._frame(RST_STREAM, 0, number, _NUMBER.pack(STREAM_CLOSED))
         elif ended:
             del self._ours[number]
+        else:
+            self._ours[number] = window - octets
+            if 0 < octets <= window:
+                return
         self._moves_nothing()
+
+    def calm(self, seconds: float) -> None:
+        """So much time has passed: what the budgets hold is forgiven at CONTROLS_A_SECOND and RESETS_A_SECOND."""
+        self._forgiven += seconds
+        whole = int(self._forgiven)
+        if whole:
+            self._forgiven -= whole
+            self._controls = max(0, self._controls - whole * CONTROLS_A_SECOND)
+            self._resets = max(0, self._resets - whole * RESETS_A_SECOND)
 
     def _take_data(self, flags: int, number: int, data: bytes, start: int, stop: int) -> None:
         length = stop - start
@@ -551,7 +576,7 @@ class Http2:
         stream = self.streams.get(number)
         if stream is None:
             self._give_back(length)
-            self._closed_stream(number, (flags & END_STREAM) != 0)
+            self._closed_stream(number, length, (flags & END_STREAM) != 0)
             return
         stream.window_in -= length
         if stream.window_in < 0:
@@ -637,7 +662,7 @@ class Http2:
         elif self.client or number <= self._highest:
             if self._is_idle(number):
                 raise self._broken(f"HEADERS of stream {number}, which is not open", PROTOCOL_ERROR)
-            self._closed_stream(number, ended)
+            self._closed_stream(number, 0, ended)
         else:
             self._highest = number
             self._request(number, fields, ended, large)
@@ -647,7 +672,7 @@ class Http2:
         stream.window_in = self._stream_window
         if self.goaway_sent or len(self.streams) >= self.limits.max_concurrent:
             stream.gone = True
-            self._say_reset(number, REFUSED_STREAM, ended)
+            self._say_reset(number, REFUSED_STREAM, ended, self._stream_window)
             if self._acked:
                 self._count_resets(1)
             else:  # it could not know better, which is cheaper but no excuse for ever
@@ -722,10 +747,13 @@ class Http2:
         if stream is None:
             self._moves_nothing()
             return
+        code = int.from_bytes(payload, "big")
+        early = self.client and code == NO_ERROR and stream.remote_closed  # an answer that needs no more of its request
         self._forget(stream)
-        self.handler.reset(stream, int.from_bytes(payload, "big"), "")
+        self.handler.reset(stream, code, "")
         stream.owner = None
-        self._count_resets(1)
+        if not early:
+            self._count_resets(1)
 
     def _take_window(self, number: int, payload: bytes) -> None:
         if len(payload) != 4:

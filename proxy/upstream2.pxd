@@ -9,6 +9,7 @@ from .upstream cimport Upstream
 
 cdef Py_ssize_t FULL_OCTETS
 cdef Py_ssize_t STREAMS_MOST
+cdef Py_ssize_t UNREAD_MOST
 cdef Py_ssize_t IDS_MOST
 cdef int CANCEL
 cdef int NO_ERROR
@@ -54,6 +55,7 @@ cdef class Connection2:
     cdef public double asked_at
     cdef Outbox _outbox
     cdef bint _pending
+    cdef Py_ssize_t _unread
 
     @cython.locals(codec=Http2)
     cpdef bint room(self) except *

@@ -14,6 +14,8 @@ from .upstream import Upstream
 
 FULL_OCTETS = 64 * 1024
 """Octets of a request that wait for the endpoint's window, above which its client is not read."""
+UNREAD_MOST = 1024 * 1024
+"""Octets written to an endpoint that does not read, above which its connection is lost."""
 STREAMS_MOST = 100
 """Streams at a time before the endpoint has said how many it takes."""
 SILENT_S = 60.0
@@ -177,6 +179,8 @@ class Connection2:
         """When a PING was sent that is not answered yet; 0: none."""
         self._outbox = outbox
         self._pending = False
+        self._unread = 0
+        """Octets written since the endpoint takes no more."""
 
     # --- the pool's calls
 
@@ -240,7 +244,9 @@ class Connection2:
         self.pool.ready(self)
 
     def data_received(self, data: bytes) -> None:
-        self.heard_at = self.clock()
+        now = self.clock()
+        self.codec.calm(now - self.heard_at)
+        self.heard_at = now
         self.asked_at = 0.0
         try:
             self.codec.receive(data)
@@ -268,6 +274,7 @@ class Connection2:
 
     def resume_writing(self) -> None:
         self.write_paused = False
+        self._unread = 0
         for stream in list(self.taken):
             stream.look()
 
@@ -339,8 +346,14 @@ class Connection2:
     def flush(self) -> None:
         self._pending = False
         data = self.codec.output()
-        if data and not self.lost and not self.transport.is_closing():
-            self.transport.write(data)
+        if not data or self.lost or self.transport.is_closing():
+            return
+        if self.write_paused:
+            self._unread += len(data)
+            if self._unread > UNREAD_MOST:
+                self._lose(f"{self._name()} takes nothing, and {self._unread} octets wait for it")
+                return
+        self.transport.write(data)
 
     def left(self, owner: EndpointStream) -> None:
         """A stream's exchange is over."""

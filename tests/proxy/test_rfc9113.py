@@ -207,7 +207,7 @@ def test_streams_that_we_reset_are_remembered_in_bounded_number_and_what_comes_f
     assert reset_codes(codec.output()) == [STREAM_CLOSED], "the oldest is forgotten, the newest is known"
     with pytest.raises(Http2Error) as raised:
         for _ in range(20_000):
-            codec.receive(frame(DATA, 0, 599, b"x"))
+            codec.receive(frame(DATA, 0, 599))
     assert raised.value.code == ENHANCE_YOUR_CALM
 
 

@@ -1,0 +1,284 @@
+"""Hostile and unlucky HTTP/2 peers: what they hold, cost and break."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import h2.settings
+import pytest
+
+from fairlead.proxy.hpack import Decoder, Encoder
+from fairlead.proxy.http2 import PREFACE, Http2, Http2Error
+from tests.proxy.test_connection2 import client_of
+from tests.proxy.test_connection2 import world_of as world_of_one
+from tests.proxy.test_upstream2 import GET
+from tests.proxy.test_upstream2 import world_of as world_of_two
+
+CLOSING = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi"
+
+
+def frame(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + number.to_bytes(4, "big") + payload
+
+
+class Handler:
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *given: self.calls.append((name, *given))
+
+
+def server() -> tuple[Http2, Handler]:
+    handler = Handler()
+    codec = Http2(handler, False)
+    codec.start()
+    codec.receive(PREFACE + frame(4, 0, 0) + frame(4, 1, 0))
+    codec.output()
+    return codec, handler
+
+
+def client() -> tuple[Http2, Handler]:
+    handler = Handler()
+    codec = Http2(handler, True)
+    codec.start()
+    codec.receive(frame(4, 0, 0) + frame(4, 1, 0))
+    codec.output()
+    return codec, handler
+
+
+POST = bytes((0x83, 0x86, 0x84, 0x41, 3)) + b"web"  # :method POST, :scheme http, :path /, :authority web
+
+
+def test_the_connections_window_survives_uploads_that_were_held_when_they_ended() -> None:
+    world = world_of_one()
+    talk = client_of(world)
+    for turn in range(6):
+        number = talk.peer.request(method="POST", end=False)
+        talk.pump()
+        for _ in range(64):  # as much as the windows allow while the endpoint is not connected yet
+            room = min(talk.peer.window(number), 16384)
+            if room > 0:
+                talk.peer.data(number, b"x" * room)
+                talk.pump()
+        talk.peer.data(number, b"", end=True)
+        talk.pump()
+        upstream, wire = world.connect()
+        wire.take()
+        upstream.data_received(CLOSING)
+        talk.pump()
+        assert talk.peer.heads[number][":status"] == "200"
+        assert world.at_rest()
+        window = talk.peer.wire.outbound_flow_control_window
+        # Nothing is held any more: all but what waits for half a window must have been given back.
+        assert window >= 512 * 1024, f"after {turn + 1} requests the connection's window is {window}"
+
+
+def test_the_connections_window_survives_an_endpoint_that_was_full_when_the_upload_ended() -> None:
+    world = world_of_one()
+    talk = client_of(world)
+    for turn in range(6):
+        number = talk.peer.request(method="POST", end=False)
+        talk.pump()
+        upstream, wire = world.connect()
+        wire.full_at = 64 * 1024
+        for _ in range(64):
+            room = min(talk.peer.window(number), 16384)
+            if room > 0:
+                talk.peer.data(number, b"x" * room)
+                talk.pump()
+        talk.peer.data(number, b"", end=True)
+        talk.pump()
+        while wire.written:
+            wire.take()
+        upstream.data_received(CLOSING)
+        talk.pump()
+        assert talk.peer.heads[number][":status"] == "200"
+        window = talk.peer.wire.outbound_flow_control_window
+        assert window >= 512 * 1024, f"after {turn + 1} requests the connection's window is {window}"
+
+
+def test_a_slow_client_of_many_streams_is_not_cut_off_for_what_its_windows_hold_back() -> None:
+    """What waits is bounded for the connection, too: beyond `buffer` (2 MiB) it would be cut off."""
+    world = world_of_one()
+    talk = client_of(world)  # the windows that RFC 9113 begins with, fewer streams than we allow
+    talk.peer.acknowledge = False
+    for _ in range(60):
+        talk.peer.request()
+    talk.pump()
+    endpoints = []
+    while world.dialed:
+        endpoints.append(world.connect())
+    for upstream, _ in endpoints:
+        upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n")
+    for _ in range(20):
+        for upstream, wire in endpoints:
+            if not wire.paused:
+                upstream.data_received(b"x" * 16384)
+        talk.pump()
+    assert all(wire.paused for _, wire in endpoints)  # back-pressure is complete, and yet:
+    held = talk.ours.buffered()
+    most = world.settings.buffer_bytes
+    assert held <= most, f"{held} octets are held at rest; Engine.bound_buffers cuts off above {most}"
+
+
+def test_a_client_that_does_not_read_is_not_owed_a_hundred_megabytes_after_one_turn() -> None:
+    from fairlead.proxy.outbox import Outbox
+    from tests.proxy.two import Peer
+
+    world = world_of_one()
+    soon: list[Any] = []
+    world.outbox = Outbox(soon.append)
+
+    def turn_ends() -> None:
+        calls = list(soon)
+        soon.clear()
+        for call in calls:
+            call()
+
+    peer = Peer(True, {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: (1 << 31) - 1})
+    peer.wire.increment_flow_control_window(1 << 30)
+    transport = world.client().transport
+    transport.protocol.data_received(peer.take())
+    turn_ends()
+    peer.receive(transport.take())
+    transport.full_at = 64 * 1024
+    for _ in range(100):
+        peer.request()
+    transport.protocol.data_received(peer.take())
+    turn_ends()
+    endpoints = []
+    while world.dialed:
+        endpoints.append(world.connect())
+    for upstream, wire in endpoints:  # one turn of the poller: up to 4 reads of 256 KiB of each (wire.py READS_A_TURN)
+        upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n")
+        for _ in range(4):
+            if not wire.paused:
+                upstream.data_received(b"x" * 262144)
+    turn_ends()
+    assert len(transport.written) < 16 * 1024 * 1024, f"{len(transport.written)} octets wait for one client"
+
+
+def test_an_endpoint_that_sends_pings_and_reads_nothing_fills_no_memory() -> None:
+    world = world_of_two()
+    near = world.client(GET)
+    connection, wire = world.connect()
+    wire.full_at = 64 * 1024
+    connection.data_received(frame(4, 0, 0) + frame(4, 1, 0) + frame(1, 4, 1, b"\x88"))
+    for _ in range(14_000):
+        if wire.closed:
+            break
+        connection.data_received(frame(0, 0, 1, b"x") + frame(6, 0, 0, b"12345678") * 19)
+        near.transport.take()
+    assert len(wire.written) < 4 * 1024 * 1024, f"{len(wire.written)} octets wait for an endpoint that does not read"
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_small_frames_on_their_way_to_a_reset_stream_do_not_end_the_connection(role: str) -> None:
+    """RFC 9113 section 5.1: they must be ignored; all are within the window that we gave (256 KiB)."""
+    codec, handler = server() if role == "server" else client()
+    if role == "server":
+        codec.receive(frame(1, 4, 1, POST))
+        stream = next(call[1] for call in handler.calls if call[0] == "head")
+    else:
+        stream = codec.open(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", "http", True, None)
+        codec.receive(frame(1, 4, 1, b"\x88"))
+    codec.reset(stream, 8)
+    for _ in range(3000):  # messages of 40 octets: 120 kB in all
+        codec.receive(frame(0, 0, 1, b"m" * 40))
+
+
+def test_one_clients_cancelled_requests_do_not_end_the_connection_that_others_share() -> None:
+    """Two sidecars. A client may cancel 500 requests; what two of them cancel ends the hop behind us for all."""
+    near, far = world_of_two(), world_of_one()
+    victim = near.client(GET)
+    _, wire = near.connect()
+    server_side = far.client(listener="inbound", identity="spiffe://cluster.local/ns/default/sa/edge")
+    other = server_side.transport
+
+    def carry() -> None:
+        while True:
+            out, back = wire.take(), other.take()
+            if out and not other.closed:
+                other.protocol.data_received(out)
+            if back and not wire.closed:
+                wire.protocol.data_received(back)
+            if not out and not back:
+                return
+
+    carry()
+    attackers = [client_of(near), client_of(near)]
+    for talk in attackers:
+        for _ in range(400):
+            number = talk.peer.request()
+            talk.pump()
+            carry()
+            talk.peer.wire.reset_stream(number, 8)
+            talk.pump()
+            carry()
+    assert not any(talk.transport.closed for talk in attackers)
+    assert not wire.closed and not other.closed, f"the victim got {victim.transport.take()[:300]!r}"
+
+
+def test_a_field_that_no_table_may_hold_is_sent_so_whatever_others_sent_before() -> None:
+    """RFC 7541 section 6.2.3: intermediaries must use the same representation."""
+    decoder = Decoder()
+    for number in range(300):  # from anybody, once in the life of the process
+        name = b"x-junk-%d" % number
+        decoder.decode(bytes((0x10, len(name))) + name + b"\x01v")
+    victims, encoder = Decoder(), Encoder()
+    name = b"x-api-key"
+    field = victims.decode(bytes((0x10, len(name))) + name + b"\x06secret")[0]
+    assert field.sensitive
+    encoder.lines(field.line, 0)
+    assert encoder.take()[0] & 0xF0 == 0x10, "the secret went into the connection's table"
+
+
+def test_pings_on_a_quiet_stream_are_no_flood_however_long_it_lasts() -> None:
+    """A watch without news for six hours and a PING each 10 s (gRPC keepalive): the budget knows no time."""
+    codec, _ = server()
+    codec.receive(frame(1, 4, 1, POST))
+    for _ in range(6 * 360):
+        codec.calm(10.0)
+        codec.receive(frame(6, 0, 0, b"12345678"))
+        codec.output()
+    with pytest.raises(Http2Error):
+        for _ in range(3000):
+            codec.receive(frame(6, 0, 0, b"12345678"))
+
+
+def test_an_idle_connection_is_not_closed_while_its_client_takes_the_rest_of_a_response() -> None:
+    world = world_of_one(idle_timeout_s=10.0, write_timeout_s=300.0)
+    talk = client_of(world)
+    talk.peer.acknowledge = False
+    number = talk.peer.request()
+    talk.pump()
+    upstream, _ = world.connect()
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000)
+    talk.pump()
+    for _ in range(100):
+        assert not talk.transport.closed or not talk.ours.codec.queued, (
+            f"closed; {talk.ours.codec.queued} octets were never sent, none is logged"
+        )
+        world.pass_time(1)
+        talk.peer.wire.acknowledge_received_data(600, number)
+        talk.pump()
+
+
+def test_a_streams_end_needs_no_window() -> None:
+    """RFC 9113 section 6.9.1: frames of length zero with END_STREAM may be sent when no window is left."""
+    world = world_of_one(write_timeout_s=5.0)
+    talk = client_of(world, {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 100})
+    talk.peer.acknowledge = False
+    number = talk.peer.request()
+    talk.pump()
+    upstream, _ = world.connect()
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\n" + b"x" * 100 + b"\r\n")
+    talk.pump()
+    talk.ours.data_received(frame(4, 0, 0, struct.pack(">HI", 4, 10)))  # the window is now -90
+    upstream.data_received(b"0\r\n\r\n")
+    talk.pump()
+    world.pass_time(1000)
+    talk.pump()
+    assert number in talk.peer.ended or number in talk.peer.resets, "neither ended nor given up, for ever"
