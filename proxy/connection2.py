@@ -518,8 +518,11 @@ class Downstream2:
         longest = settings.idle_timeout_s if self.codec.peer_settings_seen else settings.head_timeout_s
         if self.streams or self.codec.queued:  # what is taken too slowly is somebody else's to end (`_stuck`)
             self._arm(longest)
+        elif self.transport.is_closing():
+            self.transport.abort()  # it had its time to take the rest
         elif now >= self.since + longest or self.closing:
             self.closing = True
+            self._arm(settings.write_timeout_s or longest)
             if not self.codec.goaway_sent:
                 self.codec.shutdown()
             self.flush()

@@ -292,7 +292,8 @@ def announced(names: str) -> bytes:
 
 
 def _may_trail(name: bytes) -> bool:
-    return name.decode("latin-1") not in _NO_TRAILER and not name.startswith(_NO_TRAILER_PREFIXES)
+    name = name.replace(b"_", b"-")  # as servers with CGI's names read it
+    return name.decode("latin-1") not in _NO_TRAILER and name not in _TOLD and not name.startswith(_NO_TRAILER_PREFIXES)
 
 
 def safe_trailers(block: bytes) -> bytes:

@@ -26,6 +26,8 @@ def test_policy_cannot_touch_framing_or_break_lines() -> None:
 def test_trailers_that_frame_route_or_authorise_are_dropped() -> None:
     block = b"X-Sum: 1\r\nContent-Length: 5\r\nAuthorization: a\r\nX-Forwarded-For: b\r\nETag: c\r\n"
     assert safe_trailers(block) == b"X-Sum: 1\r\nETag: c\r\n"
+    told = b"X_Forwarded_For: 1\r\nContent_Length: 9\r\nx-real-ip: 1\r\nTrue-Client-IP: 1\r\nx_sum: 1\r\n"
+    assert safe_trailers(told) == b"x_sum: 1\r\n"
 
 
 def test_our_own_answers_frame_themselves() -> None:

@@ -282,3 +282,15 @@ def test_a_streams_end_needs_no_window() -> None:
     world.pass_time(1000)
     talk.pump()
     assert number in talk.peer.ended or number in talk.peer.resets, "neither ended nor given up, for ever"
+
+
+def test_a_client_that_takes_nothing_of_what_little_waits_is_let_go_after_the_idle_time_and_its_own() -> None:
+    world = world_of_one(idle_timeout_s=10.0, write_timeout_s=30.0)
+    talk = client_of(world)
+    talk.pump()
+    for _ in range(100):
+        if not talk.transport.closed:
+            world.pass_time(1)
+    assert talk.transport.closed and not talk.transport.aborted
+    world.pass_time(31)
+    assert talk.transport.aborted
