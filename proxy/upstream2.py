@@ -329,6 +329,9 @@ class Connection2:
     def pong(self, payload: bytes) -> None: ...
 
     def settings_changed(self) -> None:
+        if not self.codec.peer_max_concurrent:  # of no use, and not to be kept beside those made instead
+            self.retire()
+            return
         self.pool.give(self)
 
     # --- writing and ending

@@ -10,6 +10,7 @@ import pytest
 
 from fairlead.proxy.hpack import Decoder, Encoder
 from fairlead.proxy.http2 import PREFACE, Http2, Http2Error
+from tests.proxy.fakes import lose
 from tests.proxy.test_connection2 import client_of
 from tests.proxy.test_connection2 import world_of as world_of_one
 from tests.proxy.test_upstream2 import GET
@@ -172,6 +173,23 @@ def test_an_endpoint_that_sends_pings_and_reads_nothing_fills_no_memory() -> Non
         connection.data_received(frame(0, 0, 1, b"x") + frame(6, 0, 0, b"12345678") * 19)
         near.transport.take()
     assert len(wire.written) < 4 * 1024 * 1024, f"{len(wire.written)} octets wait for an endpoint that does not read"
+
+
+def test_an_endpoint_that_allows_no_streams_does_not_get_ever_more_connections() -> None:
+    world = world_of_two()
+    made = 0
+    for _ in range(50):
+        world.client(GET)
+        while world.dialed:
+            made += 1
+            connection, wire = world.connect()
+            connection.data_received(frame(4, 0, 0, struct.pack(">HI", 3, 0)))
+            for number in list(connection.codec.streams):
+                connection.data_received(frame(3, 0, number, struct.pack(">I", 7)))
+            if wire.closed:
+                lose(wire)
+    kept = [len(host.shared) for pool in world.pools.values() for host in pool.live.hosts]
+    assert kept[0] <= 5, f"{made} connections made for 50 requests one after another, {kept[0]} kept open"
 
 
 @pytest.mark.parametrize("role", ["server", "client"])
