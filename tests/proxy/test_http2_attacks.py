@@ -178,6 +178,7 @@ def test_an_endpoint_that_sends_pings_and_reads_nothing_fills_no_memory() -> Non
 def test_an_endpoint_that_allows_no_streams_does_not_get_ever_more_connections() -> None:
     world = world_of_two()
     made = 0
+    connection: Any
     for _ in range(50):
         world.client(GET)
         while world.dialed:
