@@ -67,6 +67,7 @@ cdef class Downstream2:
     cdef public str local
     cdef public double since
     cdef double _heard_at
+    cdef bint _leaving
     cdef bint _pending
     cdef Outbox _outbox
     cdef Py_ssize_t _unread

@@ -246,6 +246,8 @@ class Downstream2:
         self.since = 0.0
         """Since when there is no exchange, or nothing came."""
         self._heard_at = 0.0
+        self._leaving = False
+        """It is closed, and the timer is that of what still waits to be written."""
         self._pending = False
         self._outbox: Any = engine.outbox
         self._unread = 0
@@ -519,9 +521,13 @@ class Downstream2:
         if self.streams or self.codec.queued:  # what is taken too slowly is somebody else's to end (`_stuck`)
             self._arm(longest)
         elif self.transport.is_closing():
-            self.transport.abort()  # it had its time to take the rest
+            if self._leaving:
+                self.transport.abort()  # it had its time to take the rest
+            else:
+                self._leaving = True
+                self._arm(settings.write_timeout_s or longest)
         elif now >= self.since + longest or self.closing:
-            self.closing = True
+            self.closing = self._leaving = True
             self._arm(settings.write_timeout_s or longest)
             if not self.codec.goaway_sent:
                 self.codec.shutdown()

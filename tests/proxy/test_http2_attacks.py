@@ -303,6 +303,25 @@ def test_a_streams_end_needs_no_window() -> None:
     assert number in talk.peer.ended or number in talk.peer.resets, "neither ended nor given up, for ever"
 
 
+def test_a_client_that_is_drained_has_its_time_whenever_the_idle_time_ends() -> None:
+    world = world_of_one(head_timeout_s=10.0, idle_timeout_s=10.0, write_timeout_s=30.0)
+    talk = client_of(world)
+    talk.peer.request()
+    talk.pump()
+    upstream, _ = world.connect()
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+    talk.pump()
+    world.pass_time(5)
+    assert not talk.transport.closed
+    talk.ours.drain()
+    assert talk.transport.closed
+    passed = 0
+    while not talk.transport.aborted and passed < 200:
+        world.pass_time(1)
+        passed += 1
+    assert 30 <= passed < 200, "the timer that was armed before is not its time"
+
+
 def test_a_client_that_takes_nothing_of_what_little_waits_is_let_go_after_the_idle_time_and_its_own() -> None:
     world = world_of_one(idle_timeout_s=10.0, write_timeout_s=30.0)
     talk = client_of(world)
