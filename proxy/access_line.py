@@ -148,8 +148,11 @@ class Lines:
         seconds = self._seconds
         lines: list[str] = []
         for outcome in waiting:
-            text = usual_line(outcome, skew, seconds) if self.usual else None
-            lines.append(text if text is not None else self.line(outcome, skew))
+            try:
+                text = usual_line(outcome, skew, seconds) if self.usual else None
+                lines.append(text if text is not None else self.line(outcome, skew))
+            except Exception:  # one line that cannot be made must not take the others with it
+                self.dropped += 1
         self.held += len(lines)
         self.made.append("".join(lines).encode("utf-8", "replace"))
 

@@ -366,6 +366,10 @@ class Downstream(Client):
                 held += exchange.upstream.buffered()
         return held
 
+    def shares(self) -> int:
+        """How often it may hold what the limit `buffer` allows."""
+        return 1
+
     def cut_off(self, reason: Reason, why: str) -> None:
         """Close at once for a reason of ours, which the observer hears."""
         exchange = self.exchange

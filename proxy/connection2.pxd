@@ -12,6 +12,7 @@ cdef Py_ssize_t FULL_OCTETS
 cdef Py_ssize_t FULL_IN_ALL
 cdef Py_ssize_t TURN_MOST
 cdef Py_ssize_t UNREAD_MOST
+cdef Py_ssize_t STREAMS_A_SHARE
 cdef int CANCEL
 cdef int INTERNAL_ERROR
 cdef int NO_ERROR

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..registry.reasons import CLIENT_GONE, MALFORMED, SLOW, Reason
+from ..registry.reasons import CLIENT_GONE, MALFORMED, SLOW, TOO_LARGE, Reason
 from .core import Client
 from .exchange import Exchange
 from .headers import own_response
@@ -25,6 +25,8 @@ TURN_MOST = 256 * 1024
 """Octets put off to a turn's end, above which they are written at once: back-pressure must be felt within it."""
 UNREAD_MOST = 4 * 1024 * 1024
 """Octets written to a client that does not read, above which its connection is cut."""
+STREAMS_A_SHARE = 8
+"""Streams that together may hold (windows, heads, bodies kept for retries) what one connection of HTTP/1 may."""
 FROM_SIDECAR = Http2Limits(resets=10_000)
 CONNECT_WHY = "CONNECT is not carried over HTTP/2: use HTTP/1.1 for tunnels."
 
@@ -115,7 +117,9 @@ class ClientStream(Client):
         exchange = self.exchange
         if exchange is None:
             return 0
-        held: int = exchange.body_size if exchange.body is not None else 0
+        held: int = len(exchange.head.raw)  # which may be much longer than what came of it (HPACK)
+        if exchange.body is not None:
+            held += exchange.body_size
         if exchange.upstream is not None:
             held += exchange.upstream.buffered()
         return held
@@ -372,6 +376,14 @@ class Downstream2:
             client.lose(CLIENT_GONE, f"The client's stream was reset with code {code}{f': {why}' if why else ''}.")
         self._idle()
 
+    def refused(self, why: str, large: bool) -> None:
+        """A request that came to no exchange: the codec has reset its stream, or answered."""
+        outcome = self._own_outcome(TOO_LARGE if large else MALFORMED, f"HTTP/2: {why}.")
+        outcome.status = 431 if large else 0
+        outcome.details = "http2.codec_error"
+        outcome.started_at = outcome.ended_at
+        self.engine.observe(outcome)
+
     def writable(self, stream: Any) -> None:
         if stream.owner is not None:
             stream.owner.drained()
@@ -483,6 +495,10 @@ class Downstream2:
         for stream in self.streams:
             held += stream.buffered()
         return held
+
+    def shares(self) -> int:
+        """For how many connections of HTTP/1 it stands in the limit `buffer`."""
+        return 1 + len(self.streams) // STREAMS_A_SHARE
 
     def cut_off(self, reason: Reason, why: str) -> None:
         """Close at once for a reason of ours, which the observer hears."""

@@ -344,11 +344,9 @@ class Engine(Core):
         holding = []
         for connection in list(self.connections):
             held = connection.buffered()
-            if settings.buffer_bytes and held > settings.buffer_bytes:
+            if settings.buffer_bytes and held > (own := settings.buffer_bytes * connection.shares()):
                 self.cut_off += 1
-                connection.cut_off(
-                    OVERFLOW, f"{held} octets were held for this connection; the limit is {settings.buffer_bytes}."
-                )
+                connection.cut_off(OVERFLOW, f"{held} octets were held for this connection; the limit is {own}.")
             elif held:
                 holding.append((held, connection))
                 total += held

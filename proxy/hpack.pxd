@@ -9,6 +9,7 @@ cdef bytes _TOKEN
 cdef object _SECRET
 cdef dict _never
 cdef bint _kept_out(bytes name) except *
+cdef bint _is_never(bytes name) except *
 cdef Py_ssize_t _NEVER_MOST
 cdef object _FRESH
 cdef object _UNIQUE

@@ -80,7 +80,12 @@ class HpackError(Exception):
 
 def _kept_out(name: bytes) -> bool:
     """Whether values of this name go into no table and no cache."""
-    return name in _UNIQUE or name in _SECRET or name in _never
+    return name in _UNIQUE or name in _SECRET or _is_never(name)
+
+
+def _is_never(name: bytes) -> bool:
+    """Whether somebody sent this name as never to be indexed; where too many were, any that is not _KNOWN."""
+    return name in _never or (len(_never) >= _NEVER_MOST and name not in _KNOWN)
 
 
 class Field:
@@ -125,6 +130,15 @@ _STATIC_FIELDS: dict[tuple[bytes, bytes], int] = {
     pair: number for number, pair in reversed(list(enumerate(_STATIC_PAIRS, 1))) if pair[1]
 }
 _STATIC_NAMES: dict[bytes, int] = {name: number for number, (name, _) in reversed(list(enumerate(_STATIC_PAIRS, 1)))}
+_KNOWN = frozenset(
+    (
+        *(*_STATIC_NAMES, *_HOP, b"te", b"trailer", b"grpc-status", b"grpc-message", b"grpc-encoding"),
+        *(b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-real-ip", b"forwarded", b"origin"),
+        b"grpc-accept-encoding",
+        *(b"x-envoy-attempt-count", b"content-security-policy", b"x-content-type-options", b"x-frame-options"),
+    )
+)
+"""Names that are indexed until somebody says of the very name that no table may hold it."""
 
 
 class Decoder:
@@ -264,11 +278,8 @@ class Decoder:
                 _literals.clear()
             _literals[key] = field
         if sensitive and name not in _SECRET:
-            if _never.pop(name, False):
-                _never[name] = True  # the newest again
+            if _is_never(name):
                 return field
-            if len(_never) >= _NEVER_MOST:
-                del _never[next(iter(_never))]
             _never[name] = True
             _literals.clear()
             _lines.clear()
@@ -370,7 +381,7 @@ def _plain(name: bytes, value: bytes) -> bytes:
     """A literal that no table gets, without Huffman's code: what is sent once is not worth the time."""
     prefix = _prefixes.get(name)
     if prefix is None:
-        first = 0x10 if name in _SECRET or name in _never else 0
+        first = 0x10 if name in _SECRET or _is_never(name) else 0
         index = _STATIC_NAMES.get(name, 0)
         prefix = _number(first, 0x0F, index) if index else bytes((first,)) + _text(name)
         _prefixes[name] = prefix

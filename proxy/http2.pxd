@@ -44,6 +44,7 @@ cdef class Stream:
     cdef public Py_ssize_t unconsumed
     cdef public Py_ssize_t unasked
     cdef public long long window_in
+    cdef public long long window_most
     cdef public long long extra
     cdef public long long left
     cdef public int interims
@@ -87,6 +88,10 @@ cdef class Http2:
     cdef Py_ssize_t _unasked
     cdef Py_ssize_t _half
     cdef Py_ssize_t _stream_window
+    cdef Py_ssize_t _more
+    cdef Py_ssize_t _grown
+    cdef Py_ssize_t _grown_most
+    cdef Py_ssize_t _pings
     cdef long long _window_out
     cdef long long _initial_out
     cdef Py_ssize_t _frame_out
@@ -102,6 +107,7 @@ cdef class Http2:
     cdef _broken(self, str why, int code)
     cdef _moves_nothing(self)
     cdef void _moved(self) noexcept
+    cdef void _forgive(self, Py_ssize_t controls) noexcept
     cdef _count_resets(self, Py_ssize_t cost)
     cdef bint _is_idle(self, unsigned int number) noexcept
     @cython.locals(length=Py_ssize_t, out=bytearray)
@@ -124,13 +130,14 @@ cdef class Http2:
     cpdef reset(self, Stream stream, unsigned int code)
     cpdef consumed(self, Stream stream, Py_ssize_t octets)
     cdef _give_back(self, Py_ssize_t octets)
+    @cython.locals(more=Py_ssize_t)
     cdef _give_stream(self, Stream stream, Py_ssize_t octets)
     cpdef shutdown(self, int code=*)
     cpdef ping(self, bytes payload)
     cpdef respond(self, Stream stream, bytes text, bint end)
     @cython.locals(line=bytes, method=bytes, target=bytes, stream=Stream, encoder=Encoder, line_end=Py_ssize_t)
     cpdef Stream open(self, bytes text, str scheme, bint end, owner)
-    cdef _fault(self, Stream stream, int code, str why, bint told)
+    cdef _fault(self, Stream stream, int code, str why)
     @cython.locals(window=object)
     cdef _closed_stream(self, unsigned int number, Py_ssize_t octets, bint ended)
     cdef _say_reset(self, unsigned int number, unsigned int code, bint ended, long long window)
@@ -146,6 +153,7 @@ cdef class Http2:
     cdef _take_block(self, unsigned int number, bytes block, bint ended)
     @cython.locals(stream=Stream, head=RequestHead)
     cdef _request(self, unsigned int number, list fields, bint ended, bint large)
+    cdef _refuse(self, Stream stream, int code, str why)
     @cython.locals(head=ResponseHead)
     cdef _response(self, Stream stream, list fields, bint ended)
     cdef _trailers(self, Stream stream, list fields, bint ended)

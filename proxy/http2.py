@@ -1,9 +1,9 @@
 """HTTP/2 as bytes, both roles, without I/O (RFC 9113).
 
 Feed what the connection read to `receive`; the handler's methods are called meanwhile: head, interim, data, trailers,
-reset, writable, goaway, pong, settings_changed. Heads are text of HTTP/1.1 on both sides (http2_heads.py). What a peer
-may make us do for nothing is bounded by two budgets (Http2Limits). Runs compiled (with http2.pxd) or as it stands.
-Long because frames, windows and the states of streams are one machine.
+reset, refused, writable, goaway, pong, settings_changed. Heads are text of HTTP/1.1 on both sides (http2_heads.py).
+What a peer may make us do for nothing is bounded by two budgets (Http2Limits). Runs compiled (with http2.pxd) or
+as it stands. Long because frames, windows and the states of streams are one machine.
 """
 
 from __future__ import annotations
@@ -56,15 +56,20 @@ _TWO = Format(">II")
 class Http2Limits(Struct, frozen=True):
     max_concurrent: int = 100
     """Streams that a client may have open at a time (the floor that RFC 9113 section 6.5.2 recommends)."""
-    stream_window: int = 256 * 1024
+    stream_window: int = 64 * 1024
     """Octets of one stream's body that we take before the other side has taken them."""
+    stream_window_most: int = 256 * 1024
+    """The same, of a stream whose body is taken as it comes; all such together get `connection_window` more at most."""
     connection_window: int = 1024 * 1024
+    """Octets that may be on their way. Given back when they have come, whoever takes them: no stream waits for the
+    reader of another. What is held is bounded by the streams' windows."""
     max_head: int = 60 * 1024
     """Octets of a head, uncompressed (SETTINGS_MAX_HEADER_LIST_SIZE)."""
     resets: int = 500
     """Streams reset, by the peer or for its faults, more than ended well (rapid reset, CVE-2023-44487)."""
     controls: int = 2000
-    """Frames that move nothing (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA); 20 more for each that does."""
+    """Frames that move nothing (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA); 20 more for each that does, or
+    three for DATA of less than WORTH."""
 
 
 class Http2Error(Exception):
@@ -94,6 +99,8 @@ class Stream:
         """Octets taken further for which the peer's window was not opened again."""
         self.window_in = 0
         """Octets that the peer may send."""
+        self.window_most = 0
+        """What that is after everything was taken further."""
         self.extra = 0
         """Octets that we may send, less the peer's initial window (which may change under us)."""
         self.left = -1
@@ -155,6 +162,12 @@ class Http2:
         self._unasked = 0
         self._half = self.limits.connection_window // 2
         self._stream_window = self.limits.stream_window
+        self._more = max(0, self.limits.stream_window_most - self._stream_window)
+        self._grown = 0
+        """Streams whose windows are wider by `_more`."""
+        self._grown_most = self.limits.connection_window // self._more if self._more else 0
+        self._pings = 0
+        """Of ours, without an answer."""
         self._window_out = _DEFAULT_WINDOW
         self._initial_out = _DEFAULT_WINDOW
         self._frame_out = FRAME_MOST
@@ -269,7 +282,10 @@ class Http2:
             raise self._broken(f"more than {self._controls_most} frames that move nothing", ENHANCE_YOUR_CALM)
 
     def _moved(self) -> None:
-        self._controls = self._controls - 20 if self._controls > 20 else 0
+        self._forgive(20)
+
+    def _forgive(self, controls: int) -> None:
+        self._controls = self._controls - controls if self._controls > controls else 0
 
     def _count_resets(self, cost: int) -> None:
         self._resets += cost
@@ -422,10 +438,8 @@ class Http2:
             self.streams.pop(stream.id, None)
             if self._resets > 0:
                 self._resets -= 1
-            octets = stream.unconsumed
-            stream.unconsumed = 0
-            if octets:  # of a request that was answered before all of it was wanted
-                self._give_back(octets)
+            if stream.window_most > self._stream_window:
+                self._grown -= 1
 
     def _forget(self, stream: Stream) -> None:
         """It was reset: nothing of it waits any more, and what nobody took is nobody's."""
@@ -436,10 +450,8 @@ class Http2:
             self._blocked.pop(stream.id, None)
             self.queued -= stream.queued
             stream.queued = 0
-        octets = stream.unconsumed
-        stream.unconsumed = 0
-        if octets:  # the connection's window must not shrink by it
-            self._give_back(octets)
+        if stream.window_most > self._stream_window:
+            self._grown -= 1
 
     def reset(self, stream: Stream, code: int) -> None:
         """RST_STREAM; what is queued is forgotten."""
@@ -463,7 +475,6 @@ class Http2:
             octets = stream.unconsumed
         if octets > 0:
             stream.unconsumed -= octets
-            self._give_back(octets)
             self._give_stream(stream, octets)
 
     def _give_back(self, octets: int) -> None:
@@ -478,9 +489,14 @@ class Http2:
         if stream.remote_closed or stream.gone:
             return
         stream.unasked += octets
-        if stream.unasked * 2 >= self._stream_window:
-            self._frame(WINDOW_UPDATE, 0, stream.id, _NUMBER.pack(stream.unasked))
-            stream.window_in += stream.unasked
+        if stream.unasked * 2 >= stream.window_most:
+            more = stream.unasked
+            if stream.window_most == self._stream_window and not stream.unconsumed and self._grown < self._grown_most:
+                self._grown += 1
+                stream.window_most += self._more
+                more += self._more
+            self._frame(WINDOW_UPDATE, 0, stream.id, _NUMBER.pack(more))
+            stream.window_in += more
             stream.unasked = 0
 
     def shutdown(self, code: int = NO_ERROR) -> None:
@@ -490,6 +506,7 @@ class Http2:
 
     def ping(self, payload: bytes) -> None:
         """Ask whether the peer is there; `payload` has 8 octets."""
+        self._pings += 1
         self._frame(PING, 0, 0, payload)
 
     # --- the server's side, the client's side
@@ -510,7 +527,7 @@ class Http2:
         line = text[:line_end]
         method, _, target = line.partition(b" ")
         stream = Stream(self._next_id, method.decode("ascii"), owner)
-        stream.window_in = self._stream_window
+        stream.window_in = stream.window_most = self._stream_window
         self._next_id += 2
         self.streams[stream.id] = stream
         encoder = self._encoder
@@ -526,14 +543,13 @@ class Http2:
 
     # --- what came
 
-    def _fault(self, stream: Stream, code: int, why: str, told: bool) -> None:
+    def _fault(self, stream: Stream, code: int, why: str) -> None:
         """The peer's fault in one stream: it is reset, and counted."""
         owner = stream.owner
         self.reset(stream, code)
-        if told:
-            stream.owner = owner
-            self.handler.reset(stream, code, why)
-            stream.owner = None
+        stream.owner = owner
+        self.handler.reset(stream, code, why)
+        stream.owner = None
         self._count_resets(1)
 
     def _closed_stream(self, number: int, octets: int, ended: bool) -> None:
@@ -565,6 +581,7 @@ class Http2:
         self._window_in -= length
         if self._window_in < 0:
             raise self._broken("more DATA than the connection's window allows", FLOW_CONTROL_ERROR)
+        self._give_back(length)
         if flags & PADDED:
             padding = data[start] if length else 0
             if length <= padding:
@@ -575,7 +592,6 @@ class Http2:
         piece = octets[start:stop]
         stream = self.streams.get(number)
         if stream is None:
-            self._give_back(length)
             self._closed_stream(number, length, (flags & END_STREAM) != 0)
             return
         stream.window_in -= length
@@ -584,18 +600,17 @@ class Http2:
         size = stop - start
         stream.unconsumed += size
         if size != length:  # padding
-            self._give_back(length - size)
             self._give_stream(stream, length - size)
         ended = (flags & END_STREAM) != 0
         if stream.remote_closed:
-            self._fault(stream, STREAM_CLOSED, "DATA after the end of its stream", True)
+            self._fault(stream, STREAM_CLOSED, "DATA after the end of its stream")
         elif not stream.headed:
-            self._fault(stream, PROTOCOL_ERROR, "DATA before the head", True)
+            self._fault(stream, PROTOCOL_ERROR, "DATA before the head")
         elif stream.left >= 0 and (size > stream.left or (ended and size != stream.left)):
-            self._fault(stream, PROTOCOL_ERROR, "the body has another length than content-length says", True)
+            self._fault(stream, PROTOCOL_ERROR, "the body has another length than content-length says")
         else:
             if size:
-                self._moved()
+                self._forgive(20 if size >= WORTH else 3)
             elif not ended:
                 self._moves_nothing()
             if stream.left >= 0:
@@ -652,9 +667,9 @@ class Http2:
         stream = self.streams.get(number)
         if stream is not None:
             if large:
-                self._fault(stream, PROTOCOL_ERROR, f"a head of more than {self.limits.max_head} octets", True)
+                self._fault(stream, PROTOCOL_ERROR, f"a head of more than {self.limits.max_head} octets")
             elif stream.remote_closed:
-                self._fault(stream, STREAM_CLOSED, "HEADERS after the end of its stream", True)
+                self._fault(stream, STREAM_CLOSED, "HEADERS after the end of its stream")
             elif stream.headed:
                 self._trailers(stream, fields, ended)
             else:
@@ -669,7 +684,7 @@ class Http2:
 
     def _request(self, number: int, fields: list[Any], ended: bool, large: bool) -> None:
         stream = Stream(number)
-        stream.window_in = self._stream_window
+        stream.window_in = stream.window_most = self._stream_window
         if self.goaway_sent or len(self.streams) >= self.limits.max_concurrent:
             stream.gone = True
             self._say_reset(number, REFUSED_STREAM, ended, self._stream_window)
@@ -683,34 +698,41 @@ class Http2:
         if large:
             self.respond(stream, b"HTTP/1.1 431 \r\ncontent-length: 0\r\nx-fairlead-reason: FL-TOO-LARGE\r\n\r\n", True)
             self.reset(stream, NO_ERROR)
+            self.handler.refused(f"a head of more than {self.limits.max_head} octets", True)
             self._count_resets(LARGE_HEAD_COST)
             return
         self._moved()
         try:
             head = request_head(fields, ended)
         except ProtocolError as error:
-            self._fault(stream, HTTP_1_1_REQUIRED if error.status == 501 else PROTOCOL_ERROR, str(error), False)
+            self._refuse(stream, HTTP_1_1_REQUIRED if error.status == 501 else PROTOCOL_ERROR, str(error))
             return
         stream.headed = True
         stream.method = head.method
         stream.left = head.content_length
         stream.remote_closed = ended
         if ended and stream.left > 0:
-            self._fault(stream, PROTOCOL_ERROR, "content-length promises a body", False)
+            self._refuse(stream, PROTOCOL_ERROR, "content-length promises a body")
             return
         self.handler.head(stream, head, ended)
+
+    def _refuse(self, stream: Stream, code: int, why: str) -> None:
+        """A request that is none; nobody has heard of its stream yet."""
+        self.reset(stream, code)
+        self.handler.refused(why, False)
+        self._count_resets(1)
 
     def _response(self, stream: Stream, fields: list[Any], ended: bool) -> None:
         self._moved()
         try:
             head = response_head(fields, stream.method, ended)
         except ProtocolError as error:
-            self._fault(stream, PROTOCOL_ERROR, str(error), True)
+            self._fault(stream, PROTOCOL_ERROR, str(error))
             return
         if head.status < 200:
             stream.interims += 1
             if ended or stream.interims > INTERIMS_MOST:
-                self._fault(stream, PROTOCOL_ERROR, "too many interim responses, or one that ends the stream", True)
+                self._fault(stream, PROTOCOL_ERROR, "too many interim responses, or one that ends the stream")
             else:
                 self.handler.interim(stream, head)
             return
@@ -719,7 +741,7 @@ class Http2:
         bodiless = stream.method == "HEAD" or head.status in (204, 304)
         stream.left = 0 if bodiless else head.content_length
         if ended and stream.left > 0:
-            self._fault(stream, PROTOCOL_ERROR, "content-length promises a body", True)
+            self._fault(stream, PROTOCOL_ERROR, "content-length promises a body")
             return
         self.handler.head(stream, head, ended)
         if ended and stream.local_closed:
@@ -731,7 +753,7 @@ class Http2:
             if stream.left > 0:
                 raise ProtocolError("the body has another length than content-length says")
         except ProtocolError as error:
-            self._fault(stream, PROTOCOL_ERROR, str(error), True)
+            self._fault(stream, PROTOCOL_ERROR, str(error))
             return
         stream.remote_closed = True
         self.handler.trailers(stream, block)
@@ -774,7 +796,7 @@ class Http2:
         stream.extra += octets
         if octets == 0 or self._initial_out + stream.extra > WINDOW_MOST:
             code = PROTOCOL_ERROR if octets == 0 else FLOW_CONTROL_ERROR
-            self._fault(stream, code, "WINDOW_UPDATE by 0 or beyond the most", True)
+            self._fault(stream, code, "WINDOW_UPDATE by 0 or beyond the most")
         else:
             self._pump(stream)
 
@@ -821,7 +843,10 @@ class Http2:
             raise self._broken("PING of a stream", PROTOCOL_ERROR)
         if len(payload) != 8:
             raise self._broken("PING has not 8 octets", FRAME_SIZE_ERROR)
-        self._moves_nothing()
+        if flags & ACK and self._pings:
+            self._pings -= 1
+        else:
+            self._moves_nothing()
         if flags & ACK:
             self.handler.pong(payload)
         else:

@@ -29,11 +29,12 @@ cdef class Tls(Transport):
     cdef public bint said
     cdef public bint half
     cdef public bint reading
+    cdef public Py_ssize_t records
     cdef public object error
     cdef public long long first
 
     cpdef _shake(self)
-    @cython.locals(end=Py_ssize_t, at=Py_ssize_t, size=Py_ssize_t)
+    @cython.locals(end=Py_ssize_t, at=Py_ssize_t, size=Py_ssize_t, begin=Py_ssize_t, records=Py_ssize_t)
     cpdef _take(self, bytes data)
     cpdef data_received(self, bytes data)
     @cython.locals(size=Py_ssize_t, typed=Protocol)

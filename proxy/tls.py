@@ -22,6 +22,11 @@ FIRST_RECORD = 1300
 """Octets: a record that one packet holds, so that a peer can begin before the rest has come."""
 FIRST_OCTETS = 16 * 1024
 """So many of a connection go in such records; then in the longest, which cost least."""
+PORTION = 128
+"""Records given to OpenSSL at a time: it reads on by itself over those that carry nothing."""
+EMPTY_MOST = 64
+"""Records without application data (KeyUpdate, tickets) beyond those that do carry some. RFC 8446 section 4.6.3 limits
+no one; each KeyUpdate costs as much as thousands of octets, and an answer."""
 SIDECAR_ALPN = "fairlead"
 """A peer that chose it goes on sending after our close_notify; many others close."""
 
@@ -74,6 +79,8 @@ class Tls(Transport):
         self.half = False
         self.reading = False
         """Within `_read_on`."""
+        self.records = 0
+        """Given to OpenSSL, less those that carried something."""
         self.error: Exception | None = None
         self.first = 0
 
@@ -188,7 +195,7 @@ class Tls(Transport):
             data = self.part + data
             self.part = b""
         end = len(data)
-        at = 0
+        at = begin = records = 0
         while end - at >= 5:
             size = (data[at + 3] << 8) | data[at + 4]
             if size > WIRE_MAX or data[at + 1] != 3 or not 20 <= data[at] <= 23:
@@ -197,14 +204,22 @@ class Tls(Transport):
             if at + 5 + size > end:
                 break
             at += 5 + size
-        if at == end:
-            self.incoming.write(data)
-        elif at:
-            self.incoming.write(data[:at])
-            self.part = data[at:]
-        else:
-            self.part = data
-            return
+            records += 1
+            if records == PORTION and at < end:
+                self.incoming.write(data[begin:at])
+                self.records += records
+                begin = at
+                records = 0
+                if not self.reading:
+                    self._read_on()
+                if self.closing or self.ended:
+                    return
+        self.records += records
+        if at < end:
+            self.part = data[at:] if at else data
+            if at == begin:
+                return
+        self.incoming.write(data if begin == 0 and at == end else data[begin:at])
         if not self.reading:
             self._read_on()
 
@@ -218,6 +233,10 @@ class Tls(Transport):
                     break
                 data = self._read(size if size < RECORD_MAX else RECORD_MAX)
                 if data:
+                    if self.records > 1:
+                        self.records -= 2  # one more than it counted: what is rare is forgiven
+                    else:
+                        self.records = 0
                     typed = self._typed
                     if typed is not None:
                         typed.data_received(data)
@@ -235,6 +254,9 @@ class Tls(Transport):
             return
         finally:
             self.reading = False
+        if self.records > EMPTY_MOST and not self.closing and not self.incoming.pending:
+            self._fail(ssl.SSLError(1, f"more than {EMPTY_MOST} records without data"))
+            return
         if self.cut and not self.closing and not self.paused and not self._cut_off():
             self.raw.close()
 

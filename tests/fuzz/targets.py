@@ -85,6 +85,9 @@ class _Heard:
     def reset(self, stream: Any, code: int, why: str) -> None:
         self.events.append(("reset", stream.id, code))
 
+    def refused(self, why: str, large: bool) -> None:
+        self.events.append(("refused", why))
+
     def goaway(self, last_id: int, code: int, debug: bytes) -> None:
         self.events.append(("goaway", last_id, code))
 

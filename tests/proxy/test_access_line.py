@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.policy.tables import ClusterEndpoint
-from fairlead.proxy.access_line import Seconds, escaped, usual_line
+from fairlead.proxy.access_line import Lines, Seconds, escaped, usual_line
 from fairlead.proxy.access_log import ENVOY_DEFAULT, text_formatter
 from fairlead.proxy.http1 import RequestParser
 from fairlead.proxy.message import Outcome
@@ -56,6 +56,19 @@ def test_what_is_escaped_neither_ends_its_field_nor_its_line(text: str) -> None:
     shown = escaped(text)
     assert not any(letter in shown for letter in '"\n\r\0\x7f\x85\u2028')
     assert text != shown or "\\" not in text
+
+
+def test_a_line_that_cannot_be_made_is_counted_and_takes_no_other_with_it() -> None:
+    def line(found: Outcome, skew: float) -> str:
+        return f"{found.status}\n" if found.status != 500 else str(1 // 0)
+
+    lines = Lines(line, False)
+    for status in (200, 500, 404):
+        found = Outcome()
+        found.status = status
+        lines.add(found)
+    assert lines.take() == b"200\n404\n"
+    assert (lines.taken, lines.dropped) == (2, 1)
 
 
 def test_a_second_is_written_once_and_the_next_one_anew() -> None:

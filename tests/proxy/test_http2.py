@@ -32,6 +32,7 @@ class Heard:
         self.bodies: list[bytes] = []
         self.blocks: list[bytes] = []
         self.resets: list[int] = []
+        self.refusals: list[str] = []
 
     def head(self, stream: Any, head: Any, end: bool) -> None:
         self.heads.append((stream, head, end))
@@ -44,6 +45,9 @@ class Heard:
 
     def reset(self, stream: Any, code: int, why: str) -> None:
         self.resets.append(code)
+
+    def refused(self, why: str, large: bool) -> None:
+        self.refusals.append(why)
 
     def interim(self, stream: Any, head: Any) -> None: ...
     def writable(self, stream: Any) -> None: ...
@@ -254,14 +258,15 @@ def test_what_the_peer_has_no_window_for_waits_and_goes_with_the_window() -> Non
 
 
 def test_octets_that_nobody_took_are_not_asked_for_again() -> None:
-    limits = Http2Limits(stream_window=65535, connection_window=65536)
+    limits = Http2Limits(stream_window=65535, stream_window_most=65535, connection_window=65536)
     codec, heard = server(limits)
     codec.receive(PREFACE + headers(GET, end=False))
+    update = b"\x00\x00\x04\x08\x00\x00\x00\x00\x01"  # WINDOW_UPDATE of the stream
     for _ in range(3):
         codec.receive(frame(DataFrame, 1, (), data=b"x" * 16_384))
-    assert b"\x00\x00\x04\x08" not in codec.output()  # no WINDOW_UPDATE
+    assert update not in codec.output()
     codec.consumed(heard.heads[0][0], 3 * 16_384)
-    assert b"\x00\x00\x04\x08" in codec.output()
+    assert update in codec.output()
     codec.receive(frame(DataFrame, 1, (), data=b"x" * 16_384) * 3)
     with pytest.raises(Http2Error):
         codec.receive(frame(DataFrame, 1, (), data=b"x" * 16_384) * 2)
@@ -278,3 +283,65 @@ def test_after_goaway_running_streams_end_and_new_ones_are_refused() -> None:
     assert codec.output()
     assert codec.active == 0
     assert len(heard.heads) == 1
+
+
+def given(output: bytes, number: int) -> int:
+    """Octets of WINDOW_UPDATE of a stream in the output."""
+    updates = [payload for kind, _, of, payload in frames_of(output) if kind == 8 and of == number]
+    return sum(int.from_bytes(payload, "big") for payload in updates)
+
+
+def test_bodies_that_are_taken_as_they_come_get_wider_windows_by_the_connections_in_all() -> None:
+    limits = Http2Limits(stream_window=32768, stream_window_most=65536, connection_window=65536)
+    codec, heard = server(limits)
+    codec.receive(PREFACE)
+    for number in (1, 3, 5):
+        codec.receive(headers(GET, number, end=False))
+    codec.output()
+    for (stream, _, _), more in zip(heard.heads, (32768, 32768, 0), strict=True):
+        codec.receive(frame(DataFrame, stream.id, (), data=b"x" * 16_384))
+        assert not given(codec.output(), stream.id)
+        codec.consumed(stream, 16_384)
+        assert given(codec.output(), stream.id) == 16_384 + more
+    codec.receive(frame(RstStreamFrame, 3, (), error_code=8))  # what it had is free for another
+    stream = heard.heads[2][0]
+    codec.receive(frame(DataFrame, 5, (), data=b"x" * 16_384))
+    codec.consumed(stream, 16_384)
+    assert given(codec.output(), 5) == 16_384 + 32_768
+
+
+def test_a_body_that_is_taken_late_gets_no_wider_window() -> None:
+    codec, heard = server(Http2Limits(stream_window=32768, stream_window_most=65536))
+    codec.receive(PREFACE + headers(GET, end=False))
+    codec.output()
+    for _ in range(2):
+        codec.receive(frame(DataFrame, 1, (), data=b"x" * 16_384))
+    codec.consumed(heard.heads[0][0], 16_384)
+    assert given(codec.output(), 1) == 16_384
+
+
+def test_small_messages_with_what_their_clients_send_beside_them_are_no_flood_and_floods_behind_them_are() -> None:
+    """gRPC sends a WINDOW_UPDATE and a PING with each message; a client with one octet and many PINGs is another."""
+    codec, heard = server()
+    codec.receive(PREFACE + headers(GET, end=False))
+    beside = frame(PingFrame, 0, opaque_data=b"12345678") + frame(WindowUpdateFrame, 0, (), window_increment=100)
+    for _ in range(5000):
+        codec.receive(frame(DataFrame, 1, (), data=b"m" * 10) + beside)
+        codec.consumed(heard.heads[0][0], 10)
+        codec.output()
+    with pytest.raises(Http2Error):
+        for _ in range(1000):
+            codec.receive(frame(DataFrame, 1, (), data=b"m") + frame(PingFrame, 0, opaque_data=b"12345678") * 19)
+            codec.output()
+
+
+def test_answers_to_our_own_pings_cost_the_peer_nothing_and_others_do() -> None:
+    codec, _ = server()
+    codec.receive(PREFACE + headers(GET, end=False))
+    answer = frame(PingFrame, 0, ("ACK",), opaque_data=b"fairlead")
+    for _ in range(5000):
+        codec.ping(b"fairlead")
+        codec.receive(answer)
+        codec.output()
+    with pytest.raises(Http2Error):
+        codec.receive(answer * 5000)

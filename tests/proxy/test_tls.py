@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import ssl
@@ -374,3 +375,48 @@ def test_a_lost_connection_holds_nothing_of_openssl_whoever_holds_it() -> None:
     assert talk.ours.is_closing()
     assert talk.ours.get_extra_info("ssl_object") is None
     assert talk.ours.get_extra_info("peercert", "none") == "none"
+
+
+class KeyUpdates:
+    """The peer's KeyUpdates, which the standard library cannot ask for."""
+
+    def __init__(self, talk: Talk) -> None:
+        with open("/proc/self/maps") as maps:
+            self.library = ctypes.CDLL(next(line.split()[-1] for line in maps if "libssl" in line))
+        self.library.SSL_key_update.argtypes = [ctypes.c_void_p, ctypes.c_int]
+        self.library.SSL_do_handshake.argtypes = [ctypes.c_void_p]
+        inner = getattr(talk.peer, "_sslobj", talk.peer)
+        self.peer = ctypes.c_void_p.from_address(id(inner) + 24).value  # PyObject_HEAD, Socket, then SSL *
+
+    def one(self) -> None:
+        assert self.library.SSL_key_update(self.peer, 1) == 1  # SSL_KEY_UPDATE_REQUESTED
+        self.library.SSL_do_handshake(self.peer)
+
+
+@pytest.mark.parametrize("together", [1, 1000])
+@pytest.mark.parametrize("server", [True, False])
+def test_key_updates_without_end_are_refused(server: bool, together: int) -> None:
+    """Each costs us 20 microseconds and, if it asks for ours, 27 octets that wait for a peer that does not read."""
+    talk = Talk(server=server)
+    updates = KeyUpdates(talk)
+    for _ in range(1000 // together):
+        for _ in range(together):
+            updates.one()
+        talk.deliver()
+    assert talk.raw.closed or talk.raw.aborted
+    assert len(talk.raw.sent) < 27 * 256
+    assert isinstance(talk.ours.error, ssl.SSLError)
+
+
+def test_key_updates_now_and_then_and_many_small_records_are_as_good_as_any() -> None:
+    talk = Talk(server=True)
+    updates = KeyUpdates(talk)
+    for turn in range(200):
+        for number in range(300 if turn % 20 == 0 else 3):
+            talk.peer.write(b"%04d" % number)
+        updates.one()
+        talk.peer.write(b"after")
+        talk.deliver()
+        talk.heard()
+    assert not talk.raw.closed and not talk.raw.aborted
+    assert talk.app.got.count(b"after") == 200
