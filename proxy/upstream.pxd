@@ -24,6 +24,7 @@ cdef class Upstream(Protocol):
     cdef public Py_ssize_t requests
     cdef public bint last
     cdef public bint write_paused
+    cdef public bint paused
     cdef public double opened_at
     cdef public double idle_since
     cdef public str local

@@ -40,6 +40,8 @@ class Upstream(Protocol):
         self.last = pool.live.config.limits.max_requests_per_connection == 1
         """The next request is the last that this connection may carry."""
         self.write_paused = False
+        self.paused = False
+        """The exchange wants nothing more for now."""
         self.opened_at = 0.0
         self.idle_since = 0.0
         self.local = ""
@@ -194,6 +196,8 @@ class Upstream(Protocol):
             if most:
                 self.last = self.requests + 1 >= most
             self.idle_since = now
+            if self.paused:  # by a client that was slow to take the end of its response
+                self.resume_reading()
             self.pool.offer(self)
         else:
             self.close()
@@ -211,10 +215,12 @@ class Upstream(Protocol):
         return self.parser.trailers
 
     def pause_reading(self) -> None:
+        self.paused = True
         if not self.lost:
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
+        self.paused = False
         if not self.lost:
             self.transport.resume_reading()
 

@@ -294,3 +294,16 @@ def test_a_head_response_has_no_body() -> None:
     assert talk.peer.heads[number]["content-length"] == "100"
     assert number in talk.peer.ended
     assert talk.peer.bodies[number] == b""
+
+
+def test_an_endpoints_connection_that_was_paused_when_its_exchange_ended_is_read_for_the_next_one() -> None:
+    world = world_of()
+    talk = client_of(world)
+    talk.peer.acknowledge = False
+    talk.peer.request()
+    talk.pump()
+    upstream, wire = world.connect()
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + b"x" * 150_000)
+    assert wire.paused
+    upstream.data_received(b"x" * 50_000)  # was read before it was paused
+    assert upstream.host.idle == [upstream] and not wire.paused

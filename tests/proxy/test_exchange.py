@@ -708,3 +708,16 @@ def test_no_requests_end_leaves_timers_or_counters_behind_when_draining() -> Non
     upstream.data_received(OK)
     assert b"\r\nconnection: close\r\n" in client.transport.take()
     assert client.transport.closed
+
+
+def test_an_endpoints_connection_that_was_paused_when_its_exchange_ended_is_read_for_the_next_one() -> None:
+    world = World()
+    slow = world.client(GET)
+    slow.transport.full_at = 1000
+    upstream, wire = world.connect()
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60_000)
+    assert upstream.host.idle == [upstream], "the response is whole, and waits for its client alone"
+    assert not wire.paused
+    world.client(GET)
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + b"x" * 50_000)
+    assert not wire.paused
