@@ -28,6 +28,7 @@ servers: install
 test: install
 	sh tests/get-servers.sh
 	$(BIN)/pytest
+	FAIRLEAD_PURE=1 $(BIN)/pytest tests/proxy tests/policy
 
 # At length: make fuzz SECONDS=600 ONLY=http1_requests
 SECONDS ?= 60
