@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -44,6 +46,11 @@ class Parser(argparse.ArgumentParser):
         """(variable, option, text) of what the environment sets; read once this parser is the one that is used."""
         super().__init__(*args, **kwargs)
         self.register("action", "append", _Append)
+
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        """With its width: argparse asks for a formatter at every argument, which else imports shutil to measure the
+        terminal, and with it all compressors."""
+        return self.formatter_class(prog=self.prog, width=_columns() - 2)  # type: ignore[call-arg]
 
     def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
         long = next((name for name in names if isinstance(name, str) and name.startswith("--")), None)
@@ -87,6 +94,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+
+
+def _columns() -> int:
+    """Of the terminal, as shutil.get_terminal_size has it."""
+    told = os.environ.get("COLUMNS", "")
+    if told.isdigit() and int(told):
+        return int(told)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):
+        return 80
 
 
 def address(text: str) -> tuple[str, int] | None:

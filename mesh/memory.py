@@ -11,6 +11,8 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
+from ..proxy import poller
+
 PERIOD_S = 5.0
 CONNECTIONS = 64
 """TLS connections since the last time that make a trim worth its milliseconds."""
@@ -27,15 +29,7 @@ KEPT = 4 << 20
 """Free octets at the end of the heap above which they are given back."""
 
 
-def trimmer() -> Callable[[], Any] | None:
-    """glibc's malloc_trim; None where the C library has none."""
-    import ctypes  # 0.4 MB, for those who need it
-
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return None if trim is None else lambda: trim(0)
-
-
-def settle(library: Callable[[], Any] | None = None) -> None:
+def settle(option: Callable[[int, int], Any] = poller.mallopt) -> None:
     """After the start: what is there now stays, so the collector need not look at it again each time.
 
     And glibc keeps some of what is freed. By default it gives the end of its heap back as soon as 128 to 512 KiB of it
@@ -45,15 +39,8 @@ def settle(library: Callable[[], Any] | None = None) -> None:
     """
     gc.collect()
     gc.freeze()
-    if library is None:
-        import ctypes  # 0.4 MB
-
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    else:
-        mallopt = getattr(library(), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, FROM_SYSTEM)
-        mallopt(M_TRIM_THRESHOLD, KEPT)
+    option(M_MMAP_THRESHOLD, FROM_SYSTEM)
+    option(M_TRIM_THRESHOLD, KEPT)
 
 
 class Tidy:
@@ -62,7 +49,7 @@ class Tidy:
     def __init__(
         self,
         made: Callable[[], int],
-        find: Callable[[], Callable[[], Any] | None] = trimmer,
+        trim: Callable[[], Any] = poller.malloc_trim,
         period_s: float = PERIOD_S,
         did: Callable[[], int] = int,
     ) -> None:
@@ -71,12 +58,11 @@ class Tidy:
         self._done = 0
         """What `did` said at the last look, and at the last trim."""
         self._tidied = 0
-        self._find = find
+        self._trim = trim
         self._period_s = period_s
         self._seen = 0
         self._periods = 0
         """Since there were many new connections."""
-        self._trim: Callable[[], Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.trims = 0
 
@@ -100,11 +86,5 @@ class Tidy:
             self._seen, self._periods = made, 0
         elif not self.trims or not (self._periods == 1 or self._periods % LATER == 0):
             return
-        if self._trim is None:
-            self._trim = self._find() or _nothing
         self.trims += 1
         asyncio.get_running_loop().run_in_executor(None, self._trim)
-
-
-def _nothing() -> None:
-    """There is nothing to be done here."""

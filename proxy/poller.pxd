@@ -14,12 +14,32 @@ cdef extern from *:
     }
     static int fl_fd(int index) { return fl_events[index].data.fd; }
     static unsigned int fl_ready(int index) { return fl_events[index].events; }
+
+    #include <stdlib.h>
+    #ifdef __GLIBC__
+    #include <malloc.h>
+    static int fl_malloc_trim(void) {  /* takes milliseconds: called in a thread */
+        int done;
+        Py_BEGIN_ALLOW_THREADS
+        done = malloc_trim(0);
+        Py_END_ALLOW_THREADS
+        return done;
+    }
+    static int fl_mallopt(int option, int value) { return mallopt(option, value); }
+    #else
+    static int fl_malloc_trim(void) { return 0; }
+    static int fl_mallopt(int option, int value) { return 0; }
+    #endif
     """
+    int fl_malloc_trim()
+    int fl_mallopt(int option, int value)
     int fl_wait(int fd) nogil
     int fl_fd(int index) nogil
     unsigned int fl_ready(int index) nogil
 
 cdef bint COMPILED
+cpdef bint malloc_trim() except *
+cpdef bint mallopt(int option, int value) except *
 cdef int _IN
 cdef int _OUT
 

@@ -25,6 +25,27 @@ EVENTS_A_TURN = 256
 _IN, _OUT = EPOLLIN, EPOLLOUT
 
 
+def malloc_trim() -> bool:
+    """glibc's malloc_trim(0): whether anything went back to the system. False where there is none."""
+    if COMPILED:
+        return bool(fl_malloc_trim())  # type: ignore[name-defined]  # noqa: F821
+    return bool(_library("malloc_trim", 0))
+
+
+def mallopt(option: int, value: int) -> bool:
+    """glibc's mallopt(3): whether the option was set. False where there is none."""
+    if COMPILED:
+        return bool(fl_mallopt(option, value))  # type: ignore[name-defined]  # noqa: F821
+    return bool(_library("mallopt", option, value))
+
+
+def _library(name: str, *values: int) -> int:
+    import ctypes  # a quarter of a megabyte, for those who run uncompiled
+
+    found = getattr(ctypes.CDLL(None), name, None)
+    return 0 if found is None else int(found(*values))
+
+
 class Protocol:
     """What a transport calls; those of the data path call one of this type directly."""
 

@@ -10,7 +10,9 @@ import sys
 
 import pytest
 
-from fairlead.mesh.memory import CONNECTIONS, LATER, REQUESTS, Tidy, settle, trimmer
+from fairlead.mesh.memory import CONNECTIONS, LATER, REQUESTS, Tidy
+from fairlead.proxy import poller
+from fairlead.proxy.poller import malloc_trim
 
 pytestmark = pytest.mark.asyncio
 
@@ -25,7 +27,7 @@ async def test_memory_is_given_back_after_enough_connections_and_not_for_fewer()
     made = 0
     trimmed = asyncio.Event()
     loop = asyncio.get_running_loop()
-    tidy = Tidy(lambda: made, lambda: lambda: loop.call_soon_threadsafe(trimmed.set))
+    tidy = Tidy(lambda: made, lambda: loop.call_soon_threadsafe(trimmed.set))
     await turned(tidy)
     made = CONNECTIONS - 1
     await turned(tidy)
@@ -56,15 +58,7 @@ async def test_after_many_requests_once_there_are_no_more_and_not_again() -> Non
     assert seen == [0, 0, 0, 0, 1, 1, 1]
 
 
-async def test_where_the_c_library_cannot_nothing_happens() -> None:
-    tidy = Tidy(lambda: 10 * CONNECTIONS, lambda: None)
-    await turned(tidy)
-    assert tidy.trims == 1
-
-
 async def test_glibc_gives_back_what_lies_between_what_is_used() -> None:
-    trim = trimmer()
-    assert trim is not None, "this machine's C library has no malloc_trim"
     lib = ctypes.CDLL(None)
     lib.malloc.restype = ctypes.c_void_p
     lib.malloc.argtypes, lib.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
@@ -75,7 +69,7 @@ async def test_glibc_gives_back_what_lies_between_what_is_used() -> None:
     full = resident()
     for piece in pieces[:-1]:  # the last holds the top of the heap
         lib.free(piece)
-    trim()
+    assert malloc_trim()
     left = resident()
     lib.free(pieces[-1])
     assert full - left > 300 * size
@@ -86,8 +80,10 @@ def resident() -> int:
         return int(file.read().split()[1]) * mmap.PAGESIZE
 
 
-async def test_where_the_c_library_has_no_mallopt_it_is_left_as_it_is() -> None:
-    settle(lambda: object())
+async def test_both_ways_of_asking_the_c_library_say_the_same() -> None:
+    assert poller._library("mallopt", -1, 1 << 22) == 1 and poller.mallopt(-1, 1 << 22)
+    assert not poller._library("mallopt_of_another_library", 1, 2), "one that has none is left as it is"
+    assert poller._library("malloc_trim", 0) in (0, 1)
 
 
 async def test_once_settled_what_large_reads_are_read_into_is_not_got_from_the_system_each_time() -> None:
