@@ -94,6 +94,16 @@ def _offline_verbs(verb: Any) -> None:
     made.add_argument("method", nargs="?", metavar="METHOD")
     made.add_argument("url", nargs="?", metavar="URL")
     add_output(made)
+    made = verb(
+        "test", "cli_expectations", "main", "Hold routes and policies against what is expected of them; see README.md."
+    )
+    made.add_argument("files", nargs="+", metavar="FILE", help="YAML with a list `tests` (or a folder of such files)")
+    add_files(made)
+    made.add_argument("--control", metavar="URL", help="test the live mesh of this control API instead of -f")
+    made.add_argument("--token", metavar="TOKEN", help="bearer token for --control")
+    made.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
+    made.add_argument("--ca", metavar="FILE", help="certificate authorities that vouch for the control API (PEM)")
+    add_output(made, ("text", "json", "junit"))
     policy = verb("policy", "cli_offline", "matrix", "Questions about policies.")
     matrix = verb(
         "matrix", "cli_offline", "matrix", "Who may reach whom, for every pair of workloads and declared port.",

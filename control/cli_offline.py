@@ -72,6 +72,11 @@ def load_world(options: Any) -> World:
                 where = f"{told.path}: " if told.path else ""
                 print(f"left out: {report.source}: {where}{told.message}", file=sys.stderr)
         return world
+    return live_world(options)
+
+
+def live_world(options: Any) -> World:
+    """The world of a running control plane. Raises ApiError, UnreachableError."""
     from ..mesh.update import Holdings, build_world
     from .api_client import ApiClient
 
