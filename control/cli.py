@@ -168,6 +168,12 @@ def _roles(verb: Any) -> None:
     )
     _sidecar_flags(made)
     made.add_argument("command", nargs="+", metavar="-- CMD", help="the app and its arguments")
+    made = verb("gateway", "role_sidecar", "main", "Run the proxy at the edge, as the Gateways that select it say.")
+    _sidecar_flags(made, True)
+    made.add_argument(
+        "--map", action="append", default=[], metavar="PORT=PORT",
+        help="listen on another port than the one that Gateways name, e.g. 80=8080; repeatable",
+    )  # fmt: skip
     made = verb("healthcheck", "cli_client", "healthcheck", "Exit 0 if a role is ready (for container health checks).")
     made.add_argument("--health", type=address, default="127.0.0.1:15021", help="the role's health port")
 
@@ -188,10 +194,15 @@ def _capture_verbs(verb: Any) -> None:
     verb("remove", "cli_capture", "capture", "Take the rules away.", which)
 
 
-def _sidecar_flags(made: Any) -> None:
+def _sidecar_flags(made: Any, gateway: bool = False) -> None:
     add_files(made)
     made.add_argument(
-        "--workload", required=True, type=workload_name, metavar="NAMESPACE/NAME", help="the workload that it serves"
+        "--workload",
+        required=not gateway,
+        type=workload_name,
+        metavar="NAMESPACE/NAME",
+        help="the workload that it serves",
+        default="default/gateway" if gateway else None,
     )
     made.add_argument(
         "--control",
@@ -204,10 +215,16 @@ def _sidecar_flags(made: Any) -> None:
     made.add_argument("--cert", metavar="FILE", help="own certificate chain (PEM), where control does not issue it")
     made.add_argument("--key", metavar="FILE", help="key of --cert (PEM)")
     made.add_argument(
-        "--outbound", type=address, default="127.0.0.1:15001", help="by host, also an HTTP proxy; off: none"
+        "--outbound",
+        type=address,
+        default="off" if gateway else "127.0.0.1:15001",
+        help="by host, also an HTTP proxy; off: none",
     )
     made.add_argument(
-        "--inbound", type=address, default="0.0.0.0:15006", help="mutual TLS from other sidecars; off: none"
+        "--inbound",
+        type=address,
+        default="off" if gateway else "0.0.0.0:15006",
+        help="mutual TLS from other sidecars; off: none",
     )
     made.add_argument("--admin", type=address, default="127.0.0.1:15000", help="admin (loopback only); off: none")
     made.add_argument("--health", type=address, default="0.0.0.0:15021", help="health; off: none")
@@ -263,7 +280,7 @@ def _sidecar_flags(made: Any) -> None:
         default=[],
         metavar="LISTENER=NETWORK,...",
         help="peers that must say by the PROXY protocol (1 or 2) who their client is, e.g. inbound=10.0.0.0/8; "
-        "LISTENER is inbound, outbound, redirect or listen; repeatable",
+        "LISTENER is inbound, outbound, redirect, listen or gateway; repeatable",
     )
 
 

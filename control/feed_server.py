@@ -91,14 +91,18 @@ class FeedServer:
         wake = asyncio.Event()
         self._wake.add(wake)
         logger.info("%s connected (mesh port %s)", key, member.mesh_port or "none")
-        if member.mesh_port:
+        if member.mesh_port or member.role == "gateway":
             self._changed()
         version = request.query.get("since", "")
         try:
             await response.write(b"\n")
             while not self._closing:
                 wake.clear()
-                message = self._book.message_since(version)
+                message = self._book.message_since(version, member.namespace if member.role == "gateway" else "")
+                if message is None and version and version != self._book.version:  # what is new is for others
+                    if member.taken == member.offered:
+                        member.taken = self._book.version
+                    version = member.offered = self._book.version
                 if message is not None:
                     version = member.offered = self._book.version
                     await response.write(message)
@@ -114,7 +118,7 @@ class FeedServer:
             if self.members.get(key) is member:
                 del self.members[key]
                 logger.info("%s disconnected", key)
-                if member.mesh_port and not self._closing:
+                if (member.mesh_port or member.role == "gateway") and not self._closing:
                     self._changed()
         return response
 

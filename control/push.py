@@ -26,7 +26,12 @@ from ..registry.snapshot import Snapshot
 REMOVALS_KEPT = 10_000
 """How many removals are remembered for catching up; a sidecar further behind gets everything."""
 
+SECRETS = "object/secrets/"
 _encode = msgspec.json.Encoder().encode
+
+
+def _namespace(key: str) -> str:
+    return key.split("/", 3)[2]
 
 
 class Book:
@@ -91,8 +96,9 @@ class Book:
         self._snapshot = snapshot
         return self._change(changed)
 
-    def message_since(self, version: str) -> bytes | None:
-        """The message that brings a sidecar from `version` (empty: nothing yet) to now; None: it is up to date.
+    def message_since(self, version: str, secrets_of: str = "") -> bytes | None:
+        """The message that brings a sidecar from `version` (empty: nothing yet) to now; None: it is up to date, or
+        what is new is not for it: Secrets are for those of their namespace alone who ask for them (`secrets_of`).
 
         One JSON object: {"version", "full": bool, "set": {key: value}, "remove": [keys]}.
         """
@@ -106,10 +112,16 @@ class Book:
                 if changed_at <= number:
                     break
                 keys[key] = None
-            present = [(key, self._items[key][1]) for key in keys if key in self._items]
-            removed = [key for key in keys if key not in self._items]
-            return self._message(False, present, removed)
-        return self._message(True, [(key, value) for key, (_, value) in self._items.items()], [])
+            mine = [key for key in keys if not key.startswith(SECRETS) or _namespace(key) == secrets_of]
+            present = [(key, self._items[key][1]) for key in mine if key in self._items]
+            removed = [key for key in mine if key not in self._items]
+            return self._message(False, present, removed) if mine else None
+        everything = [
+            (key, value)
+            for key, (_, value) in self._items.items()
+            if not key.startswith(SECRETS) or _namespace(key) == secrets_of
+        ]
+        return self._message(True, everything, [])
 
     def _message(self, full: bool, present: list[tuple[str, bytes]], removed: list[str]) -> bytes:
         body = b",".join(_encode(key) + b":" + value for key, value in present)

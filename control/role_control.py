@@ -53,10 +53,32 @@ RULE_RESOURCES = frozenset(
         "networkpolicies.networking.k8s.io",
         "peerauthentications.security.istio.io",
         "authorizationpolicies.security.istio.io",
+        "gateways.networking.istio.io",
         "meshconfigs.fairlead.dev",
     )
 )
 """Resources that go to sidecars as they are."""
+SECRETS = "secrets"
+CERTIFICATE_KEYS = frozenset(("tls.crt", "tls.key", "ca.crt", "cert", "key", "cacert"))
+"""What a gateway needs of Secrets; nothing else of them leaves the store."""
+
+
+def _rules_of(objects: Mapping[str, Mapping[str, Any] | None]) -> dict[str, dict[str, Any]]:
+    """What goes into the book: objects as they are; of Secrets what certificates are made of, and only those that
+    have any."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, body in objects.items():
+        if body is None:
+            continue
+        made = dict(body)
+        if key.startswith(f"object/{SECRETS}/"):
+            for part in ("data", "stringData"):
+                had = body.get(part)
+                made[part] = {k: v for k, v in had.items() if k in CERTIFICATE_KEYS} if isinstance(had, dict) else {}
+            if not made["data"] and not made["stringData"]:
+                continue
+        found[key] = made
+    return found
 
 
 def main(options: Any) -> int:
@@ -108,12 +130,12 @@ class Control:
         self.api.add_routes([web.get("/fairlead/v1/world", self._world), web.get("/metrics", self._metrics)])
         tasks = Tasks(signals.stop)
         sources = Sources(options, self.registry, tasks, self.data, self._manifests_changed)
-        self._rules["control"] = dict(self.api.objects(RULE_RESOURCES))
+        self._rules["control"] = _rules_of(self.api.objects(RULE_RESOURCES | {SECRETS}))
         self._take_rules()
         self._take_facts()
         sources.start_manifests()
         signals.on_reload = sources.manifests.look_now if sources.manifests else None
-        unsubscribe = self.api.subscribe(self._objects_changed, FACT_RESOURCES | RULE_RESOURCES)
+        unsubscribe = self.api.subscribe(self._objects_changed, FACT_RESOURCES | RULE_RESOURCES | {SECRETS})
         self.registry.snapshot.subscribe(lambda snapshot: self._publish(self.book.facts(snapshot)))
         self.book.facts(self.registry.snapshot.value)
         self.api.checks["sources"] = sources.problem
@@ -149,10 +171,10 @@ class Control:
     # --- from the API's objects to the feed -----------------------------------------------------------------------
 
     def _objects_changed(self, changed: Mapping[str, dict[str, Any] | None]) -> None:
-        rules = {key: value for key, value in changed.items() if key.split("/")[1] in RULE_RESOURCES}
+        rules = {key: value for key, value in changed.items() if key.split("/")[1] in RULE_RESOURCES | {SECRETS}}
         if rules:
             kept = {key: value for key, value in self._rules["control"].items() if key not in rules}
-            self._rules["control"] = kept | {key: value for key, value in rules.items() if value is not None}
+            self._rules["control"] = kept | _rules_of(rules)
             self._take_rules()
         if len(rules) < len(changed):
             for key, value in changed.items():
@@ -205,10 +227,10 @@ class Control:
         rules = {}
         for document in good:
             kind = BY_NAME.get((document.api_version, document.kind))
-            if kind is not None and kind.name in RULE_RESOURCES:
+            if kind is not None and (kind.name in RULE_RESOURCES or kind.name == SECRETS):
                 namespace = document.namespace if kind.namespaced else ""
                 rules[f"object/{kind.name}/{namespace}/{document.name}"] = document.body
-        self._rules["manifests"] = rules
+        self._rules["manifests"] = _rules_of(rules)
         self._take_rules()
         self._facts["manifests"] = facts_of(good, "manifests")
         self._lay_over()
@@ -219,9 +241,10 @@ class Control:
             Known(
                 m.namespace, m.workload, m.address, m.mesh_port,
                 proved.get(f"{m.namespace}/{m.workload}") or m.service_account, m.labels, tuple(m.ports),
+                m.role == "gateway",
             )
             for m in self.feed.members.values()
-            if m.role == "sidecar"
+            if m.role in ("sidecar", "gateway")
         ]  # fmt: skip
         if self.sidecars.connected(members):
             write_private(self.data / "sidecars.json", self.sidecars.dump())

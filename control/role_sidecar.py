@@ -62,6 +62,7 @@ def sidecar_options(options: Any) -> SidecarOptions:
     ports = [part for part in options.ports.split(",") if part]
     if not all(part.isdigit() and 0 < int(part) <= 65535 for part in ports):
         raise SettingError(f"--ports: expected port numbers, got {options.ports!r}")
+    gateway = options.verb == "gateway"
     own = options.address or (options.inbound[0] if options.inbound and options.inbound[0] != "0.0.0.0" else "")
     workload = Workload(
         namespace=namespace,
@@ -72,6 +73,10 @@ def sidecar_options(options: Any) -> SidecarOptions:
         service_account=options.service_account or "default",
         mesh_port=options.inbound[1] if options.inbound else 0,
     )
+    if gateway and not options.labels:
+        raise SettingError(
+            "--labels: a gateway serves the Gateways whose selector its labels match, e.g. istio=ingressgateway"
+        )
     upstreams = options.upstream
     return SidecarOptions(
         workload=workload,
@@ -89,6 +94,8 @@ def sidecar_options(options: Any) -> SidecarOptions:
         access_log=options.access_log or "",
         limits=limits_of(options.limit),
         proxies=proxies_of(options.proxy_protocol),
+        gateway=gateway,
+        moved=moved_of(options.map) if gateway else {},
         needs_certificate=bool(options.control) and not options.cert,
     )
 
@@ -101,14 +108,25 @@ def limits_of(texts: list[str]) -> Settings:
         raise SettingError(f"--limit: {error}") from error
 
 
+def moved_of(texts: list[str]) -> dict[int, int]:
+    """`--map 80=8080`, any number of them. Raises SettingError."""
+    found: dict[int, int] = {}
+    for text in texts:
+        named, _, own = text.partition("=")
+        if not all(one.isdigit() and int(one) <= 65535 for one in (named, own)) or not int(named):
+            raise SettingError(f"--map {text!r}: expected a Gateway's port and the one to listen on, as 80=8080")
+        found[int(named)] = int(own)
+    return found
+
+
 def proxies_of(texts: list[str]) -> dict[str, tuple[Network, ...]]:
     """`--proxy-protocol LISTENER=NETWORK,...`, any number of them. Raises SettingError."""
     found: dict[str, tuple[Network, ...]] = {}
     for text in texts:
         listener, equals, networks = text.partition("=")
-        if listener not in ("inbound", "outbound", "redirect", "listen") or not equals:
+        if listener not in ("inbound", "outbound", "redirect", "listen", "gateway") or not equals:
             raise SettingError(
-                f"--proxy-protocol {text!r}: expected inbound=, outbound=, redirect= or listen= and networks"
+                f"--proxy-protocol {text!r}: expected inbound=, outbound=, redirect=, listen= or gateway= and networks"
             )
         try:
             found[listener] = found.get(listener, ()) + parse_trusted(networks)
@@ -193,7 +211,8 @@ class Role:
             await self._until_ready(signals)
             registration = await self._register(tasks)
             settle()
-            ready(f"fairlead sidecar ready workload={options.workload} " + " ".join(f"{k}={v}" for k, v in at.items()))
+            role = "gateway" if sidecar.options.gateway else "sidecar"
+            ready(f"fairlead {role} ready workload={options.workload} " + " ".join(f"{k}={v}" for k, v in at.items()))
             return await self._serve(signals, tasks, registration)
         finally:
             if registration is not None:
@@ -249,7 +268,8 @@ class Role:
             "serviceAccount": options.service_account,
         }
         urls = [url for text in options.control for url in text.split(",") if url]
-        link = feed_for(options, urls, "sidecar", options.workload, sidecar.update, data, report)
+        role = "gateway" if sidecar.options.gateway else "sidecar"
+        link = feed_for(options, urls, role, options.workload, sidecar.update, data, report)
         self._hand_on(lambda: link.feed.items)
         link.feed.start_from_disk()
         tasks.start("feed", link.feed.run())

@@ -24,6 +24,8 @@ class Known(msgspec.Struct, frozen=True, omit_defaults=True):
     service_account: str = ""
     labels: dict[str, str] = {}
     ports: tuple[int, ...] = ()
+    gateway: bool = False
+    """It need have no mesh port."""
 
     @property
     def key(self) -> str:
@@ -47,7 +49,7 @@ class Sidecars:
 
     def connected(self, now: Iterable[Known]) -> bool:
         """Take those that are connected now; whether anything is new to the overlay."""
-        present = {one.key: one for one in now if one.mesh_port}
+        present = {one.key: one for one in now if one.mesh_port or one.gateway}
         self._seen |= set(present)
         gone = self._seen - set(present)
         merged = {**self.known, **present}

@@ -5,6 +5,8 @@ sidecar.update(world)         the first world, and every one after it
 await sidecar.start()         {"outbound": "127.0.0.1:15001", ...}
 await sidecar.drain(30.0)     not ready, no new connections, what runs ends
 await sidecar.close()
+
+Long because it is where everything of the role meets.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import to_builtins
 
 from ..policy.compile import CompileCache, compile_tables
+from ..policy.gateways import EVERY
 from ..policy.tables import Tables, Viewpoint
 from ..policy.world import World
 from ..proxy import accept, exposition
@@ -41,6 +44,7 @@ from .update import RefusedError
 
 if TYPE_CHECKING:
     from ..dns.server import DnsServer
+    from .gateway import GatewayPorts
 
 LOG_FLUSH_S = 0.2
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -55,6 +59,7 @@ class Sidecar:
         self.metrics = Metrics(options.workload)
         self.recorder = Recorder(self.metrics)
         self.dns: DnsServer | None = None
+        self.gateway: GatewayPorts | None = None
         self.draining = False
         self.at: dict[str, str] = {}
         self.checks: dict[str, Callable[[], str]] = {}
@@ -85,7 +90,8 @@ class Sidecar:
         workload = self._own(world)
         version = str(world.snapshot.version)
         try:
-            tables = compile_tables(world.resources, world.snapshot, Viewpoint(workload), version, self._cache)
+            viewpoint = Viewpoint(workload, EVERY if self.options.gateway else "")
+            tables = compile_tables(world.resources, world.snapshot, viewpoint, version, self._cache)
             log = self._make_log(tables)
         except (ValueError, FormatError) as error:
             raise RefusedError([str(error)]) from error
@@ -114,8 +120,20 @@ class Sidecar:
             self.metrics.running = self.engine.running
         else:
             self.engine.swap(tables)
+        if self.options.gateway:
+            self._serve_gateways(tables, world)
         if self.options.dns is not None:
             self._give_addresses(world)
+
+    def _serve_gateways(self, tables: Tables, world: World) -> None:
+        if self.gateway is None:
+            from .gateway import GatewayPorts  # for gateways
+
+            made = GatewayPorts(self.contexts, self.options.moved, self.options.proxies.get("gateway", ()))
+            self.checks["gateway"] = made.problem
+            self.notes["gateway"] = made.note
+            self.gateway = made
+        self.gateway.update(self.engine, tables, world.resources.secrets)
 
     def _own(self, world: World) -> Workload:
         """Our workload: as the registry has it, else as the command line has it."""
@@ -252,6 +270,8 @@ class Sidecar:
                 trusted=proxies.get("listen", ()),
             )
             await self._listen(f"listen{number}", (named.host, named.port), listen)
+        if self.gateway is not None:
+            await self.gateway.start(self.at)
         if options.dns is not None and self.dns is not None:
             await self._listen_loopbacks()
             await self.dns.start(*options.dns)
@@ -285,6 +305,8 @@ class Sidecar:
 
     async def close(self) -> None:
         self._tidy.stop()
+        if self.gateway is not None:
+            await self.gateway.close()
         if self._listen_task is not None:
             self._listen_task.cancel()
             await asyncio.gather(self._listen_task, return_exceptions=True)

@@ -46,7 +46,11 @@ class SidecarOptions(Struct, frozen=True):
     limits: Settings = Settings()
     """Of the data path: sizes, numbers, deadlines."""
     proxies: Mapping[str, tuple[Network, ...]] = {}
-    """By listener (`inbound`, `outbound`, `redirect`, `listen`): peers that say by the PROXY protocol for whom they
-    come."""
+    """By listener (`inbound`, `outbound`, `redirect`, `listen`, `gateway`): peers that say by the PROXY protocol for
+    whom they come."""
+    gateway: bool = False
+    """Serve the Gateways that select the workload."""
+    moved: Mapping[int, int] = {}
+    """Ports to listen on in place of those that Gateways name."""
     needs_certificate: bool = False
     """Not ready before there is one."""

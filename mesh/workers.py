@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from ..policy.tables import Cluster
+from ..policy.tables import Cluster, Tables
 from ..policy.world import World
 from ..proxy import exposition
 from ..proxy.local_server import JSON, Answer, Query
@@ -128,6 +128,9 @@ class Supervisor(Sidecar):
             worker.link.send(
                 say.Certificate(material.certificates, material.key, material.roots, material.issued, material.ends)
             )
+
+    def _serve_gateways(self, tables: Tables, world: World) -> None:
+        """Workers do."""
 
     async def _listen_loopbacks(self) -> None:
         """Workers do, told with the items."""

@@ -9,9 +9,10 @@ from ..registry.snapshot import Snapshot
 from .compile_clusters import PASSTHROUGH, members, service_clusters
 from .compile_hosts import HostIndex, HttpTable, declared_ports, http_table, visible_rules
 from .compile_inbound import inbound_clusters, inbound_of
-from .compile_l4 import L4Table, l4_table
+from .compile_l4 import L4Table, gateway_l4, l4_table
 from .compile_view import View
 from .destination_rules import MergedRule
+from .gateways import Ports
 from .resources import Resources
 from .tables import Cluster, LoadBalancer, PoolLimits, Tables, Viewpoint
 
@@ -25,6 +26,7 @@ class CompileCache:
 
     __slots__ = (
         "clusters",
+        "gateways",
         "http",
         "l4",
         "members",
@@ -47,6 +49,7 @@ class CompileCache:
         self.clusters: dict[str, tuple[Service, tuple[Endpoint, ...], dict[str, Cluster]]] = {}
         self.http: HttpTable | None = None
         self.l4: L4Table | None = None
+        self.gateways: Ports | None = None
 
     def forget_rules(self, resources: Resources, viewpoint: Viewpoint) -> None:
         """Start anew where the rules or the viewpoint are others than before."""
@@ -83,6 +86,9 @@ def compile_tables(
         index = HostIndex(rules, view.cluster_domain)
         cache.http = http_table(view, rules, index)
         cache.l4 = l4_table(view, index)
+        if view.gateways is not None:
+            gateway_l4(view, rules)
+            cache.gateways = view.gateways
     cache.members = own_names
     cache.services, cache.workloads, cache.namespaces = view.services, snapshot.workloads, snapshot.namespaces
     inbound = inbound_of(resources, snapshot, viewpoint.workload)
@@ -103,6 +109,7 @@ def compile_tables(
         inbound=inbound,
         ports=declared_ports(view.services),
         egress=view.egress,
+        gateway=cache.gateways if viewpoint.gateway else None,
     )
 
 

@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping
 
 from ..registry.model import Service
 from .compile_clusters import member_host, members, wants_dialled_address
-from .compile_http import CompiledRule, compile_rule, retry_policy
+from .compile_http import CompiledRule, compile_rule, https_redirect, retry_policy
 from .compile_view import View, cluster_name, port_protocol, speaks_http
 from .delegates import with_delegates
+from .gateways import Server, attached
 from .host_names import Domains, complete, covers, spellings
 from .match import EVERYTHING, Arm
 from .resources import VirtualService
 from .tables import Decision, Destination
-from .visibility import exported, gateway_name
+from .visibility import exported
 
 UNKNOWN_HOST_PORT = 80
 """Hosts of rules that no service has are served on this port alone (Istio)."""
@@ -73,13 +74,13 @@ def visible_rules(view: View) -> list[VirtualService]:
 
     Delegates are merged in; a rule without hosts is one, and stands for nothing by itself.
     """
-    own = view.gateway or "mesh"
+    own = (*(view.gateways.names if view.gateways is not None else ()), view.gateway or "mesh")
     found = []
     for rule in view.resources.virtual_services:
         namespace = rule.meta.namespace
         if not rule.spec.hosts or not exported(rule.spec.export_to, namespace, view.namespace):
             continue
-        if own in [gateway_name(name, namespace) for name in rule.spec.gateways or ("mesh",)]:
+        if attached(own, rule.spec.gateways, namespace):
             found.append(with_delegates(rule, view.resources.virtual_services, view.cluster_domain))
     return found
 
@@ -109,16 +110,19 @@ class HostIndex:
 def http_table(view: View, rules: list[VirtualService], index: HostIndex) -> HttpTable:
     table = HttpTable(bool(view.gateway))
     table.rules = rules
-    compiled: dict[tuple[int, int], CompiledRule] = {}
+    compiled: dict[tuple[int, int, str], CompiledRule] = {}
 
-    def compile_once(rule: VirtualService, port: int) -> CompiledRule:
-        key = (id(rule), port)
+    def compile_once(rule: VirtualService, port: int, gateway: str = "") -> CompiledRule:
+        key = (id(rule), port, gateway)
         if key not in compiled:
-            compiled[key] = compile_rule(view, rule, port)
+            compiled[key] = compile_rule(view.at(gateway) if gateway else view, rule, port)
         return compiled[key]
 
-    if view.gateway:
-        _gateway_hosts(view, table, rules, compile_once)
+    if view.gateways is not None:
+        if view.gateways.names:
+            _server_hosts(view, table, rules, compile_once)
+        else:
+            _gateway_hosts(view, table, rules, compile_once)
         return table
     _unknown_hosts(view, table, rules, compile_once)
     for service in view.services.values():
@@ -132,7 +136,7 @@ def http_table(view: View, rules: list[VirtualService], index: HostIndex) -> Htt
     return table
 
 
-Compile = Callable[[VirtualService, int], CompiledRule]
+Compile = Callable[..., CompiledRule]
 
 
 def _unknown_hosts(view: View, table: HttpTable, rules: list[VirtualService], compile_once: Compile) -> None:
@@ -254,12 +258,46 @@ def _gateway_hosts(view: View, table: HttpTable, rules: list[VirtualService], co
             groups.setdefault(complete(host, rule.meta.namespace, view.cluster_domain), []).append(rule)
     for port in sorted(ports):
         for host, group in groups.items():
-            made = [compile_once(rule, port) for rule in group]
-            arms = [arm for one in made for arm in one.arms]
-            arms = [arm for arm in arms if not arm.match.catches_all] + [arm for arm in arms if arm.match.catches_all]
-            if arms:
-                dropped = tuple(entry for one in made for entry in one.dropped)
-                table.claim(port, host, VirtualHost(host, port, tuple(arms), group[0], dropped))
+            _join(table, port, host, port, group[0], [compile_once(rule, port) for rule in group])
+
+
+def _join(table: HttpTable, key: int, host: str, port: int, first: VirtualService, made: list[CompiledRule]) -> None:
+    arms = [arm for one in made for arm in one.arms]
+    arms = [arm for arm in arms if not arm.match.catches_all] + [arm for arm in arms if arm.match.catches_all]
+    if arms:
+        dropped = tuple(entry for one in made for entry in one.dropped)
+        table.claim(key, host, VirtualHost(host, port, tuple(arms), first, dropped))
+
+
+def _server_hosts(view: View, table: HttpTable, rules: list[VirtualService], compile_once: Compile) -> None:
+    """The same by the servers of Gateways: a host is there where rule and server both have it. A server at which TLS
+    ends has routes of its own, those of plain HTTP share their port's; where one of them asks for it, a host is
+    redirected to https whatever its rules say (Istio)."""
+    assert view.gateways is not None
+    groups: dict[tuple[int, str], dict[tuple[int, str], tuple[VirtualService, Server]]] = {}
+    for server in view.gateways.servers:
+        if not server.http or (server.tls is not None and not server.terminates):
+            continue
+        table.ports.setdefault(server.table, Domains())
+        for rule in rules:
+            if not rule.spec.http or not attached((server.gateway,), rule.spec.gateways, rule.meta.namespace):
+                continue
+            for host in rule.spec.hosts:
+                whole = complete(host, rule.meta.namespace, view.cluster_domain)
+                for found in server.admits(whole, rule.meta.namespace):
+                    group = groups.setdefault((server.table, found), {})
+                    group.setdefault((id(rule), server.gateway), (rule, server))
+    for server in view.gateways.servers:
+        if server.redirects:
+            own = [host for _, host in server.hosts]
+            narrower = [host for key, host in groups if key == server.table and any(covers(one, host) for one in own)]
+            for host in dict.fromkeys((*own, *narrower)):
+                arm = Arm(EVERYTHING, *https_redirect(server.port, server.gateway), 0, "httpsRedirect")
+                table.claim(server.table, host, VirtualHost(host, server.port, (arm,)))
+    for (key, host), group in groups.items():
+        port = key & 0xFFFF
+        members = sorted(group.values(), key=lambda one: rules.index(one[0]))
+        _join(table, key, host, port, members[0][0], [compile_once(rule, port, at.gateway) for rule, at in members])
 
 
 def declared_ports(services: Mapping[str, Service]) -> dict[tuple[str, int], str]:

@@ -258,6 +258,13 @@ class _RouteMaker:
         return lambda decision, request, match: second(first(decision, request, match), request, match)
 
 
+def https_redirect(port: int, gateway: str) -> tuple[Decision, Change]:
+    """What a Gateway's httpsRedirect does with every request."""
+    redirect = HTTPRedirect(scheme="https", redirect_code=301)
+    why = f"Gateway {gateway} redirects its clients on port {port} to https"
+    return Decision("redirect", status=301, route="httpsRedirect", why=why), _redirecting(redirect, port)
+
+
 def _redirecting(redirect: HTTPRedirect, port: int) -> Change:
     def change(decision: Decision, request: Request, match: HttpMatch) -> Decision:
         location = redirect_location(redirect, match, request.path, request.authority, request.scheme, port)

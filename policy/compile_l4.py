@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
+from ..registry import reasons
 from ..registry.model import Service
 from .compile_clusters import member_host, members
 from .compile_hosts import HostIndex
 from .compile_view import View, cluster_name
-from .host_names import Domains, spellings
+from .gateways import Server, attached
+from .host_names import Domains, complete, spellings
 from .network_policy import Address, Network, parse_address
 from .network_policy import _network as parse_network
 from .resources import L4MatchAttributes, RouteDestination, TLSMatchAttributes, VirtualService
@@ -91,6 +94,34 @@ def l4_table(view: View, index: HostIndex) -> L4Table:
     return table
 
 
+def gateway_l4(view: View, rules: Sequence[VirtualService]) -> None:
+    """What the servers of Gateways do with octets: `tls` rules by server name where TLS is passed through, `tcp` rules
+    where it ends or there is none."""
+    assert view.gateways is not None
+    for server in view.gateways.servers:
+        if server.http and (server.tls is None or server.terminates):
+            continue
+        why = f"no rule of Gateway {server.gateway} has a route for this connection"
+        nothing = Decision("not-found", reason=reasons.NO_ROUTE.code, why=why)
+        host = L4Host(server.gateway, server.port, nothing)
+        own = view.at(server.gateway)
+        for rule in rules:
+            namespace = rule.meta.namespace
+            if not attached((server.gateway,), rule.spec.gateways, namespace):
+                continue
+            if server.tls is not None and not server.terminates:
+                _tls_routes(own, host, rule, partial(_admits, server, namespace))
+            elif any(
+                server.admits(complete(name, namespace, view.cluster_domain), namespace) for name in rule.spec.hosts
+            ):
+                _tcp_routes(own, host, rule)
+        server.l4 = host
+
+
+def _admits(server: Server, namespace: str, name: str) -> bool:
+    return bool(server.admits(name.lower(), namespace))
+
+
 def _members(view: View, table: L4Table, service: Service) -> None:
     """`db-0.db`: one endpoint of a headless service, where no route stands for the service."""
     for member in members(view, service):
@@ -124,13 +155,15 @@ def _service(view: View, table: L4Table, service: Service, rules: Sequence[Virtu
                 _tcp_routes(view, host, rule)
 
 
-def _tls_routes(view: View, host: L4Host, rule: VirtualService) -> None:
+def _tls_routes(
+    view: View, host: L4Host, rule: VirtualService, here: Callable[[str], bool] = lambda _name: True
+) -> None:
     """The most specific server name wins whatever the order; one named twice belongs to the older rule."""
     for index, route in enumerate(rule.spec.tls):
         decision = _decision(view, rule, route.route, host.port, index)
         for block in route.match:
             if _reachable(view, block, rule, host.port):
-                for name in block.sni_hosts:
+                for name in filter(here, block.sni_hosts):
                     label = f"VirtualService {rule.meta.key} tls route {index}"
                     host.tls = host.tls or Domains()
                     host.tls.claim(name.lower(), L4Arm(decision, label, block.destination_subnets))
@@ -168,6 +201,9 @@ def _decision(view: View, rule: VirtualService, routes: Sequence[RouteDestinatio
             continue
         host = view.destination_host(one.destination, rule.meta.namespace)
         number = one.destination.port.number if one.destination.port is not None else 0
+        service = view.services.get(host)
+        if not number and view.gateway and service is not None and len(service.ports) == 1:
+            number = service.ports[0].number  # as for HTTP: at a gateway the service's only port comes first
         subset = one.destination.subset or ""
         name = cluster_name(number or port, subset, host)
         destinations.append(Destination(name, host, number or port, subset, 100 if single else one.weight))

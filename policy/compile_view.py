@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from sys import intern
 
 from ..registry.model import Endpoint, Service, ServicePort, Workload
 from ..registry.snapshot import Snapshot
 from .destination_rules import DestinationRules, MergedRule
+from .gateways import Ports, gateways_of
 from .host_names import complete
 from .network_policy import Isolation, isolation_of
 from .peer import identity_of
@@ -73,6 +75,7 @@ class View:
         "disables_mtls",
         "egress",
         "gateway",
+        "gateways",
         "mesh",
         "namespace",
         "resources",
@@ -90,6 +93,8 @@ class View:
         self.workload: Workload = viewpoint.workload
         self.namespace = viewpoint.workload.namespace
         self.gateway = viewpoint.gateway
+        self.gateways = Ports(gateways_of(resources, viewpoint)) if viewpoint.gateway else None
+        """Its servers; without any where the Gateway is not known, as explain may ask."""
         self.mesh = resources.mesh.spec
         self.cluster_domain = self.mesh.cluster_domain
         self.rules = DestinationRules(
@@ -108,6 +113,14 @@ class View:
             or any(mode.mode == "DISABLE" for mode in policy.spec.port_level_mtls.values())
             for policy in resources.peer_authentications
         )
+
+    def at(self, gateway: str) -> View:
+        """The same, for the rules of one of its Gateways."""
+        if gateway == self.gateway:
+            return self
+        made = copy(self)
+        made.gateway = gateway
+        return made
 
     def plain(self, name: str, host: str, port: int) -> tuple[Destination, ...]:
         """All of a service's port as the only destination: one object, whichever tables name it."""

@@ -13,7 +13,8 @@ from .authorize import Subject
 from .compile_clusters import PASSTHROUGH
 from .compile_hosts import HttpTable, VirtualHost
 from .compile_inbound import Inbound, inbound_decision, split_mesh_sni
-from .compile_l4 import L4Table
+from .compile_l4 import L4Host, L4Table
+from .gateways import table_key
 from .host_names import split_authority
 from .match import Arm, HttpMatch, query_parameter
 from .network_policy import Isolation
@@ -34,14 +35,21 @@ def decide(tables: Tables, request: Request, trace: Trace | None = None) -> Deci
     arrival = request.arrival
     if arrival.listener == "inbound":
         return _decide_inbound(tables.inbound, request, trace)
+    gateway = arrival.listener == "gateway"
+    if gateway:
+        refusal = _gateway_refusal(tables.inbound, request, trace)
+        if refusal is not None:
+            return refusal
     if not request.method:
+        if gateway and tables.gateway.names:
+            return _decide_at_gateway(tables, arrival, trace)
         return _decide_connection(tables, arrival, trace)
     http: HttpTable = tables.http
     authority = request.authority
     key: object = (
         (arrival.host, arrival.port or authority)
         if arrival.host
-        else ((authority, arrival.port) if arrival.port or request.scheme == "https" else authority)
+        else ((authority, arrival.port, arrival.server) if arrival.port or request.scheme == "https" else authority)
     )
     memo = http.memo
     known = memo.get(key)
@@ -90,7 +98,7 @@ def _find_host(tables: Tables, http: HttpTable, request: Request, arrival: Arriv
     named, named_port = split_authority(request.authority)
     host = arrival.host.lower() if arrival.host else named
     port = arrival.port or named_port or (443 if request.scheme == "https" else 80)
-    domains = http.ports.get(port)
+    domains = http.ports.get(table_key(port, arrival.server))
     found = domains.exact.get(host) if domains is not None else None
     if found is not None:
         return found
@@ -99,7 +107,7 @@ def _find_host(tables: Tables, http: HttpTable, request: Request, arrival: Arriv
         found = sole.exact.get(host) if sole is not None else None
         if found is not None:
             return found
-    if domains is None and http.gateway and http.ports:
+    if domains is None and http.gateway and http.ports and not tables.gateway.names:
         domains = http.ports.get(443 if request.scheme == "https" else 80)
         found = domains.exact.get(host) if domains is not None else None
         if found is not None:
@@ -198,6 +206,57 @@ def _decide_connection(tables: Tables, arrival: Arrival, trace: Trace | None) ->
     decision, why = found.decide(arrival.sni, arrival.destination_ip, arrival.source_ip)
     if trace is not None:
         _note(trace, "connection", f"{found.host}:{found.port}", decision.verdict, why)
+    return decision
+
+
+# --- at a gateway ---------------------------------------------------------------------------------------------------
+
+
+def _gateway_refusal(inbound: Inbound, request: Request, trace: Trace | None) -> Decision | None:
+    """What NetworkPolicy and AuthorizationPolicy of the gateway's workload refuse. Its clients have no identity, but
+    those of a server of mode ISTIO_MUTUAL; PeerAuthentication is not asked: servers say themselves what TLS they
+    take."""
+    if inbound.isolation is None and inbound.authorizer.empty:
+        return None
+    arrival = request.arrival
+    peer = identify(inbound.snapshot, inbound.resources.mesh.spec, arrival.identity, arrival.source_ip)
+    if inbound.isolation is not None:
+        verdict = inbound.isolation.verdict(peer, arrival.port, "TCP", trace)
+        if not verdict.allowed:
+            if trace is not None:
+                _note(trace, "network-policy-ingress", verdict.by, "deny", verdict.why)
+            return _denied(verdict)
+    if not inbound.authorizer.empty:
+        http = bool(request.method)
+        subject = _subject(arrival, peer, request if http else None)
+        authorizer = inbound.authorizer
+        verdict = authorizer.request(subject, trace) if http else authorizer.connection(subject, trace)
+        if not verdict.allowed:
+            if trace is not None:
+                _note(trace, "authorization", verdict.by, "deny", verdict.why)
+            return _denied(verdict)
+    return None
+
+
+def _decide_at_gateway(tables: Tables, arrival: Arrival, trace: Trace | None) -> Decision:
+    """An opaque connection: by the server of its port and server name."""
+    port = tables.gateway.ports.get(arrival.port)
+    server = port.server(arrival.sni) if port is not None else None
+    if server is None or server.l4 is None:
+        whom = arrival.sni or "a connection without server name"
+        why = f"no server of this gateway takes {whom} on port {arrival.port}"
+        decision = Decision("not-found", reason=reasons.NO_ROUTE.code, why=why)
+        if trace is not None:
+            _note(trace, "gateway", f"port {arrival.port}", decision.verdict, why)
+        return decision
+    l4: L4Host = server.l4
+    decision, why = l4.decide(arrival.sni, arrival.destination_ip, arrival.source_ip)
+    if decision.verdict == "not-found":
+        why = decision.why
+    if trace is not None:
+        _note(
+            trace, "gateway", _named("Gateway", f"{server.gateway} {server.name}", server.source), decision.verdict, why
+        )
     return decision
 
 

@@ -19,6 +19,7 @@ from .compile_inbound import Inbound, inbound_of
 from .compile_view import View
 from .decide import Trace, decide, egress_verdict, peer_verdict, service_of
 from .destination_rules import settings
+from .explain_gateway import at_gateway
 from .explain_query import Query, QueryError
 from .explain_text import render
 from .path_normalization import PathError, normalize_path
@@ -103,7 +104,9 @@ class Explainer:
     def _request(self, asked: Query, tables: Tables, workload: Workload) -> SimpleRequest:
         source_ip = asked.source_ip or (workload.addresses[0] if workload.addresses else "")
         port = asked.port or (asked.url_port if any(name == "host" for name, _ in asked.headers) else 0)
-        listener = asked.gateway or "outbound"
+        listener = "gateway" if asked.gateway else "outbound"
+        if tables.gateway is not None and tables.gateway.names:
+            return at_gateway(asked, tables.gateway, source_ip, self._mesh.path_normalization.normalization)
         if asked.tcp or self._is_opaque(asked, tables):
             number = asked.port or asked.url_port or 443
             host = asked.host if service_of(tables, asked.host) else ""

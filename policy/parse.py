@@ -25,12 +25,21 @@ RESOURCES: dict[str, tuple[Any, Any]] = {
     "NetworkPolicy": (r.NetworkPolicy, r.NetworkPolicySpec),
     "PeerAuthentication": (r.PeerAuthentication, r.PeerAuthenticationSpec),
     "AuthorizationPolicy": (r.AuthorizationPolicy, r.AuthorizationPolicySpec),
+    "Gateway": (r.Gateway, r.GatewaySpec),
+    "Secret": (r.Secret, r.SecretSpec),
     "MeshConfig": (r.MeshConfig, r.MeshConfigSpec),
 }
 """Kinds with a typed resource, and their spec; the others become facts, or are only kept."""
 
 Resource = (
-    r.VirtualService | r.DestinationRule | r.NetworkPolicy | r.PeerAuthentication | r.AuthorizationPolicy | r.MeshConfig
+    r.VirtualService
+    | r.DestinationRule
+    | r.NetworkPolicy
+    | r.PeerAuthentication
+    | r.AuthorizationPolicy
+    | r.Gateway
+    | r.Secret
+    | r.MeshConfig
 )
 
 
@@ -154,7 +163,7 @@ def resource_of(kind: Kind, body: Mapping[str, Any], name: str, namespace: str, 
         resource_version=str(metadata.get("resourceVersion") or ""),
         source=source,
     )
-    spec = dict(body.get("spec") or {})
+    spec = dict((body if kind.kind == "Secret" else body.get("spec")) or {})
     if kind.kind == "NetworkPolicy" and not spec.get("policyTypes"):
         spec["policyTypes"] = ["Ingress", *(["Egress"] if spec.get("egress") else [])]
     if kind.kind == "MeshConfig" and (spec.get("pathNormalization") or {}).get("normalization") == "DEFAULT":

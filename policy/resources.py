@@ -233,6 +233,72 @@ class VirtualService(Struct, frozen=True):
     spec: VirtualServiceSpec
 
 
+# --- networking.istio.io Gateway, and the Secrets that it refers to ---------------------------------------------------
+
+
+class ServerPort(Spec, frozen=True):
+    number: int = 0
+    name: str = ""
+    protocol: str = ""
+
+
+class TLSCertificate(Spec, frozen=True):
+    """Files."""
+
+    server_certificate: str = ""
+    private_key: str = ""
+    ca_certificates: str = ""
+
+
+class ServerTLS(Spec, frozen=True):
+    mode: str = ""
+    """Empty: PASSTHROUGH."""
+    https_redirect: bool = False
+    server_certificate: str = ""
+    private_key: str = ""
+    ca_certificates: str = ""
+    ca_crl: str = ""
+    credential_name: str = ""
+    credential_names: list[str] = []
+    ca_cert_credential_name: str = ""
+    tls_certificates: list[TLSCertificate] = []
+    subject_alt_names: list[str] = []
+    min_protocol_version: str = ""
+    max_protocol_version: str = ""
+    cipher_suites: list[str] = []
+
+
+class GatewayServer(Spec, frozen=True):
+    port: ServerPort
+    hosts: list[str]
+    name: str = ""
+    bind: str = ""
+    tls: ServerTLS | None = None
+
+
+class GatewaySpec(Spec, frozen=True):
+    servers: list[GatewayServer]
+    selector: dict[str, str] = {}
+
+
+class Gateway(Struct, frozen=True):
+    meta: Meta
+    spec: GatewaySpec
+
+
+class SecretSpec(Spec, frozen=True):
+    """What stands at the top of a Secret, not below `spec`."""
+
+    data: dict[str, str] = {}
+    """Base64."""
+    string_data: dict[str, str] = {}
+
+
+class Secret(Struct, frozen=True):
+    meta: Meta
+    spec: SecretSpec
+
+
 # --- networking.istio.io DestinationRule ----------------------------------------------------------------------------
 
 
@@ -554,4 +620,7 @@ class Resources(Struct, frozen=True):
     network_policies: tuple[NetworkPolicy, ...] = ()
     peer_authentications: tuple[PeerAuthentication, ...] = ()
     authorization_policies: tuple[AuthorizationPolicy, ...] = ()
+    gateways: tuple[Gateway, ...] = ()
+    secrets: tuple[Secret, ...] = ()
+    """Only a gateway's world has any."""
     mesh: MeshConfig = MeshConfig()

@@ -12,6 +12,7 @@ cdef class Arrival:
     cdef public bint tls
     cdef public str sni
     cdef public str alpn
+    cdef public int server
 
 cdef class Verdict:
     cdef public bint allowed
@@ -116,6 +117,7 @@ cdef class Cluster:
 
 cdef class Tables:
     cdef public object egress
+    cdef public object gateway
     cdef public str version
     cdef public object viewpoint
     cdef public object mesh

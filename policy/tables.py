@@ -32,9 +32,10 @@ class Arrival:
         tls: bool = False,
         sni: str = "",
         alpn: str = "",
+        server: int = 0,
     ) -> None:
         self.listener = listener
-        """`outbound`, `inbound`, or a gateway's `namespace/name`."""
+        """`outbound`, `inbound` or `gateway`."""
         self.source_ip = source_ip
         self.source_port = source_port
         self.destination_ip = destination_ip
@@ -49,6 +50,8 @@ class Arrival:
         """Came by mesh TLS (inbound) or TLS ended here (gateway)."""
         self.sni = sni
         self.alpn = alpn
+        self.server = server
+        """Gateway: the server at which TLS ended (gateways.Server.number), 0: none."""
 
 
 class Request(Protocol):
@@ -453,7 +456,7 @@ class Viewpoint:
     def __init__(self, workload: Workload, gateway: str = "") -> None:
         self.workload = workload
         self.gateway = gateway
-        """namespace/name of a Gateway resource; empty: a sidecar."""
+        """namespace/name of a Gateway resource, `*`: all that select the workload; empty: a sidecar."""
 
 
 class Tables:
@@ -471,7 +474,10 @@ class Tables:
         inbound: Any = None,
         ports: Mapping[tuple[str, int], str] | None = None,
         egress: Any = None,
+        gateway: Any = None,
     ) -> None:
+        self.gateway = gateway
+        """policy.gateways.Ports; None: a sidecar's."""
         self.egress = egress
         """Opaque, see `decide.egress_verdict`; None: no egress NetworkPolicy selects the workload."""
         self.version = version

@@ -162,6 +162,8 @@ def resources_of(parsed: Sequence[Parsed]) -> Resources:
         network_policies=ordered.get("NetworkPolicy", ()),
         peer_authentications=ordered.get("PeerAuthentication", ()),
         authorization_policies=ordered.get("AuthorizationPolicy", ()),
+        gateways=ordered.get("Gateway", ()),
+        secrets=ordered.get("Secret", ()),
         mesh=mesh or MeshConfig(),
     )
 

@@ -211,6 +211,12 @@ def _check_server_tls(found: Findings, path: str, tls: Any, protocol: str) -> No
         required(found, path, "serverCertificate and privateKey, or credentialName")
     if mode in ("MUTUAL", "OPTIONAL_MUTUAL") and files and not tls.get("caCertificates"):
         required(found, f"{path}.caCertificates", f"mode {mode} checks the certificates of clients")
+    if tls.get("minProtocolVersion") in ("TLSV1_0", "TLSV1_1"):
+        warn(found, f"{path}.minProtocolVersion", "TLS below 1.2 is not spoken (RFC 8996)")
+    if tls.get("maxProtocolVersion") in ("TLSV1_0", "TLSV1_1"):
+        invalid(
+            found, f"{path}.maxProtocolVersion", tls["maxProtocolVersion"], "TLS below 1.2 is not spoken (RFC 8996)"
+        )
     if mode == "ISTIO_MUTUAL" and any(sources):
         forbidden(found, path, "mode ISTIO_MUTUAL uses the mesh's own certificates")
 

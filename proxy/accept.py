@@ -44,8 +44,10 @@ class Entry(asyncio.Protocol):
         counted: bool = False,
         ahead: Session | None = None,
         trusted: tuple[proxy_protocol.Network, ...] = (),
+        listener: str = "",
     ) -> None:
         self.engine = engine
+        self.listener = listener or ("inbound" if counted else "outbound")
         self.trusted = trusted
         """Peers that must say by the PROXY protocol for whom they come."""
         self.source: proxy_protocol.Address | None = None
@@ -68,8 +70,7 @@ class Entry(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
         peer = transport.get_extra_info("peername")
-        listener = "inbound" if self.counted else "outbound"
-        room = self.engine.room(listener, peer, self.counted)
+        room = self.engine.room(self.listener, peer, self.counted)
         if room and self.trusted and proxy_protocol.is_trusted(self.trusted, address_of(peer)[0]):
             awaited: Any = proxy_protocol.Awaited(self.engine, self._proxied)
             transport.set_protocol(awaited)
@@ -109,7 +110,7 @@ class Entry(asyncio.Protocol):
 
     def _wants_server_name(self) -> bool:
         arrival = self.arrival
-        return arrival.listener != "inbound" and by_server_name(self.engine.tables, arrival.host, arrival.port)
+        return arrival.listener == "outbound" and by_server_name(self.engine.tables, arrival.host, arrival.port)
 
     def _look_ahead(self) -> None:
         if self.decided:
@@ -139,7 +140,7 @@ class Entry(asyncio.Protocol):
         self.first += data
         first = self.first
         spoken = sniff.speaks(first)
-        if spoken == sniff.TLS and self.arrival.listener != "inbound":
+        if spoken == sniff.TLS and self.arrival.listener == "outbound":
             spoken = self._server_name()
         elif self.opaque:
             spoken = sniff.MORE if spoken == sniff.MORE and first[0] == sniff.HANDSHAKE else sniff.OPAQUE

@@ -37,6 +37,7 @@ class Inbound:
         trusted: tuple[proxy_protocol.Network, ...] = (),
     ) -> None:
         self.trusted = trusted
+        self.of_gateway = False
         self.engine = engine
         self.poller = poller
         self.loop = poller.loop
@@ -44,7 +45,7 @@ class Inbound:
         self.identity_of = identity_of
         self.find = find
         self.local = address_of(sock.getsockname())
-        self.peeks: set[_Peek] = set()
+        self.peeks: set[Peek] = set()
         self.shaking: set[Tls] = set()
         """Handshakes that are not over."""
         self.failed_handshakes = 0
@@ -52,7 +53,7 @@ class Inbound:
 
     def _accepted(self, sock: socket.socket, peer: Any) -> None:
         if self.engine.room("inbound", peer):
-            _Peek(self, sock, peer).look()
+            Peek(self, sock, peer).look()
         else:
             sock.close()
 
@@ -170,13 +171,14 @@ class Inbound:
         self.listener.close()
 
 
-class _Peek(Watcher):
-    """An accepted socket until its first bytes are there; they are looked at and left in the kernel.
+class Peek(Watcher):
+    """An accepted socket until its first bytes are there; they are looked at and left in the kernel. `inbound` is an
+    Inbound, or a gateway's listener.
 
     Where plaintext is taken and nothing has come yet, the app is connected at once, in case it speaks first.
     """
 
-    def __init__(self, inbound: Inbound, sock: socket.socket, peer: Any) -> None:
+    def __init__(self, inbound: Any, sock: socket.socket, peer: Any) -> None:
         self.inbound = inbound
         self.sock = sock
         self.peer = peer

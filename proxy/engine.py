@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..policy.decide import admit, decide, egress_verdict, hash_input, inbound_port, pick
 from ..policy.path_normalization import normalize_path
@@ -47,6 +47,9 @@ from .proxy_protocol import Network, proxy_header
 from .tcp import Session
 from .upstream import Upstream
 from .wire import Wire
+
+if TYPE_CHECKING:
+    from .accept_gateway import ClientOf, GatewayListener, ServerContext
 
 TICK_S = 1.0
 
@@ -121,7 +124,7 @@ class Engine(Core):
         """More is held in all than the limit `buffered` allows: nobody else may come in."""
         self._dialer = Dialer(client_context, verify_peer, self._may_leave)
         self._listeners: list[Listener] = []
-        self._inbounds: list[accept_inbound.Inbound] = []
+        self._inbounds: list[accept_inbound.Inbound | GatewayListener] = []
         self._own: set[tuple[str, int]] = set()
         self._date_at = 0
         self._date = b""
@@ -476,6 +479,26 @@ class Engine(Core):
             self._inbounds.append(inbound)
         return self._listens(host, socks)
 
+    async def listen_gateway(
+        self,
+        host: str,
+        port: int,
+        number: int,
+        server_context: ServerContext,
+        client_of: ClientOf,
+        *,
+        trusted: tuple[Network, ...] = (),
+    ) -> int:
+        """A port of a gateway's servers; `number`: as Gateways have it. Which servers, the tables of the moment say."""
+        from .accept_gateway import GatewayListener  # for gateways
+
+        poller = self._poller()
+        socks = await listening(host, port, self.reuse_port)
+        for sock in socks:
+            made = GatewayListener(self, poller, sock, number, server_context, client_of, trusted)
+            self._inbounds.append(made)
+        return self._listens(host, socks)
+
     async def _listen(
         self, host: str, port: int, arrive: Callable[[Any], Any], trusted: tuple[Network, ...] = ()
     ) -> int:
@@ -507,6 +530,10 @@ class Engine(Core):
             if listener.sock.fileno() >= 0 and listener.sock.getsockname()[:2] == (host, port):
                 self._listeners.remove(listener)
                 listener.close()
+        for inbound in list(self._inbounds):
+            sock = inbound.listener.sock
+            if inbound.of_gateway and sock.fileno() >= 0 and sock.getsockname()[1] == port:
+                inbound.stop()  # its handshakes under way go on
         self._own.discard((host, port))
 
     # --- time and end

@@ -35,6 +35,20 @@ def test_who_has_nothing_gets_everything() -> None:
     }
 
 
+def test_secrets_are_for_those_of_their_namespace_who_ask_for_them() -> None:
+    book = Book("e1")
+    book.objects({"object/a": {}, "object/secrets/edge/cert": {"n": 1}, "object/secrets/shop/cert": {"n": 2}})
+    assert told(book) == {"version": "e1.1", "full": True, "set": {"object/a": {}}, "remove": []}
+    full = json.loads(book.message_since("", "edge") or b"")
+    assert full["set"] == {"object/a": {}, "object/secrets/edge/cert": {"n": 1}}
+    book.objects({"object/secrets/edge/cert": {"n": 3}, "object/secrets/shop/cert": None})
+    assert book.message_since("e1.1") is None, "nothing of it is for everybody"
+    assert json.loads(book.message_since("e1.1", "edge") or b"")["set"] == {"object/secrets/edge/cert": {"n": 3}}
+    assert json.loads(book.message_since("e1.1", "shop") or b"")["remove"] == ["object/secrets/shop/cert"]
+    book.objects({"object/b": {}})
+    assert json.loads(book.message_since("e1.1") or b"")["set"] == {"object/b": {}}
+
+
 def test_who_is_up_to_date_gets_nothing() -> None:
     book = Book("e1")
     book.objects({"object/a": {}})

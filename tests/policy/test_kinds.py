@@ -58,7 +58,7 @@ def test_kinds_that_nothing_acts_by_say_so_once() -> None:
     documents, _ = load(SAMPLES.read_bytes(), "samples.yaml")
     for report in validate(documents):
         inert = [told for told in report.warnings if "nothing acts by it yet" in told.message]
-        assert len(inert) == (report.kind in ("Gateway", "Sidecar", "Ingress", "Role", "RoleBinding"))
+        assert len(inert) == (report.kind in ("Sidecar", "Ingress", "Role", "RoleBinding"))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,8 @@ def test_typed_resources_have_every_field_that_is_honoured() -> None:
 
     for kind in KINDS:
         if kind.kind in RESOURCES:
-            walk(kind.schema.fields["spec"], RESOURCES[kind.kind][1], kind.kind)
+            if kind.kind != "Secret":  # has no spec; what stands beside the data is not for us
+                walk(kind.schema.fields["spec"], RESOURCES[kind.kind][1], kind.kind)
 
 
 def test_samples_become_typed_resources() -> None:

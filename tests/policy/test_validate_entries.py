@@ -97,6 +97,8 @@ def server(text: str) -> str:
         ("{port: {number: 443, name: a, protocol: HTTPS}, hosts: [a.b], tls: {mode: MUTUAL, serverCertificate: /a, "
          "privateKey: /b}}", "tls.caCertificates", "certificates of clients"),
         ("{port: {number: 80, name: a, protocol: HTTP}, hosts: [a.b], bind: x}", "bind", "IP address"),
+        ("{port: {number: 443, name: a, protocol: HTTPS}, hosts: [a.b], tls: {mode: SIMPLE, credentialName: a, "
+         "maxProtocolVersion: TLSV1_1}}", "tls.maxProtocolVersion", "RFC 8996"),
     ],
 )  # fmt: skip
 def test_gateways_that_istio_refuses(text: str, path: str, says: str) -> None:
@@ -106,7 +108,7 @@ def test_gateways_that_istio_refuses(text: str, path: str, says: str) -> None:
     assert says in found[place]
 
 
-def test_a_gateway_is_taken_and_says_that_nothing_acts_by_it() -> None:
+def test_a_gateway_is_taken_as_it_is() -> None:
     text = server("{port: {number: 443, name: h, protocol: HTTPS}, hosts: ['*', ns/a.b, './*.c'], tls: {mode: SIMPLE, "
                   "credentialName: c}}, {port: {number: 80, name: p, protocol: http}, hosts: ['*'], "
                   "tls: {httpsRedirect: true}}")  # fmt: skip
