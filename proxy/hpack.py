@@ -2,7 +2,8 @@
 
 A Field is made once and shared by every head that names it: what kind it is, whether it may stand in a head at all and
 its line of an HTTP/1.1 head are found when it enters a table, not each time. The encoder likewise knows a line that it
-has sent before by its octets. Runs compiled (with hpack.pxd) or as it stands.
+has sent before by its octets. Runs compiled (with hpack.pxd) or as it stands. Long because both directions share what
+is known of names.
 """
 
 from __future__ import annotations
