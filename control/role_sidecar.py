@@ -34,6 +34,8 @@ from .role_feed import ControlLink, feed_for
 from .settings import SettingError, address
 
 FIRST_WORLD_S = 60.0
+TELL_S = 3.0
+"""After so long it is said why a role is not ready."""
 WORKERS_MAX = 64
 
 
@@ -212,7 +214,10 @@ class Role:
             registration = await self._register(tasks)
             settle()
             role = "gateway" if sidecar.options.gateway else "sidecar"
-            ready(f"fairlead {role} ready workload={options.workload} " + " ".join(f"{k}={v}" for k, v in at.items()))
+            if not signals.stop.is_set():
+                ready(
+                    f"fairlead {role} ready workload={options.workload} " + " ".join(f"{k}={v}" for k, v in at.items())
+                )
             return await self._serve(signals, tasks, registration)
         finally:
             if registration is not None:
@@ -318,7 +323,11 @@ class Role:
             have.cancel()
 
     async def _until_ready(self, signals: Signals) -> None:
-        while self.sidecar.problems() and not signals.stop.is_set():
+        tell_at = time.monotonic() + TELL_S
+        while (problems := self.sidecar.problems()) and not signals.stop.is_set():
+            if time.monotonic() >= tell_at:
+                tell_at = float("inf")
+                logger.warning("not ready yet: %s", "; ".join(problems))
             await asyncio.sleep(0.02)
 
     def _documents(self, documents: list[Document], problems: list[Problem]) -> None:

@@ -274,6 +274,25 @@ async def test_what_cannot_be_served_is_told_and_the_rest_is_served(tmp_path: Pa
         assert json.loads(await edge.get(edge.port(8080), "plain.example"))["app"] == "web"
 
 
+async def test_without_a_gateway_of_its_own_it_is_not_ready_and_says_so_and_is_when_there_is_one(
+    tmp_path: Path,
+) -> None:
+    async with roles_in(tmp_path) as roles, apps("web") as (web,):
+        folder = tmp_path / "manifests"
+        folder.mkdir()
+        (folder / "services.yaml").write_text(SERVICES.format(web=web.port, db=1))
+        role = await roles.start("gateway", "-f", str(folder), "--labels", "istio=other", *PORTS, *QUIET, wait=False)
+
+        async def told() -> bool:
+            return "not ready yet: gateway: no Gateway selects this workload yet" in role.log
+
+        await until("a word about what is missing", told)
+        assert not role.lines
+        (folder / "gateway.yaml").write_text(GATEWAY.replace("istio: ingressgateway", "istio: other"))
+        await role.ready()
+        assert "gateway:8080" in role.at
+
+
 async def test_a_gateway_without_labels_is_a_mistake_and_without_gateways_not_ready(tmp_path: Path) -> None:
     async with roles_in(tmp_path) as roles:
         (tmp_path / "m.yaml").write_text(
