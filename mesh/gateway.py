@@ -77,7 +77,14 @@ class GatewayPorts:
                 if self._ports is None or not self._ports.names
                 else "no server can be run"
             )
-        return "; ".join(f"port {number} cannot be listened on: {why}" for number, why in self.failures.items())
+        missing = {number for _, number in self._wanted() - self._listening.keys()}
+        told = [self.failures.get(number, "not served yet") for number in sorted(missing)]
+        return "; ".join(f"port {number}: {why}" for number, why in zip(sorted(missing), told, strict=True))
+
+    def _wanted(self) -> set[tuple[str, int]]:
+        """(address, port) of all that is to be listened on."""
+        ports = self._ports.ports if self._ports is not None else {}
+        return {(bind, number) for number, port in ports.items() for bind in port.binds if port.servers}
 
     def note(self) -> str:
         """What is not as its Gateways want it."""
@@ -103,12 +110,7 @@ class GatewayPorts:
         """Listen on what is wanted and on nothing else; goes on while what is wanted changes."""
         try:
             while self._started:
-                ports = self._ports
-                wanted = (
-                    {(bind, number) for number, port in ports.ports.items() for bind in port.binds}
-                    if ports is not None
-                    else set()
-                )
+                wanted = self._wanted()
                 stale = [at for at in self._listening if at not in wanted]
                 todo = sorted(at for at in wanted if at not in self._listening and at[1] not in self.failures)
                 if not stale and not todo:
@@ -133,7 +135,7 @@ class GatewayPorts:
             hint = ""
             if at < 1024 and error.errno in (1, 13):
                 hint = f" (ports below 1024 need CAP_NET_BIND_SERVICE, or --map {number}={number + 8000})"
-            self.failures[number] = f"{error.strerror or error}{hint}"
+            self.failures[number] = f"it cannot be listened on: {error.strerror or error}{hint}"
             logger.error("port %d of the gateway: %s", number, self.failures[number])
             return
         self._listening[(bind, number)] = bound

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..policy.gateways import Ports, Server
+from ..policy.ingress import SECRET
 from ..policy.resources import Secret, ServerTLS
 from .contexts import Contexts, load_chain
 
@@ -111,7 +112,7 @@ class ServerContexts:
         mutual = server.mode in ("MUTUAL", "OPTIONAL_MUTUAL")
         names = tls.credential_names or ([tls.credential_name] if tls.credential_name else [])
         if names:
-            found = [self._secret(name) for name in names]
+            found = [self._secret(name, server.gateway.endswith(".ingress")) for name in names]
             authorities = ""
             if mutual:
                 authorities = self._authorities(tls, names[0], found[0])
@@ -142,11 +143,19 @@ class ServerContexts:
                 return other[own]
         raise CertificateError(f"Secret {self._namespace}/{beside} has no ca.crt")
 
-    def _secret(self, name: str) -> dict[str, str]:
+    def _secret(self, name: str, generated: bool = False) -> dict[str, str]:
+        """`generated`: of an Ingress, whose Secret is in its own namespace."""
+        namespace = self._namespace
+        if name.startswith(SECRET) and generated:
+            namespace, _, name = name.removeprefix(SECRET).partition("/")
         name = name.removeprefix("kubernetes://")
         if "://" in name:
             raise CertificateError(f"{name} is not carried out: name a Secret of the gateway's namespace")
-        secret = self._secrets.get((self._namespace, name))
+        secret = self._secrets.get((namespace, name))
+        if secret is None and generated:
+            raise CertificateError(
+                f"there is no Secret {namespace}/{name} (control sends a gateway those of its namespace)"
+            )
         if secret is None:
             elsewhere = [namespace for namespace, other in self._secrets if other == name]
             hint = (

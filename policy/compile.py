@@ -13,6 +13,7 @@ from .compile_l4 import L4Table, gateway_l4, l4_table
 from .compile_view import View
 from .destination_rules import MergedRule
 from .gateways import Ports
+from .ingress import with_ingresses
 from .resources import Resources
 from .tables import Cluster, LoadBalancer, PoolLimits, Tables, Viewpoint
 
@@ -75,8 +76,10 @@ def compile_tables(
     cache: CompileCache | None = None,
 ) -> Tables:
     """Everything the proxy at `viewpoint` decides by. Work grows with what changed where `cache` is given."""
-    view = View(resources, snapshot, viewpoint)
     cache = cache if cache is not None else CompileCache()
+    if viewpoint.gateway and resources.ingresses:
+        resources = with_ingresses(resources, snapshot)
+    view = View(resources, snapshot, viewpoint)
     cache.forget_rules(resources, viewpoint)
     same_people = cache.workloads == snapshot.workloads and cache.namespaces == snapshot.namespaces
     _clusters(view, cache, same_people)

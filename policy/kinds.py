@@ -342,7 +342,13 @@ SIDECAR = obj(
     ),
     status=NO_STATUS,
 )  # fmt: skip
-_BACKEND = obj(service=obj(required=("name",), name=text(), port=obj(name=text(), number=PORT)), resource=anything())
+_BACKEND = obj(service=obj(required=("name",), name=text(), port=obj(one_of=(("name", "number"),), name=text(), number=PORT)),
+               resource=refused("only services are backends here"))  # fmt: skip
+INGRESS_CLASS = obj(
+    "Whose an Ingress is.",
+    spec=obj(controller=text("fairlead.dev/ingress-controller: gateways of this mesh."),
+             parameters=unused(anything(), "there are none")),
+)  # fmt: skip
 INGRESS = obj(
     "Routes from outside.",
     spec=obj(
@@ -380,6 +386,9 @@ MESH_CONFIG = obj(
         accessLogFile=text("Empty: no access log."),
         accessLogEncoding=text("", "TEXT", "JSON"),
         accessLogFormat=text(),
+        ingressClass=text("Class of the Ingresses that gateways serve."),
+        ingressControllerMode=text("", "STRICT", "DEFAULT", "OFF"),
+        ingressSelector=text("Value of the label istio of the gateways that serve Ingresses."),
     ),
 )  # fmt: skip
 
@@ -392,7 +401,8 @@ RULE_KINDS: tuple[Kind, ...] = (
     kind("networking.istio.io", "v1 v1beta1 v1alpha3", "Gateway", "gateways", GATEWAY, "gw", categories=_NET),
     kind("networking.istio.io", "v1 v1beta1 v1alpha3", "Sidecar", "sidecars", SIDECAR, categories=_NET, inert=_LATER),
     kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", NETWORK_POLICY, "netpol"),
-    kind("networking.k8s.io", "v1", "Ingress", "ingresses", INGRESS, "ing", inert=_LATER),
+    kind("networking.k8s.io", "v1", "Ingress", "ingresses", INGRESS, "ing"),
+    kind("networking.k8s.io", "v1", "IngressClass", "ingressclasses", INGRESS_CLASS, namespaced=False),
     kind("security.istio.io", "v1 v1beta1", "PeerAuthentication", "peerauthentications", PEER_AUTHENTICATION, "pa", categories=_SEC),
     kind("security.istio.io", "v1 v1beta1", "AuthorizationPolicy", "authorizationpolicies", AUTHORIZATION_POLICY, "ap", categories=_SEC),
     kind("rbac.authorization.k8s.io", "v1", "Role", "roles", ROLE, inert=_LATER),

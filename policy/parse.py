@@ -26,6 +26,8 @@ RESOURCES: dict[str, tuple[Any, Any]] = {
     "PeerAuthentication": (r.PeerAuthentication, r.PeerAuthenticationSpec),
     "AuthorizationPolicy": (r.AuthorizationPolicy, r.AuthorizationPolicySpec),
     "Gateway": (r.Gateway, r.GatewaySpec),
+    "Ingress": (r.Ingress, r.IngressSpec),
+    "IngressClass": (r.IngressClass, r.IngressClassSpec),
     "Secret": (r.Secret, r.SecretSpec),
     "MeshConfig": (r.MeshConfig, r.MeshConfigSpec),
 }
@@ -38,6 +40,8 @@ Resource = (
     | r.PeerAuthentication
     | r.AuthorizationPolicy
     | r.Gateway
+    | r.Ingress
+    | r.IngressClass
     | r.Secret
     | r.MeshConfig
 )

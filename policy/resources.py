@@ -286,6 +286,64 @@ class Gateway(Struct, frozen=True):
     spec: GatewaySpec
 
 
+# --- networking.k8s.io Ingress --------------------------------------------------------------------------------------
+
+
+class ServiceBackendPort(Spec, frozen=True):
+    name: str = ""
+    number: int = 0
+
+
+class IngressServiceBackend(Spec, frozen=True):
+    name: str
+    port: ServiceBackendPort | None = None
+
+
+class IngressBackend(Spec, frozen=True):
+    service: IngressServiceBackend | None = None
+
+
+class IngressPath(Spec, frozen=True):
+    path_type: str
+    backend: IngressBackend
+    path: str = ""
+
+
+class IngressRuleValue(Spec, frozen=True):
+    paths: list[IngressPath]
+
+
+class IngressRule(Spec, frozen=True):
+    host: str = ""
+    http: IngressRuleValue | None = None
+
+
+class IngressTLS(Spec, frozen=True):
+    hosts: list[str] = []
+    secret_name: str = ""
+
+
+class IngressSpec(Spec, frozen=True):
+    ingress_class_name: str = ""
+    default_backend: IngressBackend | None = None
+    tls: list[IngressTLS] = []
+    rules: list[IngressRule] = []
+
+
+class Ingress(Struct, frozen=True):
+    meta: Meta
+    spec: IngressSpec
+
+
+class IngressClassSpec(Spec, frozen=True):
+    controller: str = ""
+
+
+class IngressClass(Struct, frozen=True):
+    meta: Meta
+    spec: IngressClassSpec
+
+
 class SecretSpec(Spec, frozen=True):
     """What stands at the top of a Secret, not below `spec`."""
 
@@ -605,6 +663,11 @@ class MeshConfigSpec(Spec, frozen=True):
     access_log_encoding: str = "TEXT"
     """TEXT (Envoy's default format) or JSON."""
     access_log_format: str = ""
+    ingress_class: str = "istio"
+    """Ingresses of this class are served by gateways with label istio: `ingress_selector`."""
+    ingress_controller_mode: str = "STRICT"
+    """STRICT, DEFAULT (also those without a class), OFF."""
+    ingress_selector: str = "ingressgateway"
 
 
 class MeshConfig(Struct, frozen=True):
@@ -623,4 +686,6 @@ class Resources(Struct, frozen=True):
     gateways: tuple[Gateway, ...] = ()
     secrets: tuple[Secret, ...] = ()
     """Only a gateway's world has any."""
+    ingresses: tuple[Ingress, ...] = ()
+    ingress_classes: tuple[IngressClass, ...] = ()
     mesh: MeshConfig = MeshConfig()

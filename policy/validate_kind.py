@@ -18,6 +18,7 @@ from .validate_entries import (
     check_service_entry,
     check_workload,
 )
+from .validate_ingress import check_ingress
 from .validate_network_policy import check_network_policy
 from .validate_security import check_authorization_policy, check_peer_authentication
 from .validate_values import (
@@ -129,6 +130,9 @@ _CHECKS: dict[tuple[str, str], Callable[[Findings, Object, str], None]] = {
     ("networking.istio.io", "ServiceEntry"): lambda f, b, n: check_service_entry(f, _spec(b), n),
     ("networking.istio.io", "WorkloadEntry"): lambda f, b, n: check_workload(f, "spec", _spec(b)),
     ("networking.k8s.io", "NetworkPolicy"): _network_policy,
+    ("networking.k8s.io", "Ingress"): lambda f, b, n: check_ingress(
+        f, _spec(b), mapping(mapping(b, "metadata"), "annotations")
+    ),
     ("security.istio.io", "PeerAuthentication"): lambda f, b, n: check_peer_authentication(f, _spec(b)),
     ("security.istio.io", "AuthorizationPolicy"): lambda f, b, n: check_authorization_policy(f, _spec(b)),
     ("", "Namespace"): _namespace,

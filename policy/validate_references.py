@@ -12,14 +12,17 @@ from typing import Any
 from ..registry.model import Service
 from ..registry.snapshot import Snapshot
 from .host_names import complete, covers
+from .ingress import backends, why_not
 from .label_selector import selects
 from .parse import Parsed
 from .resources import (
     AuthorizationPolicy,
     DestinationRef,
     DestinationRule,
+    Ingress,
     NetworkPolicy,
     PeerAuthentication,
+    PortSelector,
     Resources,
     Subset,
     VirtualService,
@@ -39,6 +42,8 @@ def check_references(parsed: Sequence[Parsed], resources: Resources, snapshot: S
             context.destination_rule(one, one.resource)
         elif isinstance(one.resource, (NetworkPolicy, PeerAuthentication, AuthorizationPolicy)):
             context.policy(one, one.resource)
+        elif isinstance(one.resource, Ingress):
+            context.ingress(one, one.resource)
         elif one.kind.kind == "Service":
             context.service(one)
         elif one.kind.kind == "ServiceEntry":
@@ -102,6 +107,22 @@ class _Context:
             if covers(wild, host):
                 found += self.by_host[wild]
         return found
+
+    def ingress(self, one: Parsed, ingress: Ingress) -> None:
+        """Backends that are not there, and an Ingress that is none of ours."""
+        why = why_not(ingress, self.resources)
+        if why:
+            one.warnings.append(("spec.ingressClassName", f"no gateway serves it: {why}"))
+        for path, backend in backends(ingress):
+            service, port = backend.service, backend.service.port if backend.service is not None else None
+            if service is None or port is None:
+                continue
+            self._destination(one, f"{path}.service", DestinationRef(service.name, port=PortSelector(port.number)))
+            known = self.snapshot.services.get(complete(service.name, one.namespace, self.domain))
+            if port.name and known is not None and all(own.name != port.name for own in known.ports):
+                have = ", ".join(own.name or str(own.number) for own in known.ports)
+                told = f"service {known.host} has no port {port.name}; it has {have}; the path is dropped"
+                one.warnings.append((f"{path}.service.port.name", told))
 
     # --- VirtualService -----------------------------------------------------------------------------------------------
 

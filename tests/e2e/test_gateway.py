@@ -274,6 +274,37 @@ async def test_what_cannot_be_served_is_told_and_the_rest_is_served(tmp_path: Pa
         assert json.loads(await edge.get(edge.port(8080), "plain.example"))["app"] == "web"
 
 
+INGRESS = """
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: web
+  annotations: {nginx.ingress.kubernetes.io/rewrite-target: /$1}
+spec:
+  ingressClassName: istio
+  tls: [{hosts: [shop.example], secretName: shop}]
+  rules:
+    - host: shop.example
+      http:
+        paths:
+          - {path: "/app/(.*)", pathType: ImplementationSpecific, backend: {service: {name: web, port: {name: http}}}}
+"""
+
+
+async def test_an_ingress_is_served_as_it_is_with_its_certificate(tmp_path: Path) -> None:
+    async with roles_in(tmp_path) as roles, apps("web") as (web,):
+        edge = Edge(roles, Authority())
+        folder = edge.folder
+        edge.write("services", SERVICES.format(web=web.port, db=1))
+        edge.write("ingress", INGRESS)
+        edge.write("shop", secret("shop", edge.authority.issue("shop.example")))
+        edge.role = await roles.start("gateway", "-f", str(folder), "--labels", "istio=ingressgateway", *PORTS, *QUIET)
+        for tls in (None, edge.trusting()):
+            told = json.loads(await edge.get(edge.port(443 if tls else 80), "shop.example", "/app/x?y=z", tls))
+            assert (told["app"], told["path"]) == ("web", "/x?y=z")
+        assert (await edge.raw(edge.port(80), "shop.example", "/other")).startswith("HTTP/1.1 404 ")
+
+
 async def test_without_a_gateway_of_its_own_it_is_not_ready_and_says_so_and_is_when_there_is_one(
     tmp_path: Path,
 ) -> None:
