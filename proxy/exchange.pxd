@@ -61,7 +61,6 @@ cdef class Exchange(Waiter):
     cdef public double resume_at
     cdef public double route_deadline
     cdef public double try_deadline
-    cdef public double moment
     cdef public double body_at
     cdef public double rate_at
     cdef public long long rate_bytes

@@ -399,6 +399,17 @@ class Exchange(Waiter):
         if upstream is not None:
             self._begin(upstream, self.moment)
 
+    def may_be_sent_again(self) -> bool:
+        """Whether a connection that is closed before it answers is followed by another try (`upstream_lost`)."""
+        decision = self.decision
+        return (
+            not self.retried_stale
+            and self.replayable
+            and self.head.method in IDEMPOTENT
+            and decision.retries is not None
+            and decision.retries.attempts > 0
+        )
+
     def connected(self, upstream: Any) -> None:
         """There is a connection for this try, which waited for it."""
         self._begin(upstream, self.engine.now())
@@ -552,19 +563,11 @@ class Exchange(Waiter):
         if not stale and not refused:
             live.report(self.host, 502 if malformed else 0, not malformed, now)
         self._uncount()
-        decision = self.decision
         if refused and not self.retried_stale and self.replayable:
             self.retried_stale = True
             self._attempt()
             return
-        if (
-            stale
-            and not self.retried_stale
-            and self.replayable
-            and self.head.method in IDEMPOTENT
-            and decision.retries is not None
-            and decision.retries.attempts > 0
-        ):
+        if stale and self.may_be_sent_again():
             # The endpoint closed a connection that we kept; the request is safe to send once more.
             self.retried_stale = True
             self._attempt()

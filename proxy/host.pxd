@@ -1,4 +1,5 @@
 # Types of host.py for Cython.
+cimport cython
 from ..policy.tables cimport ClusterEndpoint
 
 cdef class Host:
@@ -12,3 +13,16 @@ cdef class Host:
     cdef public long long requests
     cdef public object health
     cdef public bint gone
+    cdef public double fresh_s
+    cdef public double closes_s
+    cdef public double kept_s
+    cdef double _closed_s
+    cdef double _closed_at
+
+    @cython.locals(closes=double, kept=double)
+    cpdef bint may_use(self, double idle_s, bint again) except *
+    cpdef says(self, double seconds)
+    cpdef was_kept(self, double idle_s)
+    @cython.locals(before=double, at=double)
+    cpdef closed_idle(self, double idle_s, double now)
+    cdef _close_after(self, double seconds)

@@ -1,4 +1,8 @@
-"""One endpoint as this proxy uses it. Runs compiled (with host.pxd) or as it stands."""
+"""One endpoint as this proxy uses it. Runs compiled (with host.pxd) or as it stands.
+
+How long it keeps idle connections is learnt, so that none is used at the moment at which the endpoint closes it (what
+nobody can tell from a request that was lost): from its Keep-Alive header, or from when it was seen to close some.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,19 @@ from typing import Any
 
 from ..policy.tables import ClusterEndpoint
 from . import outlier
+
+FRESH_S = 0.5
+"""A connection idle for no longer is used without a question."""
+UNPROVEN_S = 1.0
+"""While nothing is known of it, a request that may not be sent twice goes on no connection idle for longer."""
+MARGIN_S, MARGIN = 0.25, 0.1
+"""Seconds, and share of its time, before which a connection that the endpoint is about to close is used no more."""
+ALIKE = 0.1
+"""Two times at which it closed one are its rule when they differ by no more than this share of them."""
+SAME_MOMENT_S = 0.05
+"""What is closed within so long is closed by one event."""
+SIDECAR_KEEPS_S = 300.0
+"""What other sidecars keep idle connections for at least, unless told otherwise (their default: 3600 s)."""
 
 
 class Host:
@@ -25,5 +42,47 @@ class Host:
         """HTTP/2 was offered, and it chose HTTP/1.1."""
         self.requests = 0
         self.health = outlier.Health()
+        self.fresh_s = FRESH_S
+        """Idle time up to which a connection is used without asking `may_use`."""
+        self.closes_s = 0.0
+        """The endpoint closes connections that were idle for so long; 0: not known."""
+        self.kept_s = SIDECAR_KEEPS_S if endpoint.tls is not None and endpoint.tls.mode == "mesh" else 0.0
+        """It was seen to keep one for so long."""
+        self._closed_s = 0.0
+        """Idle time of the one that it closed last."""
+        self._closed_at = 0.0
         self.gone = False
         """It is no longer in the tables, or is to be reached otherwise: its connections end with what they carry."""
+
+    def may_use(self, idle_s: float, again: bool) -> bool:
+        """Whether a connection idle for so long may carry a request; `again`: it could be sent once more."""
+        closes = self.closes_s
+        if closes:
+            return idle_s < closes - max(MARGIN_S, closes * MARGIN)
+        kept = self.kept_s
+        return again or idle_s <= max(UNPROVEN_S, kept - max(MARGIN_S, kept * MARGIN))
+
+    def says(self, seconds: float) -> None:
+        """Its Keep-Alive header."""
+        self._close_after(seconds)
+
+    def was_kept(self, idle_s: float) -> None:
+        """A connection idle for so long is still open, or has carried a request."""
+        if idle_s > self.kept_s:
+            self.kept_s = idle_s
+
+    def closed_idle(self, idle_s: float, now: float) -> None:
+        """It closed a connection that was idle for so long. Twice at about the same time, and not at the same moment
+        (a restart closes all of them), is its rule."""
+        if idle_s < self.kept_s:
+            self.kept_s = idle_s
+        before, at = self._closed_s, self._closed_at
+        if before and now - at < SAME_MOMENT_S:
+            return
+        self._closed_s, self._closed_at = idle_s, now
+        if before and abs(before - idle_s) <= ALIKE * max(before, idle_s):
+            self._close_after(min(before, idle_s))
+
+    def _close_after(self, seconds: float) -> None:
+        self.closes_s = max(seconds, 0.001)
+        self.fresh_s = min(FRESH_S, max(0.0, self.closes_s - max(MARGIN_S, self.closes_s * MARGIN)))

@@ -44,8 +44,12 @@ class Mirror(Waiter):
         self.outcome.arrival = self.head.arrival
         self.outcome.decision = exchange.decision
         self.outcome.cluster = pool.live
-        self.outcome.started_at = engine.clock()
+        self.moment = self.outcome.started_at = engine.clock()
         self.timer: Any = None
+
+    def may_be_sent_again(self) -> bool:
+        """A copy that is lost is no loss."""
+        return True
 
     def start(self) -> None:
         engine = self.engine

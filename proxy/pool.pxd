@@ -8,6 +8,8 @@ from .message cimport ResponseHead
 cdef class Waiter:
     cdef public Host host
     cdef public bint wants_two
+    cdef public double moment
+    cpdef bint may_be_sent_again(self) except *
     cpdef connected(self, upstream)
     cpdef connect_failed(self, str why)
     cpdef interim(self, ResponseHead head)
@@ -25,8 +27,9 @@ cdef class Pool:
     cdef public dict opening_two
     cdef public bint retired
 
-    @cython.locals(idle=list, two=bint, limits=PoolLimits)
+    @cython.locals(idle=list, two=bint, limits=PoolLimits, idle_s=double)
     cpdef acquire(self, Host host, Waiter waiter)
+    cdef _too_old(self, Host host)
     cpdef bint open_allowed(self, Host host) except *
     @cython.locals(live=LiveCluster)
     cpdef count_open(self, Host host)

@@ -20,6 +20,12 @@ class Waiter:
     host: Host
     wants_two: bool
     """By HTTP/2, where the endpoint can."""
+    moment: float
+    """About now."""
+
+    def may_be_sent_again(self) -> bool:
+        """Whether it does no harm if the connection that it gets is closed at that very moment."""
+        raise NotImplementedError
 
     def connected(self, upstream: Any) -> None:
         raise NotImplementedError
@@ -79,8 +85,18 @@ class Pool:
             idle = host.idle
             while idle:
                 upstream = idle.pop()
-                if upstream.usable:
-                    return upstream
+                if not upstream.usable:
+                    continue
+                idle_s = waiter.moment - upstream.idle_since
+                if idle_s > host.fresh_s:
+                    if idle:  # the one that is idle for longest is still open
+                        host.was_kept(waiter.moment - idle[0].idle_since)
+                    if not host.may_use(idle_s, waiter.may_be_sent_again()):
+                        idle.append(upstream)
+                        self._too_old(host)
+                        break
+                upstream.idle_s = idle_s
+                return upstream
         limits = self.live.config.limits
         if limits.max_pending and len(self.waiting) + self.live.elsewhere(PENDING) >= limits.max_pending:
             raise Overflow(
@@ -91,6 +107,13 @@ class Pool:
         self._count_waiting()
         self._open(host, two)
         return None
+
+    def _too_old(self, host: Host) -> None:
+        """What is idle is no longer to be used: all but the oldest is closed, which shows how long the endpoint keeps
+        it; all where connections are counted."""
+        kept = 0 if self.live.config.limits.max_connections else 1
+        for upstream in list(host.idle[kept:]):
+            upstream.close()
 
     def open_allowed(self, host: Host) -> bool:
         """Whether maxConnections lets one more connection be made; an endpoint without any may always have one."""
@@ -245,6 +268,9 @@ class Pool:
                 self.drop_idle(self.live.hosts)
             self._open_next()  # another worker may have closed one for us
         for host in self.live.hosts:
+            if host.closes_s:  # the oldest stays, to show when the endpoint closes it
+                for upstream in [one for one in host.idle[1:] if not host.may_use(now - one.idle_since, True)]:
+                    upstream.close()
             for upstream in list(host.idle):
                 if (limits.idle_timeout_s and now - upstream.idle_since >= limits.idle_timeout_s) or (
                     limits.max_connection_duration_s and now - upstream.opened_at >= limits.max_connection_duration_s

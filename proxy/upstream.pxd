@@ -7,6 +7,8 @@ from .outbox cimport Outbox
 from .poller cimport Protocol, Transport
 from .pool cimport Pool, Waiter
 
+cdef unsigned long long HAS_KEEP_ALIVE
+
 cdef class Upstream(Protocol):
     cdef public Pool pool
     cdef public Host host
@@ -27,6 +29,7 @@ cdef class Upstream(Protocol):
     cdef public bint paused
     cdef public double opened_at
     cdef public double idle_since
+    cdef public double idle_s
     cdef public str local
     cdef public Outbox outbox
     cdef bytes _out
@@ -36,6 +39,7 @@ cdef class Upstream(Protocol):
 
     @cython.locals(parser=ResponseParser, head=ResponseHead, body=bytes, exchange=Waiter)
     cpdef data_received(self, bytes data)
+    cdef _told(self, ResponseHead head)
     cpdef begin(self, Waiter exchange, str method, bytes data)
     cpdef write(self, bytes data)
     @cython.locals(typed=Transport)

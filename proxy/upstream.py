@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from .http1 import ResponseParser
-from .message import ProtocolError, ResponseHead
+from .message import BIT, ProtocolError, ResponseHead
 from .outbox import PUT_OFF_MOST, Outbox
 from .poller import Protocol, Transport
+
+HAS_KEEP_ALIVE = BIT["keep-alive"]
 
 
 class Upstream(Protocol):
@@ -44,6 +46,8 @@ class Upstream(Protocol):
         """The exchange wants nothing more for now."""
         self.opened_at = 0.0
         self.idle_since = 0.0
+        self.idle_s = 0.0
+        """How long it was idle before the running request."""
         self.local = ""
         self.outbox = outbox
         self._out: bytes | None = None
@@ -92,6 +96,10 @@ class Upstream(Protocol):
                         break
                     exchange.interim(head)
                 self.head = head
+                if self.idle_s > self.host.fresh_s:
+                    self.host.was_kept(self.idle_s)
+                if head.seen & HAS_KEEP_ALIVE:
+                    self._told(head)
                 body = parser.read_body()
                 exchange.response(head, body, parser.complete)
             else:
@@ -113,6 +121,9 @@ class Upstream(Protocol):
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
+        if self.usable and self.exchange is None and self.requests:
+            now = self.clock()
+            self.host.closed_idle(now - self.idle_since, now)
         self.lost = True
         self.usable = False
         if self.exchange is not None:
@@ -123,6 +134,13 @@ class Upstream(Protocol):
                 how = f" ({error})" if error is not None and str(error) else ""
                 self._lose(f"{self._name()} closed the connection {after}{how}", False)
         self.pool.closed(self)
+
+    def _told(self, head: ResponseHead) -> None:
+        """Keep-Alive (RFC 2068 section 19.7.1): how long the endpoint keeps the connection, in seconds."""
+        for part in (head.header("keep-alive") or "").split(","):
+            name, _, value = part.partition("=")
+            if name.strip().lower() == "timeout" and value.strip().isdigit() and len(value) < 10:
+                self.host.says(float(value))
 
     def pause_writing(self) -> None:
         self.write_paused = True

@@ -721,3 +721,88 @@ def test_an_endpoints_connection_that_was_paused_when_its_exchange_ended_is_read
     world.client(GET)
     upstream.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + b"x" * 50_000)
     assert not wire.paused
+
+
+def idle_for(world: World, seconds: float, method: bytes = b"GET") -> tuple[Any, Any, Any]:
+    """A client with one exchange behind it, so long ago; its endpoint's connection and wire."""
+    client = world.client(GET)
+    upstream, wire = world.connect()
+    upstream.data_received(OK)
+    client.transport.take()
+    wire.take()
+    world.pass_time(seconds)
+    return client, upstream, wire
+
+
+def test_a_request_that_may_not_be_sent_twice_goes_on_no_connection_whose_end_may_be_near() -> None:
+    world = World()
+    client, upstream, wire = idle_for(world, 2.0)
+    client.data_received(POST + b"hello")
+    assert not wire.take() and len(world.dialed) == 1
+    assert not wire.closed and upstream.host.idle == [upstream], "kept, to see how long the endpoint keeps it"
+    fresh, other = world.connect()
+    assert other.take().endswith(b"hello")
+    fresh.data_received(OK)
+    world.pass_time(2.0)
+    client.data_received(POST + b"hello")
+    assert other.take().endswith(b"hello"), "the older one, still open, proves that this one is kept"
+
+
+def test_a_request_that_may_be_sent_twice_takes_what_there_is() -> None:
+    world = World()
+    client, _, wire = idle_for(world, 20.0)
+    client.data_received(GET)
+    assert wire.take() and not world.dialed
+
+
+def test_the_endpoints_own_word_is_kept_to() -> None:
+    world = World()
+    client = world.client(GET)
+    upstream, wire = world.connect()
+    upstream.data_received(OK.replace(b"\r\n\r\n", b"\r\nKeep-Alive: max=100, timeout=5\r\n\r\n"))
+    assert upstream.host.closes_s == 5.0
+    wire.take()
+    world.pass_time(4.4)
+    client.data_received(GET)
+    assert wire.take()
+    upstream.data_received(OK)
+    world.pass_time(4.6)
+    client.data_received(GET)
+    assert not wire.take() and len(world.dialed) == 1
+
+
+def test_an_endpoint_that_closes_what_is_idle_is_learnt_and_its_connections_retired_before() -> None:
+    world = World()
+    client = world.client(GET)
+    host = None
+    for _ in range(2):
+        upstream, wire = world.connect()
+        upstream.data_received(OK)
+        host = upstream.host
+        world.pass_time(5.0)
+        lose(wire)
+        client.data_received(GET)
+    assert host is not None and host.closes_s == pytest.approx(5.0)
+    upstream, wire = world.connect()
+    upstream.data_received(OK)
+    other = world.client(GET)  # the same connection again, and then a second one beside it
+    third = world.client(GET)
+    second, second_wire = world.connect()
+    upstream.data_received(OK)
+    second.data_received(OK)
+    assert len(host.idle) == 2
+    world.pass_time(4.8)
+    pool = next(iter(world.pools.values()))
+    pool.sweep(world.time)
+    assert sorted((wire.closed, second_wire.closed)) == [False, True], "the oldest stays, to show when it is closed"
+    assert other is not third
+
+
+def test_connections_that_are_counted_are_not_kept_for_looking_at() -> None:
+    world = World(cluster("10.0.0.1", limits=PoolLimits(max_connections=1)))
+    client, _, wire = idle_for(world, 2.0)
+    client.data_received(POST + b"hello")
+    assert wire.closed and not world.dialed, "it stands in the way of another one"
+    lose(wire)
+    _, other = world.connect()
+    assert other.take().endswith(b"hello")

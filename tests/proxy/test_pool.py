@@ -31,6 +31,7 @@ class Connection:
 
 class Waiting(Waiter):
     wants_two = False
+    moment = 0.0
 
     def __init__(self, host: Any) -> None:
         self.host = host
