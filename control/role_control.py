@@ -54,6 +54,7 @@ RULE_RESOURCES = frozenset(
         "peerauthentications.security.istio.io",
         "authorizationpolicies.security.istio.io",
         "gateways.networking.istio.io",
+        "sidecars.networking.istio.io",
         "ingresses.networking.k8s.io",
         "ingressclasses.networking.k8s.io",
         "meshconfigs.fairlead.dev",

@@ -15,6 +15,7 @@ from .destination_rules import MergedRule
 from .gateways import Ports
 from .ingress import with_ingresses
 from .resources import Resources
+from .sidecars import with_policy
 from .tables import Cluster, LoadBalancer, PoolLimits, Tables, Viewpoint
 
 
@@ -104,7 +105,7 @@ def compile_tables(
     return Tables(
         version,
         viewpoint,
-        resources.mesh,
+        with_policy(resources.mesh, view.sidecar),
         snapshot,
         view.clusters,
         http=cache.http,

@@ -13,6 +13,7 @@ from .gateways import Server, attached
 from .host_names import Domains, complete, covers, spellings
 from .match import EVERYTHING, Arm
 from .resources import VirtualService
+from .sidecars import knows
 from .tables import Decision, Destination
 from .visibility import exported
 
@@ -80,7 +81,9 @@ def visible_rules(view: View) -> list[VirtualService]:
         namespace = rule.meta.namespace
         if not rule.spec.hosts or not exported(rule.spec.export_to, namespace, view.namespace):
             continue
-        if attached(own, rule.spec.gateways, namespace):
+        if attached(own, rule.spec.gateways, namespace) and knows(
+            view.sidecar, rule, view.workload, view.cluster_domain
+        ):
             found.append(with_delegates(rule, view.resources.virtual_services, view.cluster_domain))
     return found
 

@@ -15,6 +15,7 @@ from .network_policy import Isolation, isolation_of
 from .peer import identity_of
 from .peer_authentication import peer_mode
 from .resources import DestinationRef, Resources
+from .sidecars import known_services, sidecar_of
 from .tables import Cluster, Destination, Viewpoint
 from .visibility import exported
 
@@ -81,6 +82,7 @@ class View:
         "resources",
         "rules",
         "services",
+        "sidecar",
         "snapshot",
         "viewpoint",
         "workload",
@@ -106,6 +108,10 @@ class View:
             for host, service in snapshot.services.items()
             if exported(service.export_to, service.namespace, self.namespace)
         }
+        self.sidecar = sidecar_of(resources, self.workload) if resources.sidecars and not self.gateway else None
+        if self.sidecar is not None:
+            rules = resources.virtual_services
+            self.services = known_services(self.sidecar, self.services, rules, self.workload, self.cluster_domain)
         self.clusters: dict[str, Cluster] = {}
         self._plain: dict[str, tuple[Destination, ...]] = {}
         self.disables_mtls = any(

@@ -328,17 +328,22 @@ GATEWAY = obj(
     ),
     status=NO_STATUS,
 )  # fmt: skip
-SIDECAR_PORT = obj("A port.", number=integer("", 0, 65535), name=text(), protocol=text(), targetPort=integer())
+SIDECAR_PORT = obj("A port.", number=integer("", 0, 65535), name=text(), protocol=text(),
+                   targetPort=unused(integer(), "ports are those of services"))  # fmt: skip
 CAPTURE = text("", "DEFAULT", "IPTABLES", "NONE")
 SIDECAR = obj(
     "What a sidecar needs to know.",
     spec=obj(
         workloadSelector=obj(labels=STRINGS),
-        ingress=items(obj(required=("port",), port=SIDECAR_PORT, bind=text(), captureMode=CAPTURE, defaultEndpoint=text(),
-                          tls=SERVER_TLS, connectionPool=POOL)),
-        egress=items(obj(required=("hosts",), port=SIDECAR_PORT, bind=text(), captureMode=CAPTURE, hosts=items(text(), 1))),
-        outboundTrafficPolicy=obj(mode=text("", "ALLOW_ANY", "REGISTRY_ONLY"), egressProxy=DESTINATION),
-        inboundConnectionPool=POOL,
+        ingress=unused(items(obj(required=("port",), port=SIDECAR_PORT, bind=text(), captureMode=CAPTURE,
+                                 defaultEndpoint=text(), tls=SERVER_TLS, connectionPool=POOL)),
+                       "what comes in is for the ports that the workload declares"),
+        egress=items(obj(required=("hosts",), port=SIDECAR_PORT, hosts=items(text(), 1),
+                         bind=unused(text(), "a sidecar's listeners are its command line's"),
+                         captureMode=unused(CAPTURE, "capture is the command line's"))),
+        outboundTrafficPolicy=obj(mode=text("", "ALLOW_ANY", "REGISTRY_ONLY"),
+                                  egressProxy=refused("name the gateway in a ServiceEntry or VirtualService")),
+        inboundConnectionPool=unused(POOL, "limits of the app are a DestinationRule's, at its clients"),
     ),
     status=NO_STATUS,
 )  # fmt: skip
@@ -399,7 +404,7 @@ RULE_KINDS: tuple[Kind, ...] = (
     kind("networking.istio.io", "v1 v1beta1 v1alpha3", "VirtualService", "virtualservices", VIRTUAL_SERVICE, "vs", categories=_NET),
     kind("networking.istio.io", "v1 v1beta1 v1alpha3", "DestinationRule", "destinationrules", DESTINATION_RULE, "dr", categories=_NET),
     kind("networking.istio.io", "v1 v1beta1 v1alpha3", "Gateway", "gateways", GATEWAY, "gw", categories=_NET),
-    kind("networking.istio.io", "v1 v1beta1 v1alpha3", "Sidecar", "sidecars", SIDECAR, categories=_NET, inert=_LATER),
+    kind("networking.istio.io", "v1 v1beta1 v1alpha3", "Sidecar", "sidecars", SIDECAR, categories=_NET),
     kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", NETWORK_POLICY, "netpol"),
     kind("networking.k8s.io", "v1", "Ingress", "ingresses", INGRESS, "ing"),
     kind("networking.k8s.io", "v1", "IngressClass", "ingressclasses", INGRESS_CLASS, namespaced=False),

@@ -26,6 +26,7 @@ RESOURCES: dict[str, tuple[Any, Any]] = {
     "PeerAuthentication": (r.PeerAuthentication, r.PeerAuthenticationSpec),
     "AuthorizationPolicy": (r.AuthorizationPolicy, r.AuthorizationPolicySpec),
     "Gateway": (r.Gateway, r.GatewaySpec),
+    "Sidecar": (r.Sidecar, r.SidecarSpec),
     "Ingress": (r.Ingress, r.IngressSpec),
     "IngressClass": (r.IngressClass, r.IngressClassSpec),
     "Secret": (r.Secret, r.SecretSpec),
@@ -40,6 +41,7 @@ Resource = (
     | r.PeerAuthentication
     | r.AuthorizationPolicy
     | r.Gateway
+    | r.Sidecar
     | r.Ingress
     | r.IngressClass
     | r.Secret

@@ -647,6 +647,32 @@ class OutboundTrafficPolicy(Spec, frozen=True):
     """ALLOW_ANY or REGISTRY_ONLY."""
 
 
+class EgressPort(Spec, frozen=True):
+    number: int = 0
+    name: str = ""
+    protocol: str = ""
+
+
+class EgressListener(Spec, frozen=True):
+    hosts: list[str]
+    port: EgressPort | None = None
+
+
+class WorkloadSelector(Spec, frozen=True):
+    labels: dict[str, str] = {}
+
+
+class SidecarSpec(Spec, frozen=True):
+    workload_selector: WorkloadSelector | None = None
+    egress: list[EgressListener] = []
+    outbound_traffic_policy: OutboundTrafficPolicy | None = None
+
+
+class Sidecar(Struct, frozen=True):
+    meta: Meta
+    spec: SidecarSpec
+
+
 class MeshConfigSpec(Spec, frozen=True):
     trust_domain: str = "cluster.local"
     trust_domain_aliases: list[str] = []
@@ -688,4 +714,5 @@ class Resources(Struct, frozen=True):
     """Only a gateway's world has any."""
     ingresses: tuple[Ingress, ...] = ()
     ingress_classes: tuple[IngressClass, ...] = ()
+    sidecars: tuple[Sidecar, ...] = ()
     mesh: MeshConfig = MeshConfig()

@@ -164,6 +164,7 @@ def resources_of(parsed: Sequence[Parsed]) -> Resources:
         authorization_policies=ordered.get("AuthorizationPolicy", ()),
         gateways=ordered.get("Gateway", ()),
         secrets=ordered.get("Secret", ()),
+        sidecars=ordered.get("Sidecar", ()),
         ingresses=ordered.get("Ingress", ()),
         ingress_classes=ordered.get("IngressClass", ()),
         mesh=mesh or MeshConfig(),

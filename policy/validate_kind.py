@@ -21,6 +21,7 @@ from .validate_entries import (
 from .validate_ingress import check_ingress
 from .validate_network_policy import check_network_policy
 from .validate_security import check_authorization_policy, check_peer_authentication
+from .validate_sidecar import check_sidecar
 from .validate_values import (
     invalid,
     is_dns_label,
@@ -127,6 +128,7 @@ _CHECKS: dict[tuple[str, str], Callable[[Findings, Object, str], None]] = {
     ("networking.istio.io", "VirtualService"): lambda f, b, n: check_virtual_service(f, _spec(b), n),
     ("networking.istio.io", "DestinationRule"): lambda f, b, n: check_destination_rule(f, _spec(b), n),
     ("networking.istio.io", "Gateway"): lambda f, b, n: check_gateway(f, _spec(b), _name(b)),
+    ("networking.istio.io", "Sidecar"): lambda f, b, n: check_sidecar(f, _spec(b), n),
     ("networking.istio.io", "ServiceEntry"): lambda f, b, n: check_service_entry(f, _spec(b), n),
     ("networking.istio.io", "WorkloadEntry"): lambda f, b, n: check_workload(f, "spec", _spec(b)),
     ("networking.k8s.io", "NetworkPolicy"): _network_policy,
