@@ -29,7 +29,8 @@ def size(workers: int) -> int:
 
 def limited(limits: PoolLimits) -> bool:
     """Whether there is anything to share."""
-    return bool(limits.max_requests or limits.max_connections or limits.max_pending or limits.max_retries)
+    counted = limits.max_requests or limits.max_connections or limits.max_pending or limits.max_retries
+    return bool(counted) or limits.retry_percent >= 0
 
 
 class Places:

@@ -113,7 +113,9 @@ def _cluster(
         arrange(reached, view.workload, locality, outlier is not None),
         protocol=port_protocol(port),
         load_balancer=balancer,
-        limits=pool_limits(chosen.connection_pool, view.mesh.connect_timeout, chosen.proxy_protocol),
+        limits=pool_limits(
+            chosen.connection_pool, view.mesh.connect_timeout, chosen.proxy_protocol, chosen.retry_budget
+        ),
         outlier=outlier,
         rule=rule.key if rule is not None else "",
         service_name=service.name,

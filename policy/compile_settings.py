@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from .resources import ClientTLSSettings, ConnectionPoolSettings, LoadBalancerSettings, OutlierDetection, ProxyProtocol
+from .resources import (
+    ClientTLSSettings,
+    ConnectionPoolSettings,
+    LoadBalancerSettings,
+    OutlierDetection,
+    ProxyProtocol,
+    RetryBudget,
+)
 from .tables import LoadBalancer, OutlierPolicy, PoolLimits, UpstreamTLS
 
 _SIMPLE = {
@@ -46,12 +53,15 @@ def load_balancer(settings: LoadBalancerSettings | None) -> LoadBalancer:
 
 
 def pool_limits(
-    settings: ConnectionPoolSettings | None, connect_timeout_s: float, proxy_protocol: ProxyProtocol | None = None
+    settings: ConnectionPoolSettings | None,
+    connect_timeout_s: float,
+    proxy_protocol: ProxyProtocol | None = None,
+    retry_budget: RetryBudget | None = None,
 ) -> PoolLimits:
     """Absent means without limit; the HTTP idle timeout takes precedence over the TCP one."""
-    if settings is None and proxy_protocol is None:
+    if settings is None and proxy_protocol is None and retry_budget is None:
         return _unlimited(connect_timeout_s)
-    return _pool_limits(settings, connect_timeout_s, proxy_protocol)
+    return _pool_limits(settings, connect_timeout_s, proxy_protocol, retry_budget)
 
 
 @lru_cache(maxsize=8)
@@ -61,7 +71,10 @@ def _unlimited(connect_timeout_s: float) -> PoolLimits:
 
 
 def _pool_limits(
-    settings: ConnectionPoolSettings | None, connect_timeout_s: float, proxy_protocol: ProxyProtocol | None = None
+    settings: ConnectionPoolSettings | None,
+    connect_timeout_s: float,
+    proxy_protocol: ProxyProtocol | None = None,
+    retry_budget: RetryBudget | None = None,
 ) -> PoolLimits:
     tcp = settings.tcp if settings is not None else None
     http = settings.http if settings is not None else None
@@ -88,6 +101,8 @@ def _pool_limits(
         h2_upgrade=http.h2_upgrade_policy if http else "",
         use_client_protocol=http.use_client_protocol if http else False,
         max_streams=http.max_concurrent_streams if http else 0,
+        retry_percent=retry_budget.percent if retry_budget is not None else -1.0,
+        retry_least=retry_budget.min_retry_concurrency if retry_budget is not None else 0,
     )
 
 

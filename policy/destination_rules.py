@@ -44,7 +44,7 @@ class MergedRule:
 class Settings:
     """The blocks in force for one port and subset; None: the default."""
 
-    __slots__ = ("connection_pool", "load_balancer", "outlier_detection", "proxy_protocol", "tls")
+    __slots__ = ("connection_pool", "load_balancer", "outlier_detection", "proxy_protocol", "retry_budget", "tls")
 
     def __init__(self, policy: TrafficPolicy | PortTrafficPolicy | None = None) -> None:
         self.load_balancer: LoadBalancerSettings | None = policy.load_balancer if policy else None
@@ -52,6 +52,7 @@ class Settings:
         self.outlier_detection: OutlierDetection | None = policy.outlier_detection if policy else None
         self.tls: ClientTLSSettings | None = policy.tls if policy else None
         self.proxy_protocol = policy.proxy_protocol if isinstance(policy, TrafficPolicy) else None
+        self.retry_budget = policy.retry_budget if isinstance(policy, TrafficPolicy) else None
 
 
 def settings(rule: MergedRule | None, port: int, subset: str = "") -> Settings:
@@ -62,6 +63,7 @@ def settings(rule: MergedRule | None, port: int, subset: str = "") -> Settings:
     found = Settings(_for_port(rule.policy, port) or rule.policy)
     if rule.policy is not None:
         found.proxy_protocol = rule.policy.proxy_protocol  # no port has its own
+        found.retry_budget = rule.policy.retry_budget
     own = rule.subsets[subset].traffic_policy if subset and subset in rule.subsets else None
     if own is None:
         return found
@@ -69,12 +71,14 @@ def settings(rule: MergedRule | None, port: int, subset: str = "") -> Settings:
     if entry is not None:
         alone = Settings(entry)
         alone.proxy_protocol = own.proxy_protocol or found.proxy_protocol
+        alone.retry_budget = own.retry_budget or found.retry_budget
         return alone
     found.load_balancer = own.load_balancer or found.load_balancer
     found.connection_pool = own.connection_pool or found.connection_pool
     found.outlier_detection = own.outlier_detection or found.outlier_detection
     found.tls = own.tls or found.tls
     found.proxy_protocol = own.proxy_protocol or found.proxy_protocol
+    found.retry_budget = own.retry_budget or found.retry_budget
     return found
 
 

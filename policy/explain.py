@@ -62,6 +62,11 @@ class Explainer:
         trace: Trace = []
         workload = self._source(asked, trace)
         tables, view = self._compile(workload, asked.gateway)
+        if view.sidecar is not None:
+            named = f"Sidecar {view.sidecar.meta.key} ({view.sidecar.meta.source})"
+            mode = tables.mesh.spec.outbound_traffic_policy.mode
+            known = f"{len(view.services)} of {len(self._snapshot.services)} services are known, others are {mode}"
+            _step(trace, "sidecar", named, "in force", known)
         request = self._request(asked, tables, workload)
         decision = decide(tables, request, trace)
         answer = _Answer(self, tables, view, asked, request, decision, workload, trace).build()

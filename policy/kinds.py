@@ -215,7 +215,9 @@ TRAFFIC_POLICY = obj(
     portLevelSettings=items(obj("For one port, in place of all above.", port=PORT_SELECTOR, also=POLICY)),
     tunnel=refused("tunnels are not made"),
     proxyProtocol=obj("Tell endpoints by the PROXY protocol who the client is.", version=text("V1 (text, the default) or V2 (binary).", "V1", "V2")),
-    retryBudget=unused(obj(percent=decimal("", 0, 100), minRetryConcurrency=integer("", 0)), "use connectionPool.http.maxRetries"),
+    retryBudget=obj("Retries at a time, as a share of requests; takes the place of maxRetries.",
+                    percent=decimal("Of the requests in flight; default 20.", 0, 100),
+                    minRetryConcurrency=integer("Always allowed; default 3.", 0)),
 )  # fmt: skip
 LABEL_SELECTOR = obj("Workloads by labels.", matchLabels=STRINGS)
 DESTINATION_RULE = obj(

@@ -463,6 +463,11 @@ class ProxyProtocol(Spec, frozen=True):
     version: str = "V1"
 
 
+class RetryBudget(Spec, frozen=True):
+    percent: float = 20.0
+    min_retry_concurrency: int = 3
+
+
 class TrafficPolicy(Spec, frozen=True):
     load_balancer: LoadBalancerSettings | None = None
     connection_pool: ConnectionPoolSettings | None = None
@@ -471,7 +476,7 @@ class TrafficPolicy(Spec, frozen=True):
     port_level_settings: list[PortTrafficPolicy] = []
     tunnel: dict[str, Any] | None = None
     proxy_protocol: ProxyProtocol | None = None
-    retry_budget: dict[str, Any] | None = None
+    retry_budget: RetryBudget | None = None
 
 
 class Subset(Spec, frozen=True):

@@ -87,6 +87,8 @@ cdef class PoolLimits:
     cdef public double max_connection_duration_s
     cdef public tuple keepalive
     cdef public int proxy_protocol
+    cdef public double retry_percent
+    cdef public Py_ssize_t retry_least
 
 cdef class ClusterEndpoint:
     cdef public str address

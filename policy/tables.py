@@ -308,7 +308,13 @@ class PoolLimits:
         h2_upgrade: str = "",
         use_client_protocol: bool = False,
         max_streams: int = 0,
+        retry_percent: float = -1.0,
+        retry_least: int = 0,
     ) -> None:
+        self.retry_percent = retry_percent
+        """retryBudget: so many retries at a time as this share of the requests in flight, but `retry_least`; below 0:
+        `max_retries` counts."""
+        self.retry_least = retry_least
         self.h2_upgrade = h2_upgrade
         """h2UpgradePolicy: UPGRADE, DO_NOT_UPGRADE, DEFAULT or empty."""
         self.use_client_protocol = use_client_protocol

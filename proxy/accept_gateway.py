@@ -12,10 +12,10 @@ from ..policy.gateways import TLS, Server
 from ..policy.tables import Arrival
 from . import proxy_protocol, sniff
 from .accept import Entry
-from .accept_inbound import Peek
+from .accept_inbound import Peek, TlsListener
 from .arrive import address_of
 from .poller import Listener, Poller
-from .tls import Tls
+from .tcp import Session
 from .wire import Wire
 
 ServerContext = Callable[[Server], "ssl.SSLContext | None"]
@@ -24,8 +24,10 @@ ClientOf = Callable[[Server, Any], "str | None"]
 """The identity of a client (empty: none) by its server and transport after the handshake; None: it is refused."""
 
 
-class GatewayListener:
+class GatewayListener(TlsListener):
     """`port`: the one that the tables' servers name, whichever this socket is bound to."""
+
+    of_gateway = True
 
     def __init__(
         self,
@@ -37,17 +39,10 @@ class GatewayListener:
         client_of: ClientOf,
         trusted: tuple[proxy_protocol.Network, ...] = (),
     ) -> None:
-        self.of_gateway = True
-        self.engine = engine
-        self.poller = poller
-        self.loop = poller.loop
+        super().__init__(engine, poller, trusted)
         self.port = port
         self.server_context = server_context
         self.client_of = client_of
-        self.trusted = trusted
-        self.peeks: set[Peek] = set()
-        self.shaking: set[Tls] = set()
-        self.failed_handshakes = 0
         self.listener = Listener(poller, sock, self._accepted)
 
     def _accepted(self, sock: socket.socket, peer: Any) -> None:
@@ -73,13 +68,9 @@ class GatewayListener:
         source_ip, source_port = address_of(peer)
         return Arrival("gateway", source_ip=source_ip, source_port=source_port, port=self.port)
 
-    # --- for Peek
-
-    def look_ahead(self, sock: socket.socket, peer: Any) -> None:
-        """On a port of TLS the client speaks first."""
-        return
-
-    def hand_over(self, sock: socket.socket, peer: Any, hello: sniff.Hello | None, ahead: Any = None) -> None:
+    def hand_over(
+        self, sock: socket.socket, peer: Any, hello: sniff.Hello | None, ahead: Session | None = None
+    ) -> None:
         port = self.engine.tables.gateway.ports.get(self.port)
         server = port.server(hello.sni) if hello is not None and port is not None and port.kind == TLS else None
         if hello is None or server is None:  # no TLS, or for nobody here
@@ -109,30 +100,5 @@ class GatewayListener:
             arrival.alpn = (chosen.selected_alpn_protocol() or "") if chosen is not None else ""
             return arrival, "http" if server.http else "tcp"
 
-        entry = self._by_tls(Entry(self.engine, arrive, True, listener="gateway"), context)
-        self.shaking.add(entry)
+        entry = self.by_tls(Entry(self.engine, arrive, True, listener="gateway"), context)
         Wire(self.poller, sock, entry).begin()
-
-    def _by_tls(self, entry: Entry, context: ssl.SSLContext) -> Tls:
-        def made(error: Exception | None) -> None:
-            timer.cancel()
-            self.shaking.discard(wire)
-            if error is not None:
-                self.failed_handshakes += 1
-
-        wire = Tls(entry, context, made, self.poller.soon, True)
-        timer = self.loop.call_later(self.engine.settings.handshake_timeout_s, lambda: wire.give_up(TimeoutError()))
-        return wire
-
-    # --- the end
-
-    def stop(self) -> None:
-        """Accept no more."""
-        self.listener.close()
-
-    def close(self) -> None:
-        self.stop()
-        for peek in list(self.peeks):
-            peek.drop()
-        for wire in list(self.shaking):
-            wire.give_up(ConnectionAbortedError())

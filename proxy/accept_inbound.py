@@ -19,7 +19,60 @@ from .tls import Tls
 from .wire import Wire
 
 
-class Inbound:
+class TlsListener:
+    """What listening sockets whose clients may speak TLS share: looks at first bytes, handshakes under way, the end."""
+
+    of_gateway = False
+
+    def __init__(self, engine: Any, poller: Poller, trusted: tuple[proxy_protocol.Network, ...]) -> None:
+        self.engine = engine
+        self.poller = poller
+        self.loop = poller.loop
+        self.trusted = trusted
+        """Peers that must say by the PROXY protocol for whom they come."""
+        self.peeks: set[Peek] = set()
+        self.shaking: set[Tls] = set()
+        """Handshakes that are not over."""
+        self.failed_handshakes = 0
+        self.listener: Listener
+
+    def look_ahead(self, sock: socket.socket, peer: Any) -> Session | None:
+        """What would be done for a plaintext client that waits for its server to speak; None: nobody would."""
+        return None
+
+    def hand_over(
+        self, sock: socket.socket, peer: Any, hello: sniff.Hello | None, ahead: Session | None = None
+    ) -> None:
+        """The first bytes are there, and unread; `hello`: they are TLS."""
+        raise NotImplementedError
+
+    def by_tls(self, entry: Entry, context: ssl.SSLContext) -> Tls:
+        """The protocol of a connection that `entry` gets once its handshake is over, which is limited in time."""
+
+        def made(error: Exception | None) -> None:
+            timer.cancel()
+            self.shaking.discard(wire)
+            if error is not None:
+                self.failed_handshakes += 1
+
+        wire = Tls(entry, context, made, self.poller.soon, True)
+        self.shaking.add(wire)
+        timer = self.loop.call_later(self.engine.settings.handshake_timeout_s, lambda: wire.give_up(TimeoutError()))
+        return wire
+
+    def stop(self) -> None:
+        """Accept no more."""
+        self.listener.close()
+
+    def close(self) -> None:
+        self.stop()
+        for peek in list(self.peeks):
+            peek.drop()
+        for wire in list(self.shaking):
+            wire.give_up(ConnectionAbortedError())
+
+
+class Inbound(TlsListener):
     """A listening socket that takes mutual TLS and plaintext, told apart by the first bytes, which stay unread.
 
     `server_context()` gives the context of the moment (verify mode CERT_REQUIRED), or None: no certificate, no TLS.
@@ -36,19 +89,11 @@ class Inbound:
         find: Callable[[Any], tuple[str, int] | None] | None,
         trusted: tuple[proxy_protocol.Network, ...] = (),
     ) -> None:
-        self.trusted = trusted
-        self.of_gateway = False
-        self.engine = engine
-        self.poller = poller
-        self.loop = poller.loop
+        super().__init__(engine, poller, trusted)
         self.server_context = server_context
         self.identity_of = identity_of
         self.find = find
         self.local = address_of(sock.getsockname())
-        self.peeks: set[Peek] = set()
-        self.shaking: set[Tls] = set()
-        """Handshakes that are not over."""
-        self.failed_handshakes = 0
         self.listener = Listener(poller, sock, self._accepted)
 
     def _accepted(self, sock: socket.socket, peer: Any) -> None:
@@ -75,25 +120,10 @@ class Inbound:
             ahead.on_spoken = ahead.on_failed = None  # the entry looks
         entry: Any = Entry(self.engine, arrive, True, ahead)
         if context is not None:
-            entry = self._by_tls(entry, context)
-            self.shaking.add(entry)
+            entry = self.by_tls(entry, context)
         Wire(self.poller, sock, entry).begin()
 
-    def _by_tls(self, entry: Entry, context: ssl.SSLContext) -> Tls:
-        """The protocol of a connection that `entry` gets once its handshake is over, which is limited in time."""
-
-        def made(error: Exception | None) -> None:
-            timer.cancel()
-            self.shaking.discard(wire)
-            if error is not None:
-                self.failed_handshakes += 1
-
-        wire = Tls(entry, context, made, self.poller.soon, True)
-        timer = self.loop.call_later(self.engine.settings.handshake_timeout_s, lambda: wire.give_up(TimeoutError()))
-        return wire
-
     def look_ahead(self, sock: socket.socket, peer: Any) -> Session | None:
-        """What would be done for a plaintext client that waits for its server to speak; None: nobody would."""
         arrival = self._plain_arrival(sock, peer)
         config = self.engine.tables.clusters.get(f"inbound|{arrival.port}||")
         if not arrival.port or (config is not None and config.protocol in HTTP_PROTOCOLS):
@@ -159,26 +189,14 @@ class Inbound:
         engine.observe(outcome)
         return True
 
-    def close(self) -> None:
-        self.stop()
-        for peek in list(self.peeks):
-            peek.drop()
-        for wire in list(self.shaking):
-            wire.give_up(ConnectionAbortedError())
-
-    def stop(self) -> None:
-        """Accept no more."""
-        self.listener.close()
-
 
 class Peek(Watcher):
-    """An accepted socket until its first bytes are there; they are looked at and left in the kernel. `inbound` is an
-    Inbound, or a gateway's listener.
+    """An accepted socket until its first bytes are there; they are looked at and left in the kernel.
 
     Where plaintext is taken and nothing has come yet, the app is connected at once, in case it speaks first.
     """
 
-    def __init__(self, inbound: Any, sock: socket.socket, peer: Any) -> None:
+    def __init__(self, inbound: TlsListener, sock: socket.socket, peer: Any) -> None:
         self.inbound = inbound
         self.sock = sock
         self.peer = peer

@@ -98,6 +98,8 @@ cdef class Exchange(Waiter):
     cpdef upstream_lost(self, str why, bint malformed=*, bint refused=*)
     cdef _failed(self, str kind, reason, str why)
     cdef bint _retry(self) except *
+    @cython.locals(limits=PoolLimits, running=Py_ssize_t)
+    cdef bint _retry_fits(self) except *
     cdef _uncount(self)
     cpdef interim(self, ResponseHead head)
     @cython.locals(now=double, outcome=Outcome, status=int, request=RequestHead, extra=bytes, close=bint, data=bytes,

@@ -596,8 +596,7 @@ class Exchange(Waiter):
             if self.retries:
                 self.outcome.flag = "URX"
             return False
-        most = live.config.limits.max_retries
-        if not self.replayable or (most and live.retrying + live.elsewhere(RETRYING) >= most):
+        if not self.replayable or not self._retry_fits():
             return False
         if retries.ignore_previous_hosts and self.host is not None:
             if self.tried is None:
@@ -614,6 +613,16 @@ class Exchange(Waiter):
         self.resume_at = self.engine.now() + self.engine.draw() * widest
         self.client.arm(self.resume_at)
         return True
+
+    def _retry_fits(self) -> bool:
+        """Whether the limits of the cluster have room for one more retry."""
+        live = self.pool.live
+        limits = live.config.limits
+        running = live.retrying + live.elsewhere(RETRYING)
+        if limits.retry_percent >= 0:
+            share = (live.active + live.elsewhere(ACTIVE)) * limits.retry_percent / 100
+            return bool(running < max(limits.retry_least, share))
+        return not limits.max_retries or bool(running < limits.max_retries)
 
     def _uncount(self) -> None:
         """The try is over."""

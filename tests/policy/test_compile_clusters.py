@@ -97,6 +97,11 @@ def test_limits_and_detection() -> None:
     assert made.outlier is not None
     assert (made.outlier.consecutive_5xx, made.outlier.consecutive_gateway, made.outlier.interval_s) == (0, 2, 3.0)
     assert (made.outlier.max_ejection_percent, made.outlier.base_ejection_s) == (50, 30.0)
+    assert limits.retry_percent < 0
+    budget = cluster(policy("{retryBudget: {percent: 12.5, minRetryConcurrency: 1}}")).limits
+    assert (budget.retry_percent, budget.retry_least) == (12.5, 1)
+    budget = cluster(policy("{retryBudget: {}, connectionPool: {http: {maxRetries: 1}}}")).limits
+    assert (budget.retry_percent, budget.retry_least) == (20.0, 3)
     empty = cluster(policy("{outlierDetection: {}}")).outlier
     assert empty is not None
     assert (empty.consecutive_5xx, empty.max_ejection_percent, empty.interval_s) == (5, 10, 10.0)

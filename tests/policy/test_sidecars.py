@@ -7,6 +7,7 @@ import pytest
 
 from fairlead.policy.compile import compile_tables
 from fairlead.policy.decide import decide
+from fairlead.policy.explain import Explainer
 from fairlead.policy.tables import Arrival, Decision, SimpleRequest, Tables, Viewpoint
 from fairlead.policy.validate import validate
 from fairlead.policy.world import World
@@ -118,6 +119,15 @@ def test_the_selector_comes_before_the_namespace_and_the_namespace_before_the_me
     assert known(tables(text, {"app": "a"})) == {"bank.money"}
     assert known(tables(text, {"app": "b"})) == {"web.shop", "api.shop"}
     assert known(tables(text, namespace="money")) == {"mail.office"}
+
+
+def test_explain_says_which_is_in_force_and_what_it_leaves() -> None:
+    documents, _ = load(SERVICES + sidecar(f"egress: [{{hosts: ['./*']}}], {REGISTRY_ONLY}"), "x.yaml")
+    answer = Explainer(World.load(documents)[0]).explain({"url": "http://bank.money/", "from_namespace": "shop"})
+    (step,) = [one for one in answer["trace"] if one["step"] == "sidecar"]
+    assert step["object"].startswith("Sidecar shop/default (x.yaml:")
+    assert step["why"] == "2 of 4 services are known, others are REGISTRY_ONLY"
+    assert answer["status"] == 502
 
 
 def test_a_gateway_knows_everything() -> None:

@@ -806,3 +806,18 @@ def test_connections_that_are_counted_are_not_kept_for_looking_at() -> None:
     lose(wire)
     _, other = world.connect()
     assert other.take().endswith(b"hello")
+
+
+def test_a_retry_budget_is_a_share_of_the_requests_in_flight_and_never_less_than_its_least() -> None:
+    def refused(percent: float, least: int, running: int) -> int:
+        """How many of so many requests at once, all of which fail, get no second try."""
+        limits = PoolLimits(retry_percent=percent, retry_least=least, max_retries=1)
+        world = World(cluster("10.0.0.1", limits=limits))
+        clients = [world.client(GET) for _ in range(running)]
+        for _ in clients:
+            world.refuse()
+        return sum(client.transport.take().startswith(b"HTTP/1.1 503") for client in clients)
+
+    assert refused(20.0, 3, 10) == 7
+    assert refused(0.0, 0, 10) == 10
+    assert refused(100.0, 0, 10) <= 6
