@@ -394,7 +394,7 @@ MESH_CONFIG = obj(
         accessLogEncoding=text("", "TEXT", "JSON"),
         accessLogFormat=text(),
         ingressClass=text("Class of the Ingresses that gateways serve."),
-        ingressControllerMode=text("", "STRICT", "DEFAULT", "OFF"),
+        ingressControllerMode=text("STRICT: of our class; DEFAULT: also those without one; OFF.", "STRICT", "DEFAULT", "OFF"),
         ingressSelector=text("Value of the label istio of the gateways that serve Ingresses."),
     ),
 )  # fmt: skip
