@@ -48,7 +48,6 @@ bench: install
 soak: install
 	$(BIN)/python bench/soak.py --requests $(REQUESTS)
 	$(BIN)/python bench/memory.py --gib $(GIB)
-	$(BIN)/python bench/memory.py transfer --gib $(GIB)
 
 clean:
 	rm -rf build $(VENV) .servers
