@@ -195,6 +195,7 @@ def _capture_verbs(verb: Any) -> None:
 
 
 def _sidecar_flags(made: Any, gateway: bool = False) -> None:
+    """Long because all flags of the role stand here, in the order of its help."""
     add_files(made)
     made.add_argument(
         "--workload",

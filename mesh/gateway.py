@@ -105,6 +105,9 @@ class GatewayPorts:
         self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
         self.servers.look()
         self._tell()
+        if self.failures and self._task is None:  # what was taken may be free by now
+            self.failures = {}
+            self._task = asyncio.get_running_loop().create_task(self._follow())
 
     async def _follow(self) -> None:
         """Listen on what is wanted and on nothing else; goes on while what is wanted changes."""

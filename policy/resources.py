@@ -652,15 +652,9 @@ class OutboundTrafficPolicy(Spec, frozen=True):
     """ALLOW_ANY or REGISTRY_ONLY."""
 
 
-class EgressPort(Spec, frozen=True):
-    number: int = 0
-    name: str = ""
-    protocol: str = ""
-
-
 class EgressListener(Spec, frozen=True):
     hosts: list[str]
-    port: EgressPort | None = None
+    port: ServerPort | None = None
 
 
 class WorkloadSelector(Spec, frozen=True):
@@ -716,7 +710,7 @@ class Resources(Struct, frozen=True):
     authorization_policies: tuple[AuthorizationPolicy, ...] = ()
     gateways: tuple[Gateway, ...] = ()
     secrets: tuple[Secret, ...] = ()
-    """Only a gateway's world has any."""
+    """For the servers of Gateways; control sends them to gateways alone."""
     ingresses: tuple[Ingress, ...] = ()
     ingress_classes: tuple[IngressClass, ...] = ()
     sidecars: tuple[Sidecar, ...] = ()

@@ -532,7 +532,10 @@ class Engine(Core):
                 listener.close()
         for inbound in list(self._inbounds):
             sock = inbound.listener.sock
-            if inbound.of_gateway and sock.fileno() >= 0 and sock.getsockname()[1] == port:
+            if not inbound.of_gateway or sock.fileno() < 0:
+                continue
+            own, bound = sock.getsockname()[:2]
+            if bound == port and (not host or own == host):
                 inbound.stop()  # its handshakes under way go on
         self._own.discard((host, port))
 

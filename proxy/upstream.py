@@ -214,6 +214,7 @@ class Upstream(Protocol):
             if most:
                 self.last = self.requests + 1 >= most
             self.idle_since = now
+            self.idle_s = 0.0
             if self.paused:  # by a client that was slow to take the end of its response
                 self.resume_reading()
             self.pool.offer(self)
