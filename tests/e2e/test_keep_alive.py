@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import sys
 from pathlib import Path
@@ -71,7 +72,8 @@ async def test_requests_do_not_fail_where_the_servers_end_is_long_under_way(tmp_
                     await reader.readuntil(b"hello")
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         except TimeoutError:
-            await asyncio.sleep(under_way_s)  # whatever comes now is lost
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(under_way_s)  # whatever comes now is lost
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
