@@ -75,7 +75,7 @@ def sidecar_options(options: Any) -> SidecarOptions:
         service_account=options.service_account or "default",
         mesh_port=options.inbound[1] if options.inbound else 0,
     )
-    if gateway and options.workers > 1 and any(text.endswith("=0") for text in options.map):
+    if gateway and options.workers > 1 and 0 in moved_of(options.map).values():
         raise SettingError("--map PORT=0: each worker would have a port of its own; name the port")
     if gateway and not options.labels:
         raise SettingError(

@@ -227,13 +227,8 @@ def _gateway_refusal(inbound: Inbound, request: Request, trace: Trace | None) ->
                 _note(trace, "network-policy-ingress", verdict.by, "deny", verdict.why)
             return _denied(verdict)
     if not inbound.authorizer.empty:
-        http = bool(request.method)
-        subject = _subject(arrival, peer, request if http else None)
-        authorizer = inbound.authorizer
-        verdict = authorizer.request(subject, trace) if http else authorizer.connection(subject, trace)
+        verdict = _authorization(inbound, peer, request, trace)
         if not verdict.allowed:
-            if trace is not None:
-                _note(trace, "authorization", verdict.by, "deny", verdict.why)
             return _denied(verdict)
     return None
 
@@ -329,6 +324,17 @@ def _subject(arrival: Arrival, peer: Peer, request: Request | None) -> Subject:
     return Subject(peer, arrival.port, request, arrival.sni, arrival.destination_ip)
 
 
+def _authorization(inbound: Inbound, peer: Peer, request: Request, trace: Trace | None) -> Verdict:
+    """AuthorizationPolicy for a request, or a connection."""
+    http = bool(request.method)
+    subject = _subject(request.arrival, peer, request if http else None)
+    authorizer = inbound.authorizer
+    verdict = authorizer.request(subject, trace) if http else authorizer.connection(subject, trace)
+    if trace is not None and not verdict.allowed:
+        _note(trace, "authorization", verdict.by, "deny", verdict.why)
+    return verdict
+
+
 def _denied(verdict: Verdict) -> Decision:
     reason = reasons.PLAINTEXT if verdict.by.startswith("PeerAuthentication") else reasons.DENIED
     return Decision("denied", status=403, reason=reason.code, why=verdict.why, policy=verdict)
@@ -341,12 +347,8 @@ def _decide_inbound(inbound: Inbound, request: Request, trace: Trace | None) -> 
     if not verdict.allowed or (inbound.authorizer.empty and http):
         return decision
     if not inbound.authorizer.empty:
-        subject = _subject(arrival, peer, request if http else None)
-        authorizer = inbound.authorizer
-        authorization = authorizer.request(subject, trace) if http else authorizer.connection(subject, trace)
+        authorization = _authorization(inbound, peer, request, trace)
         if not authorization.allowed:
-            if trace is not None:
-                _note(trace, "authorization", authorization.by, "deny", authorization.why)
             return _denied(authorization)
         if authorization.by:
             verdict = authorization

@@ -21,6 +21,23 @@ FAIRLEAD = str(Path(sys.executable).with_name("fairlead"))
 DEADLINE_S = 30.0
 
 
+def static_service(name: str, port_name: str, port: int, at: int) -> str:
+    """A Service with one port, and an app of it on loopback."""
+    return f"""
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec: {{ports: [{{name: {port_name}, port: {port}}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-1, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+ports: [{{name: {port_name}, port: {at}}}]
+endpoints: [{{addresses: [127.0.0.1]}}]
+"""
+
+
 def free_port() -> int:
     """A port that is free now, for what must be known before a role starts (manifests, restarts)."""
     return free_ports(1)[0]

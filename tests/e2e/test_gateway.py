@@ -12,36 +12,16 @@ from typing import Any
 import pytest
 
 from tests.certificates import Authority
-from tests.e2e.roles import App, Role, Roles, apps, roles_in, until
+from tests.e2e.roles import App, Role, Roles, apps, roles_in, static_service, until
 from tests.e2e.test_mesh import shop
 
 pytestmark = pytest.mark.asyncio
 
-SERVICES = """
-apiVersion: v1
-kind: Service
-metadata: {{name: web}}
-spec: {{ports: [{{name: http, port: 80}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: web-1, labels: {{kubernetes.io/service-name: web}}}}
-addressType: IPv4
-ports: [{{name: http, port: {web}}}]
-endpoints: [{{addresses: [127.0.0.1]}}]
----
-apiVersion: v1
-kind: Service
-metadata: {{name: db}}
-spec: {{ports: [{{name: tls, port: 5432}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: db-1, labels: {{kubernetes.io/service-name: db}}}}
-addressType: IPv4
-ports: [{{name: tls, port: {db}}}]
-endpoints: [{{addresses: [127.0.0.1]}}]
-"""
+
+def services(web: int, db: int) -> str:
+    return static_service("web", "http", 80, web) + "---" + static_service("db", "tls", 5432, db)
+
+
 GATEWAY = """
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -107,7 +87,7 @@ class Edge:
         (self.folder / f".{name}").rename(self.folder / f"{name}.yaml")
 
     async def start(self, web: App, db: int, *flags: str) -> None:
-        self.write("services", SERVICES.format(web=web.port, db=db))
+        self.write("services", services(web.port, db))
         self.write("gateway", GATEWAY)
         self.write("rules", RULES)
         self.write("shop", secret("shop", self.authority.issue("shop.example")))
@@ -295,7 +275,7 @@ async def test_an_ingress_is_served_as_it_is_with_its_certificate(tmp_path: Path
     async with roles_in(tmp_path) as roles, apps("web") as (web,):
         edge = Edge(roles, Authority())
         folder = edge.folder
-        edge.write("services", SERVICES.format(web=web.port, db=1))
+        edge.write("services", services(web.port, 1))
         edge.write("ingress", INGRESS)
         edge.write("shop", secret("shop", edge.authority.issue("shop.example")))
         edge.role = await roles.start("gateway", "-f", str(folder), "--labels", "istio=ingressgateway", *PORTS, *QUIET)
@@ -311,7 +291,7 @@ async def test_without_a_gateway_of_its_own_it_is_not_ready_and_says_so_and_is_w
     async with roles_in(tmp_path) as roles, apps("web") as (web,):
         folder = tmp_path / "manifests"
         folder.mkdir()
-        (folder / "services.yaml").write_text(SERVICES.format(web=web.port, db=1))
+        (folder / "services.yaml").write_text(services(web.port, 1))
         role = await roles.start("gateway", "-f", str(folder), "--labels", "istio=other", *PORTS, *QUIET, wait=False)
 
         async def told() -> bool:
@@ -333,6 +313,10 @@ async def test_a_gateway_without_labels_is_a_mistake_and_without_gateways_not_re
         assert code == 2 and "--labels" in told and "istio=ingressgateway" in told
         code, _, told = await roles.command("gateway", "-f", "m.yaml", "--labels", "a=b", "--map", "80")
         assert code == 2 and "--map '80': expected a Gateway's port" in told
+        code, _, told = await roles.command(
+            "gateway", "-f", "m.yaml", "--labels", "a=b", "--map", "80=0", "--workers", "2"
+        )
+        assert code == 2 and "each worker would have a port of its own" in told
 
 
 MESH_GATEWAY = """

@@ -11,23 +11,10 @@ from pathlib import Path
 import pytest
 
 from bench.keepalive import APP
-from tests.e2e.roles import free_port, roles_in, until
+from tests.e2e.roles import free_port, roles_in, static_service, until
 
 pytestmark = pytest.mark.asyncio
 
-MESH = """
-apiVersion: v1
-kind: Service
-metadata: {{name: web}}
-spec: {{ports: [{{name: http, port: 80}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: web-1, labels: {{kubernetes.io/service-name: web}}}}
-addressType: IPv4
-ports: [{{name: http, port: {port}}}]
-endpoints: [{{addresses: [127.0.0.1]}}]
-"""
 KEEPS_S = 1
 CLIENTS, EACH = 60, 6
 QUIET = ("--inbound", "off", "--admin", "off", "--health", "off", "--metrics", "off")
@@ -49,7 +36,7 @@ async def client(port: int, seed: int, answers: list[bytes], keeps_s: float = KE
 async def ask_through_a_sidecar(folder: Path, port: int, keeps_s: float) -> None:
     """Many clients, to a server that keeps idle connections for so long: every request is answered."""
     async with roles_in(folder) as roles:
-        (folder / "mesh.yaml").write_text(MESH.format(port=port))
+        (folder / "mesh.yaml").write_text(static_service("web", "http", 80, port))
         role = await roles.start("sidecar", "-f", str(folder / "mesh.yaml"), "--workload", "default/client",
                                  "--outbound", "127.0.0.1:0", *QUIET)  # fmt: skip
         outbound = int(role.at["outbound"].rpartition(":")[2])

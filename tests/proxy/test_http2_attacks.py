@@ -53,17 +53,22 @@ def client() -> tuple[Http2, Handler]:
 POST = bytes((0x83, 0x86, 0x84, 0x41, 3)) + b"web"  # :method POST, :scheme http, :path /, :authority web
 
 
+def fill(talk: Any, number: int) -> None:
+    """Send on a stream as much as the windows allow."""
+    for _ in range(64):
+        room = min(talk.peer.window(number), 16384)
+        if room > 0:
+            talk.peer.data(number, b"x" * room)
+        talk.pump()
+
+
 def test_the_connections_window_survives_uploads_that_were_held_when_they_ended() -> None:
     world = world_of_one()
     talk = client_of(world)
     for turn in range(6):
         number = talk.peer.request(method="POST", end=False)
         talk.pump()
-        for _ in range(64):  # as much as the windows allow while the endpoint is not connected yet
-            room = min(talk.peer.window(number), 16384)
-            if room > 0:
-                talk.peer.data(number, b"x" * room)
-                talk.pump()
+        fill(talk, number)
         talk.peer.data(number, b"", end=True)
         talk.pump()
         upstream, wire = world.connect()
@@ -85,11 +90,7 @@ def test_the_connections_window_survives_an_endpoint_that_was_full_when_the_uplo
         talk.pump()
         upstream, wire = world.connect()
         wire.full_at = 64 * 1024
-        for _ in range(64):
-            room = min(talk.peer.window(number), 16384)
-            if room > 0:
-                talk.peer.data(number, b"x" * room)
-                talk.pump()
+        fill(talk, number)
         talk.peer.data(number, b"", end=True)
         talk.pump()
         while wire.written:
@@ -363,11 +364,7 @@ def test_a_few_clients_that_do_not_read_do_not_stop_all_others_of_a_shared_conne
     talk = endpoint_of(world)
     for number in (1, 3, 5, 7):
         talk.peer.answer(number, end=False)
-        for _ in range(64):
-            room = min(talk.peer.window(number), 16384)
-            if room > 0:
-                talk.peer.data(number, b"x" * room)
-            talk.pump()
+        fill(talk, number)
     victim = world.client(GET)
     talk.pump()
     talk.peer.answer(9, ("content-length", "2"), end=False)
@@ -388,11 +385,7 @@ def test_a_few_uploads_that_wait_for_a_slow_endpoint_do_not_stop_all_others_of_a
         talk.pump()
         _, wire = world.connect()
         wire.full_at = 64 * 1024  # reads nothing
-        for _ in range(64):
-            room = min(talk.peer.window(number), 16384)
-            if room > 0:
-                talk.peer.data(number, b"x" * room)
-                talk.pump()
+        fill(talk, number)
     victim = talk.peer.request(method="POST", end=False)
     talk.pump()
     room = talk.peer.window(victim)
