@@ -70,6 +70,9 @@ class Host:
         """A connection idle for so long is still open, or has carried a request."""
         if idle_s > self.kept_s:
             self.kept_s = idle_s
+        if self.closes_s and idle_s > 2 * self.closes_s + UNPROVEN_S:  # what was taken for its rule is none
+            self.closes_s = 0.0
+            self.fresh_s = FRESH_S
 
     def closed_idle(self, idle_s: float, now: float) -> None:
         """It closed a connection that was idle for so long. Twice at about the same time, and not at the same moment

@@ -45,6 +45,17 @@ def test_what_it_closes_twice_at_about_the_same_time_is_its_rule_and_a_restart_i
     assert one.closes_s == 60.0, "it has changed its mind"
 
 
+def test_a_rule_is_forgotten_when_a_connection_outlives_it() -> None:
+    one = host()
+    one.closed_idle(0.4, 100.0)  # two restarts
+    one.closed_idle(0.4, 200.0)
+    assert one.closes_s == 0.4 and one.fresh_s < FRESH_S
+    one.was_kept(1.7)
+    assert one.closes_s == 0.4
+    one.was_kept(60.0)
+    assert not one.closes_s and one.fresh_s == FRESH_S and one.may_use(50.0, False)
+
+
 def test_what_it_says_counts_at_once() -> None:
     one = host()
     one.says(5.0)
