@@ -114,6 +114,7 @@ def _offline_verbs(verb: Any) -> None:
 
 
 def _roles(verb: Any) -> None:
+    """Long because all flags of these roles stand here, in the order of their help."""
     made = verb("control", "role_control", "main", "Run the control plane: API, store, registry, authority, feed.")
     add_sources(made)
     made.add_argument(

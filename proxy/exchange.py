@@ -652,7 +652,7 @@ class Exchange(Waiter):
             self.client.write(response_bytes(head, None, b""))
 
     def response(self, head: ResponseHead, body: bytes, complete: bool) -> None:
-        """The response's head, with what has come of its body."""
+        """The response's head, with what has come of its body. Long because each step of a usual answer is one call."""
         engine = self.engine
         now = engine.now()
         outcome = self.outcome

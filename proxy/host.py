@@ -12,9 +12,8 @@ from ..policy.tables import ClusterEndpoint
 from . import outlier
 
 FRESH_S = 0.5
-"""A connection idle for no longer is used without a question."""
-UNPROVEN_S = 1.0
-"""While nothing is known of it, a request that may not be sent twice goes on no connection idle for longer."""
+"""A connection idle for no longer is used without a question. While nothing is known of the endpoint, what may not be
+sent twice goes on no other: servers that close after a second exist (uvicorn with `--timeout-keep-alive 1`)."""
 MARGIN_S, MARGIN = 0.25, 0.1
 """Seconds, and share of its time, before which a connection that the endpoint is about to close is used no more."""
 ALIKE = 0.1
@@ -60,7 +59,7 @@ class Host:
         if closes:
             return idle_s < closes - max(MARGIN_S, closes * MARGIN)
         kept = self.kept_s
-        return again or idle_s <= max(UNPROVEN_S, kept - max(MARGIN_S, kept * MARGIN))
+        return again or idle_s <= max(FRESH_S, kept - max(MARGIN_S, kept * MARGIN))
 
     def says(self, seconds: float) -> None:
         """Its Keep-Alive header."""
@@ -70,7 +69,7 @@ class Host:
         """A connection idle for so long is still open, or has carried a request."""
         if idle_s > self.kept_s:
             self.kept_s = idle_s
-        if self.closes_s and idle_s > 2 * self.closes_s + UNPROVEN_S:  # what was taken for its rule is none
+        if self.closes_s and idle_s > 2 * self.closes_s + FRESH_S:  # what was taken for its rule is none
             self.closes_s = 0.0
             self.fresh_s = FRESH_S
 
