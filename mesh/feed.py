@@ -65,6 +65,10 @@ class Feed:
         """Why the version in force is not on disk; empty: it is, or nothing is to be kept."""
         self.in_force = asyncio.Event()
         """Set once a version, received or from disk, is in force."""
+        self._told: asyncio.Queue[tuple[str, str, list[str]]] = asyncio.Queue()
+        """(control, version, why it was refused) of what control has still to hear."""
+        self._to_save: tuple[str, Callable[[], bytes]] | None = None
+        """The version to be kept on disk, and what makes its octets."""
 
     @property
     def items(self) -> Mapping[str, bytes]:
@@ -90,6 +94,11 @@ class Feed:
 
     async def run(self) -> None:
         """Follow for ever: reconnect with growing pauses, the next address each time."""
+        async with asyncio.TaskGroup() as together:
+            together.create_task(self._keep_and_tell())
+            await self._follow_all()
+
+    async def _follow_all(self) -> None:
         pause_s, turn = 0.1, 0
         unreadable = False
         while True:
@@ -128,13 +137,13 @@ class Feed:
                     line = bytes(buffer[:end])
                     del buffer[: end + 1]
                     if line:
-                        await self._line(url, line)
+                        self._line(url, line)
                 if len(buffer) > LINE_BYTES_MAX:
                     raise FetchError(f"a line of the feed is longer than {LINE_BYTES_MAX} bytes")
             if stream.status != 200:
                 raise FetchError(f"feed refused with status {stream.status}")
 
-    async def _line(self, url: str, line: bytes) -> None:
+    def _line(self, url: str, line: bytes) -> None:
         try:
             if not self._holdings.apply(line):
                 return
@@ -147,8 +156,18 @@ class Feed:
             logger.error("version %s refused, the one in force stays: %s", self._holdings.offered, error)
         else:
             self.in_force.set()
-            self._save()
-        await self._acknowledge(url)
+            self._to_save = self._holdings.version, self._holdings.kept()
+        self._told.put_nowait((url, self._holdings.offered, self.refused))
+
+    async def _keep_and_tell(self) -> None:
+        """Keeps what is in force on disk, then tells control. Beside the feed: neither the disk nor control's answer
+        holds up the next version, nor traffic. Of versions that come meanwhile only the last is written."""
+        while True:
+            url, version, refused = await self._told.get()
+            save, self._to_save = self._to_save, None
+            if save is not None and self._keep is not None:
+                await self._save(self._keep, *save)
+            await self._acknowledge(url, version, refused)
 
     def _put_in_force(self) -> None:
         """Raises RefusedError, also where what refuses is a fault of ours: traffic goes on with the version before."""
@@ -160,10 +179,8 @@ class Feed:
             logger.exception("version %s cannot be put in force for a fault of ours", self._holdings.offered)
             raise RefusedError([f"a fault of ours, please report it: {type(error).__name__}: {error}"]) from error
 
-    async def _acknowledge(self, url: str) -> None:
-        body = msgspec.json.encode(
-            {**self._report, "version": self._holdings.offered, "accepted": not self.refused, "reasons": self.refused}
-        )
+    async def _acknowledge(self, url: str, version: str, refused: list[str]) -> None:
+        body = msgspec.json.encode({**self._report, "version": version, "accepted": not refused, "reasons": refused})
         try:
             await self._fetch.request(
                 "POST",
@@ -173,26 +190,32 @@ class Feed:
                 timeout_s=5.0,
             )
         except FetchError as error:
-            logger.warning("control did not hear what became of version %s: %s", self._holdings.offered, error)
+            logger.warning("control did not hear what became of version %s: %s", version, error)
 
-    def _save(self) -> None:
-        if self._keep is None:
-            return
-        draft = self._keep.with_suffix(".new")
+    async def _save(self, keep: Path, version: str, dump: Callable[[], bytes]) -> None:
         try:
-            self._keep.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(self._holdings.dump())
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._keep)
+            await asyncio.to_thread(_write, keep, dump)
             self.unsaved = ""
         except OSError as error:
             self.unsaved = (
-                f"version {self._holdings.version} could not be kept on disk ({error}): "
+                f"version {version} could not be kept on disk ({error}): "
                 "a restart without control would use an older one"
             )
             logger.error("%s", self.unsaved)
-            with contextlib.suppress(OSError):
-                draft.unlink()
+
+
+def _write(path: Path, dump: Callable[[], bytes]) -> None:
+    """Put what `dump` makes in the place of what is at `path`; raises OSError, having left that as it was."""
+    draft = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(dump())
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise

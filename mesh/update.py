@@ -123,11 +123,16 @@ class Holdings:
         self._clear(keep=set())
         self.version, self._owed = "", None
 
-    def dump(self) -> bytes:
-        """All that is held, as one full message: what is kept on disk."""
-        return msgspec.json.encode(
-            {"version": self.version, "full": True, "set": {key: msgspec.Raw(value) for key, value in self.raw.items()}}
-        )
+    def kept(self) -> Callable[[], bytes]:
+        """What makes one full message of all that is held now, in any thread: what is kept on disk."""
+        version, raw = self.version, dict(self.raw)
+
+        def dump() -> bytes:
+            return msgspec.json.encode(
+                {"version": version, "full": True, "set": {key: msgspec.Raw(value) for key, value in raw.items()}}
+            )
+
+        return dump
 
     def _table(self, name: str) -> dict[str, Any]:
         tables: dict[str, dict[str, Any]] = {
@@ -168,8 +173,12 @@ class Holdings:
 
 def build_world(objects: list[dict[str, Any]], snapshot: Snapshot, loader: Loader | None = None) -> World:
     """Objects of the feed to a world; raises RefusedError with everything that is wrong."""
+    loader = loader or Loader()
+    known = loader.again(objects, snapshot)  # what changes most often is an endpoint
+    if known is not None:
+        return known
     documents = [Document.of(body, f"control:{_revision(body)}") for body in objects]
-    world, reports = (loader or Loader()).load(documents, snapshot)
+    world, reports = loader.load(documents, snapshot, references=False)
     reasons = [
         f"{report.kind} {report.namespace}/{report.name}: {told.path}: {told.message}"
         for report in reports

@@ -8,10 +8,10 @@ from ..registry.model import Endpoint, Service, Workload
 from ..registry.snapshot import Snapshot
 from .compile_clusters import PASSTHROUGH, members, service_clusters
 from .compile_hosts import HostIndex, HttpTable, declared_ports, http_table, visible_rules
-from .compile_inbound import inbound_clusters, inbound_of
+from .compile_inbound import InboundCache, inbound_clusters, inbound_of
 from .compile_l4 import L4Table, gateway_l4, l4_table
 from .compile_view import View
-from .destination_rules import MergedRule
+from .destination_rules import DestinationRules, MergedRule
 from .gateways import Ports
 from .ingress import with_ingresses
 from .resources import Resources
@@ -28,11 +28,14 @@ class CompileCache:
 
     __slots__ = (
         "clusters",
+        "destination_rules",
         "gateways",
         "http",
+        "inbound",
         "l4",
         "members",
         "namespaces",
+        "ports",
         "resources",
         "rules",
         "services",
@@ -47,18 +50,21 @@ class CompileCache:
         self.namespaces: Mapping[str, Mapping[str, str]] = {}
         self.services: Mapping[str, Service] = {}
         self.members: Mapping[str, tuple[str, ...]] = {}
+        self.destination_rules: DestinationRules | None = None
         self.rules: dict[tuple[str, str], MergedRule | None] = {}
         self.clusters: dict[str, tuple[Service, tuple[Endpoint, ...], dict[str, Cluster]]] = {}
         self.http: HttpTable | None = None
         self.l4: L4Table | None = None
         self.gateways: Ports | None = None
+        self.inbound = InboundCache()
+        self.ports: dict[tuple[str, int], str] = {}
 
     def forget_rules(self, resources: Resources, viewpoint: Viewpoint) -> None:
         """Start anew where the rules or the viewpoint are others than before."""
         old = self.viewpoint
         same = old is not None and old.gateway == viewpoint.gateway and _same_client(old.workload, viewpoint.workload)
         if not same or (self.resources is not resources and self.resources != resources):
-            self.clusters, self.rules, self.http, self.l4 = {}, {}, None, None
+            self.clusters, self.rules, self.http, self.l4, self.destination_rules = {}, {}, None, None, None
         self.resources, self.viewpoint = resources, viewpoint
 
 
@@ -80,8 +86,9 @@ def compile_tables(
     cache = cache if cache is not None else CompileCache()
     if viewpoint.gateway and resources.ingresses:
         resources = with_ingresses(resources, snapshot)
-    view = View(resources, snapshot, viewpoint)
     cache.forget_rules(resources, viewpoint)
+    view = View(resources, snapshot, viewpoint, cache.destination_rules)
+    cache.destination_rules = view.rules
     same_people = cache.workloads == snapshot.workloads and cache.namespaces == snapshot.namespaces
     _clusters(view, cache, same_people)
     own_names = {host: members(view, service) for host, service in view.services.items() if service.headless}
@@ -90,12 +97,13 @@ def compile_tables(
         index = HostIndex(rules, view.cluster_domain)
         cache.http = http_table(view, rules, index)
         cache.l4 = l4_table(view, index)
+        cache.ports = declared_ports(view.services)
         if view.gateways is not None:
             gateway_l4(view, rules)
             cache.gateways = view.gateways
     cache.members = own_names
     cache.services, cache.workloads, cache.namespaces = view.services, snapshot.workloads, snapshot.namespaces
-    inbound = inbound_of(resources, snapshot, viewpoint.workload)
+    inbound = inbound_of(resources, snapshot, viewpoint.workload, cache.inbound)
     view.clusters.update(inbound_clusters(inbound, view.mesh.connect_timeout))
     view.clusters[PASSTHROUGH] = Cluster(
         PASSTHROUGH, "", 0, "", (),
@@ -111,7 +119,7 @@ def compile_tables(
         http=cache.http,
         tcp=cache.l4,
         inbound=inbound,
-        ports=declared_ports(view.services),
+        ports=cache.ports,
         egress=view.egress,
         gateway=cache.gateways if viewpoint.gateway else None,
     )

@@ -46,27 +46,57 @@ class Inbound:
         return found
 
 
-def inbound_of(resources: Resources, snapshot: Snapshot, workload: Workload) -> Inbound:
+Behind = tuple[tuple[int, int, str], ...]
+"""(service port, own port, declared protocol) of what stands behind a service at one workload."""
+
+
+class InboundCache:
+    """What stands behind each service, for the next time; good for one state of one workload."""
+
+    __slots__ = ("behind", "workload")
+
+    def __init__(self) -> None:
+        self.workload: Workload | None = None
+        self.behind: dict[str, tuple[Service, tuple[Endpoint, ...], Behind]] = {}
+
+
+def inbound_of(
+    resources: Resources, snapshot: Snapshot, workload: Workload, cache: InboundCache | None = None
+) -> Inbound:
     inbound = Inbound(resources, snapshot, workload)
     for port in workload.ports:
         if port.protocol == "TCP":
             inbound.ports[port.number] = protocol_of("", port.name, port.protocol, port.number)
-    for service in snapshot.services.values():
-        _service_ports(inbound, service)
+    known = cache.behind if cache is not None and cache.workload == workload else {}
+    kept: dict[str, tuple[Service, tuple[Endpoint, ...], Behind]] = {}
+    for host, service in snapshot.services.items():
+        endpoints = snapshot.endpoints.get(service.host, ())
+        entry = known.get(host)
+        if entry is None or entry[0] is not service or entry[1] is not endpoints:
+            entry = (service, endpoints, _behind(workload, service, endpoints))
+        kept[host] = entry
+        for port_number, number, declared in entry[2]:
+            inbound.services[(service.host, port_number)] = number
+            if declared or number not in inbound.ports:
+                inbound.ports[number] = declared or inbound.ports.get(number, "")
+    if cache is not None:
+        cache.workload, cache.behind = workload, kept
     return inbound
 
 
-def _service_ports(inbound: Inbound, service: Service) -> None:
+def _behind(workload: Workload, service: Service, endpoints: tuple[Endpoint, ...]) -> Behind:
     """Own ports behind a service's ports: as its endpoints say, else by selector."""
-    workload = inbound.workload
     own = [
         one
-        for one in inbound.snapshot.endpoints.get(service.host, ())
+        for one in endpoints
         if (one.workload == workload.key if one.workload else one.address in workload.addresses)
     ]
     selected = bool(service.selector) and service.namespace == workload.namespace
     if selected and service.selector is not None and not own:
         selected = labels_hold(service.selector, workload.labels)
+    if not own and not selected:
+        return ()
+    found = []
     for port in service.ports:
         if port.protocol != "TCP":
             continue
@@ -74,10 +104,8 @@ def _service_ports(inbound: Inbound, service: Service) -> None:
         if not number and selected and not own:
             number = target_port(workload, port.target, port.number)
         if number:
-            inbound.services[(service.host, port.number)] = number
-            declared = port_protocol(port)
-            if declared or number not in inbound.ports:
-                inbound.ports[number] = declared or inbound.ports.get(number, "")
+            found.append((port.number, number, port_protocol(port)))
+    return tuple(found)
 
 
 def target_port(workload: Workload, target: int | str, number: int) -> int:

@@ -88,7 +88,14 @@ class View:
         "workload",
     )
 
-    def __init__(self, resources: Resources, snapshot: Snapshot, viewpoint: Viewpoint) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        snapshot: Snapshot,
+        viewpoint: Viewpoint,
+        rules: DestinationRules | None = None,
+    ) -> None:
+        """`rules`: its DestinationRules, where they were made before."""
         self.resources = resources
         self.snapshot = snapshot
         self.viewpoint = viewpoint
@@ -99,7 +106,7 @@ class View:
         """Its servers; without any where the Gateway is not known, as explain may ask."""
         self.mesh = resources.mesh.spec
         self.cluster_domain = self.mesh.cluster_domain
-        self.rules = DestinationRules(
+        self.rules = rules or DestinationRules(
             resources.destination_rules, self.workload, self.mesh.root_namespace, self.cluster_domain
         )
         self.egress: Isolation | None = isolation_of(resources.network_policies, snapshot, self.workload, "Egress")
@@ -110,8 +117,9 @@ class View:
         }
         self.sidecar = sidecar_of(resources, self.workload) if resources.sidecars and not self.gateway else None
         if self.sidecar is not None:
-            rules = resources.virtual_services
-            self.services = known_services(self.sidecar, self.services, rules, self.workload, self.cluster_domain)
+            self.services = known_services(
+                self.sidecar, self.services, resources.virtual_services, self.workload, self.cluster_domain
+            )
         self.clusters: dict[str, Cluster] = {}
         self._plain: dict[str, tuple[Destination, ...]] = {}
         self.disables_mtls = any(

@@ -92,14 +92,17 @@ def _for_port(policy: TrafficPolicy | None, port: int) -> PortTrafficPolicy | No
 class DestinationRules:
     """All DestinationRules, merged, as the clients of one workload look them up."""
 
-    __slots__ = ("_by_namespace", "_client", "_root")
+    __slots__ = ("_client", "_exact", "_root", "_wildcards")
 
     def __init__(
         self, rules: Sequence[DestinationRule], client: Workload, root_namespace: str, cluster_domain: str
     ) -> None:
         self._client = client
         self._root = root_namespace
-        self._by_namespace: dict[str, list[MergedRule]] = {}
+        self._exact: dict[tuple[str, str], list[MergedRule]] = {}
+        """By namespace and host."""
+        self._wildcards: dict[str, list[MergedRule]] = {}
+        """Those whose host begins with a star, by namespace."""
         merged: dict[tuple[object, ...], MergedRule] = {}
         for rule in rules:
             selector = rule.spec.workload_selector
@@ -109,28 +112,35 @@ class DestinationRules:
             host = complete(rule.spec.host, rule.meta.namespace, cluster_domain)
             key = (host, rule.meta.namespace, tuple(sorted(rule.spec.export_to)), tuple(sorted(labels.items())))
             if key not in merged:
-                merged[key] = MergedRule(rule, host)
-                self._by_namespace.setdefault(rule.meta.namespace, []).append(merged[key])
+                made = merged[key] = MergedRule(rule, host)
+                if host.startswith("*"):
+                    self._wildcards.setdefault(made.namespace, []).append(made)
+                else:
+                    self._exact.setdefault((made.namespace, host), []).append(made)
             merged[key].add(rule)
 
     def find(self, host: str, service_namespace: str) -> MergedRule | None:
         """The rule for a service: the client's namespace, then the service's, then the root. Nothing is inherited."""
         own = self._client.namespace
-        found = self._in(own, host, lambda rule: True)
+        found = self._in(own, host, "")
         for namespace in (service_namespace, self._root):
             if found is None and namespace != own:
-                found = self._in(namespace, host, lambda rule: exported(rule.export_to, rule.namespace, own))
+                found = self._in(namespace, host, own)
         return found
 
-    def _in(self, namespace: str, host: str, visible: object) -> MergedRule | None:
-        best: MergedRule | None = None
-        best_rank: tuple[int, bool] = (-1, False)
-        assert callable(visible)
-        for rule in self._by_namespace.get(namespace, ()):
-            if not covers(rule.host, host) or not visible(rule):
-                continue
-            # Exact before wildcards, longer wildcards before shorter; with a workload selector before plain ones.
-            rank = (len(rule.host) if rule.host.startswith("*") else 1000, bool(rule.selector))
-            if rank > best_rank:
-                best, best_rank = rule, rank
-        return best
+    def _in(self, namespace: str, host: str, client: str) -> MergedRule | None:
+        """The best of a namespace; `client`: only what is exported to this namespace, empty: all.
+
+        Exact before wildcards, longer wildcards before shorter; with a workload selector before plain ones.
+        """
+        for rules in (self._exact.get((namespace, host), ()), self._wildcards.get(namespace, ())):
+            best: MergedRule | None = None
+            best_rank: tuple[int, bool] = (-1, False)
+            for rule in rules:
+                if covers(rule.host, host) and (not client or exported(rule.export_to, rule.namespace, client)):
+                    rank = (len(rule.host), bool(rule.selector))
+                    if rank > best_rank:
+                        best, best_rank = rule, rank
+            if best is not None:
+                return best
+        return None

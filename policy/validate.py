@@ -71,15 +71,20 @@ class Judged:
         documents: Sequence[Document],
         snapshot: Snapshot | None = None,
         read: Callable[[Document], Parsed] = parse,
+        references: bool = True,
     ) -> None:
+        """Without `references`, what documents refer to is not looked up: that makes no document unusable."""
         self.parsed = [read(document) for document in documents]
         _refuse_duplicates(self.parsed)
         self.resources = resources_of(self.parsed)
         facts = facts_of(
             [self._fact(one) for one in self.parsed if one.usable], "manifests", self.resources.mesh.spec.cluster_domain
         )
+        self.only_rules = facts == Facts()
+        """No document states a fact."""
         self.snapshot = _together(facts, snapshot)
-        check_references(self.parsed, self.resources, self.snapshot)
+        if references:
+            check_references(self.parsed, self.resources, self.snapshot)
 
     @staticmethod
     def _fact(parsed: Parsed) -> Document:

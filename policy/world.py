@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_
+from typing import Any
 
 from ..registry.documents import Document
 from ..registry.snapshot import Snapshot
@@ -41,15 +43,28 @@ class Loader:
         self._known: dict[int, Parsed] = {}
         self._seen: dict[int, Parsed] = {}
         self._resources = Resources()
+        self._bodies: list[dict[str, Any]] | None = None
+        """Of the documents loaded last, where they were rules alone and all of them usable."""
 
-    def load(self, documents: Sequence[Document], snapshot: Snapshot | None = None) -> tuple[World, list[Report]]:
-        """As `World.load`."""
+    def load(
+        self, documents: Sequence[Document], snapshot: Snapshot | None = None, references: bool = True
+    ) -> tuple[World, list[Report]]:
+        """As `World.load`. Without `references`, nothing is said of references to what is missing."""
         self._seen = {}
-        judged = Judged(documents, snapshot, self._read)
+        judged = Judged(documents, snapshot, self._read, references)
         self._known = self._seen
+        rules = judged.only_rules and all(one.usable for one in judged.parsed)
+        self._bodies = [document.body for document in documents] if rules else None
         if not _same(judged.resources, self._resources):
             self._resources = judged.resources
         return World(judged.snapshot, self._resources), judged.reports(strict=False)
+
+    def again(self, bodies: Sequence[dict[str, Any]], snapshot: Snapshot) -> World | None:
+        """The world of the rules loaded last with other facts; None unless `bodies` are the very same objects."""
+        known = self._bodies
+        if known is None or len(known) != len(bodies) or not all(map(is_, known, bodies)):
+            return None
+        return World(snapshot, self._resources)
 
     def _read(self, document: Document) -> Parsed:
         key = id(document.body)

@@ -534,7 +534,7 @@ def feed_line(data: bytes) -> None:
         assert holdings.raw == before
         return
     again = Holdings(lambda objects, snapshot: build_world(objects, snapshot, Loader()))
-    again.apply(holdings.dump())
+    again.apply(holdings.kept()())
     assert again.raw == holdings.raw
     try:
         holdings.world()

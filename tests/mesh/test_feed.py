@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -450,6 +451,33 @@ async def test_a_save_that_fails_leaves_the_older_version_and_no_draft_and_the_n
         connection.say(line("e.3", "c"))
         await it.acked()
         assert it.feed.unsaved == ""
+
+
+async def test_neither_the_disk_nor_control_holds_up_the_next_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traffic goes through the same loop: a slow disk must not stop it."""
+    keep, slow, written = tmp_path / "feed.json", threading.Event(), os.fsync
+    loop = threading.get_ident()
+    on_the_loop = []
+
+    def fsync(descriptor: int) -> None:
+        on_the_loop.append(threading.get_ident() == loop)
+        slow.wait(DEADLINE_S)
+        written(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    async with running(Following(keep)) as it:
+        connection = await it.connected()
+        connection.say(line("e.1", "a", full=True))
+        await until(lambda: on_the_loop)
+        connection.say(line("e.2", "b"), line("e.3", "c"))
+        await until(lambda: len(it.sidecar.worlds) == 3)
+        assert it.control.acks.empty(), "what control hears of is on disk"
+        slow.set()
+        assert [(await it.acked())[0] for _ in range(3)] == ["e.1", "e.2", "e.3"]
+    assert on_the_loop == [False, False], "of the two that came meanwhile one write has both"
+    assert json.loads(keep.read_bytes())["version"] == "e.3"
 
 
 async def test_a_fault_of_ours_refuses_the_version_and_does_not_end_the_follower() -> None:

@@ -102,7 +102,8 @@ def described(made: Tables) -> list[object]:
     ]  # fmt: skip
     decisions = [decide(made, get(host, port=port)) for host in ("web", "api.shop", "more") for port in (0, 80, 9080)]
     routed = [(d.verdict, [c.cluster for c in d.destinations], [m.cluster for m in d.mirrors]) for d in decisions]
-    return [clusters, routed, dict(made.ports)]
+    own = (made.inbound.services, made.inbound.ports)
+    return [clusters, routed, dict(made.ports), own]
 
 
 @settings(max_examples=60, deadline=None)
@@ -126,7 +127,7 @@ def test_a_cache_changes_no_answer(data: st.DataObject) -> None:
         )
         more = "kind: Service\nmetadata: {name: more, namespace: shop}\nspec: {ports: [{port: 80}]}\n---\n"
         world = World(SHOP + (more if data.draw(st.booleans()) else "") + pods)
-        client = Workload("shop", data.draw(st.sampled_from(["c", "d"])), labels={"app": "api"}, locality="r1/z1")
+        client = Workload("shop", data.draw(st.sampled_from(["c", "api-1"])), labels={"app": "api"}, locality="r1/z1")
         resources = first.resources if data.draw(st.booleans()) else World(RULES).resources
         kept = compile_tables(resources, world.snapshot, Viewpoint(client), cache=cache)
         fresh = compile_tables(resources, world.snapshot, Viewpoint(client))

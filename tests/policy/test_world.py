@@ -99,3 +99,22 @@ def test_a_loader_reads_again_only_what_changed() -> None:
     assert {rule.meta.name for rule in more.resources.virtual_services} == {"new", "old", "young"}
     fewer, _ = loader.load(documents[:2])
     assert fewer.resources.virtual_services == ()
+
+
+def test_a_loader_gives_the_same_rules_for_other_facts_while_their_bodies_are_the_very_same() -> None:
+    documents, _ = load(TEXT, "f.yaml")
+    loader = Loader()
+    _, told = loader.load(documents, references=False)
+    rules = [
+        document
+        for document, report in zip(documents, told, strict=True)
+        if report.valid and report.kind in ("VirtualService", "DestinationRule")
+    ]
+    first, _ = loader.load(rules, Snapshot(1), references=False)
+    bodies = [document.body for document in rules]
+    again = loader.again(bodies, Snapshot(2))
+    assert again is not None and again.resources is first.resources and again.snapshot.version == 2
+    assert loader.again([*bodies[1:], dict(bodies[0])], Snapshot(2)) is None
+    assert loader.again(bodies[1:], Snapshot(2)) is None
+    loader.load(documents)
+    assert loader.again([document.body for document in documents], Snapshot(2)) is None, "some of them state facts"
