@@ -29,9 +29,22 @@ def add_sources(parser: Any) -> None:
         "--consul", metavar="URL", help="take services from Consul; `env` for CONSUL_HTTP_ADDR and its companions"
     )
     parser.add_argument(
+        "--consul-namespace", metavar="PATTERN=NAMESPACE", action="append", default=[],
+        help="namespace of Consul's services with such names (`pay-*=payments`); the first that fits, else default",
+    )  # fmt: skip
+    parser.add_argument(
         "--etcd", metavar="URLS", help="take services from etcd v3 (comma-separated endpoints; `env` for ETCDCTL_*)"
     )
     parser.add_argument("--etcd-prefix", metavar="PREFIX", default="/services/", help="where services stand in etcd")
+    parser.add_argument(
+        "--nomad", metavar="URL", help="take Nomad's native services; `env` for NOMAD_ADDR and its companions"
+    )
+    parser.add_argument(
+        "--docker",
+        metavar="WHERE",
+        help="take containers and Swarm tasks: unix:///PATH, tcp://HOST:PORT; `env`: DOCKER_*",
+    )
+    parser.add_argument("--marathon", metavar="URLS", help="take the apps of Marathon; `env` for MARATHON_URL")
 
 
 def add_client(parser: Any) -> None:

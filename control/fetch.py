@@ -21,13 +21,19 @@ class AiohttpFetch:
     """One session, made at first use in the running loop; `close()` when done.
 
     `tls`: context for https; None: the system's authorities. `headers` are sent with every request (credentials).
-    `server_name`: what the server's certificate must be for, where it is not the host of the URL.
+    `server_name`: what the server's certificate must be for, where it is not the host of the URL. `socket`: path of a
+    Unix socket to which all requests go, whatever their host.
     """
 
     def __init__(
-        self, tls: ssl.SSLContext | None = None, headers: Mapping[str, str] | None = None, server_name: str = ""
+        self,
+        tls: ssl.SSLContext | None = None,
+        headers: Mapping[str, str] | None = None,
+        server_name: str = "",
+        socket: str = "",
     ) -> None:
         self._tls = tls
+        self._socket = socket
         self._server_name = server_name or None
         self._headers = dict(headers or {})
         self._session: aiohttp.ClientSession | None = None
@@ -37,7 +43,11 @@ class AiohttpFetch:
         if self._closed:
             raise FetchError("this client is closed")
         if self._session is None:
-            connector = aiohttp.TCPConnector(ssl=self._tls if self._tls is not None else True, limit=0)
+            connector: aiohttp.BaseConnector = (
+                aiohttp.UnixConnector(self._socket, limit=0)
+                if self._socket
+                else aiohttp.TCPConnector(ssl=self._tls if self._tls is not None else True, limit=0)
+            )
             self._session = aiohttp.ClientSession(
                 connector=connector, headers=self._headers, auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar()
             )
@@ -62,7 +72,7 @@ class AiohttpFetch:
                 data=body or None,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
                 allow_redirects=False,
-                proxy=proxy_for(url),
+                proxy=None if self._socket else proxy_for(url),
                 server_hostname=self._server_name if url.startswith("https:") else None,
             ) as answer:
                 return Reply(answer.status, lower(answer.headers), await answer.read())
@@ -88,7 +98,8 @@ class AiohttpFetch:
         try:
             answer = await session.request(
                 method, url, headers=headers, data=body or None, timeout=limits, allow_redirects=False,
-                proxy=proxy_for(url), server_hostname=self._server_name if url.startswith("https:") else None,
+                proxy=None if self._socket else proxy_for(url),
+                server_hostname=self._server_name if url.startswith("https:") else None,
             )  # fmt: skip
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as error:  # noqa: UP041
             raise FetchError(explain(method, url, error, connect_timeout_s)) from error

@@ -1,4 +1,4 @@
-"""Shell: the sources of a role from its settings: manifests, Consul, etcd, one registry."""
+"""Shell: the sources of a role from its settings: manifests, Consul, etcd, schedulers; one registry."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from ..registry.source_manifests import Manifests
 from .role_common import Tasks
 from .settings import SettingError
 
-PRECEDENCE = ("control", "manifests", "sidecars", "consul", "etcd")
+PRECEDENCE = ("control", "manifests", "sidecars", "consul", "etcd", "nomad", "docker", "marathon")
 """A service that several sources have is taken from the first of these that has it."""
+SCHEDULERS = ("nomad", "docker", "marathon")
 logger = logging.getLogger("fairlead.sources")
 
 
 class Sources:
-    """Starts what --filename, --consul and --etcd ask for; `documents` hears of manifests that change."""
+    """Starts what --filename, --consul, --etcd and so on ask for; `documents` hears of manifests that change."""
 
     def __init__(
         self,
@@ -50,11 +51,18 @@ class Sources:
         if options.consul:
             from .source_setup import consul_source
 
-            self._follow(consul_source(options.consul, self._registry, self._data, os.environ))
+            namespaces = options.consul_namespace
+            self._follow(consul_source(options.consul, self._registry, self._data, os.environ, namespaces))
         if options.etcd:
             from .source_setup import etcd_source
 
             self._follow(etcd_source(options.etcd, options.etcd_prefix, self._registry, self._data, os.environ))
+        for name in SCHEDULERS:
+            if where := getattr(options, name):
+                from . import source_setup
+
+                make = getattr(source_setup, f"{name}_source")
+                self._follow(make(where, self._registry, self._data, os.environ))
 
     def _follow(self, source: Any) -> None:
         self._running.append(source)
@@ -85,5 +93,6 @@ class Sources:
 
 
 def need_some(options: Any) -> None:
-    if not (options.filename or options.consul or options.etcd or getattr(options, "control", None)):
-        raise SettingError("give a source: -f PATH, --consul, --etcd or --control")
+    given = ("filename", "consul", "etcd", *SCHEDULERS, "control")
+    if not any(getattr(options, name, None) for name in given):
+        raise SettingError("give a source: -f PATH, --consul, --etcd, --nomad, --docker, --marathon or --control")

@@ -14,16 +14,18 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ..proxy.client import HttpFetch
-from ..registry import consul_catalog, etcd_values
+from ..registry import consul_catalog, etcd_values, source_docker, source_marathon, source_nomad
 from ..registry.hub import Registry
 from ..registry.keep import Keep
 from ..registry.model import Facts, SourceStatus, Workload
+from ..registry.namespace_map import NamespaceMap
 from ..registry.needs import Fetch
 from ..registry.registration import Registration
 from ..registry.registration_consul import ConsulRegistration
 from ..registry.registration_etcd import EtcdRegistration
 from ..registry.source_consul import ConsulSource
 from ..registry.source_etcd import EtcdSource
+from ..registry.source_listed import ListedSource, Reader
 from .settings import SettingError
 
 logger = logging.getLogger("fairlead.registry")
@@ -101,11 +103,23 @@ def consul_settings(url: str, environment: Mapping[str, str]) -> consul_catalog.
         raise SettingError(f"CONSUL_HTTP_TOKEN_FILE {settings.token_file}: {error}") from error
 
 
-def consul_source(url: str, registry: Registry, data: Path | None, environment: Mapping[str, str]) -> ConsulSource:
+def consul_source(
+    url: str,
+    registry: Registry,
+    data: Path | None,
+    environment: Mapping[str, str],
+    namespaces: Sequence[str] = (),
+) -> ConsulSource:
+    """`namespaces`: PATTERN=NAMESPACE, each."""
+    try:
+        mapped = NamespaceMap(namespaces)
+    except ValueError as error:
+        raise SettingError(f"--consul-namespace: {error}") from None
     settings = consul_settings(url, environment)
     tls = context(settings.url, settings.ca_file, settings.cert_file, settings.key_file, settings.verify)
     update = kept_update(registry, "consul", data, start_stale(registry, "consul"))
-    return ConsulSource(aiohttp_fetch(tls, settings.server_name), settings, update, stale_aware(registry))
+    fetch = aiohttp_fetch(tls, settings.server_name)
+    return ConsulSource(fetch, settings, update, stale_aware(registry), namespaces=mapped)
 
 
 def etcd_source(
@@ -116,6 +130,41 @@ def etcd_source(
     tls = context(settings.endpoints[0], settings.ca_file, settings.cert_file, settings.key_file, settings.verify)
     update = kept_update(registry, "etcd", data, start_stale(registry, "etcd"))
     return EtcdSource(aiohttp_fetch(tls), settings, update, stale_aware(registry), prefix=prefix)
+
+
+def nomad_source(url: str, registry: Registry, data: Path | None, environment: Mapping[str, str]) -> ListedSource:
+    settings = source_nomad.settings_of(url, environment)
+    check_urls("nomad", [settings.url])
+    tls = context(settings.url, settings.ca_file, settings.cert_file, settings.key_file, settings.verify)
+    return _listed(source_nomad.NomadReader(aiohttp_fetch(tls, settings.server_name), settings), registry, data)
+
+
+def marathon_source(urls: str, registry: Registry, data: Path | None, environment: Mapping[str, str]) -> ListedSource:
+    settings = source_marathon.settings_of(urls, environment)
+    check_urls("marathon", settings.urls)
+    tls = context(settings.urls[0], environment.get("SSL_CERT_FILE", ""), "", "")
+    return _listed(source_marathon.MarathonReader(aiohttp_fetch(tls), settings), registry, data)
+
+
+def docker_source(where: str, registry: Registry, data: Path | None, environment: Mapping[str, str]) -> ListedSource:
+    from .fetch import AiohttpFetch
+
+    settings = source_docker.settings_of(where, environment)
+    folder = f"{settings.cert_path}/" if settings.cert_path else ""
+    if settings.socket:
+        if not settings.socket.startswith("/"):
+            raise SettingError(f"docker: expected unix:///PATH or tcp://HOST:PORT, got {where!r}")
+        fetch = AiohttpFetch(socket=settings.socket)
+    else:
+        check_urls("docker", [settings.url])
+        files = (f"{folder}ca.pem", f"{folder}cert.pem", f"{folder}key.pem") if folder else ("", "", "")
+        fetch = AiohttpFetch(context(settings.url, *files))
+    return _listed(source_docker.DockerReader(fetch, settings), registry, data)
+
+
+def _listed(reader: Reader, registry: Registry, data: Path | None) -> ListedSource:
+    update = kept_update(registry, reader.name, data, start_stale(registry, reader.name))
+    return ListedSource(reader, update, stale_aware(registry))
 
 
 def stale_aware(registry: Registry) -> Callable[[SourceStatus], None]:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import re
 
 CLUSTER_DOMAIN = "cluster.local"
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _ADDRESS = re.compile(r"[A-Za-z0-9_:%.-]{1,255}")
 
 
 def is_address(text: str) -> bool:
     """Whether a text may be an IP address or a host name: nothing that a log, a header or DNS would choke on."""
     return _ADDRESS.fullmatch(text) is not None
+
+
+def is_label(text: str) -> bool:
+    """Whether a text is a DNS label in lower case (RFC 1123), as names of services and namespaces are."""
+    return _LABEL.fullmatch(text) is not None
 
 
 def service_host(namespace: str, name: str, cluster_domain: str = CLUSTER_DOMAIN) -> str:

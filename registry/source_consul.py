@@ -21,6 +21,7 @@ from .brake import HOLD_S, held
 from .consul_catalog import ConsulSettings, facts_of_service, union
 from .model import Facts, SourceStatus
 from .names import CLUSTER_DOMAIN
+from .namespace_map import NamespaceMap
 from .needs import Fetch, FetchError
 
 WAIT_S = 20
@@ -41,7 +42,10 @@ class ConsulError(Exception):
 
 
 class ConsulSource:
-    """`update(facts)` with every change; `status(SourceStatus)` with every change of state. `run` until cancelled."""
+    """`update(facts)` with every change; `status(SourceStatus)` with every change of state. `run` until cancelled.
+
+    `namespaces`: of services whose instances do not state theirs (meta `fairlead-namespace`).
+    """
 
     name = "consul"
 
@@ -52,7 +56,7 @@ class ConsulSource:
         update: Callable[[Facts], None],
         status: Callable[[SourceStatus], None],
         *,
-        namespace: str = "default",
+        namespaces: NamespaceMap | None = None,
         cluster_domain: str = CLUSTER_DOMAIN,
         wait_s: int = WAIT_S,
         hold_s: float = HOLD_S,
@@ -63,7 +67,7 @@ class ConsulSource:
         self._settings = settings
         self._update = update
         self._status = status
-        self._namespace = namespace
+        self._namespaces = namespaces or NamespaceMap()
         self._domain = cluster_domain
         self._parts: dict[str, Facts] = {}
         self._problems: dict[str, list[str]] = {}
@@ -214,7 +218,7 @@ class ConsulSource:
         """Why the instances read after a gap are not believed before a second look."""
         if not entries or name not in self._parts:
             return ""
-        facts, _ = facts_of_service(name, entries, self._namespace, self._domain)
+        facts, _ = facts_of_service(name, entries, self._namespaces.of(name), self._domain)
         return held(_addresses(self._parts[name]), _addresses(facts))
 
     async def _health(self, name: str, index: int = 0) -> tuple[int, list[dict[str, Any]]]:
@@ -270,7 +274,7 @@ class ConsulSource:
             ]
             self._confirmed()
             return
-        facts, problems = facts_of_service(name, entries, self._namespace, self._domain)
+        facts, problems = facts_of_service(name, entries, self._namespaces.of(name), self._domain)
         if self._parts.get(name) != facts or self._problems.get(name, []) != problems:
             self._parts[name] = facts
             self._problems[name] = problems

@@ -11,6 +11,8 @@ import dns.resolver
 import pytest
 
 from tests.e2e.roles import Role, roles_in, until
+from tests.registry import test_source_docker, test_source_marathon, test_source_nomad
+from tests.registry.api_server import Recorded, recorded
 from tests.servers import consul, etcd
 
 pytestmark = pytest.mark.asyncio
@@ -92,3 +94,25 @@ async def test_answers_follow_etcd(tmp_path: Path) -> None:
         await becomes(role, WEB, {"10.0.0.1"})
         await server.put("/services/web/1", {"host": "10.0.0.1", "port": 8001, "ready": False})
         await becomes(role, WEB, set())
+
+
+async def test_answers_follow_nomad_docker_and_marathon(tmp_path: Path) -> None:
+    def all_three(server: Recorded) -> None:
+        test_source_nomad.documents(server)
+        docker: list[Recorded] = [Recorded(), Recorded()]
+        test_source_docker.engine(docker[0])
+        test_source_marathon.documents(docker[1])
+        server.documents |= docker[0].documents | docker[1].documents
+        server.stream_paths = docker[0].stream_paths + docker[1].stream_paths
+
+    async with recorded(all_three) as server, roles_in(tmp_path) as roles:
+        address = server.url.removeprefix("http://")
+        role = await roles.start(
+            "dns", "--nomad", server.url, "--docker", f"tcp://{address}", "--marathon", address, *FLAGS
+        )
+        await becomes(role, test_source_nomad.REDIS, {"127.0.0.1"})
+        # Docker and Marathon both have web.shop: an endpoint of each
+        await becomes(role, WEB.replace("default", "shop"), {"172.19.0.2", "10.1.0.5"})
+        server.documents["/v2/apps"]["apps"][0]["id"] = "/pay/web"
+        await server.say(b"event: api_post_event\ndata: {}\n\n")
+        await becomes(role, WEB.replace("default", "pay"), {"10.1.0.5"})

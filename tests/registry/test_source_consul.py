@@ -9,6 +9,7 @@ import pytest
 from fairlead.control.fetch import AiohttpFetch
 from fairlead.registry import source_consul
 from fairlead.registry.consul_catalog import ConsulSettings
+from fairlead.registry.namespace_map import NamespaceMap
 from fairlead.registry.source_consul import ConsulSource
 from tests.registry.following import Heard, following
 from tests.servers import Consul, consul
@@ -170,3 +171,38 @@ async def test_an_agent_that_lost_its_data_is_looked_at_twice_before_it_is_belie
             await heard.until(lambda: heard.status.state == "live" and not heard.facts.services)
             await server.register("web", "web-3", 8003)
             await heard.until(lambda: heard.ports(WEB) == {8003})
+
+
+async def test_a_nomad_job_that_registers_in_consul_comes_by_consul(tmp_path: Path) -> None:
+    """As Nomad's client registers the `service` stanza of a job: ids, tags, meta and a check of Nomad's making."""
+    allocation = "177160af-26f6-619f-9c9f-5e46d1104395"
+    async with consul(tmp_path) as server:
+        for number, port in ((1, 29702), (2, 27232)):
+            await server.register(
+                "api", f"_nomad-task-{number}{allocation[1:]}-group-api-api-http", port, Address="10.0.0.7",
+                Tags=["http", "version=3"], Meta={"external-source": "nomad", "fairlead-service-account": "api"},
+                EnableTagOverride=False,
+                Checks=[{"CheckID": f"_nomad-check-{number}", "Name": 'service: "api" check', "TTL": "60s",
+                         "Status": "passing" if number == 1 else "critical"}],
+            )  # fmt: skip
+        host = "api.default.svc.cluster.local"
+        async with following(lambda heard: source(server, heard)) as heard:
+            await heard.until(lambda: heard.ports(host, ready=False) == {29702, 27232})
+            assert heard.ports(host) == {29702}
+            one = heard.endpoints(host)[0]
+            assert (one.labels["version"], one.labels["external-source"]) == ("3", "nomad")
+            assert heard.facts.services[host].ports[0].app_protocol == "http"
+            assert {key.split("/")[1][:13] for key in heard.facts.workloads} == {"_nomad-task-1", "_nomad-task-2"}
+
+
+async def test_services_are_put_into_namespaces_by_their_names(tmp_path: Path) -> None:
+    async with consul(tmp_path) as server:
+        await server.register("pay-web", "pay-web-1", 8001)
+        await server.register("web", "web-1", 8002)
+        names = NamespaceMap(["pay-*=payments"])
+        async with following(
+            lambda heard: ConsulSource(
+                AiohttpFetch(), ConsulSettings(url=server.url), heard.update, heard.tell, namespaces=names
+            )
+        ) as heard:
+            await heard.until(lambda: {"pay-web.payments.svc.cluster.local", WEB} == set(heard.facts.services))
