@@ -80,18 +80,19 @@ class Book:
     def facts(self, snapshot: Snapshot) -> bool:
         """Take the registry's snapshot; looks only at what is not the same object as before."""
         before = self._snapshot
+        told = snapshot.changed if snapshot.version == before.version + 1 else None
         changed: dict[str, bytes | None] = {}
-        for prefix, old, new in (
-            ("service/", before.services, snapshot.services),
-            ("endpoints/", before.endpoints, snapshot.endpoints),
-            ("workload/", before.workloads, snapshot.workloads),
-            ("namespace/", before.namespaces, snapshot.namespaces),
+        for prefix, old, new, keys in (
+            ("service/", before.services, snapshot.services, told and told.hosts),
+            ("endpoints/", before.endpoints, snapshot.endpoints, told and told.hosts),
+            ("workload/", before.workloads, snapshot.workloads, told and told.workloads),
+            ("namespace/", before.namespaces, snapshot.namespaces, told and told.namespaces),
         ):
-            for key, value in new.items():
-                if old.get(key) is not value:
+            for key in keys if isinstance(keys, frozenset) else {**old, **new}:
+                value = new.get(key)
+                if value is not None and old.get(key) is not value:
                     changed[prefix + key] = _encode(value)
-            for key in old:
-                if key not in new:
+                elif value is None and key in old:
                     changed[prefix + key] = None
         self._snapshot = snapshot
         return self._change(changed)

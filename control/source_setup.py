@@ -17,7 +17,7 @@ from ..proxy.client import HttpFetch
 from ..registry import consul_catalog, etcd_values, source_docker, source_marathon, source_nomad
 from ..registry.hub import Registry
 from ..registry.keep import Keep
-from ..registry.model import Facts, SourceStatus, Workload
+from ..registry.model import Changed, Facts, SourceStatus, Workload
 from ..registry.namespace_map import NamespaceMap
 from ..registry.needs import Fetch
 from ..registry.registration import Registration
@@ -63,14 +63,14 @@ def check_urls(what: str, urls: Sequence[str]) -> None:
 
 def kept_update(
     registry: Registry, name: str, data: Path | None, first: Callable[[Facts, float], None]
-) -> Callable[[Facts], None]:
+) -> Callable[[Facts, Changed | None], None]:
     """How a source hands over its facts: to the registry and to disk; what was kept is handed to `first` now."""
     keep = Keep(data / f"source-{name}.json") if data is not None else None
     if keep is not None and (found := keep.load()) is not None:
         first(*found)
 
-    def update(facts: Facts) -> None:
-        registry.update(name, facts)
+    def update(facts: Facts, touched: Changed | None) -> None:
+        registry.update(name, facts, touched)
         if keep is not None:
             keep.save(facts, time.time())
 

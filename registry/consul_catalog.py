@@ -192,15 +192,3 @@ def service(name: str, namespace: str, host: str, endpoints: list[Endpoint], met
         ports=(ServicePort(port, app_protocol=protocol if protocol in PROTOCOLS else ""),),
         source="consul",
     )
-
-
-def union(parts: Mapping[str, Facts]) -> Facts:
-    """The facts of all services together."""
-    services: dict[str, Service] = {}
-    endpoints: dict[str, tuple[Endpoint, ...]] = {}
-    workloads: dict[str, Workload] = {}
-    for name in sorted(parts):
-        services |= parts[name].services
-        endpoints |= parts[name].endpoints
-        workloads |= parts[name].workloads
-    return Facts(services=services, endpoints=endpoints, workloads=workloads)

@@ -1,11 +1,11 @@
-"""The registry of one process: takes what sources contribute, publishes one snapshot; a merge for every update."""
+"""The registry of one process: takes what sources contribute, publishes one snapshot for every change."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .merge import merge
-from .model import Facts, SourceStatus
+from .contributions import Contributions
+from .model import Changed, Facts, SourceStatus
 from .snapshot import Snapshot
 from .watch import Cell
 
@@ -15,16 +15,18 @@ class Registry:
 
     def __init__(self, precedence: Sequence[str] = ()) -> None:
         self.snapshot: Cell[Snapshot] = Cell(Snapshot())
-        self._precedence = {name: rank for rank, name in enumerate(precedence)}
-        self._facts: dict[str, Facts] = {}
+        self._contributions = Contributions(precedence)
         self._statuses: dict[str, SourceStatus] = {}
 
-    def update(self, source: str, facts: Facts) -> None:
-        """Take a source's whole contribution; publishes a new snapshot unless it is the one we have."""
-        if self._facts.get(source) == facts:
-            return
-        self._facts[source] = facts
-        self._publish()
+    def update(self, source: str, facts: Facts, touched: Changed | None = None) -> None:
+        """Take a source's whole contribution; publishes a new snapshot unless it is the one we have.
+
+        `touched`: what may differ from its last contribution, where the source knows.
+        """
+        changed = self._contributions.take(source, facts, touched)
+        if changed is not None:
+            version = self.snapshot.value.version + 1
+            self.snapshot.set(self._contributions.snapshot(version, self._statuses, changed))
 
     def status(self, status: SourceStatus) -> None:
         """Take how a source is doing; changes no version, since no answer depends on it."""
@@ -32,10 +34,4 @@ class Registry:
         self.snapshot.value.sources = dict(self._statuses)
 
     def facts(self, source: str) -> Facts | None:
-        return self._facts.get(source)
-
-    def _publish(self) -> None:
-        ranked = sorted(
-            self._facts.items(), key=lambda item: (self._precedence.get(item[0], len(self._precedence)), item[0])
-        )
-        self.snapshot.set(merge(ranked, self._statuses, self.snapshot.value))
+        return self._contributions.facts(source)

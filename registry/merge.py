@@ -8,7 +8,7 @@ the new snapshot as in the one before, so that what is made from it need not be 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -68,14 +68,14 @@ def _by_label(workloads: Mapping[str, Workload]) -> dict[tuple[str, str, str], l
     return found
 
 
-def selected(service: Service, by_label: Mapping[tuple[str, str, str], list[Workload]]) -> tuple[Endpoint, ...]:
+def selected(service: Service, by_label: Mapping[tuple[str, str, str], Collection[Workload]]) -> tuple[Endpoint, ...]:
     """The endpoints that the service's selector makes of workloads, one for each of its ports and their addresses."""
     selector = service.selector or {}
-    candidates = min(
-        (by_label.get((service.namespace, label, value), []) for label, value in selector.items()), key=len, default=[]
+    candidates: Collection[Workload] = min(
+        (by_label.get((service.namespace, label, value), ()) for label, value in selector.items()), key=len, default=()
     )
     found = []
-    for workload in candidates:
+    for workload in sorted(candidates, key=lambda one: (one.namespace, one.name)):  # whoever came first
         if any(workload.labels.get(label) != value for label, value in selector.items()):
             continue
         for port in service.ports or (ServicePort(0),):

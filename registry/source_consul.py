@@ -18,11 +18,12 @@ from urllib.parse import quote
 
 from .backoff import Backoff
 from .brake import HOLD_S, held
-from .consul_catalog import ConsulSettings, facts_of_service, union
-from .model import Facts, SourceStatus
+from .consul_catalog import ConsulSettings, facts_of_service
+from .model import Changed, Facts, SourceStatus
 from .names import CLUSTER_DOMAIN
 from .namespace_map import NamespaceMap
 from .needs import Fetch, FetchError
+from .parts import Parts
 
 WAIT_S = 20
 WATCHES_MAX = 100
@@ -42,7 +43,8 @@ class ConsulError(Exception):
 
 
 class ConsulSource:
-    """`update(facts)` with every change; `status(SourceStatus)` with every change of state. `run` until cancelled.
+    """`update(facts, touched)` with every change, `status(SourceStatus)` with every change of state. `run` until
+    cancelled.
 
     `namespaces`: of services whose instances do not state theirs (meta `fairlead-namespace`).
     """
@@ -53,7 +55,7 @@ class ConsulSource:
         self,
         fetch: Fetch,
         settings: ConsulSettings,
-        update: Callable[[Facts], None],
+        update: Callable[[Facts, Changed | None], None],
         status: Callable[[SourceStatus], None],
         *,
         namespaces: NamespaceMap | None = None,
@@ -69,7 +71,7 @@ class ConsulSource:
         self._status = status
         self._namespaces = namespaces or NamespaceMap()
         self._domain = cluster_domain
-        self._parts: dict[str, Facts] = {}
+        self._parts = Parts()
         self._problems: dict[str, list[str]] = {}
         self._names: tuple[str, ...] = ()
         self._unread: set[str] = set()
@@ -169,7 +171,7 @@ class ConsulSource:
             self._unread = set(names)
         if names != self._names or read_all:
             for name in set(self._names) - set(names):
-                self._parts.pop(name, None)
+                self._parts.put(name, None)
                 self._problems.pop(name, None)
                 self._errors.pop(name, None)
             self._unread = (self._unread | (set(names) - set(self._names))) & set(names)
@@ -216,10 +218,10 @@ class ConsulSource:
 
     def _held(self, name: str, entries: list[dict[str, Any]]) -> str:
         """Why the instances read after a gap are not believed before a second look."""
-        if not entries or name not in self._parts:
+        if not entries or name not in self._parts.parts:
             return ""
         facts, _ = facts_of_service(name, entries, self._namespaces.of(name), self._domain)
-        return held(_addresses(self._parts[name]), _addresses(facts))
+        return held(_addresses(self._parts.parts[name]), _addresses(facts))
 
     async def _health(self, name: str, index: int = 0) -> tuple[int, list[dict[str, Any]]]:
         new, entries = await self._get(f"/v1/health/service/{quote(name, safe='')}", index)
@@ -275,9 +277,9 @@ class ConsulSource:
             self._confirmed()
             return
         facts, problems = facts_of_service(name, entries, self._namespaces.of(name), self._domain)
-        if self._parts.get(name) != facts or self._problems.get(name, []) != problems:
-            self._parts[name] = facts
-            self._problems[name] = problems
+        if self._parts.parts.get(name) != facts:
+            self._parts.put(name, facts)
+        self._problems[name] = problems
         self._confirmed()
 
     # --- what is told -----------------------------------------------------------------------------------------------
@@ -294,7 +296,7 @@ class ConsulSource:
 
     def _publish(self) -> None:
         self._publishing = False
-        self._update(union(self._parts))
+        self._update(*self._parts.take())
         self._tell()
 
     def _failed(self, what: str, why: str) -> None:

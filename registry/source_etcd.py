@@ -18,9 +18,10 @@ from .backoff import Backoff
 from .brake import HOLD_S, held
 from .etcd_client import DENIED, UNAUTHENTICATED, EtcdClient, EtcdError
 from .etcd_values import EtcdSettings, Instance, b64, facts_of, instance, prefix_end
-from .model import Facts, SourceStatus
+from .model import Changed, Facts, SourceStatus
 from .names import CLUSTER_DOMAIN
 from .needs import Fetch, FetchError
+from .parts import Parts
 
 PROBE_S = 2.0
 PAGE = 5000
@@ -33,7 +34,8 @@ class _Reload(Exception):
 
 
 class EtcdSource:
-    """`update(facts)` with every change; `status(SourceStatus)` with every change of state. `run` until cancelled."""
+    """`update(facts, touched)` with every change, `status(SourceStatus)` with every change of state. `run` until
+    cancelled."""
 
     name = "etcd"
 
@@ -41,7 +43,7 @@ class EtcdSource:
         self,
         fetch: Fetch,
         settings: EtcdSettings,
-        update: Callable[[Facts], None],
+        update: Callable[[Facts, Changed | None], None],
         status: Callable[[SourceStatus], None],
         *,
         prefix: str = "/services/",
@@ -55,6 +57,12 @@ class EtcdSource:
         self._prefix = prefix if prefix.endswith("/") else prefix + "/"
         self._domain = cluster_domain
         self._instances: dict[str, Instance] = {}
+        self._by_host: dict[str, dict[str, Instance]] = {}
+        """The same, by host and key."""
+        self._parts = Parts()
+        """By host."""
+        self._dirty: set[str] = set()
+        """Hosts whose instances have changed since."""
         self._problems: dict[str, str] = {}
         self._revision: int | None = None
         self._ever = False
@@ -90,8 +98,9 @@ class EtcdSource:
             self._tell("stale", f"{self.client.endpoint}: {why}")
             await asyncio.sleep(self._hold_s)
             found, revision = await self._read()
-        self._instances.clear()
         self._problems.clear()
+        for name in [name for name in self._instances if name not in found]:
+            self._drop(name)
         for name, value in found.items():
             self._put(name, value)
         self._revision = revision
@@ -128,10 +137,18 @@ class EtcdSource:
         ]
         try:
             while True:
-                message = await messages.get()
-                if isinstance(message, Exception):
-                    raise message
-                self._take(message)
+                changed = False
+                while True:  # of many that are waiting one change is made
+                    message = await messages.get()
+                    if isinstance(message, Exception):
+                        if changed:
+                            self._publish()
+                        raise message
+                    changed |= self._take(message)
+                    if messages.empty():
+                        break
+                if changed:
+                    self._publish()
                 backoff.reset()
         finally:
             for task in tasks:
@@ -162,7 +179,8 @@ class EtcdSource:
         except (EtcdError, FetchError) as error:
             await messages.put(error)
 
-    def _take(self, result: dict[str, Any]) -> None:
+    def _take(self, result: dict[str, Any]) -> bool:
+        """Take one message of the watch; whether it has events."""
         if int(result.get("compact_revision", 0)):
             raise _Reload(f"revision {self._revision} was compacted")
         if result.get("canceled"):
@@ -176,30 +194,45 @@ class EtcdSource:
             entry = event["kv"]
             name = _decode(entry["key"])
             if event.get("type") == "DELETE":
-                self._instances.pop(name, None)
+                self._drop(name)
                 self._problems.pop(name, None)
             else:
                 self._put(name, base64.b64decode(entry.get("value", "")))
             self._revision = max(self._revision or 0, int(entry["mod_revision"]))
         if not result.get("created"):
             self._revision = max(self._revision or 0, now)
-        if events:
-            self._publish()
+        return bool(events)
+
+    def _drop(self, key: str) -> None:
+        old = self._instances.pop(key, None)
+        if old is not None:
+            self._dirty.add(old.host)
+            del self._by_host[old.host][key]
 
     def _put(self, key: str, value: bytes) -> None:
         try:
-            found = self._instances[key] = instance(key, value, self._prefix, self._domain)
+            found = instance(key, value, self._prefix, self._domain)
+            self._drop(key)
+            self._instances[key] = found
+            self._by_host.setdefault(found.host, {})[key] = found
+            self._dirty.add(found.host)
             if found.warning:
                 self._problems[key] = found.warning
             else:
                 self._problems.pop(key, None)
         except ValueError as error:
-            self._instances.pop(key, None)
+            self._drop(key)
             self._problems[key] = str(error)
 
     def _publish(self) -> None:
         self._confirmed_at = time.time()
-        self._update(facts_of(self._instances))
+        for host in self._dirty:
+            group = self._by_host.get(host)
+            if not group:
+                self._by_host.pop(host, None)
+            self._parts.put(host, facts_of(group) if group else None)
+        self._dirty.clear()
+        self._update(*self._parts.take())
         self._tell("live", "")
 
     def _tell(self, state: str, error: str) -> None:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from .backoff import Backoff
 from .brake import HOLD_S, held
-from .model import Facts, SourceStatus
+from .model import Changed, Facts, SourceStatus
 from .needs import Fetch, FetchError
 
 UNHEARD_S = 2.0
@@ -47,12 +47,13 @@ class Reader(Protocol):
 
 
 class ListedSource:
-    """`update(facts)` with every change; `status(SourceStatus)` with every change of state. `run` until cancelled."""
+    """`update(facts, None)` with every change, `status(SourceStatus)` with every change of state. `run` until
+    cancelled."""
 
     def __init__(
         self,
         reader: Reader,
-        update: Callable[[Facts], None],
+        update: Callable[[Facts, Changed | None], None],
         status: Callable[[SourceStatus], None],
         *,
         hold_s: float = HOLD_S,
@@ -105,7 +106,7 @@ class ListedSource:
             self._gap = looked_again = False
             self._known, self._problems = found, tuple(problems)
             self._ever, self._confirmed_at = True, time.time()
-            self._update(facts)
+            self._update(facts, None)
             self._tell("live", self._unheard)
             await asyncio.sleep(PAUSE_S)
             try:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from fairlead.registry.model import Endpoint, Facts, SourceStatus
+from fairlead.registry.model import Changed, Endpoint, Facts, SourceStatus
 
 DEADLINE_S = 40.0
 
@@ -19,7 +19,7 @@ class Heard:
         self.updates = 0
         self._changed = asyncio.Event()
 
-    def update(self, facts: Facts) -> None:
+    def update(self, facts: Facts, touched: Changed | None = None) -> None:
         self.facts = facts
         self.updates += 1
         self._changed.set()
