@@ -40,6 +40,7 @@ COMPILED: tuple[str, ...] = (
     "proxy/outbox.py",
     "proxy/poller.py",
     "proxy/pool.py",
+    "proxy/rate_limit.py",
     "proxy/recorder.py",
     "proxy/relay.py",
     "proxy/tls.py",

@@ -57,6 +57,7 @@ RULE_RESOURCES = frozenset(
         "sidecars.networking.istio.io",
         "ingresses.networking.k8s.io",
         "ingressclasses.networking.k8s.io",
+        "localratelimits.fairlead.dev",
         "meshconfigs.fairlead.dev",
     )
 )

@@ -259,6 +259,11 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         AGE,
         Column("Selector", lambda body, _now: selector_text(at(body, "spec", "selector"), "<all>"), 1),
     ),
+    "localratelimits.fairlead.dev": (
+        Column("Context", _text("spec", "context", default="SIDECAR_INBOUND")),
+        AGE,
+        Column("Selector", lambda body, _now: selector_text(at(body, "spec", "selector"), "<all>"), 1),
+    ),
     "meshconfigs.fairlead.dev": (
         Column("Trust-Domain", _text("spec", "trustDomain", default="cluster.local")),
         Column("Outbound", _text("spec", "outboundTrafficPolicy", "mode", default="ALLOW_ANY")),

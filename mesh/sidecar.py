@@ -436,6 +436,8 @@ class Sidecar:
             lines += family(f"fairlead_cluster_{name}", "gauge", f"Of each cluster: {attribute}.", each(attribute))
         lines += family("fairlead_cluster_ejections_total", "counter", "Hosts ejected.", each("ejections_total"))
         lines += family("fairlead_cluster_ejected_hosts", "gauge", "Hosts out now.", each("ejected"))
+        if engine.limiter is not None:
+            lines += engine.limiter.lines()
         lines += family("fairlead_connections", "gauge", "Client connections.", [({}, engine.busy())])
         lines += family(
             "fairlead_connections_refused_total",

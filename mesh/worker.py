@@ -164,6 +164,7 @@ class Worker:
         sidecar = self._sidecar
         assert sidecar is not None
         sidecar.counts.places = message.places
+        sidecar.counts.bucket_places = message.buckets
         try:
             sidecar.update(self._copy.world(message.line))
         except RefusedError as error:
@@ -221,6 +222,7 @@ class WorkerSidecar(Sidecar):
         if first and self.engine is not None:
             self.engine.reuse_port = True
             self.engine.share = self._share
+            self.engine.share_limits(self.counts.cell_of)
 
     def _share(self, live: LiveCluster) -> None:
         self.counts.share(live)

@@ -43,6 +43,8 @@ class Items(msgspec.Struct, tag=True):
     """Of clusters with limits, in the shared memory."""
     listen: list[tuple[str, int, str, int]]
     """Loopback addresses: (address, port, service, service's port)."""
+    buckets: dict[str, int] = {}
+    """Of local rate limits, in the shared memory."""
 
 
 class Drain(msgspec.Struct, tag=True):

@@ -82,6 +82,7 @@ class Supervisor(Sidecar):
         self._workers = [Worker(number) for number in range(workers)]
         self._held: Mapping[str, bytes] = {}
         self._places = shared_counts.Places()
+        self._buckets = shared_counts.SharedBuckets()
         self._ejections: dict[tuple[str, str], say.Ejection] = {}
         self._gone: merged.Families = {}
         """Counters of processes that are no more."""
@@ -108,6 +109,8 @@ class Supervisor(Sidecar):
                 shared_counts.CLUSTERS_MAX,
             )  # fmt: skip
         self._crowded = crowded
+        if not self._buckets.assign(shared_counts.wanted_buckets(self._tables)):
+            logger.warning("beyond %d local rate limits each worker applies them alone", shared_counts.BUCKETS_MAX)
         for worker in self._workers:
             self._send_items(worker)
 
@@ -117,7 +120,7 @@ class Supervisor(Sidecar):
         line = difference(self._tables.version, worker.holds, self._held)
         worker.holds = self._held
         listen = [(*at, *meant) for at, meant in self._listen_wanted.items()]
-        worker.link.send(say.Items(line, dict(self._places.assigned()), listen))
+        worker.link.send(say.Items(line, dict(self._places.assigned()), listen, dict(self._buckets.assigned())))
 
     def _certificate(self, material: Material) -> None:
         for worker in self._workers:
@@ -150,6 +153,7 @@ class Supervisor(Sidecar):
         self._memory_descriptor = os.memfd_create("fairlead-counts")
         os.ftruncate(self._memory_descriptor, size)
         self._memory = memoryview(mmap.mmap(self._memory_descriptor, size))
+        self._buckets.begin(self._memory, len(self._workers))
         for worker in self._workers:
             await self._spawn(worker)
         try:

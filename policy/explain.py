@@ -20,10 +20,12 @@ from .compile_view import View
 from .decide import Trace, decide, egress_verdict, peer_verdict, service_of
 from .destination_rules import settings
 from .explain_gateway import at_gateway
+from .explain_limits import trace_inbound, trace_limits
 from .explain_query import Query, QueryError
 from .explain_text import render
 from .path_normalization import PathError, normalize_path
 from .peer import Peer, as_peer, identify
+from .rate_limits import rate_limits
 from .resources import Resources
 from .tables import Arrival, Cluster, Decision, Destination, Fault, HeaderOps, SimpleRequest, Tables, Verdict, Viewpoint
 from .visibility import labels_hold
@@ -55,6 +57,7 @@ class Explainer:
         self._mesh = world.resources.mesh.spec
         self._compiled: dict[tuple[Any, ...], tuple[Tables, View]] = {}
         self._inbound: dict[str, Inbound] = {}
+        self.limited = bool(world.resources.local_rate_limits)
 
     def explain(self, query: Mapping[str, Any]) -> dict[str, Any]:
         """The contract's object; with `id` where the question has one. Raises QueryError for a bad question."""
@@ -69,6 +72,7 @@ class Explainer:
             _step(trace, "sidecar", named, "in force", known)
         request = self._request(asked, tables, workload)
         decision = decide(tables, request, trace)
+        trace_limits(tables.rate_limits, request, decision, trace)
         answer = _Answer(self, tables, view, asked, request, decision, workload, trace).build()
         return {"id": asked.id, **answer} if "id" in query else answer
 
@@ -342,6 +346,10 @@ class _Answer:
                 _step(trace, "authorization", authorization.by, "deny", authorization.why)
             if not authorization.allowed or authorization.by or not verdict.by:
                 verdict = authorization
+        if trace is not None and verdict.allowed and self._explainer.limited:
+            limits = rate_limits(self._view.resources, workload, False)
+            came = self._as_sent(cluster) if self._request.method else None
+            trace_inbound(limits, came, endpoint.port, peer.identity, peer.ip, trace)
         if trace is not None and not workload.mesh_port:
             why = "it has no sidecar that we know of (no mesh port): nothing but the source's side enforces this"
             _step(trace, "enforcement", workload.key, "note", why)

@@ -63,6 +63,7 @@ def with_ingresses(resources: Resources, snapshot: Snapshot) -> Resources:
         secrets=resources.secrets,
         ingresses=resources.ingresses,
         ingress_classes=resources.ingress_classes,
+        local_rate_limits=resources.local_rate_limits,
         mesh=resources.mesh,
     )
 

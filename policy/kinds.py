@@ -399,6 +399,60 @@ MESH_CONFIG = obj(
     ),
 )  # fmt: skip
 
+TOKEN_BUCKET = obj(
+    "How many in how much time. It begins full, and is filled by the time that has passed, in fractions of a token.",
+    required=("maxTokens", "fillInterval"),
+    maxTokens=integer("Tokens that it holds at most: what may come at once.", 1, 2**32 - 1),
+    tokensPerFill=integer("Tokens that each fillInterval brings; default 1.", 1, 2**32 - 1),
+    fillInterval=duration("50ms or more."),
+)
+LOCAL_RATE_LIMIT = obj(
+    "How many requests and connections a proxy takes in; each proxy counts for itself.",
+    required=("spec",),
+    spec=obj(
+        "The limits.",
+        selector=obj("Whose proxies; without labels all of the namespace (of the mesh in the root namespace).", matchLabels=STRINGS),
+        context=text("Where a proxy counts: what comes to its workload (default), what its workload sends, or what a "
+                     "gateway takes in.", "SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "GATEWAY"),
+        limits=items(obj(
+            "Of HTTP requests. A request counts in all limits that it matches, and is let through if none refuses it.",
+            required=("name", "tokenBucket"),
+            name=text("Names it in metrics and logs."),
+            match=obj(
+                "All must hold; left out: every request.",
+                hosts=items(text(), doc="Services, or names that clients ask for; may begin with a star."),
+                port=integer("That the client dialled; inbound the workload's own.", 1, 65535),
+                route=obj("A route that was chosen.", required=("virtualService",),
+                          virtualService=text("name, or namespace/name."), name=text("Of its http route; default: any.")),
+                methods=TEXTS,
+                uri=MATCH,
+                headers=table(MATCH),
+            ),
+            tokenBucket=TOKEN_BUCKET,
+            per=text("Who has a bucket: PROXY with all its workers (default), CLIENT (identity, else address), or CONNECTION.",
+                     "PROXY", "CLIENT", "CONNECTION"),
+            enforce=flag("false: only count what would be refused."),
+            percentage=obj("Of the requests over the limit, those that are refused.", value=decimal("", 0, 100)),
+            response=obj(
+                "The answer to what is over the limit.",
+                status=integer("Default 429.", 400, 599),
+                headers=table(text(), "Added to it."),
+                grpcResourceExhausted=flag("gRPC calls end with RESOURCE_EXHAUSTED, not UNAVAILABLE."),
+            ),
+        )),
+        connections=items(obj(
+            "Of new connections, HTTP or not; what is over the limit is closed at once.",
+            required=("name", "tokenBucket"),
+            name=text("Names it in metrics and logs."),
+            port=integer("That the client dialled; inbound the workload's own; default: any.", 1, 65535),
+            tokenBucket=TOKEN_BUCKET,
+            per=text("Who has a bucket: PROXY (default), or CLIENT (source address).", "PROXY", "CLIENT"),
+            enforce=flag("false: only count what would be refused."),
+        )),
+    ),
+    status=NO_STATUS,
+)  # fmt: skip
+
 _NET = ("istio-io", "networking-istio-io")
 _SEC = ("istio-io", "security-istio-io")
 _LATER = "it is checked and kept, but nothing acts by it yet"
@@ -417,12 +471,13 @@ RULE_KINDS: tuple[Kind, ...] = (
     kind("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", CLUSTER_ROLE, namespaced=False, inert=_LATER),
     kind("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", BINDING, namespaced=False, inert=_LATER),
     kind("fairlead.dev", "v1", "MeshConfig", "meshconfigs", MESH_CONFIG, namespaced=False),
+    kind("fairlead.dev", "v1", "LocalRateLimit", "localratelimits", LOCAL_RATE_LIMIT, "lrl"),
 )  # fmt: skip
 KINDS: tuple[Kind, ...] = (*FACT_KINDS, *RULE_KINDS)
 BY_NAME: dict[tuple[str, str], Kind] = {(version, k.kind): k for k in KINDS for version in k.api_versions}
 REFUSED_KINDS = {
     "RequestAuthentication": "tokens of end users are not verified yet; Fairlead would let in what this means to keep out",
-    "EnvoyFilter": "there is no Envoy to configure",
+    "EnvoyFilter": "there is no Envoy to configure; for local rate limits write a LocalRateLimit (fairlead.dev/v1)",
     "WasmPlugin": "there are no WebAssembly filters",
     "ProxyConfig": "use fairlead's settings",
     "Telemetry": "use MeshConfig for the access log; metrics and trace headers are always on",

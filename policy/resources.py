@@ -700,6 +700,66 @@ class MeshConfig(Struct, frozen=True):
     spec: MeshConfigSpec = MeshConfigSpec()
 
 
+class TokenBucket(Spec, frozen=True):
+    max_tokens: int
+    fill_interval: float
+    tokens_per_fill: int = 1
+
+
+class RateLimitRoute(Spec, frozen=True):
+    virtual_service: str
+    """name, or namespace/name."""
+    name: str = ""
+
+
+class RateLimitMatch(Spec, frozen=True):
+    hosts: list[str] = []
+    port: int = 0
+    route: RateLimitRoute | None = None
+    methods: list[str] = []
+    uri: StringMatch | None = None
+    headers: dict[str, StringMatch] = {}
+
+
+class RateLimitResponse(Spec, frozen=True):
+    status: int = 429
+    headers: dict[str, str] = {}
+    grpc_resource_exhausted: bool = False
+
+
+class RequestLimit(Spec, frozen=True):
+    name: str
+    token_bucket: TokenBucket
+    match: RateLimitMatch = RateLimitMatch()
+    per: str = "PROXY"
+    """PROXY, CLIENT, CONNECTION."""
+    enforce: bool = True
+    percentage: Percent | None = None
+    response: RateLimitResponse = RateLimitResponse()
+
+
+class ConnectionLimit(Spec, frozen=True):
+    name: str
+    token_bucket: TokenBucket
+    port: int = 0
+    per: str = "PROXY"
+    """PROXY, CLIENT."""
+    enforce: bool = True
+
+
+class LocalRateLimitSpec(Spec, frozen=True):
+    selector: LabelsSelector | None = None
+    context: str = "SIDECAR_INBOUND"
+    """SIDECAR_INBOUND, SIDECAR_OUTBOUND, GATEWAY."""
+    limits: list[RequestLimit] = []
+    connections: list[ConnectionLimit] = []
+
+
+class LocalRateLimit(Struct, frozen=True):
+    meta: Meta
+    spec: LocalRateLimitSpec
+
+
 class Resources(Struct, frozen=True):
     """Every rule in force, each list in order of age (created, name, namespace)."""
 
@@ -714,4 +774,5 @@ class Resources(Struct, frozen=True):
     ingresses: tuple[Ingress, ...] = ()
     ingress_classes: tuple[IngressClass, ...] = ()
     sidecars: tuple[Sidecar, ...] = ()
+    local_rate_limits: tuple[LocalRateLimit, ...] = ()
     mesh: MeshConfig = MeshConfig()

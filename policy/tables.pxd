@@ -13,6 +13,7 @@ cdef class Arrival:
     cdef public str sni
     cdef public str alpn
     cdef public int server
+    cdef public object buckets
 
 cdef class Verdict:
     cdef public bint allowed
@@ -120,6 +121,7 @@ cdef class Cluster:
 cdef class Tables:
     cdef public object egress
     cdef public object gateway
+    cdef public object rate_limits
     cdef public str version
     cdef public object viewpoint
     cdef public object mesh

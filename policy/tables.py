@@ -34,6 +34,8 @@ class Arrival:
         alpn: str = "",
         server: int = 0,
     ) -> None:
+        self.buckets: Any = None
+        """Left to the proxy: token buckets of this connection."""
         self.listener = listener
         """`outbound`, `inbound` or `gateway`."""
         self.source_ip = source_ip
@@ -481,7 +483,10 @@ class Tables:
         ports: Mapping[tuple[str, int], str] | None = None,
         egress: Any = None,
         gateway: Any = None,
+        rate_limits: Any = None,
     ) -> None:
+        self.rate_limits = rate_limits
+        """policy.rate_limits.RateLimits; None: there are none here."""
         self.gateway = gateway
         """policy.gateways.Ports; None: a sidecar's."""
         self.egress = egress

@@ -172,6 +172,7 @@ def resources_of(parsed: Sequence[Parsed]) -> Resources:
         sidecars=ordered.get("Sidecar", ()),
         ingresses=ordered.get("Ingress", ()),
         ingress_classes=ordered.get("IngressClass", ()),
+        local_rate_limits=ordered.get("LocalRateLimit", ()),
         mesh=mesh or MeshConfig(),
     )
 

@@ -20,6 +20,7 @@ from .resources import (
     DestinationRef,
     DestinationRule,
     Ingress,
+    LocalRateLimit,
     NetworkPolicy,
     PeerAuthentication,
     PortSelector,
@@ -27,6 +28,7 @@ from .resources import (
     Subset,
     VirtualService,
 )
+from .validate_rate_limit import check_references_of
 from .visibility import exported, gateway_name, labels_hold
 
 
@@ -42,6 +44,10 @@ def check_references(parsed: Sequence[Parsed], resources: Resources, snapshot: S
             context.destination_rule(one, one.resource)
         elif isinstance(one.resource, (NetworkPolicy, PeerAuthentication, AuthorizationPolicy)):
             context.policy(one, one.resource)
+        elif isinstance(one.resource, LocalRateLimit):
+            context.policy(one, one.resource)
+            rules = context.rules
+            check_references_of(one, one.resource, rules, snapshot, context.root, context.domain)
         elif isinstance(one.resource, Ingress):
             context.ingress(one, one.resource)
         elif one.kind.kind == "Service":
@@ -242,7 +248,9 @@ class _Context:
         for index, subset in enumerate(rule.spec.subsets):
             self._subset_endpoints(one, f"spec.subsets[{index}].labels", host, subset)
 
-    def policy(self, one: Parsed, policy: NetworkPolicy | PeerAuthentication | AuthorizationPolicy) -> None:
+    def policy(
+        self, one: Parsed, policy: NetworkPolicy | PeerAuthentication | AuthorizationPolicy | LocalRateLimit
+    ) -> None:
         if not self.snapshot.workloads:
             return
         namespaces = {one.namespace}

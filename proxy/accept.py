@@ -96,6 +96,10 @@ class Entry(asyncio.Protocol):
         self.arrival, protocol = found
         if self.source is not None:
             self.arrival.source_ip, self.arrival.source_port = self.source
+        if not self.counted and engine.over_limit(self.arrival):
+            self._leave()
+            transport.abort()
+            return
         self.opaque = protocol == "tcp"
         if self.ahead is not None:
             self.arrival = self.ahead.arrival

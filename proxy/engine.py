@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..policy.decide import admit, decide, egress_verdict, hash_input, inbound_port, pick
 from ..policy.path_normalization import normalize_path
+from ..policy.rate_limits import Limit
 from ..policy.tables import (
     Arrival,
     Cluster,
@@ -29,7 +30,7 @@ from ..policy.tables import (
     Verdict,
 )
 from ..registry.model import Endpoint
-from ..registry.reasons import DENIED, DRAINING, IDLE, OVERFLOW, Reason
+from ..registry.reasons import DENIED, DRAINING, IDLE, OVERFLOW, RATE, Reason
 from . import accept, accept_inbound
 from .arrive import address_of
 from .cluster import ACTIVE, LiveCluster
@@ -44,6 +45,7 @@ from .outbox import Outbox
 from .poller import Listener, Poller, listening, poller_of
 from .pool import Pool
 from .proxy_protocol import Network, proxy_header
+from .rate_limit import Cell, Limiter
 from .tcp import Session
 from .upstream import Upstream
 from .wire import Wire
@@ -132,6 +134,7 @@ class Engine(Core):
         self._tick: asyncio.TimerHandle | None = None
         self._empty: asyncio.Event | None = None
         self._normalization = ""
+        self._cell_of: Callable[[Limit], Cell | None] = lambda _limit: None
         self._take_tables(tables)
 
     # --- what cores ask for
@@ -319,11 +322,23 @@ class Engine(Core):
         self._observe_refusal(Arrival(listener, source_ip=source, source_port=port), why)
         return False
 
-    def _observe_refusal(self, arrival: Arrival, why: str) -> None:
+    def over_limit(self, arrival: Arrival) -> bool:
+        """Whether a local rate limit closes this new connection, which is counted; the observer then hears why."""
+        limiter = self.limiter
+        if limiter is None:
+            return False
+        now = self.clock()
+        refusing = limiter.connection(arrival.listener, arrival, now, self.draw)
+        if refusing is None:
+            return False
+        self._observe_refusal(arrival, refusing.why(arrival, now), RATE)
+        return True
+
+    def _observe_refusal(self, arrival: Arrival, why: str, reason: Reason = OVERFLOW) -> None:
         outcome = Outcome()
         outcome.kind = "tcp"
         outcome.arrival = arrival
-        outcome.reason, outcome.flag, outcome.why = OVERFLOW.code, OVERFLOW.flag, why
+        outcome.reason, outcome.flag, outcome.why = reason.code, reason.flag, why
         outcome.started_at = outcome.ended_at = self.clock()
         self.observe(outcome)
 
@@ -404,6 +419,7 @@ class Engine(Core):
         self._normalization = mesh.path_normalization.normalization
         workload = tables.viewpoint.workload
         self.own_identity = f"spiffe://{mesh.trust_domain}/ns/{workload.namespace}/sa/{workload.service_account}"
+        self._take_limits(tables)
 
     def _withdraw(self, tables: Tables) -> None:
         """Close what the new tables no longer permit."""
@@ -434,6 +450,21 @@ class Engine(Core):
                 if now.egress is not None and not now.egress.allowed:
                     return now.egress.why or now.egress.by
         return ""
+
+    def share_limits(self, cell_of: Callable[[Limit], Cell | None]) -> None:
+        """From now on limits for the proxy as a whole count where `cell_of` says, together with other workers."""
+        self._cell_of = cell_of
+        self.limiter = None
+        self._take_limits(self.tables)
+
+    def _take_limits(self, tables: Tables) -> None:
+        rules = tables.rate_limits
+        if rules is None:
+            self.limiter = None
+            return
+        if self.limiter is None:
+            self.limiter = Limiter(self._cell_of)
+        self.limiter.update(rules)
 
     # --- listeners
 

@@ -8,6 +8,7 @@ from .host cimport Host
 from .http1 cimport chunk
 from .message cimport Outcome, RequestHead, ResponseHead
 from .pool cimport Pool, Waiter
+from .rate_limit cimport Limiter, LiveLimit
 from .upstream cimport Upstream
 
 cdef int NEW
@@ -69,6 +70,8 @@ cdef class Exchange(Waiter):
     @cython.locals(head=RequestHead, path=str, engine=Core, decision=Decision)
     cpdef start(self, bytes body, bint complete)
     cdef bint _last_stop(self) except *
+    @cython.locals(limiter=Limiter, refusing=LiveLimit, now=double, engine=Core)
+    cdef bint _limited(self, Decision decision) except *
     cdef bint _fault(self, Decision decision) except *
     cdef bint _abort(self, Decision decision) except *
     @cython.locals(head=RequestHead, verdict=str, destination=Destination, destinations=tuple)
@@ -123,7 +126,7 @@ cdef class Exchange(Waiter):
     cdef _done(self, double now)
     cpdef upstream_full(self, bint full)
     cpdef client_full(self, bint full)
-    cdef _reply(self, reason, str why, int status=*)
+    cdef _reply(self, reason, str why, int status=*, bytes lines=*)
     cdef _own(self, int status, bytes body, str code, bytes lines, ops)
     cdef _own_two(self, int status, bytes body, str code, bytes lines)
     cdef _cut(self, reason, str why)

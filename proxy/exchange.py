@@ -22,6 +22,7 @@ from ..registry.reasons import (
     NO_HEALTHY,
     NO_ROUTE,
     OVERFLOW,
+    RATE,
     REASONS,
     RESET,
     SLOW,
@@ -63,6 +64,7 @@ DETAILS = {
     "FL-FAULT": "fault_filter_abort",
     "FL-UP-MALFORMED": "upstream_reset_before_response_started{protocol_error}",
     "FL-SLOW": "request_body_timeout",
+    "FL-RATE": "local_rate_limited",
 }
 
 # Phases.
@@ -109,7 +111,7 @@ class Exchange(Waiter):
         self.counts_as_retry = False
         self.tried: Any = None
         self.abort_grpc = -1
-        """gRPC status of a fault; -1: none."""
+        """gRPC status of a fault or rate limit; -1: none."""
         self.resume_at = 0.0
         self.route_deadline = 0.0
         self.call_deadline = 0.0
@@ -165,6 +167,8 @@ class Exchange(Waiter):
         decision = engine.decide(self.tables, head)
         self.decision = decision
         self.outcome.decision = decision
+        if engine.limiter is not None and self._limited(decision):
+            return
         if decision.fault is not None and self._fault(decision):
             return
         self._carry_out(decision)
@@ -181,6 +185,29 @@ class Exchange(Waiter):
             status, lines = (200, b"") if head.method == "OPTIONS" else (405, b"allow: OPTIONS\r\n")
             self._own(status, b"", "", lines, None)
         return left == 0
+
+    def _limited(self, decision: Decision) -> bool:
+        """Whether a local rate limit ends the exchange. What policy refuses takes no tokens."""
+        engine = self.engine
+        limiter = engine.limiter
+        if decision.verdict == "denied":
+            return False
+        now = engine.now()
+        refusing = limiter.request(self.head, decision, now, engine.draw)
+        if refusing is None:
+            return False
+        arrival = self.head.arrival
+        limit = refusing.limit
+        wait = refusing.bucket_of(arrival, now).wait_s(now)
+        lines = b"x-envoy-ratelimited: true\r\n" + refusing.lines
+        if b"retry-after:" not in lines:
+            # Envoy sends none; but what common clients do without it is to try again at once. In whole seconds
+            # (RFC 9110 section 10.2.3), rounded up.
+            lines += b"retry-after: %d\r\n" % max(1, -int(-wait // 1))
+        if limit.exhausted:
+            self.abort_grpc = grpc.RESOURCE_EXHAUSTED
+        self._reply(RATE, refusing.why(arrival, now), limit.status, lines)
+        return True
 
     def _fault(self, decision: Decision) -> bool:
         """Whether a fault delays or ends the exchange."""
@@ -384,6 +411,7 @@ class Exchange(Waiter):
                 or (endpoint.tls is not None and endpoint.tls.mode == "mesh" and not config.http1)
             ) and not head_upgrades(self.head)
         self.phase = WAITING
+        self.outcome.attempts += 1
         live.active += 1
         live.requests += 1
         host.active += 1
@@ -424,7 +452,6 @@ class Exchange(Waiter):
         self.phase = SENT
         self.upstream = upstream
         outcome = self.outcome
-        outcome.attempts += 1
         outcome.sent_at = now
         outcome.upstream_local = upstream.local
         outcome.upstream_tls = self.host.endpoint.tls is not None
@@ -790,6 +817,8 @@ class Exchange(Waiter):
             if complete and self.phase != ENDED:
                 self._finish(self.engine.now())
             return
+        if not self.request_complete:
+            self.body_at = self.engine.now()
         if body:
             self.outcome.sent_bytes += len(body)
             if self.response_chunked:
@@ -816,6 +845,8 @@ class Exchange(Waiter):
         )
         if self.grpc and self.outcome.grpc_status and self.outcome.response.status == 200:
             wanted = grpc.RETRY_ON.get(int(self.outcome.grpc_status), "-") in conditions
+        if self.outcome.response.header("x-envoy-ratelimited") is not None:  # as Envoy: it must not be asked the more
+            wanted = "envoy-ratelimited" in conditions
         if not wanted:
             return False
         upstream = self.upstream
@@ -916,15 +947,16 @@ class Exchange(Waiter):
 
     # --- endings that are ours
 
-    def _reply(self, reason: Reason, why: str, status: int = 0) -> None:
-        """Answer with a reason of ours; `why` is one sentence with the numbers in it."""
+    def _reply(self, reason: Reason, why: str, status: int = 0, lines: bytes = b"") -> None:
+        """Answer with a reason of ours; `why` is one sentence with the numbers in it; `lines`: more header lines."""
         outcome = self.outcome
         outcome.reason = reason.code
         outcome.why = why
         outcome.flag = f"{outcome.flag},{reason.flag}" if outcome.flag and reason.flag != "-" else reason.flag
         if not outcome.details:
             outcome.details = DETAILS.get(reason.code, "")
-        lines = b"x-envoy-overloaded: true\r\n" if reason is OVERFLOW else b""
+        if reason is OVERFLOW:
+            lines = b"x-envoy-overloaded: true\r\n"
         decision = self.decision
         ops = decision.response_headers if decision is not None else None
         told = why if reason is not UP_MALFORMED else "The endpoint's answer was malformed; the access log says how."
@@ -1090,7 +1122,7 @@ class Exchange(Waiter):
         """Of a request's body. A stream on which both sides talk, or a call, is only idle when both are silent."""
         settings = self.engine.settings
         longest: float = settings.body_timeout_s
-        if self.two and (self.grpc or self.response_started):
+        if self.response_started or (self.two and self.grpc):
             longest = settings.relay_idle_timeout_s
         return longest
 

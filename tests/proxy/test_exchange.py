@@ -316,7 +316,7 @@ def test_a_failed_connection_is_tried_at_another_endpoint() -> None:
     assert upstream.host.endpoint.address == "10.0.0.2"
     sent = wire.take()
     assert sent.endswith(b"hello")
-    assert b"x-envoy-attempt-count: 1" in sent
+    assert b"x-envoy-attempt-count: 2" in sent
     upstream.data_received(OK)
     assert client.transport.take().startswith(b"HTTP/1.1 200")
     live: Any = world.pools["outbound|80||web"].live  # a fakes.Live, which keeps what it is told
