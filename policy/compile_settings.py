@@ -103,6 +103,7 @@ def _pool_limits(
         max_streams=http.max_concurrent_streams if http else 0,
         retry_percent=retry_budget.percent if retry_budget is not None else -1.0,
         retry_least=retry_budget.min_retry_concurrency if retry_budget is not None else 0,
+        tcp_idle_timeout_s=tcp.idle_timeout if tcp is not None and tcp.idle_timeout is not None else -1.0,
     )
 
 

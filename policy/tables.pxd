@@ -90,6 +90,7 @@ cdef class PoolLimits:
     cdef public int proxy_protocol
     cdef public double retry_percent
     cdef public Py_ssize_t retry_least
+    cdef public double tcp_idle_timeout_s
 
 cdef class ClusterEndpoint:
     cdef public str address

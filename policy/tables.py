@@ -312,7 +312,11 @@ class PoolLimits:
         max_streams: int = 0,
         retry_percent: float = -1.0,
         retry_least: int = 0,
+        tcp_idle_timeout_s: float = -1.0,
     ) -> None:
+        self.tcp_idle_timeout_s = tcp_idle_timeout_s
+        """Of an opaque connection: closed when nothing moves for so long; 0: never; below 0: as the proxy's own limit
+        (relay-idle-timeout) has it."""
         self.retry_percent = retry_percent
         """retryBudget: so many retries at a time as this share of the requests in flight, but `retry_least`; below 0:
         `max_retries` counts."""

@@ -109,7 +109,8 @@ class Entry(asyncio.Protocol):
             self._serve_tcp()
         else:
             engine.entries.add(self)
-            self._wait("idle", engine.settings.relay_idle_timeout_s)
+            if engine.settings.relay_idle_timeout_s:
+                self._wait("idle", engine.settings.relay_idle_timeout_s)
             engine.soon(self._look_ahead)  # octets that are here already come first
 
     def _wants_server_name(self) -> bool:

@@ -30,7 +30,7 @@ from ..policy.tables import (
     Verdict,
 )
 from ..registry.model import Endpoint
-from ..registry.reasons import DENIED, DRAINING, IDLE, OVERFLOW, RATE, Reason
+from ..registry.reasons import DENIED, DRAINING, DURATION, IDLE, OVERFLOW, RATE, Reason
 from . import accept, accept_inbound
 from .arrive import address_of
 from .cluster import ACTIVE, LiveCluster
@@ -590,7 +590,10 @@ class Engine(Core):
         longest = self.settings.relay_idle_timeout_s
         for relay in list(self.relays):
             if relay.sweep(now, longest):
-                relay.abort(IDLE, f"Nothing went through for {longest:g} s.")
+                idle_s = relay.idle_s if relay.idle_s >= 0 else longest
+                relay.abort(IDLE, f"Nothing went through for {idle_s:g} s.")
+            elif relay.ends_at and relay.ends_at <= now:
+                relay.abort(DURATION, f"It was open for maxConnectionDuration {relay.lasts_s:g} s.")
         self._check_empty()
 
     def _forget_outside(self) -> None:

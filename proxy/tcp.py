@@ -269,6 +269,11 @@ class Session:
         """Both sides are there."""
         relay = self.relay
         self.relay_running = True
+        limits = self.pool.live.config.limits
+        relay.idle_s = limits.tcp_idle_timeout_s
+        if limits.max_connection_duration_s:
+            relay.lasts_s = limits.max_connection_duration_s
+            relay.ends_at = self.engine.clock() + relay.lasts_s
         self.engine.relays.add(relay)
         if self.confirm:
             relay.client.write(self.confirm)

@@ -94,6 +94,9 @@ def test_limits_and_detection() -> None:
     assert (limits.max_connections, limits.max_pending, limits.max_requests) == (3, 4, 5)
     assert (limits.max_requests_per_connection, limits.max_retries) == (6, 7)
     assert (limits.connect_timeout_s, limits.idle_timeout_s, limits.keepalive) == (0.25, 8.0, (2, 7.0, 0.0))
+    assert limits.tcp_idle_timeout_s == 5.0  # the HTTP one is for HTTP
+    assert cluster("").limits.tcp_idle_timeout_s == -1.0
+    assert cluster(policy("{connectionPool: {tcp: {idleTimeout: 0s}}}")).limits.tcp_idle_timeout_s == 0.0
     assert made.outlier is not None
     assert (made.outlier.consecutive_5xx, made.outlier.consecutive_gateway, made.outlier.interval_s) == (0, 2, 3.0)
     assert (made.outlier.max_ejection_percent, made.outlier.base_ejection_s) == (50, 30.0)

@@ -821,3 +821,85 @@ def test_a_retry_budget_is_a_share_of_the_requests_in_flight_and_never_less_than
     assert refused(20.0, 3, 10) == 7
     assert refused(0.0, 0, 10) == 10
     assert refused(100.0, 0, 10) <= 6
+
+
+def test_a_connection_that_was_open_for_its_duration_carries_its_request_to_the_end_and_no_other() -> None:
+    world = World(cluster("10.0.0.1", limits=PoolLimits(max_connection_duration_s=10.0)))
+    client = world.client(GET)
+    upstream, wire = world.connect()
+    for _ in range(4):
+        world.pass_time(2.4)
+        upstream.data_received(OK)
+        client.data_received(GET)
+    assert not world.dialed
+    world.pass_time(2.4)
+    assert not wire.closed
+    upstream.data_received(OK)
+    assert wire.closed
+    lose(wire)
+    assert client.transport.take().count(b"200 OK") == 5
+    client.data_received(GET)
+    assert len(world.dialed) == 1
+
+
+def test_an_idle_connection_is_closed_after_the_idle_time_of_its_rule_or_at_its_duration() -> None:
+    for limits, closed in ((PoolLimits(idle_timeout_s=5.0), 5.0), (PoolLimits(max_connection_duration_s=7.0), 7.0)):
+        world = World(cluster("10.0.0.1", limits=limits))
+        world.client(GET)
+        upstream, wire = world.connect()
+        upstream.data_received(OK)
+        pool = world.pools["outbound|80||web"]
+        pool.sweep(world.time + closed - 0.01)
+        assert not wire.closed
+        pool.sweep(world.time + closed)
+        assert wire.closed
+
+
+def test_a_websocket_is_under_the_routes_timeout_until_it_is_one_and_no_longer() -> None:
+    upgrade = b"GET /ws HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    decision = route(timeout_s=2.0, retries=RetryPolicy(1, frozenset({"5xx"}), per_try_timeout_s=1.5))
+    world = World(decision=decision)
+    client = world.client(upgrade)
+    world.connect()
+    world.pass_time(2.1)
+    assert b"504" in client.transport.take()
+    world = World(decision=decision)
+    client = world.client(upgrade)
+    upstream, wire = world.connect()
+    world.pass_time(1.4)
+    upstream.data_received(b"HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    world.pass_time(86400)
+    assert not client.transport.closed
+    wire.protocol.data_received(b"late")
+    assert client.transport.take().endswith(b"late")
+    assert not world.outcomes
+
+
+def test_the_routes_timeout_is_of_the_whole_response_a_stream_of_events_too_and_without_one_nothing_ends_it() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for timeout_s in (60.0, None):
+        world = World(decision=route(timeout_s=timeout_s))
+        client = world.client(GET)
+        upstream, _wire = world.connect()
+        upstream.data_received(head)
+        for _ in range(5):  # silence in between is nobody's business
+            world.pass_time(11.9 if timeout_s else 4000.0)
+            upstream.data_received(b"8\r\ndata: 1\n\r\n")
+        assert client.transport.take().count(b"data: 1") == 5
+        world.pass_time(1.0)
+        assert client.transport.aborted is bool(timeout_s)
+        assert [outcome.flag for outcome in world.outcomes] == (["UT"] if timeout_s else [])
+
+
+def test_a_request_in_chunks_that_is_answered_meanwhile_may_be_silent_for_long() -> None:
+    world = World()
+    client = world.client(b"POST /x HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n")
+    upstream, wire = world.connect()
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+    world.pass_time(3000)
+    upstream.data_received(b"1\r\nb\r\n")
+    world.pass_time(3000)  # both together were silent for less than relay-idle-timeout
+    assert not world.outcomes
+    wire.take()
+    client.data_received(b"2\r\nho\r\n")
+    assert wire.take() == b"2\r\nho\r\n"
