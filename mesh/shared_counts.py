@@ -34,7 +34,7 @@ def size(workers: int) -> int:
     return workers * CLUSTERS_MAX * KINDS * 8 + BUCKETS_MAX * 8
 
 
-def buckets(memory: memoryview, workers: int) -> memoryview:
+def buckets(memory: memoryview, workers: int) -> memoryview[float]:
     """The part of the memory where buckets are, as doubles."""
     return memory.cast("B")[workers * CLUSTERS_MAX * KINDS * 8 : size(workers)].cast("d")
 
@@ -156,7 +156,7 @@ class SharedBuckets:
 
     def __init__(self) -> None:
         self._places = Places(BUCKETS_MAX)
-        self._memory: memoryview | None = None
+        self._memory: memoryview[float] | None = None
 
     def begin(self, memory: memoryview, workers: int) -> None:
         """There is memory now; before workers look at it."""

@@ -25,7 +25,6 @@ from .explain_query import Query, QueryError
 from .explain_text import render
 from .path_normalization import PathError, normalize_path
 from .peer import Peer, as_peer, identify
-from .rate_limits import rate_limits
 from .resources import Resources
 from .tables import Arrival, Cluster, Decision, Destination, Fault, HeaderOps, SimpleRequest, Tables, Verdict, Viewpoint
 from .visibility import labels_hold
@@ -57,7 +56,6 @@ class Explainer:
         self._mesh = world.resources.mesh.spec
         self._compiled: dict[tuple[Any, ...], tuple[Tables, View]] = {}
         self._inbound: dict[str, Inbound] = {}
-        self.limited = bool(world.resources.local_rate_limits)
 
     def explain(self, query: Mapping[str, Any]) -> dict[str, Any]:
         """The contract's object; with `id` where the question has one. Raises QueryError for a bad question."""
@@ -141,9 +139,8 @@ class Explainer:
         if asked.scheme != "https" or asked.gateway:
             return False
         host, port = service_of(tables, asked.host), asked.port or asked.url_port or 443
-        return not tables.ports.get((host, port), "").startswith(("http2", "grpc")) and (
-            tables.ports.get((host, port), "") != "http"
-        )
+        declared = tables.ports.get((host, port), "")
+        return declared != "http" and not declared.startswith(("http2", "grpc"))
 
     def inbound(self, workload: Workload) -> Inbound:
         found = self._inbound.get(workload.key)
@@ -161,7 +158,8 @@ class Explainer:
 
     def peer(self, asked: Query, workload: Workload) -> tuple[Peer, bool]:
         """Whom the destination sees, and whether it comes with a mesh identity."""
-        if asked.plaintext or (asked.source_ip and not _has_source(asked)):
+        known = asked.from_workload or asked.from_namespace or asked.from_labels
+        if asked.plaintext or (asked.source_ip and not known):
             ip = asked.source_ip or (workload.addresses[0] if workload.addresses else "")
             return identify(self._snapshot, self._mesh, "", ip), False
         return as_peer(self._snapshot, self._mesh, workload, asked.source_ip), True
@@ -346,10 +344,9 @@ class _Answer:
                 _step(trace, "authorization", authorization.by, "deny", authorization.why)
             if not authorization.allowed or authorization.by or not verdict.by:
                 verdict = authorization
-        if trace is not None and verdict.allowed and self._explainer.limited:
-            limits = rate_limits(self._view.resources, workload, False)
+        if trace is not None and verdict.allowed:
             came = self._as_sent(cluster) if self._request.method else None
-            trace_inbound(limits, came, endpoint.port, peer.identity, peer.ip, trace)
+            trace_inbound(self._view.resources, workload, came, endpoint.port, peer, trace)
         if trace is not None and not workload.mesh_port:
             why = "it has no sidecar that we know of (no mesh port): nothing but the source's side enforces this"
             _step(trace, "enforcement", workload.key, "note", why)
@@ -470,10 +467,6 @@ class _Answer:
 def _refusal(verdict: Verdict) -> reasons.Reason:
     """PeerAuthentication closes the connection; other policies answer 403."""
     return reasons.PLAINTEXT if verdict.by.startswith("PeerAuthentication") else reasons.DENIED
-
-
-def _has_source(asked: Query) -> bool:
-    return bool(asked.from_workload or asked.from_namespace or asked.from_labels)
 
 
 def _is_address(host: str) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from .rate_limits import Limit, RateLimits
+from ..registry.model import Workload
+from .peer import Peer
+from .rate_limits import Limit, RateLimits, rate_limits
+from .resources import Resources
 from .tables import Arrival, Decision, Request, SimpleRequest
 
 Trace = list[dict[str, str]]
@@ -21,12 +24,13 @@ def trace_limits(limits: RateLimits | None, request: Request, decision: Decision
 
 
 def trace_inbound(
-    limits: RateLimits | None, sent: SimpleRequest | None, port: int, identity: str, ip: str, trace: Trace
+    resources: Resources, workload: Workload, sent: SimpleRequest | None, port: int, peer: Peer, trace: Trace
 ) -> None:
     """The same at the destination's sidecar, for a request as it comes there; None: an opaque connection."""
+    limits = rate_limits(resources, workload, False)
     if limits is None:
         return
-    arrival = Arrival("inbound", source_ip=ip, port=port, identity=identity, tls=bool(identity))
+    arrival = Arrival("inbound", source_ip=peer.ip, port=port, identity=peer.identity, tls=bool(peer.identity))
     if sent is None:
         request = SimpleRequest(arrival)
     else:

@@ -146,15 +146,13 @@ def check_references_of(
     chosen = [workload for workload in snapshot.workloads.values() if selects(rule, workload, root)]
     inbound = rule.spec.context == "SIDECAR_INBOUND"
     ports = {port.number for workload in chosen for port in workload.ports}
-    for key, entries in (("limits", rule.spec.limits), ("connections", rule.spec.connections)):
-        for index, entry in enumerate(entries):
-            path = f"spec.{key}[{index}]" + (".match" if key == "limits" else "")
-            port = entry.port if key == "connections" else entry.match.port  # type: ignore[union-attr]
-            if inbound and port and ports and port not in ports:
-                have = ", ".join(map(str, sorted(ports)))
-                one.warnings.append(
-                    (f"{path}.port", f"no workload that it selects declares port {port}; they have {have}")
-                )
+    asked = [(f"spec.limits[{index}].match", limit.match.port) for index, limit in enumerate(rule.spec.limits)]
+    asked += [(f"spec.connections[{index}]", limit.port) for index, limit in enumerate(rule.spec.connections)]
+    for path, port in asked:
+        if inbound and port and ports and port not in ports:
+            have = ", ".join(map(str, sorted(ports)))
+            message = f"no workload that it selects declares port {port}; they have {have}"
+            one.warnings.append((f"{path}.port", message))
     for index, limit in enumerate(rule.spec.limits):
         path = f"spec.limits[{index}].match"
         for number, host in enumerate(limit.match.hosts):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fairlead.policy.resources import MeshConfig
@@ -185,7 +185,7 @@ class World(Core):
             own, Settings(**settings), lambda: self.time, lambda: next(self.draws), bytes, rules, self.outcomes.append
         )
         self.time = 1000.0
-        self.draws = itertools.repeat(0.5)
+        self.draws: Iterator[float] = itertools.repeat(0.5)
         self.decision = decision or route()
         self.own_identity = "spiffe://cluster.local/ns/default/sa/app"
         self.connections: set[Any] = set()

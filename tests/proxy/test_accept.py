@@ -572,7 +572,7 @@ async def test_inbound_a_connection_counts_for_its_port_and_before_its_handshake
         engine = mesh.start(port, settings=PATIENT)
         listening = await engine.listen_inbound("127.0.0.1", 0, lambda: context(certificates, "server"), identity_of)
         limited(mesh, "SIDECAR_INBOUND", port=8080)
-        secured = {"ssl": context(certificates, "client"), "server_hostname": "outbound_.80_._.web"}
+        secured: dict[str, Any] = {"ssl": context(certificates, "client"), "server_hostname": "outbound_.80_._.web"}
         _, first = await asyncio.open_connection("127.0.0.1", listening, **secured)
         assert await closed_at_once(listening, **secured)
         assert await closed_at_once(listening)  # plaintext, before the app is connected to
