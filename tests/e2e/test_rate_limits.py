@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.e2e import test_workers
+from tests.e2e import test_mesh, test_workers
 from tests.e2e.roles import Role, apps, ask, client, roles_in, until
 from tests.e2e.test_sidecar_from_manifests import HOST, ROUTES, WEB, start
 
@@ -75,8 +75,10 @@ async def test_workers_let_through_together_what_one_would(tmp_path: Path, worke
         role = await test_workers.start(roles, v1, v2, ROUTES + LIMIT.format(most=25, status=429), workers=workers)
         assert await statuses(role, 120, at_once=12) == {200: 25, 429: 95}
         assert len(v1.seen) + len(v2.seen) == 25
-        told = await test_workers.processes(session, role)
-        killed = told[0]["pid"]
+        _, text = await test_workers.page(session, role, "metrics", "/metrics")
+        assert test_workers.sample(text, "fairlead_local_rate_limit_allowed_total") == 25
+        assert test_workers.sample(text, "fairlead_local_rate_limit_limited_total") == 95
+        killed = (await test_workers.processes(session, role))[0]["pid"]
         os.kill(killed, signal.SIGKILL)
 
         async def replaced() -> bool:
@@ -85,10 +87,32 @@ async def test_workers_let_through_together_what_one_would(tmp_path: Path, worke
 
         await until("another worker in its place", replaced)
         assert await statuses(role, 12) == {429: 12}  # a worker that begins anew finds the bucket as it was
-        assert (
-            test_workers.sample(
-                (await test_workers.page(session, role, "metrics", "/metrics"))[1],
-                "fairlead_local_rate_limit_allowed_total",
-            )
-            == 25
-        )
+
+
+INBOUND = """
+apiVersion: fairlead.dev/v1
+kind: LocalRateLimit
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  limits:
+  - name: each
+    match: {hosts: [web], uri: {prefix: /limited}}
+    tokenBucket: {maxTokens: 3, fillInterval: 1h}
+    per: CLIENT
+"""
+
+
+async def test_a_limit_applied_through_the_api_counts_each_identity_at_the_destination(tmp_path: Path) -> None:
+    async with test_mesh.shop(tmp_path) as mesh:
+        await mesh.apply(INBOUND)
+
+        async def limited() -> bool:
+            return (await mesh.ask("friend", "/limited"))[0] == 429
+
+        await until("the friend to be over its limit", limited)
+        status, headers, body = await mesh.ask("friend", "/limited")
+        assert (status, headers["x-fairlead-reason"], headers["x-envoy-ratelimited"]) == (429, "FL-RATE", "true")
+        assert "LocalRateLimit default/web limit each lets 3 requests of each client at once" in str(body)
+        assert [(await mesh.ask("stranger", "/limited"))[0] for _ in range(5)] == [200] * 3 + [429] * 2
+        assert (await mesh.ask("friend", "/else"))[0] == 200
