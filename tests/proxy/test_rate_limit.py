@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import mmap
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -131,6 +135,42 @@ def test_workers_that_share_a_bucket_take_each_token_once() -> None:
     assert not one.take(7.0)
     assert other.take(7.1)
     assert list(memory[:2]) == [0.0, 0.0]
+
+
+TAKER = """
+import mmap, sys
+from fairlead.proxy.rate_limit import Bucket
+memory = memoryview(mmap.mmap(int(sys.argv[1]), 8)).cast("d")
+bucket = Bucket(50_000, 0.001, (memory, 0))
+print("ready", flush=True)
+sys.stdin.readline()
+print(sum(bucket.take(9.0) for _ in range(40_000)))
+"""
+
+
+@pytest.mark.skipif(rate_limit.__file__.endswith(".py"), reason="plain Python has no compare-and-swap")
+def test_processes_that_take_at_the_same_time_take_each_token_once() -> None:
+    descriptor = os.memfd_create("bucket")
+    os.ftruncate(descriptor, 8)
+    memory = memoryview(mmap.mmap(descriptor, 8)).cast("d")
+    memory[0] = rate_limit.FULL
+    takers = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", TAKER, str(descriptor)], pass_fds=[descriptor], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    for taker in takers:
+        assert taker.stdout is not None
+        assert taker.stdout.readline() == "ready\n"
+    for taker in takers:
+        assert taker.stdin is not None
+        taker.stdin.write("go\n")
+        taker.stdin.flush()
+    taken = [int(taker.communicate()[0]) for taker in takers]
+    os.close(descriptor)
+    assert sum(taken) == 50_000, taken
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
