@@ -36,10 +36,6 @@ class TlsListener:
         self.failed_handshakes = 0
         self.listener: Listener
 
-    def over_limit(self, sock: socket.socket, peer: Any, hello: sniff.Hello | None) -> bool:
-        """Whether a local rate limit closes this connection; to be asked once, before anything is done for it."""
-        return self.engine.limiter is not None and self.engine.over_limit(self.seen(sock, peer, hello))
-
     def seen(self, sock: socket.socket, peer: Any, hello: sniff.Hello | None) -> Arrival:
         """What is known of a connection before a byte of it is read."""
         raise NotImplementedError
@@ -220,8 +216,8 @@ class Peek(Watcher):
         self.header = bool(inbound.trusted) and proxy_protocol.is_trusted(inbound.trusted, address_of(peer)[0])
         """A PROXY protocol header is still to come."""
         self.ahead: Session | None = None
-        self.limited = False
-        """Local rate limits have counted it."""
+        self.counted_port = -1
+        """The port for which local rate limits have counted it."""
 
     def readable(self) -> None:
         self.look()
@@ -297,8 +293,11 @@ class Peek(Watcher):
     def _look_ahead(self) -> None:
         if not self.waiting or self.low_water > 1 or self.header or self.ahead is not None:
             return
-        if self._over_limit(None):
-            return
+        if self.inbound.engine.limiter is not None:
+            if not self.inbound.seen(self.sock, self.peer, None).port:
+                return  # nor would anybody be connected to
+            if self._over_limit(None):
+                return
         session = self.ahead = self.inbound.look_ahead(self.sock, self.peer)
         if session is not None:
             session.on_spoken = lambda: self._pass(None)
@@ -306,11 +305,16 @@ class Peek(Watcher):
             session.look_ahead()
 
     def _over_limit(self, hello: sniff.Hello | None) -> bool:
-        """Whether it is closed for a local rate limit, which counts it once."""
-        if self.limited:
+        """Whether it is closed for a local rate limit, which counts it once for its port. Where nothing has come yet, a
+        TLS client's server name may still say another."""
+        engine = self.inbound.engine
+        if engine.limiter is None:
             return False
-        self.limited = True
-        if self.inbound.over_limit(self.sock, self.peer, hello):
+        arrival = self.inbound.seen(self.sock, self.peer, hello)
+        if arrival.port == self.counted_port:
+            return False
+        self.counted_port = arrival.port
+        if engine.over_limit(arrival):
             self.drop()
             return True
         return False

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -18,10 +19,11 @@ from fairlead.policy import resources as r
 from fairlead.policy.compile_l4 import L4Arm, L4Host, L4Table
 from fairlead.policy.host_names import Domains
 from fairlead.policy.rate_limits import rate_limits
-from fairlead.policy.tables import Decision, Destination, UpstreamTLS, Verdict
+from fairlead.policy.tables import Decision, Destination, UpstreamTLS, Verdict, Viewpoint
 from fairlead.proxy.engine import Engine
 from fairlead.proxy.limits import Settings
 from fairlead.proxy.proxy_protocol import SIGNATURE, parse_trusted, proxy_header, read, write
+from fairlead.registry.model import WorkloadPort
 from tests.proxy.test_engine import (
     DEADLINE_S,
     GET,
@@ -584,6 +586,41 @@ async def test_inbound_a_connection_counts_for_its_port_and_before_its_handshake
         _, second = await asyncio.open_connection("127.0.0.1", listening, **secured)
         first.close()
         second.close()
+
+
+@pytest.mark.parametrize("ports", [(8080,), (9090,), (8080, 9090), ()])
+async def test_a_client_whose_hello_comes_late_counts_for_the_port_that_it_names(
+    mesh: Mesh, certificates: Path, ports: tuple[int, ...]
+) -> None:
+    """Until then only its address is known, and where the workload has one port, that port."""
+    async with server(App(b"").serve) as port:
+        engine = mesh.start(port, settings=PATIENT)
+        workload = engine.tables.viewpoint.workload
+        own = tuple(WorkloadPort(number=number) for number in ports)
+        engine.tables.viewpoint = Viewpoint(msgspec.structs.replace(workload, ports=own))
+        listening = await engine.listen_inbound("127.0.0.1", 0, lambda: context(certificates, "server"), identity_of)
+        limited(mesh, "SIDECAR_INBOUND", port=8080)
+        refused = 0
+        for _ in range(3):
+            sock = socket.create_connection(("127.0.0.1", listening))
+            try:
+                before = len(mesh.outcomes)
+                await until(lambda: any(one.peeks for one in engine._inbounds) or len(mesh.outcomes) > before)  # noqa: B023
+                for _ in range(3):
+                    await asyncio.sleep(0)  # what looks ahead has looked
+                secured = {"ssl": context(certificates, "client"), "server_hostname": "outbound_.80_._.web"}
+                sock.setblocking(False)
+                async with asyncio.timeout(DEADLINE_S):
+                    _, writer = await asyncio.open_connection(sock=sock, **secured)
+                await until(lambda: engine.limiter is not None and engine.limiter.all()[0].allowed == 1)
+                writer.close()
+            except (ConnectionError, ssl.SSLError):
+                refused += 1
+            finally:
+                sock.close()
+        assert refused == 2
+        (live,) = engine.limiter.all() if engine.limiter is not None else []
+        assert (live.allowed, live.limited) == (1, 2)
 
 
 async def test_a_swap_without_a_limit_lifts_it(mesh: Mesh) -> None:
