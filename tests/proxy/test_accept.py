@@ -608,7 +608,10 @@ async def test_a_client_whose_hello_comes_late_counts_for_the_port_that_it_names
                 await until(lambda: any(one.peeks for one in engine._inbounds) or len(mesh.outcomes) > before)  # noqa: B023
                 for _ in range(3):
                     await asyncio.sleep(0)  # what looks ahead has looked
-                secured = {"ssl": context(certificates, "client"), "server_hostname": "outbound_.80_._.web"}
+                secured: dict[str, Any] = {
+                    "ssl": context(certificates, "client"),
+                    "server_hostname": "outbound_.80_._.web",
+                }
                 sock.setblocking(False)
                 async with asyncio.timeout(DEADLINE_S):
                     _, writer = await asyncio.open_connection(sock=sock, **secured)
