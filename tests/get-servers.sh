@@ -1,7 +1,7 @@
 #!/bin/sh
 # The real servers and tools that the tests run against, from this machine's own apt mirror.
 #
-# Consul, etcd, PostgreSQL, NATS and Redis are unpacked into .servers/ (ignored by git): no service is started, no apt source
+# Consul, etcd, PostgreSQL, NATS, nginx and Redis are unpacked into .servers/ (ignored by git): no service is started, no apt source
 # added. Tools (dig, nft, ip, curl, kubectl, and the clients of tests/e2e) are installed where they are missing and we are
 # root. Does nothing, fast, where everything is there. SERVERS: another folder. MIRROR: another Debian mirror (needed on other
 # distributions).
@@ -39,8 +39,9 @@ fi
 mkdir -p "$D/bin"
 ln -sf "$(command -v redis-check-rdb)" "$D/bin/redis-server"
 postgres() { for found in /usr/lib/postgresql/*/bin "$D"/postgres/usr/lib/postgresql/*/bin; do [ -x "$found/initdb" ] && return; done; false; }
+has_nginx() { have nginx || [ -x "$D/bin/nginx" ]; }
 STAMP="consul $CONSUL etcd $ETCD"
-if [ -x "$D/bin/consul" ] && [ -x "$D/bin/etcd" ] && [ -x "$D/bin/etcdctl" ] && [ -x "$D/bin/nats-server" ] && postgres &&
+if [ -x "$D/bin/consul" ] && [ -x "$D/bin/etcd" ] && [ -x "$D/bin/etcdctl" ] && [ -x "$D/bin/nats-server" ] && postgres && has_nginx &&
 	[ "$(cat "$D/bin/.versions" 2>/dev/null)" = "$STAMP" ]; then
 	exit 0
 fi
@@ -97,6 +98,14 @@ if ! postgres; then # as a package it would start a service
 	# shellcheck disable=SC2086 # one word for each package
 	get bookworm postgresql-15 $POSTGRES_LIBRARIES
 	for package in "$W"/*.deb; do dpkg -x "$package" "$D/postgres"; done
+fi
+if ! has_nginx; then # likewise
+	[ "$OPTIONS" != trusted=yes ] || fail "please install nginx, or Debian's keyring (debian-archive-keyring)"
+	rm -f "$W"/*.deb
+	get bookworm nginx
+	dpkg -x "$W"/nginx_*.deb "$D/nginx"
+	ln -sf ../nginx/usr/sbin/nginx "$D/bin/nginx"
+	"$D/bin/nginx" -v 2>/dev/null || fail "nginx does not run on this machine"
 fi
 echo "$STAMP" >"$D/bin/.versions"
 "$D/bin/consul" version >/dev/null || fail "consul does not run on this machine"
