@@ -56,6 +56,13 @@ def add_client(parser: Any) -> None:
     parser.add_argument("--ca", metavar="FILE", help="certificate authorities that vouch for the control API (PEM)")
 
 
+def add_colour(parser: Any) -> None:
+    parser.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto",
+        help="colours: auto is on a terminal, unless NO_COLOR is set (FORCE_COLOR: elsewhere, too)",
+    )  # fmt: skip
+
+
 def add_output(parser: Any, choices: Sequence[str] = OUTPUTS) -> None:
     parser.add_argument("-o", "--output", choices=choices, default=choices[0], help="output format")
 
@@ -84,6 +91,7 @@ def _offline_verbs(verb: Any) -> None:
     made = verb("validate", "cli_offline", "validate", "Check manifests; exit 1 if any document is not valid.")
     add_files(made, required=True)
     add_output(made)
+    add_colour(made)
     made = verb("explain", "cli_offline", "explain", "Show what would happen to a request, and why.")
     add_files(made)
     made.add_argument(
@@ -107,6 +115,7 @@ def _offline_verbs(verb: Any) -> None:
     made.add_argument("method", nargs="?", metavar="METHOD")
     made.add_argument("url", nargs="?", metavar="URL")
     add_output(made)
+    add_colour(made)
     made = verb(
         "test", "cli_expectations", "main", "Hold routes and policies against what is expected of them; see README.md."
     )
@@ -117,6 +126,7 @@ def _offline_verbs(verb: Any) -> None:
     made.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
     made.add_argument("--ca", metavar="FILE", help="certificate authorities that vouch for the control API (PEM)")
     add_output(made, ("text", "json", "junit"))
+    add_colour(made)
     policy = verb("policy", "cli_offline", "matrix", "Questions about policies.")
     matrix = verb(
         "matrix", "cli_offline", "matrix", "Who may reach whom, for every pair of workloads and declared port.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import secrets
@@ -280,9 +281,17 @@ class Control:
         return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
     async def _world(self, request: web.Request) -> web.Response:
-        """Everything a decision is made from, as one feed message: for `fairlead explain --control`."""
+        """Everything a decision is made from, as one feed message, with the revisions of the objects that state facts,
+        which travel as items without: for `fairlead explain --control`."""
         self.api.authorize(request, "", "")
-        return web.Response(body=self.book.message_since("") or b"", content_type="application/json")
+        revisions = {
+            f"{body['kind']} {body['metadata'].get('namespace', '')}/{body['metadata']['name']}": (
+                body["metadata"].get("resourceVersion", "")
+            )
+            for body in self.api.objects(FACT_RESOURCES).values()
+        }
+        message = self.book.message_since("") or b"{}"
+        return web.json_response({**json.loads(message), "revisions": revisions})
 
     async def _metrics(self, request: web.Request) -> web.Response:
         self.api.authorize(request, "", "")

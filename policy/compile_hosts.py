@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from ..registry.model import Service
 from .compile_clusters import member_host, members, wants_dialled_address
-from .compile_http import CompiledRule, compile_rule, https_redirect, retry_policy
+from .compile_http import CompiledRule, Dropped, compile_rule, https_redirect, retry_policy
 from .compile_view import View, cluster_name, port_protocol, speaks_http
 from .delegates import with_delegates
 from .gateways import Server, attached
@@ -33,8 +33,8 @@ class VirtualHost:
         port: int,
         arms: tuple[Arm, ...],
         rule: VirtualService | None = None,
-        dropped: tuple[tuple[str, str], ...] = (),
-        skipped: tuple[tuple[VirtualService, tuple[tuple[str, str], ...]], ...] = (),
+        dropped: tuple[Dropped, ...] = (),
+        skipped: tuple[tuple[VirtualService, tuple[Dropped, ...]], ...] = (),
     ) -> None:
         self.host = host
         self.port = port
@@ -194,7 +194,7 @@ def _choose(
 ) -> VirtualHost:
     """The oldest rule that has a route for this client, alone; else the plain service."""
     host = service.host
-    skipped: list[tuple[VirtualService, tuple[tuple[str, str], ...]]] = []
+    skipped: list[tuple[VirtualService, tuple[Dropped, ...]]] = []
     for rule in rules:
         made = compile_once(rule, port)
         if made.arms:

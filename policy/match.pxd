@@ -43,6 +43,7 @@ cdef class HttpMatch:
     cdef public str uri_value
     cdef public bint ignore_case
     cdef public str name
+    cdef public int number
     cdef public tuple conditions
     cdef public Py_ssize_t uri_length
 

@@ -26,6 +26,10 @@ class Told(Struct, frozen=True):
     at: str = ""
     """`file.yaml:14`, the line of the field."""
 
+    def to_json(self) -> dict[str, Any]:
+        line = self.at.rpartition(":")[2]
+        return {"path": self.path, "message": self.message, "line": int(line) if line.isdecimal() else None}
+
 
 class Report(Struct, frozen=True):
     """What is to be said of one document."""
@@ -50,8 +54,8 @@ class Report(Struct, frozen=True):
             "namespace": self.namespace,
             "name": self.name,
             "valid": self.valid,
-            "errors": [{"path": told.path, "message": told.message} for told in self.errors],
-            "warnings": [{"path": told.path, "message": told.message} for told in self.warnings],
+            "errors": [told.to_json() for told in self.errors],
+            "warnings": [told.to_json() for told in self.warnings],
         }
 
     def sentences(self) -> list[str]:

@@ -15,7 +15,7 @@ EXAMPLES = str(Path(__file__).resolve().parents[2] / "examples" / "manifests")
 URL = "http://catalogue.default.svc.cluster.local:8080/items"
 EXPLAIN_KEYS = [
     "verdict", "status", "reason", "virtualService", "route", "destinations", "request", "response", "redirect",
-    "directResponse", "timeout_s", "retries", "fault", "mirrors", "endpoints", "policy", "trace",
+    "directResponse", "timeout_s", "retries", "fault", "mirrors", "endpoints", "policy", "trace", "dns",
 ]  # fmt: skip
 
 

@@ -210,7 +210,7 @@ def test_the_verdict_names_the_rule_and_the_trace_the_condition() -> None:
     subject = Subject(identify(world.snapshot, world.resources.mesh.spec, AMY, ""), 80, get("web"))
     trace: list[dict[str, str]] = []
     assert authorizer_.request(subject, trace).by == "AuthorizationPolicy a/p rule 1"
-    assert [step["why"] for step in trace] == ["failed at from: namespace is none of b", "every condition holds"]
+    assert [step["why"] for step in trace] == ["from: namespace is 'a', wanted b", "every condition holds"]
     assert judge(text, method="PUT").by == "AuthorizationPolicy a/p"
 
 

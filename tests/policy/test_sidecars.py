@@ -125,7 +125,7 @@ def test_explain_says_which_is_in_force_and_what_it_leaves() -> None:
     documents, _ = load(SERVICES + sidecar(f"egress: [{{hosts: ['./*']}}], {REGISTRY_ONLY}"), "x.yaml")
     answer = Explainer(World.load(documents)[0]).explain({"url": "http://bank.money/", "from_namespace": "shop"})
     (step,) = [one for one in answer["trace"] if one["step"] == "sidecar"]
-    assert step["object"].startswith("Sidecar shop/default (x.yaml:")
+    assert step["resource"] == step["object"] == "Sidecar shop/default"
     assert step["why"] == "2 of 4 services are known, others are REGISTRY_ONLY"
     assert answer["status"] == 502
 
