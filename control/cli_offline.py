@@ -83,10 +83,10 @@ def summary(reports: Sequence[Report], style: Style) -> str:
 
 def style_of(options: Any) -> Style:
     """How standard output is to be written to: colour as the flag, the environment or the terminal says, and lines of
-    the terminal's width; elsewhere lines are not wrapped, unless COLUMNS says so."""
+    the terminal's width where people read them; in a file or a pipe without colour they are left whole."""
     terminal = sys.stdout.isatty()
     colour = wants_colour(getattr(options, "color", "auto"), os.environ, terminal)
-    return Style(colour, columns() if terminal or os.environ.get("COLUMNS") else 0)
+    return Style(colour, columns() if terminal or colour else 0)
 
 
 def load_world(options: Any) -> tuple[World, Places]:

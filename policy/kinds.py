@@ -8,6 +8,7 @@ is either refused, with the reason, or taken with a warning that says that it ha
 from __future__ import annotations
 
 from ..registry.kinds import ENTRY_PROTOCOLS, FACT_KINDS, NO_STATUS, PORT, PROTOCOL, Kind, kind
+from ..registry.kinds_kept import KEPT_KINDS
 from ..registry.schema import (
     STRINGS,
     TEXTS,
@@ -455,7 +456,7 @@ LOCAL_RATE_LIMIT = obj(
 
 _NET = ("istio-io", "networking-istio-io")
 _SEC = ("istio-io", "security-istio-io")
-_LATER = "it is checked and kept, but nothing acts by it yet"
+_LATER = "is checked and kept, but nothing acts by it yet"
 RULE_KINDS: tuple[Kind, ...] = (
     kind("networking.istio.io", "v1 v1beta1 v1alpha3", "VirtualService", "virtualservices", VIRTUAL_SERVICE, "vs", categories=_NET),
     kind("networking.istio.io", "v1 v1beta1 v1alpha3", "DestinationRule", "destinationrules", DESTINATION_RULE, "dr", categories=_NET),
@@ -473,8 +474,11 @@ RULE_KINDS: tuple[Kind, ...] = (
     kind("fairlead.dev", "v1", "MeshConfig", "meshconfigs", MESH_CONFIG, namespaced=False),
     kind("fairlead.dev", "v1", "LocalRateLimit", "localratelimits", LOCAL_RATE_LIMIT, "lrl"),
 )  # fmt: skip
-KINDS: tuple[Kind, ...] = (*FACT_KINDS, *RULE_KINDS)
+KINDS: tuple[Kind, ...] = (*FACT_KINDS, *RULE_KINDS, *KEPT_KINDS)
 BY_NAME: dict[tuple[str, str], Kind] = {(version, k.kind): k for k in KINDS for version in k.api_versions}
+_GATEWAY_API = (
+    "the Gateway API is not carried out: use Istio's Gateway and VirtualService (networking.istio.io), or Ingress"
+)
 REFUSED_KINDS = {
     "RequestAuthentication": "tokens of end users are not verified yet; Fairlead would let in what this means to keep out",
     "EnvoyFilter": "there is no Envoy to configure; for local rate limits write a LocalRateLimit (fairlead.dev/v1)",
@@ -482,6 +486,15 @@ REFUSED_KINDS = {
     "ProxyConfig": "use fairlead's settings",
     "Telemetry": "use MeshConfig for the access log; metrics and trace headers are always on",
     "WorkloadGroup": "declare each workload (Pod or WorkloadEntry)",
+    "IstioOperator": "install nothing: fairlead's roles are started as they are",
+    "GatewayClass": _GATEWAY_API,
+    "HTTPRoute": _GATEWAY_API,
+    "GRPCRoute": _GATEWAY_API,
+    "TLSRoute": _GATEWAY_API,
+    "TCPRoute": _GATEWAY_API,
+    "ReferenceGrant": _GATEWAY_API,
+    "Endpoints": "it is deprecated upstream: use EndpointSlice (discovery.k8s.io/v1)",
+    "CustomResourceDefinition": "the kinds are built in; no others can be added",
 }
 GATEWAY_PROTOCOLS = tuple(p for p in ENTRY_PROTOCOLS)
 
@@ -490,6 +503,8 @@ def why_unknown(api_version: str, name: str) -> str:
     """What to say of a document whose apiVersion and kind are not in the table."""
     if not api_version or not name:
         return "apiVersion and kind must both be given, e.g. apiVersion: v1, kind: Service"
+    if name == "Gateway" and api_version.startswith("gateway.networking.k8s.io/"):
+        return f"kind {name} of {api_version} may not be used: {_GATEWAY_API}"
     if name in REFUSED_KINDS:
         return f"kind {name} may not be used: {REFUSED_KINDS[name]}"
     same = [version for version, other in BY_NAME if other == name]

@@ -102,7 +102,7 @@ def check_object(
     """
     found = Findings()
     if kind.inert:
-        found.warnings.append(("", f"{kind.kind}: {kind.inert}"))
+        found.warnings.append(("", f"{kind.kind} {kind.inert}"))
     rest = {key: value for key, value in body.items() if key not in ("apiVersion", "kind", "metadata")}
     made = check(kind.schema, rest, "", found)
     made = made if isinstance(made, dict) else {}

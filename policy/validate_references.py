@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..registry.kinds_kept import template_labels
 from ..registry.model import Service
 from ..registry.snapshot import Snapshot
 from .host_names import complete, covers
 from .ingress import backends, why_not
-from .label_selector import selects
+from .label_selector import selects, wanted
 from .parse import Parsed
 from .resources import (
     AuthorizationPolicy,
@@ -86,6 +87,12 @@ class _Context:
             for one in parsed
             if one.usable and one.kind is not None and one.kind.kind == "Gateway"
         }
+        self.templates: dict[str, list[Mapping[str, str]]] = {}
+        """Labels of what Deployments and the like would start, by namespace: not running, and yet somebody's plan."""
+        for one in parsed:
+            labels = template_labels(one.document.kind, one.body) if one.usable else None
+            if labels is not None:
+                self.templates.setdefault(one.namespace, []).append(labels)
         self.rules = {rule.meta.key: rule for rule in resources.virtual_services}
         self.by_host: dict[str, list[DestinationRule]] = {}
         """DestinationRules by their full host."""
@@ -251,7 +258,7 @@ class _Context:
     def policy(
         self, one: Parsed, policy: NetworkPolicy | PeerAuthentication | AuthorizationPolicy | LocalRateLimit
     ) -> None:
-        if not self.snapshot.workloads:
+        if not self.snapshot.workloads and not self.templates:
             return
         namespaces = {one.namespace}
         if isinstance(policy, NetworkPolicy):
@@ -265,15 +272,15 @@ class _Context:
                 if isinstance(policy, PeerAuthentication) and labels:
                     one.warnings.append((path, "a selector in the root namespace is ignored: the policy has no effect"))
                     return
-                namespaces = {workload.namespace for workload in self.snapshot.workloads.values()}
+                namespaces = {own.namespace for own in self.snapshot.workloads.values()} | set(self.templates)
         if empty:
             return
-        for workload in self.snapshot.workloads.values():
-            if workload.namespace in namespaces and (
-                selects(written, workload.labels) if written is not None else labels_hold(labels, workload.labels)
-            ):
+        for own in (own for namespace in namespaces for own in self._labels_in(namespace)):
+            if selects(written, own) if written is not None else labels_hold(labels, own):
                 return
-        one.warnings.append((path, f"selects no workload of {' and '.join(sorted(namespaces))[:200]} that is known"))
+        told = wanted(written) if written is not None else ", ".join(f"{key}={value}" for key, value in labels.items())
+        where = " and ".join(sorted(namespaces))[:200]
+        one.warnings.append((path, f"selects no workload of {where} that is known: none has {told}; it has no effect"))
 
     def service_entry(self, one: Parsed) -> None:
         for index, host in enumerate((one.body.get("spec") or {}).get("hosts") or ()):
@@ -285,12 +292,18 @@ class _Context:
 
     def service(self, one: Parsed) -> None:
         selector = (one.body.get("spec") or {}).get("selector")
-        if not selector or not self.snapshot.workloads:
+        if not selector or not (self.snapshot.workloads or self.templates):
             return
-        for workload in self.snapshot.workloads.values():
-            if workload.namespace == one.namespace and labels_hold(selector, workload.labels):
-                return
-        one.warnings.append(("spec.selector", f"selects no workload of {one.namespace} that is known"))
+        if any(labels_hold(selector, labels) for labels in self._labels_in(one.namespace)):
+            return
+        told = ", ".join(f"{key}={value}" for key, value in selector.items())
+        message = f"selects no workload of {one.namespace} that is known: none has {told}"
+        one.warnings.append(("spec.selector", message))
+
+    def _labels_in(self, namespace: str) -> Iterator[Mapping[str, str]]:
+        """Labels of the workloads of a namespace, and of those that something in it would start."""
+        yield from (own.labels for own in self.snapshot.workloads.values() if own.namespace == namespace)
+        yield from self.templates.get(namespace, ())
 
 
 def _places(rule: VirtualService) -> str:

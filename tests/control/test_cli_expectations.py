@@ -72,7 +72,7 @@ def test_manifests_that_are_not_valid_fail_the_run_whatever_the_tests_say(tmp_pa
     tests, mesh = files(tmp_path, GOOD, broken)
     done = run(tests, "-f", mesh)
     assert done.returncode == 1
-    assert "ERROR " in done.stdout and "1 tests, 0 failed; 1 errors in the manifests" in done.stdout
+    assert "ERROR " in done.stdout and "1 test, 0 failed; 1 errors in the manifests" in done.stdout
 
 
 def test_a_file_that_cannot_be_read_is_a_mistake_of_usage_and_names_the_place(tmp_path: Path) -> None:
