@@ -52,15 +52,19 @@ def validate(options: Any) -> int:
         print(json.dumps([report.to_json() for report in reports], indent=2))
     else:
         style = style_of(options)
+        said: dict[str, str] = {}
         for report in reports:
-            for line in report_lines(report, style):
+            for line in report_lines(report, style, said):
                 print(line)
         print(summary(reports, style))
     return 1 if any(not report.valid for report in reports) else 0
 
 
-def report_lines(report: Report, style: Style) -> list[str]:
-    """What is to be said of one document: whether it is valid, then each error and warning with its line."""
+def report_lines(report: Report, style: Style, said: dict[str, str]) -> list[str]:
+    """What is to be said of one document: whether it is valid, then each error and warning with its line.
+
+    `said`: messages about whole documents and where they were given; each is given in full once.
+    """
     name = f"{report.kind} {report.namespace + '/' if report.namespace else ''}{report.name}".strip()
     word, kind = ("ok   ", "good") if report.valid else ("ERROR", "bad")
     if report.valid and report.warnings:
@@ -69,7 +73,10 @@ def report_lines(report: Report, style: Style) -> list[str]:
     for word, kind, found in (("error: ", "bad", report.errors), ("warning: ", "warn", report.warnings)):
         for one in found:
             where = one.at if one.at and one.at != report.source else ""
-            lines += style.lines(word, f"{one.path + ': ' if one.path else ''}{one.message}", where, kind, 8)
+            text = f"{one.path + ': ' if one.path else ''}{one.message}"
+            if not one.path and said.setdefault(text, report.source) != report.source:
+                text = f"{text.partition(':')[0]} (as {said[text]})"
+            lines += style.lines(word, text, where, kind, 8)
     return lines
 
 

@@ -15,6 +15,7 @@ from ..registry.snapshot import Snapshot
 from .parse import Parsed, parse
 from .resources import MeshConfig, Resources
 from .validate_references import check_references
+from .validate_relations import check_relations
 
 
 class Told(Struct, frozen=True):
@@ -104,7 +105,9 @@ class Judged:
 
 def validate(documents: Sequence[Document], problems: Sequence[Problem] = ()) -> list[Report]:
     """A report for each document in order, those that could not be read among them. Never raises."""
-    reports = Judged(documents).reports(strict=True)
+    judged = Judged(documents)
+    check_relations(judged.parsed, judged.resources, judged.snapshot)
+    reports = judged.reports(strict=True)
     unread = list(problems)
     merged: list[Report] = []
     for document, report in zip(documents, reports, strict=True):

@@ -163,11 +163,6 @@ def check_gateway(found: Findings, spec: Object, name: str) -> None:
         for number, host in enumerate(listed(server, "hosts")):
             _check_server_host(found, f"{path}.hosts[{number}]", host)
         _check_server_tls(found, f"{path}.tls", server.get("tls"), str(port.get("protocol") or "").upper())
-        if mapping(server, "tls").get("mode") == "AUTO_PASSTHROUGH":
-            told = (
-                "AUTO_PASSTHROUGH is not carried out (there are no network gateways here): the server is not opened; "
-            )
-            warn(found, f"{path}.tls.mode", told + "for TLS passed on by server name write PASSTHROUGH")
 
 
 def _check_server_port(found: Findings, path: str, server: Object, port: Object) -> None:

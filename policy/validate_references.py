@@ -76,6 +76,16 @@ def destinations(rule: VirtualService) -> Iterator[tuple[str, DestinationRef]]:
             yield f"{path}.route[{number}].destination", share.destination
 
 
+def templates_of(parsed: Sequence[Parsed]) -> dict[str, list[Mapping[str, str]]]:
+    """Labels of what Deployments and the like would start, by namespace: nothing that runs, but what is meant."""
+    found: dict[str, list[Mapping[str, str]]] = {}
+    for one in parsed:
+        labels = template_labels(one.document.kind, one.body) if one.usable else None
+        if labels is not None:
+            found.setdefault(one.namespace, []).append(labels)
+    return found
+
+
 class _Context:
     def __init__(self, parsed: Sequence[Parsed], resources: Resources, snapshot: Snapshot) -> None:
         self.resources = resources
@@ -87,12 +97,7 @@ class _Context:
             for one in parsed
             if one.usable and one.kind is not None and one.kind.kind == "Gateway"
         }
-        self.templates: dict[str, list[Mapping[str, str]]] = {}
-        """Labels of what Deployments and the like would start, by namespace: not running, and yet somebody's plan."""
-        for one in parsed:
-            labels = template_labels(one.document.kind, one.body) if one.usable else None
-            if labels is not None:
-                self.templates.setdefault(one.namespace, []).append(labels)
+        self.templates = templates_of(parsed)
         self.rules = {rule.meta.key: rule for rule in resources.virtual_services}
         self.by_host: dict[str, list[DestinationRule]] = {}
         """DestinationRules by their full host."""
