@@ -85,8 +85,10 @@ class Explainer:
             _step(trace, "sidecar", named, "in force", known, named)
         request = self._request(asked, tables, workload)
         resolved = self._before(asked, tables, workload, request, trace)
-        self._others(view, tables, request, trace)
-        decision = decide(tables, request, trace)
+        decided: Trace = []
+        decision = decide(tables, request, decided)
+        self._others(view, tables, request, decided, trace)
+        trace += decided
         trace_limits(tables.rate_limits, request, decision, trace)
         answer = Answer(self, tables, view, asked, request, decision, workload, trace).build()
         if resolved is not None:
@@ -99,8 +101,10 @@ class Explainer:
         """Add where the object of a step stands."""
         resource, path = place(entry)
         if resource:
-            resource, path = origin(view, resource, path)
+            resource, path, delegate = origin(view, resource, path)
             entry["resource"] = resource
+            if delegate:
+                entry["delegate"] = delegate
             if path:
                 entry["path"] = path
             entry.update(self.places.at(resource, path))
@@ -122,7 +126,7 @@ class Explainer:
         if self._names is None:
             return None
         resolved = None
-        named, _ = split_authority(asked.authority)
+        named, port = split_authority(asked.authority)
         host = service_of(tables, named)
         if not _is_address(asked.host):
             resolved = self._names.resolve(asked.host, workload.namespace)
@@ -132,10 +136,10 @@ class Explainer:
                 _step(
                     trace, "dns", question["name"], "answer" if answered else "no answer", question["result"], resource
                 )
-        self._listener(host, arrival, tables, bool(request.method), trace)
+        self._listener(host, arrival, port, tables, bool(request.method), trace)
         return resolved
 
-    def _listener(self, host: str, arrival: Arrival, tables: Tables, http: bool, trace: Trace) -> None:
+    def _listener(self, host: str, arrival: Arrival, port: int, tables: Tables, http: bool, trace: Trace) -> None:
         assert self._names is not None
         if not host:
             why = "no service is known by this name: the sidecar's outbound port (by Host), HTTP proxy or redirection"
@@ -146,17 +150,25 @@ class Explainer:
         ways += ["the outbound port by Host, as HTTP proxy"] if http else []
         why = f"reached by {', '.join([*ways, 'a named port (--listen) or redirection'])}"
         _step(trace, "listener", host, "outbound", why, self.service_resource(host))
-        for (known, number), protocol in tables.ports.items():
-            if known == host and number == (arrival.port or number):
-                fits = http == speaks_http(protocol) or not protocol
-                why = describe_port(protocol)
-                if not fits and http:
-                    why += "; ask with --tcp for what becomes of a connection to it"
-                _step(
-                    trace, "listener", f"{host}:{number}", "port" if fits else "note", why, self.service_resource(host)
-                )
+        number = self._port(host, arrival, tables, port)
+        if number:
+            protocol = tables.ports[(host, number)]
+            fits = http == speaks_http(protocol) or not protocol
+            why = describe_port(protocol)
+            if not fits and http:
+                why += "; ask with --tcp for what becomes of a connection to it"
+            _step(trace, "listener", f"{host}:{number}", "port" if fits else "note", why, self.service_resource(host))
 
-    def _others(self, view: View, tables: Tables, request: SimpleRequest, trace: Trace) -> None:
+    @staticmethod
+    def _port(host: str, arrival: Arrival, tables: Tables, named: int) -> int:
+        """The port of the service that is meant; 0: it has none such."""
+        number = arrival.port or named or 80
+        if (host, number) in tables.ports:
+            return number
+        sole = tables.http.names.get(host, 0) if not arrival.port and not named else 0
+        return sole if (host, sole) in tables.ports else 0
+
+    def _others(self, view: View, tables: Tables, request: SimpleRequest, decided: Trace, trace: Trace) -> None:
         """Rules that name the host, and why they do not count; routes of TCP and TLS one by one."""
         arrival = request.arrival
         named, _ = split_authority(request.authority)
@@ -164,7 +176,10 @@ class Explainer:
         host = service_of(tables, name) or tables.tcp.addresses.get(arrival.destination_ip, "") or name.lower()
         if not host:
             return
-        other_rules(view, host, trace)
+        chosen = next((one["object"] for one in decided if one["result"] == "chosen"), "").removeprefix(
+            "VirtualService "
+        )
+        other_rules(view, host, chosen, bool(request.method), trace)
         if not request.method:
             rules = visible_rules(view)
             index = HostIndex(rules, view.cluster_domain)

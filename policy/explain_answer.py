@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..registry import reasons
 from ..registry.model import Endpoint, Service, Workload
 from .authorize import Subject
-from .compile_clusters import PASSTHROUGH, member_host, named_only, service_endpoints, usable
+from .compile_clusters import PASSTHROUGH, member_host, named_only, peer_behind, service_endpoints, usable
 from .compile_view import View
 from .decide import egress_verdict, peer_verdict
 from .destination_rules import settings
@@ -73,7 +73,8 @@ class Answer:
     def build(self) -> dict[str, Any]:
         decision = self._decision
         verdict, status, reason = decision.verdict, decision.status or None, decision.reason or None
-        policy = Verdict(True, "", "answered by the source's own sidecar: no policy is asked")
+        by = "gateway itself" if self._asked.gateway else "source's own sidecar"
+        policy = decision.policy or Verdict(True, "", f"answered by the {by}: no policy is asked")
         reached: list[Reached] = []
         if verdict == "route":
             reached = [one for destination in decision.destinations for one in self._reach(destination)]
@@ -201,9 +202,10 @@ class Answer:
         """Egress of the source, then PeerAuthentication, NetworkPolicy and AuthorizationPolicy of the destination."""
         reached = next((one for one in cluster.endpoints if one.endpoint is endpoint), None)
         egress = reached.egress if reached is not None else None
-        if egress is not None and trace is not None:
-            result = "allow" if egress.allowed else "deny"
-            _step(trace, "network-policy-egress", egress.by or self._view.workload.key, result, egress.why)
+        if egress is not None and trace is not None and self._view.egress is not None:
+            self._view.egress.verdict(peer_behind(self._view, endpoint), endpoint.port, "TCP", trace)
+            if not egress.allowed:
+                _step(trace, "network-policy-egress", egress.by, "deny", egress.why)
         if egress is not None and not egress.allowed:
             return egress
         workload = self._explainer.workload_behind(endpoint)

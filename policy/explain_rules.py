@@ -23,36 +23,30 @@ def rule_resource(key: str) -> str:
 # --- VirtualServices ------------------------------------------------------------------------------------------------
 
 
-def other_rules(view: View, host: str, trace: Trace) -> None:
+def other_rules(view: View, host: str, chosen: str, http: bool, trace: Trace) -> None:
     """A step for each VirtualService that names `host` and does not count for this client, with the reason.
 
-    Those that count compete by age; the decision itself says which of them is in force.
+    `chosen`: the rule in force, empty where none is. At a gateway the rules of one host are put together, and for
+    opaque connections all that stand for the host are looked at; else one alone counts.
     """
-    visible = visible_rules(view)
-    keys = {rule.meta.key for rule in visible}
-    competing = [rule for rule in visible if _stands_for(rule, host, view.cluster_domain)]
-    best = max((_rank(rule, host, view.cluster_domain) for rule in competing), default=0)
-    first = True
+    visible = {rule.meta.key for rule in visible_rules(view)}
+    domain = view.cluster_domain
+    ranks = {rule.meta.key: _rank(rule, host, domain) for rule in view.resources.virtual_services if rule.spec.hosts}
+    best = max((rank for key, rank in ranks.items() if key in visible), default=0)
     for rule in view.resources.virtual_services:
-        if not rule.spec.hosts or not _stands_for(rule, host, view.cluster_domain):
+        key = rule.meta.key
+        if not ranks.get(key) or key == chosen or not (rule.spec.http if http else rule.spec.tls or rule.spec.tcp):
             continue
-        why = ""
-        path = "spec.hosts"
-        if rule.meta.key not in keys:
+        why, path = "", "spec.hosts"
+        if key not in visible:
             why, path = _why_unseen(view, rule)
-        elif not view.gateway and _rank(rule, host, view.cluster_domain) < best:
+        elif not view.gateway and ranks[key] < best:
             why = "another rule names the host more exactly, and only the most exact counts"
-        elif not view.gateway and not first:
-            why = "an older rule names this host, and the oldest with a route for this client counts alone"
-        else:
-            first = False
+        elif not view.gateway and http and chosen:
+            why = f"VirtualService {chosen} is older, and of rules for one host the oldest with a route counts alone"
         if why:
-            name = f"VirtualService {rule.meta.key}"
+            name = f"VirtualService {key}"
             note(trace, "virtual-service", name, "not in force", why, name, path)
-
-
-def _stands_for(rule: VirtualService, host: str, domain: str) -> bool:
-    return _rank(rule, host, domain) > 0
 
 
 def _rank(rule: VirtualService, host: str, domain: str) -> int:
@@ -216,24 +210,25 @@ def describe_cluster(cluster: Cluster) -> str:
     return ", ".join(told)
 
 
-def origin(view: View, resource: str, path: str) -> tuple[str, str]:
-    """Where a field of a rule is written: in the rule itself, or in the delegate that its route was taken from."""
+def origin(view: View, resource: str, path: str) -> tuple[str, str, str]:
+    """(resource, path, delegate): where a field of a rule is written, in the rule itself or in the delegate that its
+    route was taken from, if any."""
     kind, _, key = resource.partition(" ")
     if kind != "VirtualService" or not path.startswith("spec.http["):
-        return resource, path
+        return resource, path, ""
     rule = next((one for one in view.resources.virtual_services if one.meta.key == key), None)
     if rule is None or not any(route.delegate is not None for route in rule.spec.http):
-        return resource, path
+        return resource, path, ""
     number, _, below = path.removeprefix("spec.http[").partition("]")
     routes = merged_from(rule, view.resources.virtual_services, view.cluster_domain)
     if not number.isdigit() or int(number) >= len(routes):
-        return resource, path
+        return resource, path, ""
     outer, delegate, index = routes[int(number)]
     if delegate is None:
-        return resource, f"spec.http[{outer}]{below}"
+        return resource, f"spec.http[{outer}]{below}", ""
     inner = delegate.spec.http[index]
     if below.startswith(".match") and not inner.match:
-        return resource, f"spec.http[{outer}]{below}"
+        return resource, f"spec.http[{outer}]{below}", delegate.meta.key
     if rule.spec.http[outer].match:  # the blocks of both are put together: which one it was cannot be said in one line
         below = ""
-    return f"VirtualService {delegate.meta.key}", f"spec.http[{index}]{below}"
+    return f"VirtualService {delegate.meta.key}", f"spec.http[{index}]{below}", delegate.meta.key

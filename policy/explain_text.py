@@ -64,7 +64,9 @@ def steps(trace: Sequence[Mapping[str, Any]], style: Style, indent: int = 2) -> 
             mark, kind = "- ", "warn"
         about = f"{_NAMES[entry['step']]}: " if entry["step"] in _NAMES else ""
         word = f"{result}: " if result in (*_PASSED_OVER, "merged") and result != "no answer" else ""
-        lines += style.lines(mark, f"{about}{entry['object']}: {word}{entry['why']}", place_of(entry), kind, indent + 2)
+        by = f" (delegate {entry['delegate']})" if "delegate" in entry else ""
+        text = f"{about}{entry['object']}{by}: {word}{entry['why']}"
+        lines += style.lines(mark, text, place_of(entry), kind, indent + 2)
     return lines
 
 

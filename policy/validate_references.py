@@ -106,11 +106,12 @@ class _Context:
             self.by_host.setdefault(host, []).append(rule)
         self.wild_rules = [host for host in self.by_host if host.startswith("*")]
         self.wild_services = [host for host in snapshot.services if host.startswith("*")]
-        self.claimed: dict[tuple[str, str], VirtualService] = {}
+        self.claimed: dict[tuple[str, str, str], VirtualService] = {}
         for virtual in resources.virtual_services:
             for host in virtual.spec.hosts:
-                key = (complete(host, virtual.meta.namespace, self.domain), _places(virtual))
-                self.claimed.setdefault(key, virtual)
+                for kind in _alone(virtual):
+                    key = (complete(host, virtual.meta.namespace, self.domain), _places(virtual), kind)
+                    self.claimed.setdefault(key, virtual)
 
     def find_service(self, host: str) -> Service | None:
         service = self.snapshot.services.get(host)
@@ -153,14 +154,12 @@ class _Context:
             if route.delegate is not None:
                 self._delegate(one, f"spec.http[{index}].delegate", route.delegate.name, route.delegate.namespace)
         for index, host in enumerate(rule.spec.hosts):
-            first = self.claimed[(complete(host, one.namespace, self.domain), _places(rule))]
-            visible = exported(first.spec.export_to, first.meta.namespace, one.namespace)
-            if first is not rule and _places(rule) == "mesh" and visible:
-                message = (
-                    f"{host} is the host of VirtualService {first.meta.key} already, which is older and alone counts "
-                    "for sidecars; put the routes of both into one rule"
-                )
-                one.warnings.append((f"spec.hosts[{index}]", message))
+            for kind in _alone(rule) if _places(rule) == "mesh" else ():
+                first = self.claimed[(complete(host, one.namespace, self.domain), "mesh", kind)]
+                if first is not rule and exported(first.spec.export_to, first.meta.namespace, one.namespace):
+                    told = f"{host} is the host of VirtualService {first.meta.key} already, which is older: its {kind} "
+                    told += "routes alone are in force for sidecars; put the routes of both into one rule"
+                    one.warnings.append((f"spec.hosts[{index}]", told))
 
     def _destination(self, one: Parsed, path: str, destination: DestinationRef) -> None:
         host = complete(destination.host, one.namespace, self.domain)
@@ -309,6 +308,11 @@ class _Context:
         """Labels of the workloads of a namespace, and of those that something in it would start."""
         yield from (own.labels for own in self.snapshot.workloads.values() if own.namespace == namespace)
         yield from self.templates.get(namespace, ())
+
+
+def _alone(rule: VirtualService) -> list[str]:
+    """Protocols of which, among several rules for one host, the oldest rule's routes alone count (not so for tls)."""
+    return [kind for kind, routes in (("http", rule.spec.http), ("tcp", rule.spec.tcp)) if routes]
 
 
 def _places(rule: VirtualService) -> str:
