@@ -66,6 +66,8 @@ class Names:
         found = self._zone.lookup(wire, A, True)
         if found is None:
             return [], "not a name of the mesh: the upstream resolver is asked", False
+        if found.rcode == NXDOMAIN and name in self._snapshot.services:
+            return [], "NXDOMAIN: the service is there, and no endpoint of it is ready to be named", True
         if found.rcode == NXDOMAIN:
             return [], "NXDOMAIN: there is no such name in the mesh", False
         also = self._zone.lookup(wire, AAAA, True) if not found.pending else None

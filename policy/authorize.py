@@ -163,6 +163,10 @@ class Authorizer:
             if not failure:
                 return Verdict(False, rule.name, f"{rule.name} (DENY) matches the connection")
         usable = [rule for rule in self._allow if not rule.needs_request]
+        for rule in self._allow if trace is not None else ():
+            if trace is not None and rule.needs_request:
+                why = "it asks about requests (methods, paths, headers), and an opaque connection has none"
+                note(trace, "authorization", rule.name, "no match", why, rule.name.partition(" rule ")[0], rule.path)
         return self._allowed(subject, usable, False, trace)
 
     def unread(self, subject: Subject) -> Verdict:

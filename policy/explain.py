@@ -130,7 +130,8 @@ class Explainer:
         host = service_of(tables, named)
         if not _is_address(asked.host):
             resolved = self._names.resolve(asked.host, workload.namespace)
-            for question in resolved["questions"]:
+            asked_for = resolved["questions"] if resolved["answer"] else resolved["questions"][:1]
+            for question in asked_for:  # that no form of a stranger's name is ours need not be said of each
                 answered = question["name"] == resolved["answer"]
                 resource = self.service_resource(service_of(tables, question["name"])) if answered else ""
                 _step(

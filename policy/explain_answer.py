@@ -214,6 +214,9 @@ class Answer:
             return Verdict(True, "", why)
         if workload is None:
             why = f"no workload is known behind {endpoint.address}:{endpoint.port}: only the source's egress counts"
+            if trace is not None:
+                told = "no workload is known behind it: no policy of the destination's own side is"
+                _step(trace, "policy", f"{endpoint.address}:{endpoint.port}", "note", told)
             return egress if egress is not None and egress.by else Verdict(True, "", why)
         verdict = self._at_destination(workload, endpoint, cluster, trace)
         return verdict if verdict.by or egress is None or not egress.by else egress

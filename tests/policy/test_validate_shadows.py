@@ -71,7 +71,7 @@ def test_what_a_request_may_still_reach_is_not_spoken_of(earlier: Any, later: An
 
 
 def test_one_dead_block_of_several_is_told_by_itself_and_a_delegate_takes_nothing_for_certain() -> None:
-    routes = [{"match": [uri(prefix="/a")]}, {"match": [uri(prefix="/a/b"), uri(prefix="/c")]}]
+    routes: list[dict[str, Any]] = [{"match": [uri(prefix="/a")]}, {"match": [uri(prefix="/a/b"), uri(prefix="/c")]}]
     assert [path for path, _ in told(routes)] == ["spec.http[1].match[0]"]
     assert told([{"delegate": {"name": "x"}}, {"match": [uri(prefix="/a")]}]) == []
 
@@ -92,11 +92,14 @@ def test_conditions_that_nobody_meets_say_why(block: Any, says: str) -> None:
 
 
 def test_tls_and_tcp_routes_are_looked_at_too() -> None:
-    tls = [{"match": [{"sniHosts": ["a.x", "b.x"]}]}, {"match": [{"sniHosts": ["A.x"], "port": 443}]}]
+    tls: list[dict[str, Any]] = [
+        {"match": [{"sniHosts": ["a.x", "b.x"]}]},
+        {"match": [{"sniHosts": ["A.x"], "port": 443}]},
+    ]
     assert [path for path, _ in told(tls, "tls")] == ["spec.tls[1]"]
     assert told(list(reversed(tls)), "tls") == []
     assert [path for path, _ in told([{}, {"match": [{"port": 80}]}], "tcp")] == ["spec.tcp[1]"]
-    subnet = [{"match": [{"destinationSubnets": ["10.0.0.0/8"]}]}, {"match": [{"port": 80}]}]
+    subnet: list[dict[str, Any]] = [{"match": [{"destinationSubnets": ["10.0.0.0/8"]}]}, {"match": [{"port": 80}]}]
     assert told(subnet, "tcp") == []
 
 
