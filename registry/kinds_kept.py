@@ -48,7 +48,8 @@ _CONTROLLER = _runs("A number of instances.", replicas=_REPLICAS, selector=STRIN
 _JOB = _runs("Something that runs to its end.", "template")
 _CRON_JOB = obj("Jobs by the clock.", required=("spec",), status=NO_STATUS, spec=obj(
     "When, and what.", required=("schedule", "jobTemplate"), open="-", schedule=text("As in crontab(5)."),
-    jobTemplate=obj("The job.", metadata=obj(open="-"), spec=obj("How it is to run.", open="-", template=_TEMPLATE)),
+    jobTemplate=obj("The job.", metadata=obj("Its labels and annotations.", open="-"),
+                    spec=obj("How it is to run.", open="-", template=_TEMPLATE)),
 ))  # fmt: skip
 _ANY_SPEC = obj("Kept as it is.", spec=obj("Any fields of the upstream kind.", open="-"), status=NO_STATUS)
 _SCALER = obj("How many instances there are to be.", required=("spec",), status=NO_STATUS, spec=obj(
@@ -57,12 +58,15 @@ _SCALER = obj("How many instances there are to be.", required=("spec",), status=
     maxReplicas=integer("At most.", 1),
 ))  # fmt: skip
 _BUDGET = obj("How many instances may be stopped at a time.", status=NO_STATUS, spec=obj(
-    "Bounds.", minAvailable=int_or_text(), maxUnavailable=int_or_text(), selector=_SELECTOR,
-    unhealthyPodEvictionPolicy=text(),
+    "Bounds.", minAvailable=int_or_text("So many must run, as a number or a percentage."),
+    maxUnavailable=int_or_text("So many may be away, as a number or a percentage."), selector=_SELECTOR,
+    unhealthyPodEvictionPolicy=text("When instances that are not ready may be stopped."),
 ))  # fmt: skip
 _STORAGE_CLASS = obj("A kind of storage.", required=("provisioner",), open="-", provisioner=text("Who provides it."))
-_PRIORITY_CLASS = obj("How important instances are.", required=("value",), value=integer(), globalDefault=flag(),
-                      description=text(), preemptionPolicy=text())  # fmt: skip
+_PRIORITY_CLASS = obj("How important instances are.", required=("value",), value=integer("Higher comes first."),
+                      globalDefault=flag("For those that name no class."),
+                      description=text("For people."),
+                      preemptionPolicy=text("Whether others are stopped for it."))  # fmt: skip
 
 _ALL = ("all",)
 KEPT_KINDS: tuple[Kind, ...] = (
