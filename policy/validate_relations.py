@@ -62,6 +62,13 @@ def _pairs(labels: Mapping[str, str]) -> str:
     return ", ".join(f"{key}={value}" for key, value in labels.items())
 
 
+def _same_rule(rule: DestinationRule, other: DestinationRule) -> bool:
+    """Whether two rules for one host of one namespace are put together."""
+    own, theirs = rule.spec.workload_selector, other.spec.workload_selector
+    same = (own.match_labels if own else {}) == (theirs.match_labels if theirs else {})
+    return same and sorted(rule.spec.export_to) == sorted(other.spec.export_to)
+
+
 class _Relations:
     def __init__(self, parsed: Sequence[Parsed], resources: Resources, snapshot: Snapshot) -> None:
         self.resources = resources
@@ -69,6 +76,16 @@ class _Relations:
         self.domain = resources.mesh.spec.cluster_domain
         self.root = resources.mesh.spec.root_namespace
         self.templates = templates_of(parsed)
+        self._labels: dict[str, list[Mapping[str, str]]] = {}
+        for own in snapshot.workloads.values():
+            self._labels.setdefault(own.namespace, []).append(own.labels)
+        for namespace, labels in self.templates.items():
+            self._labels.setdefault(namespace, []).extend(labels)
+        self.same_host: dict[tuple[str, str], list[DestinationRule]] = {}
+        """DestinationRules by namespace and full host, oldest first."""
+        for rule in resources.destination_rules:
+            host = complete(rule.spec.host, rule.meta.namespace, self.domain)
+            self.same_host.setdefault((rule.meta.namespace, host), []).append(rule)
         self.secrets = {rule.meta.key for rule in resources.secrets}
         self.delegated = {
             f"{route.delegate.namespace or rule.meta.namespace}/{route.delegate.name}"
@@ -89,8 +106,7 @@ class _Relations:
 
     def labels_in(self, namespace: str) -> list[Mapping[str, str]]:
         """Labels of the workloads of a namespace, and of those that something in it would start."""
-        own = [one.labels for one in self.snapshot.workloads.values() if one.namespace == namespace]
-        return [*own, *self.templates.get(namespace, ())]
+        return self._labels.get(namespace, [])
 
     def anybody(self) -> bool:
         """Whether workloads are known at all: where rules stand alone, nothing can be said of selectors."""
@@ -200,24 +216,14 @@ class _Relations:
                         told = f"{host} has no port {entry.port.number}; it has {', '.join(map(str, sorted(have)))}"
                         at = f"{path}.portLevelSettings[{number}].port.number"
                         one.warnings.append((at, f"{told} (ports of the service are meant): the entry has no effect"))
-        for other in self.resources.destination_rules:
+        for other in self.same_host[(one.namespace, host)]:
             if other is rule:
                 break
-            if self._same_rule(rule, other):
+            if _same_rule(rule, other):
                 self._merged(one, rule, other)
         selector = rule.spec.workload_selector
         if selector is not None:
             self._selects(one, "spec.workloadSelector", selector.match_labels)
-
-    def _same_rule(self, rule: DestinationRule, other: DestinationRule) -> bool:
-        own, theirs = rule.spec.workload_selector, other.spec.workload_selector
-        return (
-            other.meta.namespace == rule.meta.namespace
-            and complete(other.spec.host, other.meta.namespace, self.domain)
-            == complete(rule.spec.host, rule.meta.namespace, self.domain)
-            and (own.match_labels if own else {}) == (theirs.match_labels if theirs else {})
-            and sorted(own_to := rule.spec.export_to) == sorted(other.spec.export_to or own_to)
-        )
 
     def _merged(self, one: Parsed, rule: DestinationRule, other: DestinationRule) -> None:
         """Two rules for one host are put together; what both say, the older one says."""

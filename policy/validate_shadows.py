@@ -7,7 +7,7 @@ regular expressions, and for the literal beginning of one; where it is not certa
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..registry.schema import Findings
@@ -17,6 +17,11 @@ Object = Mapping[str, Any]
 Block = tuple[str, Object]
 """(path, match block); a route without `match` is one block that holds for everything."""
 
+LOOKED_AT_MAX = 50
+"""Blocks of one kind that a block is compared with: a rule is judged whenever it is written."""
+PATH_MAX = 1000
+"""Characters of a path that are looked up."""
+_NO_CONDITION = ("uri", "name", "statPrefix", "ignoreUriCase")
 _TEXTS = ("scheme", "method", "authority")
 _TABLES = ("headers", "queryParams")
 _LITERAL = re.compile(r"[^\\.+*?()|\[\]{}^$]*")
@@ -24,13 +29,13 @@ _LITERAL = re.compile(r"[^\\.+*?()|\[\]{}^$]*")
 
 def check_shadows(found: Findings, kind: str, routes: list[Any], own_gateways: list[str]) -> None:
     """`kind`: http, tls or tcp."""
-    earlier: list[Block] = []
+    earlier = _Earlier()
     for index, route in enumerate(routes):
         path = f"spec.{kind}[{index}]"
         blocks = _blocks(path, route)
         dead = []
         for at, block in blocks:
-            first = next((one for one, other in earlier if _covers(kind, other, block)), None)
+            first = next((one for one, other in earlier.candidates(block) if _covers(kind, other, block)), None)
             if first is not None:
                 dead.append((at, first))
             elif kind == "http" and (why := never(block, own_gateways)):
@@ -42,7 +47,45 @@ def check_shadows(found: Findings, kind: str, routes: list[Any], own_gateways: l
             for at, first in dead:
                 warn(found, at, f"is never reached: {first} before it takes all that it would take")
         if route.get("delegate") is None:  # what a delegate has no route for goes on to the next
-            earlier += blocks
+            earlier.add(blocks)
+
+
+class _Earlier:
+    """Blocks by what they ask of the path, so that a block is compared with those that could cover it, not with all."""
+
+    def __init__(self) -> None:
+        self._anything: list[Block] = []
+        """Those that ask nothing of the path, or in a way that texts cannot be looked up by."""
+        self._by_path: dict[tuple[str, str], list[Block]] = {}
+
+    def add(self, blocks: list[Block]) -> None:
+        for block in blocks:
+            uri = mapping(block[1], "uri")
+            kind = next((one for one in ("exact", "prefix", "regex") if uri.get(one) is not None), "")
+            if not kind or block[1].get("ignoreUriCase") or _holds_always(uri):
+                asks = any(value for key, value in block[1].items() if key not in _NO_CONDITION)
+                self._anything.insert(len(self._anything) if asks else 0, block)  # what takes everything comes first
+            else:
+                self._by_path.setdefault((kind, uri[kind]), []).append(block)
+
+    def candidates(self, block: Object) -> Iterator[Block]:
+        yield from self._anything[:LOOKED_AT_MAX]
+        uri = mapping(block, "uri")
+        for kind in ("exact", "regex"):
+            if uri.get(kind) is not None:
+                yield from self._by_path.get((kind, uri[kind]), ())[:LOOKED_AT_MAX]
+        text = _known(uri)
+        for length in range(1, min(len(text), PATH_MAX) + 1):
+            yield from self._by_path.get(("prefix", text[:length]), ())[:LOOKED_AT_MAX]
+
+
+def _known(uri: Object) -> str:
+    """How every path begins for which the condition holds, as far as that is certain."""
+    for key in ("exact", "prefix"):
+        if uri.get(key) is not None:
+            return str(uri[key])
+    pattern = uri.get("regex") or ""
+    return "" if "|" in pattern else _beginning(pattern)
 
 
 def _verb(dead: list[tuple[str, str]]) -> str:
@@ -126,10 +169,7 @@ def _implied(one: Object, other: Object, lower: bool = False, path: bool = False
     if one.get("exact") is not None:
         return other.get("exact") is not None and folded(one["exact"]) == folded(other["exact"])
     if one.get("prefix") is not None:
-        known = other.get("exact") if other.get("exact") is not None else other.get("prefix")
-        if known is None and other.get("regex") is not None and "|" not in other["regex"]:
-            known = _beginning(other["regex"])
-        return known is not None and folded(known).startswith(folded(one["prefix"]))
+        return folded(_known(other)).startswith(folded(one["prefix"]))
     if one.get("regex") is not None:
         return other.get("regex") is not None and one["regex"] == other["regex"]
     return True

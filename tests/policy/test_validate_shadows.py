@@ -76,6 +76,12 @@ def test_one_dead_block_of_several_is_told_by_itself_and_a_delegate_takes_nothin
     assert told([{"delegate": {"name": "x"}}, {"match": [uri(prefix="/a")]}]) == []
 
 
+def test_a_rule_with_very_many_routes_is_judged_in_bounded_time_and_a_catch_all_is_still_seen() -> None:
+    many: list[dict[str, Any]] = [{"match": [{"headers": {"x": {"exact": str(number)}}}]} for number in range(300)]
+    assert told(many) == []
+    assert told([*many, {}, {"match": [{"headers": {"x": {"exact": "1000"}}}]}])[0][0] == "spec.http[301]"
+
+
 @pytest.mark.parametrize(
     ("block", "says"),
     [
