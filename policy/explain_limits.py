@@ -7,8 +7,7 @@ from .peer import Peer
 from .rate_limits import Limit, RateLimits, rate_limits
 from .resources import Resources
 from .tables import Arrival, Decision, Request, SimpleRequest
-
-Trace = list[dict[str, str]]
+from .trace import Trace, note
 
 
 def trace_limits(limits: RateLimits | None, request: Request, decision: Decision, trace: Trace) -> None:
@@ -39,12 +38,10 @@ def trace_inbound(
 
 
 def _step(trace: Trace, limit: Limit, failure: str, why: str) -> None:
-    named = f"LocalRateLimit {limit.key} limit {limit.name}" + (f" ({limit.source})" if limit.source else "")
-    if failure:
-        trace.append({"step": "rate-limit", "object": named, "result": "no match", "why": failure})
-        return
-    if limit.enforced_percentage == 0:
+    resource = f"LocalRateLimit {limit.key}"
+    if not failure and limit.enforced_percentage == 0:
         why += "; it is not enforced, only counted"
-    elif limit.enforced_percentage < 100:
+    elif not failure and limit.enforced_percentage < 100:
         why += f"; of what is over it {limit.enforced_percentage:g}% is refused"
-    trace.append({"step": "rate-limit", "object": named, "result": "counts", "why": why})
+    result = "no match" if failure else "counts"
+    note(trace, "rate-limit", f"{resource} limit {limit.name}", result, failure or why, resource, "spec.limits")

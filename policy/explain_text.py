@@ -11,7 +11,7 @@ _HEADINGS = {
     "source": "who asks", "sidecar": "who asks", "dns": "DNS", "listener": "the way into the proxy",
     "gateway": "gateway",
     "virtual-service": "routing", "host": "routing", "route": "routing", "connection": "routing",
-    "destination-rule": "destination", "destination": "destination", "policy": "policy",
+    "rate-limit": "rate limits", "destination-rule": "destination", "destination": "destination", "policy": "policy",
     "network-policy-egress": "policy", "peer-authentication": "policy", "network-policy-ingress": "policy",
     "authorization": "policy", "enforcement": "policy",
 }  # fmt: skip

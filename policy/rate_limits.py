@@ -123,7 +123,7 @@ class Limit:
         if self.http is None:
             return ""
         path, _, query = request.path.partition("?")
-        return str(self.http.failure(request, path, query))
+        return str(self.http.failure(request, path, query)[1])
 
     def _chose(self, decision: Decision) -> bool:
         assert self.route is not None
