@@ -180,7 +180,12 @@ POOL = obj(
         ),
         useClientProtocol=flag("Speak to endpoints what the client speaks."),
         maxConcurrentStreams=integer("Streams of one HTTP/2 connection; 0 is no limit.", 0, 2**31 - 1),
-        http2KeepAlive=unused(obj(open="-"), "HTTP/2 connections are always asked after 60 s of silence"),
+        http2KeepAlive=obj(
+            "Ask HTTP/2 connections by PING; without it after 60 s of silence.",
+            required=("interval", "timeout"),
+            interval=duration("How often, to the second."),
+            timeout=duration("For the answer, to the second."),
+        ),
     ),
 )
 OUTLIER = obj(
@@ -202,18 +207,22 @@ CLIENT_TLS = obj(
     clientCertificate=text(),
     privateKey=text(),
     caCertificates=text(),
-    credentialName=refused("give files (clientCertificate, privateKey, caCertificates)"),
+    credentialName=text(
+        "Secret in place of files: at gateways one of their namespace; at sidecars only with workloadSelector."
+    ),
     subjectAltNames=TEXTS,
     sni=text(),
     insecureSkipVerify=flag(),
-    caCrl=refused("revocation lists are not read"),
+    caCrl=text("File with lists of revoked certificates, one of each authority in the server's chain."),
 )
 POLICY = {"loadBalancer": LOAD_BALANCER, "connectionPool": POOL, "outlierDetection": OUTLIER, "tls": CLIENT_TLS}
 TRAFFIC_POLICY = obj(
     "How the service is used.",
     also=POLICY,
     portLevelSettings=items(obj("For one port, in place of all above.", port=PORT_SELECTOR, also=POLICY)),
-    tunnel=refused("tunnels are not made"),
+    tunnel=obj("TCP and TLS connections go on through the endpoint, an HTTP proxy.", required=("targetHost", "targetPort"),
+               protocol=text("CONNECT, the default; POST is refused."), targetHost=text("Where to: a full name or an IP address."),
+               targetPort=PORT),
     proxyProtocol=obj("Tell endpoints by the PROXY protocol who the client is.", version=text("V1 (text, the default) or V2 (binary).", "V1", "V2")),
     retryBudget=obj("Retries at a time, as a share of requests; takes the place of maxRetries.",
                     percent=decimal("Of the requests in flight; default 20.", 0, 100),
@@ -302,7 +311,7 @@ SERVER_TLS = obj(
     serverCertificate=text("File."),
     privateKey=text("File."),
     caCertificates=text("File."),
-    caCrl=text("File."),
+    caCrl=text("File with lists of revoked certificates, one of each authority in a client's chain."),
     credentialName=text("Secret."),
     credentialNames=TEXTS,
     caCertCredentialName=text("Secret."),

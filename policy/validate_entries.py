@@ -211,6 +211,13 @@ def _check_server_tls(found: Findings, path: str, tls: Any, protocol: str) -> No
         required(found, path, "serverCertificate and privateKey, or credentialName")
     if mode in ("MUTUAL", "OPTIONAL_MUTUAL") and files and not tls.get("caCertificates"):
         required(found, f"{path}.caCertificates", f"mode {mode} checks the certificates of clients")
+    if tls.get("caCrl"):
+        if mode not in ("MUTUAL", "OPTIONAL_MUTUAL"):
+            forbidden(found, f"{path}.caCrl", f"mode {mode} asks clients for no certificate; write MUTUAL")
+        elif not files and not tls.get("tlsCertificates"):
+            forbidden(found, f"{path}.caCrl", "put the lists into the Secret, as ca.crl")
+    if tls.get("caCertificates") and (tls.get("credentialName") or tls.get("credentialNames")):
+        warn(found, f"{path}.caCertificates", "has no effect: authorities come from the Secret's ca.crt")
     if tls.get("minProtocolVersion") in ("TLSV1_0", "TLSV1_1"):
         warn(found, f"{path}.minProtocolVersion", "TLS below 1.2 is not spoken (RFC 8996)")
     if tls.get("maxProtocolVersion") in ("TLSV1_0", "TLSV1_1"):

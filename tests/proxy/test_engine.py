@@ -85,12 +85,14 @@ class Mesh:
             lambda _tables, _address, _port: None,
         )
 
-    def tables(self, *ports: int, tls: UpstreamTLS | None = None, egress: Verdict | None = None) -> Tables:
+    def tables(
+        self, *ports: int, tls: UpstreamTLS | None = None, egress: Verdict | None = None, **limits: Any
+    ) -> Tables:
         endpoints = tuple(
             ClusterEndpoint("127.0.0.1", port, Endpoint(address="127.0.0.1", port=port), tls=tls, egress=egress)
             for port in ports
         )
-        cluster = Cluster("c", "web", 80, "", endpoints, limits=PoolLimits(connect_timeout_s=5))
+        cluster = Cluster("c", "web", 80, "", endpoints, limits=PoolLimits(**{"connect_timeout_s": 5.0, **limits}))
         workload = Workload(namespace="default", name="app", ports=(WorkloadPort(number=8080),))
         declared = {("web", 80): "http", ("db", 5432): "tcp"}
         return Tables("1", Viewpoint(workload), MeshConfig(), Snapshot(), {"c": cluster}, ports=declared)
@@ -276,6 +278,98 @@ async def test_connect_opens_a_relay_and_says_when_it_cannot(mesh: Mesh) -> None
     got = await ask(listening, b"CONNECT web:80 HTTP/1.1\r\nHost: web:80\r\n\r\n", until_close=True)
     assert b"FL-NO-HEALTHY" in got
     assert (await mesh.outcome()).reason == "FL-NO-HEALTHY"
+
+
+TARGET = "inside.example:5432"
+
+
+def forward_proxy(*says: bytes, asked: list[bytes] | None = None) -> Any:
+    """An HTTP proxy that answers CONNECT with these pieces, then is an echo."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if asked is not None:
+            asked.append(head)
+        for piece in says:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+        if says and says[-1]:
+            await echo(reader, writer)
+
+    return handle
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        [b"HTTP/1.1 200 Connection established\r\n\r\n"],
+        [b"HTTP/1.0 200 OK\r\nVia: proxy\r\n\r\nhello "],
+        [b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 2", b"04\r\nA: b\r\n\r", b"\nhello "],
+    ],
+)
+async def test_an_opaque_connection_goes_on_through_a_proxy_that_is_asked_by_connect(
+    mesh: Mesh, says: list[bytes]
+) -> None:
+    asked: list[bytes] = []
+    async with server(forward_proxy(*says, asked=asked)) as port:
+        engine = mesh.start(port, tunnel=TARGET)
+        listening = await engine.listen_named("127.0.0.1", 0, "db", 5432)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening)
+        writer.write(b"first ")
+        expected = (b"hello " if says[-1].endswith(b"hello ") else b"") + b"first "
+        async with asyncio.timeout(DEADLINE_S):
+            assert await reader.readexactly(len(expected)) == expected
+            writer.write(b"second")
+            writer.write_eof()
+            assert await reader.read() == b"secondend"
+        writer.close()
+        outcome = await mesh.outcome()
+        assert (outcome.reason, outcome.received_bytes) == ("", len(b"first second"))
+        assert asked == [b"CONNECT inside.example:5432 HTTP/1.1\r\nHost: inside.example:5432\r\n\r\n"]
+
+
+@pytest.mark.parametrize(
+    ("says", "why"),
+    [
+        ([b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"], "with status 403."),
+        ([b"HTTP/1.1 101 Switching Protocols\r\n\r\n"], "with status 101."),
+        ([b"220 smtp.example ready\r\n\r\n"], "with '220 smtp.example ready', which is no status"),
+        ([b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000], "with a head of over 16384 octets."),
+        ([b"HTTP/1.1 200 OK\r\n", b""], "closed the connection before it answered CONNECT inside.example:5432."),
+    ],
+)
+async def test_a_proxy_that_does_not_agree_ends_the_connection_and_is_quoted(
+    mesh: Mesh, says: list[bytes], why: str
+) -> None:
+    async with server(forward_proxy(*says)) as port:
+        engine = mesh.start(port, tunnel=TARGET)
+        listening = await engine.listen_named("127.0.0.1", 0, "db", 5432)
+        with contextlib.suppress(ConnectionResetError):  # what it said was not read
+            assert await ask(listening, b"first ", until_close=True) == b""
+        outcome = await mesh.outcome()
+        assert (outcome.reason, outcome.flag) == ("FL-CONNECT", "UF")
+        assert why in outcome.why and f"127.0.0.1:{port}" in outcome.why
+
+
+async def test_a_proxy_that_says_nothing_is_given_up_in_time(mesh: Mesh) -> None:
+    async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with server(silent) as port:
+        engine = mesh.start(port, tunnel=TARGET, connect_timeout_s=0.05)
+        listening = await engine.listen_named("127.0.0.1", 0, "db", 5432)
+        with contextlib.suppress(ConnectionResetError):
+            assert await ask(listening, b"first ", until_close=True) == b""
+        assert f"did not answer CONNECT {TARGET} within connectTimeout 0.05 s." in (await mesh.outcome()).why
+
+
+async def test_a_tunnel_is_none_of_a_request(mesh: Mesh) -> None:
+    """As with Envoy: only TCP routes are tunnelled."""
+    async with server(answer) as port:
+        engine = mesh.start(port, tunnel=TARGET)
+        listening = await engine.listen_outbound("127.0.0.1", 0)
+        assert (await ask(listening, GET)).endswith(b"hi")
 
 
 async def test_a_long_body_goes_through_with_bounded_memory(mesh: Mesh) -> None:
