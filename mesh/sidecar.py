@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import to_builtins
 
 from ..policy.compile import CompileCache, compile_tables
+from ..policy.compile_inbound import placed
 from ..policy.gateways import EVERY
 from ..policy.tables import Tables, Viewpoint
 from ..policy.world import World
@@ -98,7 +99,7 @@ class Sidecar:
             raise RefusedError([str(error)]) from error
         if self.options.app_address:
             for name, cluster in tables.clusters.items():
-                if name.startswith("inbound|"):
+                if name.startswith("inbound|") and not placed(tables.inbound, cluster.port):
                     for endpoint in cluster.endpoints:
                         endpoint.address = self.options.app_address
         self.metrics.workload = workload

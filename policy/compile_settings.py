@@ -60,11 +60,12 @@ def pool_limits(
     proxy_protocol: ProxyProtocol | None = None,
     retry_budget: RetryBudget | None = None,
     tunnel: TunnelSettings | None = None,
+    spread: bool = False,
 ) -> PoolLimits:
     """Absent means without limit; the HTTP idle timeout takes precedence over the TCP one."""
-    if settings is None and proxy_protocol is None and retry_budget is None and tunnel is None:
+    if settings is None and proxy_protocol is None and retry_budget is None and tunnel is None and not spread:
         return _unlimited(connect_timeout_s)
-    return _pool_limits(settings, connect_timeout_s, proxy_protocol, retry_budget, tunnel)
+    return _pool_limits(settings, connect_timeout_s, proxy_protocol, retry_budget, tunnel, spread)
 
 
 @lru_cache(maxsize=8)
@@ -79,6 +80,7 @@ def _pool_limits(
     proxy_protocol: ProxyProtocol | None = None,
     retry_budget: RetryBudget | None = None,
     tunnel: TunnelSettings | None = None,
+    spread: bool = False,
 ) -> PoolLimits:
     tcp = settings.tcp if settings is not None else None
     http = settings.http if settings is not None else None
@@ -112,6 +114,7 @@ def _pool_limits(
         ping_every_s=asking.interval if asking is not None else 0.0,
         ping_answer_s=asking.timeout if asking is not None else 0.0,
         tunnel=_authority(tunnel) if tunnel is not None else "",
+        spread=spread,
     )
 
 
@@ -139,13 +142,18 @@ def outlier_policy(settings: OutlierDetection | None) -> OutlierPolicy | None:
 
 
 def file_tls(
-    settings: ClientTLSSettings | None, client: str = "", applies: bool = False, host: str = ""
+    settings: ClientTLSSettings | None,
+    client: str = "",
+    applies: bool = False,
+    host: str = "",
+    names: tuple[str, ...] = (),
 ) -> UpstreamTLS | None:
     """SIMPLE and MUTUAL; None for mesh TLS, plain text, and where nothing is said.
 
     `client`: namespace of the client, where a Secret of `credentialName` is looked for; `applies`: it is for this
     client (else, as with Istio, a sidecar goes by files, of which there are none). `host`: the service, whose name is
     asked for and looked for in the certificate where the rule names no other; empty: as the endpoint is called.
+    `names`: subjectAltNames of the ServiceEntry, over which the rule's go.
     """
     if settings is None or settings.mode not in ("SIMPLE", "MUTUAL"):
         return None
@@ -162,7 +170,7 @@ def file_tls(
     return UpstreamTLS(
         settings.mode.lower(),
         sni=settings.sni or host,
-        names=tuple(settings.subject_alt_names),
+        names=tuple(settings.subject_alt_names) or (() if settings.insecure_skip_verify else names),
         ca_file=settings.ca_certificates,
         cert_file=settings.client_certificate,
         key_file=settings.private_key,

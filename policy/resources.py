@@ -670,12 +670,21 @@ class EgressListener(Spec, frozen=True):
     port: ServerPort | None = None
 
 
+class IngressListener(Spec, frozen=True):
+    port: ServerPort
+    default_endpoint: str = ""
+    """Empty: the workload's address, at the same port."""
+    connection_pool: ConnectionPoolSettings | None = None
+
+
 class WorkloadSelector(Spec, frozen=True):
     labels: dict[str, str] = {}
 
 
 class SidecarSpec(Spec, frozen=True):
     workload_selector: WorkloadSelector | None = None
+    ingress: list[IngressListener] = []
+    inbound_connection_pool: ConnectionPoolSettings | None = None
     egress: list[EgressListener] = []
     outbound_traffic_policy: OutboundTrafficPolicy | None = None
 

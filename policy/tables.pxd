@@ -91,6 +91,7 @@ cdef class PoolLimits:
     cdef public double ping_every_s
     cdef public double ping_answer_s
     cdef public str tunnel
+    cdef public bint spread
     cdef public double retry_percent
     cdef public Py_ssize_t retry_least
     cdef public double tcp_idle_timeout_s

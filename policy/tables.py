@@ -316,10 +316,13 @@ class PoolLimits:
         ping_every_s: float = 0.0,
         ping_answer_s: float = 0.0,
         tunnel: str = "",
+        spread: bool = False,
     ) -> None:
         self.tcp_idle_timeout_s = tcp_idle_timeout_s
         """Of an opaque connection: closed when nothing moves for so long; 0: never; below 0: as the proxy's own limit
         (relay-idle-timeout) has it."""
+        self.spread = spread
+        """Where an endpoint is a name: its connections go to all its addresses; else to the resolver's first."""
         self.ping_every_s = ping_every_s
         """http2KeepAlive: an HTTP/2 connection is asked by PING so often; 0: as its silence suggests."""
         self.ping_answer_s = ping_answer_s

@@ -113,7 +113,11 @@ def _check_resolution(found: Findings, spec: Object, resolution: str) -> None:
             protocol = str(port.get("protocol") or "TCP").upper()
             if protocol not in DYNAMIC:
                 not_supported(found, f"spec.ports[{index}].protocol", protocol, DYNAMIC)
-        warn(found, "spec.resolution", "DYNAMIC_DNS is taken, but the requested name is not resolved yet")
+        warn(
+            found,
+            "spec.resolution",
+            "requests go to the name in their Host header, TLS to the address that was dialled",
+        )
 
 
 def _check_endpoint(found: Findings, path: str, endpoint: Object, ports: set[str], resolution: str) -> None:
@@ -123,7 +127,11 @@ def _check_endpoint(found: Findings, path: str, endpoint: Object, ports: set[str
         if name not in ports:
             invalid(found, f"{path}.ports[{name}]", name, "is not the name of a port of this ServiceEntry")
     if address.startswith("unix://"):
-        return  # refused by check_workload
+        if resolution != "STATIC":
+            invalid(found, f"{path}.address", address, "a UNIX socket is for resolution STATIC")
+        if len(ports) > 1:
+            invalid(found, f"{path}.address", address, "a UNIX socket is for a service with one port")
+        return
     if resolution == "STATIC" and address and not is_ip(address):
         invalid(found, f"{path}.address", address, "must be an IP address with resolution STATIC; for names write DNS")
 
@@ -137,7 +145,11 @@ def check_workload(found: Findings, path: str, spec: Object) -> None:
         else:
             required(found, f"{path}.address")
     elif address.startswith("unix://"):
-        invalid(found, f"{path}.address", address, "UNIX sockets are not dialled yet; give an IP address")
+        socket = address.removeprefix("unix://")
+        if not socket.startswith("/") or socket.endswith("/"):
+            invalid(found, f"{path}.address", address, "must be unix:///PATH of a socket, whole and no folder")
+        if mapping(spec, "ports"):
+            forbidden(found, f"{path}.ports", "a UNIX socket has none")
     elif not is_ip(address) and (fault := host_fault(address, wildcard=False)):
         invalid(found, f"{path}.address", address, fault)
     check_labels(found, f"{path}.labels", mapping(spec, "labels"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import random
 import re
 import socket
 import ssl
@@ -19,6 +20,7 @@ from .wire import Wire
 ClientContext = Callable[..., "ssl.SSLContext | None"]
 """Of an UpstreamTLS; a second argument, True, asks for one that offers HTTP/2 by ALPN. Raises NoContextError."""
 VerifyPeer = Callable[[Any, UpstreamTLS], "str | None"]
+UNIX = "unix://"
 ANSWER_MOST = 16 * 1024
 """Octets of the head with which an HTTP proxy answers CONNECT."""
 Address = tuple[int, Any]
@@ -54,7 +56,7 @@ class Dialing(Watcher):
         self.two = two
         self.tunnel = tunnel
         """HOST:PORT to ask the endpoint for by CONNECT, once it is connected; empty: it is what was wanted."""
-        self.where = f"{endpoint.address}:{endpoint.port}"
+        self.where = f"{endpoint.address}:{endpoint.port}" if endpoint.port else endpoint.address
         self.poller: Poller = dialer.poller()
         self.context: Any = None
         self.sock: socket.socket | None = None
@@ -134,6 +136,10 @@ class Dialing(Watcher):
             self.give_up(f"No connection to {self.where}: {_said(error)}.")
             return
         self._resolving = None
+        first = found[0][0]
+        if self.limits.spread:  # one of all that the name has, of the family that the resolver puts first
+            random.shuffle(found)
+            found.sort(key=lambda one: one[0] != first)
         self._addresses = [(family, address) for family, _, _, _, address in reversed(found)]
         self._next()
 
@@ -141,15 +147,17 @@ class Dialing(Watcher):
         """Try the next address."""
         while self._addresses:
             family, address = self._addresses.pop()
-            forbidden = self.dialer.may_leave(self.endpoint, str(address[0]))
+            local = family == socket.AF_UNIX
+            forbidden = None if local else self.dialer.may_leave(self.endpoint, str(address[0]))
             if forbidden is not None:
                 self._error = PermissionError(0, f"{address[0]} may not be reached: {forbidden}")
                 continue
             try:
                 sock = self.sock = socket.socket(family, socket.SOCK_STREAM)
                 sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if self.limits.keepalive is not None:
+                if not local:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self.limits.keepalive is not None and not local:
                     _keep_alive(sock, self.limits.keepalive)
                 code = sock.connect_ex(address)
             except OSError as error:
@@ -315,7 +323,9 @@ class Dialer:
 
 
 def literal(address: str, port: int) -> Address | None:
-    """The socket address of an IP literal; None: it is a name, or has a scope."""
+    """The socket address of an IP literal, or of unix:///PATH; None: it is a name, or has a scope."""
+    if address.startswith(UNIX):
+        return (socket.AF_UNIX, address.removeprefix(UNIX))
     if ":" in address:
         return None if "%" in address else (socket.AF_INET6, (address, port, 0, 0))
     return (socket.AF_INET, (address, port)) if address.replace(".", "").isdigit() else None

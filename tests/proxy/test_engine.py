@@ -135,14 +135,18 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-@contextlib.asynccontextmanager
-async def server(handle: Any, **fields: Any) -> AsyncIterator[int]:
-    async def closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+def closing(handle: Any) -> Any:
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             await handle(reader, writer)
         writer.close()
 
-    started = await asyncio.start_server(closing, "127.0.0.1", 0, **fields)
+    return served
+
+
+@contextlib.asynccontextmanager
+async def server(handle: Any, **fields: Any) -> AsyncIterator[int]:
+    started = await asyncio.start_server(closing(handle), "127.0.0.1", 0, **fields)
     try:
         yield started.sockets[0].getsockname()[1]
     finally:
@@ -278,6 +282,76 @@ async def test_connect_opens_a_relay_and_says_when_it_cannot(mesh: Mesh) -> None
     got = await ask(listening, b"CONNECT web:80 HTTP/1.1\r\nHost: web:80\r\n\r\n", until_close=True)
     assert b"FL-NO-HEALTHY" in got
     assert (await mesh.outcome()).reason == "FL-NO-HEALTHY"
+
+
+@pytest.mark.parametrize("http", [True, False])
+async def test_an_endpoint_may_be_a_unix_socket(mesh: Mesh, tmp_path: Path, http: bool) -> None:
+    where = tmp_path / "app.sock"
+    started = await asyncio.start_unix_server(closing(answer if http else echo), where)
+    tables = mesh.tables(0, keepalive=(1, 1.0, 1.0))
+    (one,) = tables.clusters["c"].endpoints
+    one.address, one.egress = f"unix://{where}", None
+    mesh.start()
+    mesh.engine.swap(tables)
+    async with started:
+        if http:
+            listening = await mesh.engine.listen_outbound("127.0.0.1", 0)
+            assert (await ask(listening, GET)).endswith(b"hi")
+        else:
+            listening = await mesh.engine.listen_named("127.0.0.1", 0, "db", 5432)
+            reader, writer = await asyncio.open_connection("127.0.0.1", listening)
+            writer.write(b"hello")
+            writer.write_eof()
+            async with asyncio.timeout(DEADLINE_S):
+                assert await reader.read() == b"helloend"
+            writer.close()
+    await mesh.outcome()
+
+
+async def test_a_unix_socket_that_is_not_there_is_named(mesh: Mesh, tmp_path: Path) -> None:
+    tables = mesh.tables(0)
+    tables.clusters["c"].endpoints[0].address = f"unix://{tmp_path}/gone.sock"
+    mesh.start()
+    mesh.engine.swap(tables)
+    listening = await mesh.engine.listen_outbound("127.0.0.1", 0)
+    assert b"FL-CONNECT" in await ask(listening, GET)
+    assert f"No connection to unix://{tmp_path}/gone.sock: No such file" in (await mesh.outcome()).why
+
+
+@pytest.mark.parametrize("spread", [True, False])
+async def test_connections_to_a_name_go_to_all_its_addresses_or_to_the_first(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch, spread: bool
+) -> None:
+    reached: set[str] = set()
+
+    async def echo_from(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reached.add(writer.get_extra_info("sockname")[0])
+        await echo(reader, writer)
+
+    started = await asyncio.start_server(closing(echo_from), "0.0.0.0", 0)
+    port = started.sockets[0].getsockname()[1]
+    addresses = [f"127.0.0.{number}" for number in range(1, 5)]
+    loop = asyncio.get_running_loop()
+    resolve = loop.getaddrinfo
+
+    async def named(host: Any, *given: Any, **fields: Any) -> Any:
+        if host != "many.example":
+            return await resolve(host, *given, **fields)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(loop, "getaddrinfo", named)
+    tables = mesh.tables(port, spread=spread)
+    tables.clusters["c"].endpoints[0].address = "many.example"
+    mesh.start()
+    mesh.engine.swap(tables)
+    async with started:
+        listening = await mesh.engine.listen_named("127.0.0.1", 0, "db", 5432)
+        for _ in range(40):  # all four but by a chance of 4 in 100,000
+            assert (await ask(listening, b"\r\n\r\n")).startswith(b"\r\n")
+            await mesh.outcome()
+            if spread and len(reached) > 1:
+                break
+    assert len(reached) > 1 if spread else reached == {"127.0.0.1"}
 
 
 TARGET = "inside.example:5432"
