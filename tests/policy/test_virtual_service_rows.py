@@ -3,12 +3,14 @@
 # ruff: noqa: E501 - manifests in one line
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fairlead.policy.decide import decide
 from fairlead.policy.tables import Arrival, Decision, SimpleRequest, Tables
-from tests.policy.test_decide import API, SHOP, SUBSETS, WEB, ask, clusters, connect, get, rule
-from tests.policy.worlds import World
+from tests.policy.test_decide import API, SHOP, SUBSETS, WEB, ask, clusters, connect, rule
+from tests.policy.worlds import World, get
 
 ANSWER = "directResponse: {status: %d}"
 
@@ -21,7 +23,7 @@ def edge(text: str) -> Tables:
     return World(SHOP + SUBSETS + text).client(namespace="shop", gateway="shop/edge")
 
 
-def at_edge(own: Tables, host: str, path: str = "/", **headers: str) -> Decision:
+def at_edge(own: Tables, host: str, path: str = "/", **headers: Any) -> Decision:
     return decide(own, get(host, path, listener="shop/edge", **headers))
 
 
