@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from .push import Book
+from .push import NONE, Book, Held
 
 HEARTBEAT_S = 10.0
 logger = logging.getLogger("fairlead.feed")
@@ -51,8 +51,13 @@ class FeedServer:
         book: Book,
         authorize: Callable[[web.Request, str, str], None],
         changed: Callable[[], None],
+        secrets: Callable[[Member], frozenset[str]] = lambda _member: NONE,
     ) -> None:
         self._book = book
+        self._secrets = secrets
+        """The keys of the Secrets that a member is to have now."""
+        self._held: dict[str, Held] = {}
+        """By role/namespace/workload, of those that have, or had, any."""
         self._authorize = authorize
         self._changed = changed
         """Called when sidecars come, go, or move."""
@@ -94,17 +99,23 @@ class FeedServer:
         if member.mesh_port or member.role == "gateway":
             self._changed()
         version = request.query.get("since", "")
+        held = self._held.get(key)
+        holds = held.at(version) if held is not None else (NONE, NONE)
         try:
             await response.write(b"\n")
             while not self._closing:
                 wake.clear()
-                message = self._book.message_since(version, member.namespace if member.role == "gateway" else "")
+                secrets = self._secrets(member)
+                message = self._book.message_since(version, secrets, holds)
                 if message is None and version and version != self._book.version:  # what is new is for others
                     if member.taken == member.offered:
                         member.taken = self._book.version
                     version = member.offered = self._book.version
                 if message is not None:
                     version = member.offered = self._book.version
+                    if secrets or holds[1]:
+                        self._held.setdefault(key, Held()).sent(version, secrets)
+                        holds = (secrets, secrets)
                     await response.write(message)
                     continue
                 try:
@@ -135,6 +146,8 @@ class FeedServer:
         if member is not None:
             member.confirmed_at = time.time()
             if accepted:
+                if key in self._held:
+                    self._held[key].taken(version)
                 member.taken, member.refused, member.reasons = version, "", []
             else:
                 member.refused, member.reasons = version, reasons

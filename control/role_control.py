@@ -20,11 +20,11 @@ from ..policy.world import World
 from ..registry.documents import Document, Problem
 from ..registry.facts import facts_of
 from ..registry.hub import Registry
-from ..registry.model import Facts
+from ..registry.model import Facts, Workload
 from .api import ControlApi, Options
 from .auth import WORKLOAD
 from .authority_files import Issuer, open_authority
-from .feed_server import FeedServer
+from .feed_server import FeedServer, Member
 from .kinds import parts
 from .push import Book
 from .role_common import Signals, Tasks, ready, run
@@ -33,6 +33,7 @@ from .settings import SettingError
 from .sidecars import Known, Sidecars
 from .store import StoreError
 from .store_sqlite import SqliteStore
+from .wanted_secrets import WantedSecrets
 
 logger = logging.getLogger("fairlead.control")
 
@@ -64,8 +65,8 @@ RULE_RESOURCES = frozenset(
 )
 """Resources that go to sidecars as they are."""
 SECRETS = "secrets"
-CERTIFICATE_KEYS = frozenset(("tls.crt", "tls.key", "ca.crt", "cert", "key", "cacert"))
-"""What a gateway needs of Secrets; nothing else of them leaves the store."""
+CERTIFICATE_KEYS = frozenset(("tls.crt", "tls.key", "ca.crt", "ca.crl", "cert", "key", "cacert", "crl"))
+"""What proxies need of Secrets; nothing else of them leaves the store."""
 
 
 def _rules_of(objects: Mapping[str, Mapping[str, Any] | None]) -> dict[str, dict[str, Any]]:
@@ -99,9 +100,10 @@ class Control:
         self.book = Book(secrets.token_hex(4))
         self.registry = Registry(PRECEDENCE)
         self._facts: dict[str, Facts] = {}
+        """Of `control` and `manifests`, before the overlay of sidecars."""
         self._proved: dict[str, str] = {}
         """The service account that the sidecar of a workload authenticated as; it goes before what it says."""
-        """Of `control` and `manifests`, before the overlay of sidecars."""
+        self._wanted_secrets = WantedSecrets()
         self._rules: dict[str, dict[str, dict[str, Any]]] = {"manifests": {}, "control": {}}
         """Rules by source, then by item key; of two with one key the API's counts."""
         self._in_book: dict[str, dict[str, Any]] = {}
@@ -130,7 +132,7 @@ class Control:
             )
         except (OSError, ValueError) as error:
             raise SettingError(str(error)) from error  # the message names the file
-        self.feed = FeedServer(self.book, self._authorize, self._members_changed)
+        self.feed = FeedServer(self.book, self._authorize, self._members_changed, self._secrets_of)
         self.api.add_routes([*self.feed.routes(), web.get("/fairlead/v1/status", self._status)])
         self.api.add_routes([web.get("/fairlead/v1/world", self._world), web.get("/metrics", self._metrics)])
         tasks = Tasks(signals.stop)
@@ -195,6 +197,7 @@ class Control:
             key: value for key, value in wanted.items() if before.get(key) != value
         }
         changed |= dict.fromkeys(before.keys() - wanted.keys())
+        self._wanted_secrets.take(changed)
         self._publish(self.book.objects(changed))
 
     def _publish(self, changed: bool) -> None:
@@ -260,6 +263,15 @@ class Control:
             self.registry.update(name, self.sidecars.over(facts))
         declared = [key for facts in self._facts.values() for key in facts.workloads]
         self.registry.update("sidecars", self.sidecars.alone(declared))
+
+    def _secrets_of(self, member: Member) -> frozenset[str]:
+        """The keys of the Secrets that a member of the feed is to have."""
+        if member.role == "dns":
+            return frozenset()
+        key = f"{member.namespace}/{member.workload}"
+        known = self.registry.snapshot.value.workloads.get(key)
+        workload = known or Workload(member.namespace, member.workload, labels=member.labels)
+        return self._wanted_secrets.of(workload, member.role == "gateway", key not in self._proved)
 
     # --- requests ---------------------------------------------------------------------------------------------------
 

@@ -191,7 +191,7 @@ def service_records(
                 _endpoint_names(build, host, [e for e in ready if address_record(e.address)], reverse=not override)
         return build.done()
     addressed = [e for e in ready if address_record(e.address)]
-    if ready and not addressed:
+    if ready and not addressed and not ready[0].address.startswith("unix:"):
         # One alias at most (RFC 1034 section 3.6.2): the first, in order of the source.
         alias = wire_name(ready[0].address)
         if alias != host:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import to_builtins
 
 from ..policy.compile import CompileCache, compile_tables
+from ..policy.compile_inbound import placed
 from ..policy.gateways import EVERY
 from ..policy.tables import Tables, Viewpoint
 from ..policy.world import World
@@ -66,6 +67,7 @@ class Sidecar:
         """Further conditions of readiness: name to what is wrong, empty: nothing."""
         self.notes: dict[str, Callable[[], str]] = {}
         """What is not as it should be and does not make us unready (control away, a stale source)."""
+        self.notes["upstream-tls"] = self.contexts.others.problem
         self.on_quit: Callable[[], None] | None = None
         self._tables: Tables | None = None
         self._cache = CompileCache()
@@ -97,7 +99,7 @@ class Sidecar:
             raise RefusedError([str(error)]) from error
         if self.options.app_address:
             for name, cluster in tables.clusters.items():
-                if name.startswith("inbound|"):
+                if name.startswith("inbound|") and not placed(tables.inbound, cluster.port):
                     for endpoint in cluster.endpoints:
                         endpoint.address = self.options.app_address
         self.metrics.workload = workload
@@ -109,6 +111,7 @@ class Sidecar:
         self._log = log
         self.recorder.log = log.lines if log is not None else None
         self._updated_at = time.time()
+        self.contexts.others.update(world.resources.secrets)
         if self.engine is None:
             self.engine = Engine(
                 tables,
@@ -406,9 +409,12 @@ class Sidecar:
             found.append("no certificate yet")
         return found + [f"{name}: {why}" for name, check in self.checks.items() if (why := check())]
 
+    def _noted(self) -> list[str]:
+        return [f"{name}: {why}" for name, check in self.notes.items() if (why := check())]
+
     def _ready(self, _query: Query) -> Answer:
         problems = self.problems()
-        notes = [f"note: {name}: {why}" for name, check in self.notes.items() if (why := check())]
+        notes = [f"note: {text}" for text in self._noted()]
         text = "\n".join([*(problems or ["ready"]), *notes]) + "\n"
         return (503 if problems else 200), TEXT, text.encode()
 

@@ -28,6 +28,8 @@ from .shared_counts import SharedCounts, size
 from .sidecar import Sidecar
 from .update import FeedMessage, Holdings, RefusedError, build_world
 
+CONDITION_S = 1.0
+"""How often a worker looks at how it is, besides at once when its listeners change."""
 DOCUMENT = "document/"
 """Items of a supervisor that reads manifests: their documents, in the order of their keys."""
 logger = logging.getLogger("fairlead.worker")
@@ -176,6 +178,7 @@ class Worker:
             return
         self._link.send(say.Refused([]))
         sidecar.listen_to(message.listen)
+        sidecar.tell_condition()
         if self._started is None:
             self._started = asyncio.get_running_loop().create_task(self._start())
 
@@ -189,6 +192,7 @@ class Worker:
             self._end(0.0)
             raise
         settle()
+        self._sidecar.watch_condition()
         self._link.send(say.Listening())
 
     def _end(self, drain_s: float) -> None:
@@ -215,6 +219,9 @@ class WorkerSidecar(Sidecar):
         self._link = link
         self._ejections: dict[tuple[str, str], say.Ejection] = {}
         """Of the others, for clusters whose pool is made later."""
+        self._condition: say.Condition | None = None
+        """As last told."""
+        self._timer: asyncio.TimerHandle | None = None
 
     def update(self, world: World) -> None:
         first = self.engine is None
@@ -223,6 +230,8 @@ class WorkerSidecar(Sidecar):
             self.engine.reuse_port = True
             self.engine.share = self._share
             self.engine.share_limits(self.counts.cell_of)
+            if self.gateway is not None:
+                self.gateway.on_change = self.tell_condition
 
     def _share(self, live: LiveCluster) -> None:
         self.counts.share(live)
@@ -266,6 +275,26 @@ class WorkerSidecar(Sidecar):
                 super()._write(piece)
         else:
             super()._write(lines)
+
+    def watch_condition(self) -> None:
+        """Tell how we are, now and whenever it has changed."""
+        self.tell_condition()
+        self._timer = asyncio.get_running_loop().call_later(CONDITION_S, self.watch_condition)
+
+    def tell_condition(self) -> None:
+        now = say.Condition(
+            {name: why for name, check in self.checks.items() if (why := check())},
+            {name: why for name, check in self.notes.items() if (why := check())},
+            {name: at for name, at in self.at.items() if name.startswith("gateway:")},
+        )
+        if now != self._condition:
+            self._condition = now
+            self._link.send(now)
+
+    async def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await super().close()
 
     def tell(self, what: str) -> bytes:
         """The body of an admin page."""

@@ -94,6 +94,17 @@ class NotListened(msgspec.Struct, tag=True):
     failures: list[tuple[str, int, str]]
 
 
+class Condition(msgspec.Struct, tag=True):
+    """How a worker is, by what it checks; sent when it has changed."""
+
+    problems: dict[str, str]
+    """Why it is not ready: by check."""
+    notes: dict[str, str]
+    """What is not as it should be, and leaves it ready."""
+    at: dict[str, str]
+    """Where it listens by itself: ports of Gateways."""
+
+
 class Told(msgspec.Struct, tag=True):
     """The answer to an Ask."""
 
@@ -107,7 +118,7 @@ class Drained(msgspec.Struct, tag=True):
 
 
 Down = Begin | Certificate | Items | Drain | End | Ask | ReopenLog | Ejection
-Up = Listening | Refused | NotListened | Told | Drained | Ejection
+Up = Listening | Refused | NotListened | Condition | Told | Drained | Ejection
 _encode = msgspec.msgpack.Encoder().encode
 
 

@@ -60,6 +60,7 @@ class Worker:
         """Ends in a row, each before STABLE_S."""
         self.problem = "not started"
         """Why it does not serve, or not what it should; empty: it does."""
+        self.condition = say.Condition({}, {}, {})
         self.heard = asyncio.Event()
         """It has said whether it could listen."""
         self.error = ""
@@ -292,6 +293,7 @@ class Supervisor(Sidecar):
         worker.asked.clear()
         worker.heard.set()
         worker.problem = f"worker {worker.number} has ended"
+        self._take_condition(worker, say.Condition({}, {}, {}))
         if self._ending:
             return
         lived = time.monotonic() - worker.started
@@ -328,6 +330,8 @@ class Supervisor(Sidecar):
             self._listen_failures = {(address, port): why for address, port, why in message.failures}
             if self._tables is not None and self.dns is not None:
                 self._answer_addresses(self._tables.snapshot)
+        elif isinstance(message, say.Condition):
+            self._take_condition(worker, message)
         elif isinstance(message, say.Told):
             future = worker.asked.pop(message.number, None)
             if future is not None and not future.done():
@@ -341,6 +345,16 @@ class Supervisor(Sidecar):
                 if other is not worker and other.link is not None:
                     other.link.send(message)
 
+    def _take_condition(self, worker: Worker, condition: say.Condition) -> None:
+        """`at` is that of all workers: they share addresses."""
+        worker.condition = condition
+        found: dict[str, str] = {}
+        for one in self._workers:
+            found |= one.condition.at
+        for name in [name for name in self.at if name.startswith("gateway:") and name not in found]:
+            del self.at[name]
+        self.at.update(found)
+
     def _forget_ejections(self) -> None:
         now = time.monotonic()
         self._ejections = {key: known for key, known in self._ejections.items() if known.until > now}
@@ -348,7 +362,22 @@ class Supervisor(Sidecar):
     # --- own ports
 
     def problems(self) -> list[str]:
-        return super().problems() + [worker.problem for worker in self._workers if worker.problem]
+        found = super().problems() + [worker.problem for worker in self._workers if worker.problem]
+        return found + self._of_workers(lambda worker: worker.condition.problems)
+
+    def _noted(self) -> list[str]:
+        return super()._noted() + self._of_workers(lambda worker: worker.condition.notes)
+
+    def _of_workers(self, told: Callable[[Worker], Mapping[str, str]]) -> list[str]:
+        """What workers say of themselves, once where all of them say it."""
+        found: dict[str, list[int]] = {}
+        for worker in self._workers:
+            for name, why in told(worker).items():
+                found.setdefault(f"{name}: {why}", []).append(worker.number)
+        return [
+            text if len(numbers) == len(self._workers) else f"worker {', '.join(map(str, numbers))}: {text}"
+            for text, numbers in found.items()
+        ]
 
     async def _ask(self, what: str) -> list[tuple[Worker, bytes | None]]:
         """What each worker answers; None: nothing in time."""
@@ -405,7 +434,10 @@ class Supervisor(Sidecar):
                 "pid": worker.process.pid if worker.process is not None else None,
                 "uptime_s": round(time.monotonic() - worker.started, 1),
                 "restarts": worker.restarts,
-                "problem": worker.problem,
+                "problem": "; ".join(
+                    [worker.problem] * bool(worker.problem)
+                    + [f"{name}: {why}" for name, why in worker.condition.problems.items()]
+                ),
             }
             for worker in self._workers
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from .credentials import place_of
 from .resources import (
     ClientTLSSettings,
     ConnectionPoolSettings,
@@ -11,6 +12,7 @@ from .resources import (
     OutlierDetection,
     ProxyProtocol,
     RetryBudget,
+    TunnelSettings,
 )
 from .tables import LoadBalancer, OutlierPolicy, PoolLimits, UpstreamTLS
 
@@ -57,11 +59,13 @@ def pool_limits(
     connect_timeout_s: float,
     proxy_protocol: ProxyProtocol | None = None,
     retry_budget: RetryBudget | None = None,
+    tunnel: TunnelSettings | None = None,
+    spread: bool = False,
 ) -> PoolLimits:
     """Absent means without limit; the HTTP idle timeout takes precedence over the TCP one."""
-    if settings is None and proxy_protocol is None and retry_budget is None:
+    if settings is None and proxy_protocol is None and retry_budget is None and tunnel is None and not spread:
         return _unlimited(connect_timeout_s)
-    return _pool_limits(settings, connect_timeout_s, proxy_protocol, retry_budget)
+    return _pool_limits(settings, connect_timeout_s, proxy_protocol, retry_budget, tunnel, spread)
 
 
 @lru_cache(maxsize=8)
@@ -75,6 +79,8 @@ def _pool_limits(
     connect_timeout_s: float,
     proxy_protocol: ProxyProtocol | None = None,
     retry_budget: RetryBudget | None = None,
+    tunnel: TunnelSettings | None = None,
+    spread: bool = False,
 ) -> PoolLimits:
     tcp = settings.tcp if settings is not None else None
     http = settings.http if settings is not None else None
@@ -87,6 +93,7 @@ def _pool_limits(
     if tcp is not None and tcp.tcp_keepalive is not None:
         alive = tcp.tcp_keepalive
         keepalive = (alive.probes, alive.time or 0.0, alive.interval or 0.0)
+    asking = http.http2_keep_alive if http is not None else None
     return PoolLimits(
         max_connections=tcp.max_connections if tcp else 0,
         connect_timeout_s=tcp.connect_timeout if tcp and tcp.connect_timeout else connect_timeout_s,
@@ -104,7 +111,16 @@ def _pool_limits(
         retry_percent=retry_budget.percent if retry_budget is not None else -1.0,
         retry_least=retry_budget.min_retry_concurrency if retry_budget is not None else 0,
         tcp_idle_timeout_s=tcp.idle_timeout if tcp is not None and tcp.idle_timeout is not None else -1.0,
+        ping_every_s=asking.interval if asking is not None else 0.0,
+        ping_answer_s=asking.timeout if asking is not None else 0.0,
+        tunnel=_authority(tunnel) if tunnel is not None else "",
+        spread=spread,
     )
+
+
+def _authority(tunnel: TunnelSettings) -> str:
+    host = f"[{tunnel.target_host}]" if ":" in tunnel.target_host else tunnel.target_host
+    return f"{host}:{tunnel.target_port}"
 
 
 def outlier_policy(settings: OutlierDetection | None) -> OutlierPolicy | None:
@@ -125,16 +141,41 @@ def outlier_policy(settings: OutlierDetection | None) -> OutlierPolicy | None:
     )
 
 
-def file_tls(settings: ClientTLSSettings | None) -> UpstreamTLS | None:
-    """SIMPLE and MUTUAL, by files; None for mesh TLS, plain text, and where nothing is said."""
+def file_tls(
+    settings: ClientTLSSettings | None,
+    client: str = "",
+    applies: bool = False,
+    host: str = "",
+    names: tuple[str, ...] = (),
+) -> UpstreamTLS | None:
+    """SIMPLE and MUTUAL; None for mesh TLS, plain text, and where nothing is said.
+
+    `client`: namespace of the client, where a Secret of `credentialName` is looked for; `applies`: it is for this
+    client (else, as with Istio, a sidecar goes by files, of which there are none). `host`: the service, whose name is
+    asked for and looked for in the certificate where the rule names no other; empty: as the endpoint is called.
+    `names`: subjectAltNames of the ServiceEntry, over which the rule's go.
+    """
     if settings is None or settings.mode not in ("SIMPLE", "MUTUAL"):
         return None
+    named = settings.credential_name
+    place = place_of(named, client) if named and applies else None
+    unusable = ""
+    if named and applies and place is None:
+        unusable = f"credentialName {named} is not carried out: name a Secret of the client's namespace"
+    elif named and not applies and settings.mode == "MUTUAL":
+        unusable = (
+            f"credentialName {named} is for gateways, and for sidecars that a workloadSelector of the DestinationRule "
+            "selects: give it one, or clientCertificate and privateKey"
+        )
     return UpstreamTLS(
         settings.mode.lower(),
-        sni=settings.sni,
-        names=tuple(settings.subject_alt_names),
+        sni=settings.sni or host,
+        names=tuple(settings.subject_alt_names) or (() if settings.insecure_skip_verify else names),
         ca_file=settings.ca_certificates,
         cert_file=settings.client_certificate,
         key_file=settings.private_key,
         skip_verify=bool(settings.insecure_skip_verify),
+        crl_file=settings.ca_crl,
+        credential=place,
+        unusable=unusable,
     )

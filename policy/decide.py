@@ -187,14 +187,14 @@ def service_of(tables: Tables, name: str) -> str:
     l4: L4Table = tables.tcp
     lowered = name.lower()
     lowered = lowered[:-1] if lowered.endswith(".") else lowered
-    return l4.names.find(lowered) or l4.addresses.get(lowered) or ""
+    return l4.names.find(lowered) or l4.at(lowered)
 
 
 def _decide_connection(tables: Tables, arrival: Arrival, trace: Trace | None) -> Decision:
     l4: L4Table = tables.tcp
     host = service_of(tables, arrival.host) if arrival.host else ""
     if not host and arrival.destination_ip:
-        host = l4.addresses.get(arrival.destination_ip, "")
+        host = l4.at(arrival.destination_ip)
     if not host and arrival.sni:
         host = service_of(tables, arrival.sni)
     found = l4.hosts.get((host, arrival.port))

@@ -126,7 +126,7 @@ def _compatible(root: HTTPMatchRequest, inner: HTTPMatchRequest) -> bool:
         outer, own = getattr(root, name), getattr(inner, name)
         if any(not _inside(outer[key], own[key]) for key in outer.keys() & own.keys()):
             return False
-    if root.uri is not None and inner.uri is not None and root.ignore_uri_case != inner.ignore_uri_case:
+    if root.ignore_uri_case != inner.ignore_uri_case:
         return False
     if root.port and inner.port and root.port != inner.port:
         return False

@@ -181,7 +181,12 @@ POOL = obj(
         ),
         useClientProtocol=flag("Speak to endpoints what the client speaks."),
         maxConcurrentStreams=integer("Streams of one HTTP/2 connection; 0 is no limit.", 0, 2**31 - 1),
-        http2KeepAlive=unused(obj(open="-"), "HTTP/2 connections are always asked after 60 s of silence"),
+        http2KeepAlive=obj(
+            "Ask HTTP/2 connections by PING; without it after 60 s of silence.",
+            required=("interval", "timeout"),
+            interval=duration("How often, to the second."),
+            timeout=duration("For the answer, to the second."),
+        ),
     ),
 )
 OUTLIER = obj(
@@ -203,18 +208,22 @@ CLIENT_TLS = obj(
     clientCertificate=text(),
     privateKey=text(),
     caCertificates=text(),
-    credentialName=refused("give files (clientCertificate, privateKey, caCertificates)"),
+    credentialName=text(
+        "Secret in place of files: at gateways one of their namespace; at sidecars only with workloadSelector."
+    ),
     subjectAltNames=TEXTS,
     sni=text(),
     insecureSkipVerify=flag(),
-    caCrl=refused("revocation lists are not read"),
+    caCrl=text("File with lists of revoked certificates, one of each authority in the server's chain."),
 )
 POLICY = {"loadBalancer": LOAD_BALANCER, "connectionPool": POOL, "outlierDetection": OUTLIER, "tls": CLIENT_TLS}
 TRAFFIC_POLICY = obj(
     "How the service is used.",
     also=POLICY,
     portLevelSettings=items(obj("For one port, in place of all above.", port=PORT_SELECTOR, also=POLICY)),
-    tunnel=refused("tunnels are not made"),
+    tunnel=obj("TCP and TLS connections go on through the endpoint, an HTTP proxy.", required=("targetHost", "targetPort"),
+               protocol=text("CONNECT, the default; POST is refused."), targetHost=text("Where to: a full name or an IP address."),
+               targetPort=PORT),
     proxyProtocol=obj("Tell endpoints by the PROXY protocol who the client is.", version=text("V1 (text, the default) or V2 (binary).", "V1", "V2")),
     retryBudget=obj("Retries at a time, as a share of requests; takes the place of maxRetries.",
                     percent=decimal("Of the requests in flight; default 20.", 0, 100),
@@ -303,7 +312,7 @@ SERVER_TLS = obj(
     serverCertificate=text("File."),
     privateKey=text("File."),
     caCertificates=text("File."),
-    caCrl=text("File."),
+    caCrl=text("File with lists of revoked certificates, one of each authority in a client's chain."),
     credentialName=text("Secret."),
     credentialNames=TEXTS,
     caCertCredentialName=text("Secret."),
@@ -338,15 +347,20 @@ SIDECAR = obj(
     "What a sidecar needs to know.",
     spec=obj(
         workloadSelector=obj(labels=STRINGS),
-        ingress=unused(items(obj(required=("port",), port=SIDECAR_PORT, bind=text(), captureMode=CAPTURE,
-                                 defaultEndpoint=text(), tls=SERVER_TLS, connectionPool=POOL)),
-                       "what comes in is for the ports that the workload declares"),
+        ingress=items(obj("What comes in on a port of the workload; other ports are as without.", required=("port",),
+                          port=obj("A port.", number=integer("", 0, 65535), name=text(), protocol=text(),
+                                   targetPort=unused(integer(), "defaultEndpoint says where the app listens")),
+                          bind=unused(text(), "a sidecar's listeners are its command line's (--inbound)"),
+                          captureMode=unused(CAPTURE, "capture is the command line's"),
+                          defaultEndpoint=text("127.0.0.1:PORT, [::1]:PORT, 0.0.0.0:PORT or [::]:PORT (the workload's address), unix:///PATH."),
+                          tls=refused("clients outside the mesh use TLS of the app's own, or a gateway"),
+                          connectionPool=POOL)),
         egress=items(obj(required=("hosts",), port=SIDECAR_PORT, hosts=items(text(), 1),
                          bind=unused(text(), "a sidecar's listeners are its command line's"),
                          captureMode=unused(CAPTURE, "capture is the command line's"))),
         outboundTrafficPolicy=obj(mode=text("", "ALLOW_ANY", "REGISTRY_ONLY"),
                                   egressProxy=refused("name the gateway in a ServiceEntry or VirtualService")),
-        inboundConnectionPool=unused(POOL, "limits of the app are a DestinationRule's, at its clients"),
+        inboundConnectionPool=POOL,
     ),
     status=NO_STATUS,
 )  # fmt: skip

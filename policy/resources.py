@@ -407,6 +407,13 @@ class TCPSettings(Spec, frozen=True):
     idle_timeout: float | None = None
 
 
+class Http2KeepAlive(Spec, frozen=True):
+    """Seconds."""
+
+    interval: float
+    timeout: float
+
+
 class HTTPSettings(Spec, frozen=True):
     http1_max_pending_requests: int = field(default=0, name="http1MaxPendingRequests")
     http2_max_requests: int = field(default=0, name="http2MaxRequests")
@@ -416,7 +423,7 @@ class HTTPSettings(Spec, frozen=True):
     h2_upgrade_policy: str = field(default="", name="h2UpgradePolicy")
     use_client_protocol: bool = False
     max_concurrent_streams: int = 0
-    http2_keep_alive: dict[str, Any] | None = field(default=None, name="http2KeepAlive")
+    http2_keep_alive: Http2KeepAlive | None = field(default=None, name="http2KeepAlive")
 
 
 class ConnectionPoolSettings(Spec, frozen=True):
@@ -468,13 +475,19 @@ class RetryBudget(Spec, frozen=True):
     min_retry_concurrency: int = 3
 
 
+class TunnelSettings(Spec, frozen=True):
+    target_host: str
+    target_port: int
+    protocol: str = "CONNECT"
+
+
 class TrafficPolicy(Spec, frozen=True):
     load_balancer: LoadBalancerSettings | None = None
     connection_pool: ConnectionPoolSettings | None = None
     outlier_detection: OutlierDetection | None = None
     tls: ClientTLSSettings | None = None
     port_level_settings: list[PortTrafficPolicy] = []
-    tunnel: dict[str, Any] | None = None
+    tunnel: TunnelSettings | None = None
     proxy_protocol: ProxyProtocol | None = None
     retry_budget: RetryBudget | None = None
 
@@ -657,12 +670,21 @@ class EgressListener(Spec, frozen=True):
     port: ServerPort | None = None
 
 
+class IngressListener(Spec, frozen=True):
+    port: ServerPort
+    default_endpoint: str = ""
+    """Empty: the workload's address, at the same port."""
+    connection_pool: ConnectionPoolSettings | None = None
+
+
 class WorkloadSelector(Spec, frozen=True):
     labels: dict[str, str] = {}
 
 
 class SidecarSpec(Spec, frozen=True):
     workload_selector: WorkloadSelector | None = None
+    ingress: list[IngressListener] = []
+    inbound_connection_pool: ConnectionPoolSettings | None = None
     egress: list[EgressListener] = []
     outbound_traffic_policy: OutboundTrafficPolicy | None = None
 

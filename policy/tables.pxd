@@ -88,6 +88,10 @@ cdef class PoolLimits:
     cdef public double max_connection_duration_s
     cdef public tuple keepalive
     cdef public int proxy_protocol
+    cdef public double ping_every_s
+    cdef public double ping_answer_s
+    cdef public str tunnel
+    cdef public bint spread
     cdef public double retry_percent
     cdef public Py_ssize_t retry_least
     cdef public double tcp_idle_timeout_s

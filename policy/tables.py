@@ -313,10 +313,22 @@ class PoolLimits:
         retry_percent: float = -1.0,
         retry_least: int = 0,
         tcp_idle_timeout_s: float = -1.0,
+        ping_every_s: float = 0.0,
+        ping_answer_s: float = 0.0,
+        tunnel: str = "",
+        spread: bool = False,
     ) -> None:
         self.tcp_idle_timeout_s = tcp_idle_timeout_s
         """Of an opaque connection: closed when nothing moves for so long; 0: never; below 0: as the proxy's own limit
         (relay-idle-timeout) has it."""
+        self.spread = spread
+        """Where an endpoint is a name: its connections go to all its addresses; else to the resolver's first."""
+        self.ping_every_s = ping_every_s
+        """http2KeepAlive: an HTTP/2 connection is asked by PING so often; 0: as its silence suggests."""
+        self.ping_answer_s = ping_answer_s
+        """So long it may take to answer."""
+        self.tunnel = tunnel
+        """HOST:PORT that opaque connections ask an endpoint for by CONNECT; empty: it is what they want itself."""
         self.retry_percent = retry_percent
         """retryBudget: so many retries at a time as this share of the requests in flight, but `retry_least`; below 0:
         `max_retries` counts."""
@@ -367,7 +379,19 @@ class OutlierPolicy:
 class UpstreamTLS:
     """How to secure the connection to an endpoint."""
 
-    __slots__ = ("ca_file", "cert_file", "identities", "key_file", "mode", "names", "skip_verify", "sni")
+    __slots__ = (
+        "ca_file",
+        "cert_file",
+        "credential",
+        "crl_file",
+        "identities",
+        "key_file",
+        "mode",
+        "names",
+        "skip_verify",
+        "sni",
+        "unusable",
+    )
 
     def __init__(
         self,
@@ -379,9 +403,12 @@ class UpstreamTLS:
         cert_file: str = "",
         key_file: str = "",
         skip_verify: bool = False,
+        crl_file: str = "",
+        credential: tuple[str, str] | None = None,
+        unusable: str = "",
     ) -> None:
         self.mode = mode
-        """mesh (our own certificates, peer must show one of `identities`), simple, or mutual (by files)."""
+        """mesh (our own certificates, peer must show one of `identities`), simple, or mutual (by files or a Secret)."""
         self.sni = sni
         self.identities = identities
         self.names = names
@@ -390,6 +417,12 @@ class UpstreamTLS:
         self.cert_file = cert_file
         self.key_file = key_file
         self.skip_verify = skip_verify
+        self.crl_file = crl_file
+        """Lists of revoked certificates; empty: none are looked at."""
+        self.credential = credential
+        """(namespace, name) of the Secret that stands in for files; None: files."""
+        self.unusable = unusable
+        """Why no connection can be made so; empty: one can."""
 
 
 class ClusterEndpoint:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..registry.schema import Findings
+from .credentials import place_of
 from .validate_values import (
     SUBSET_RULE,
     check_export_to,
@@ -14,15 +15,19 @@ from .validate_values import (
     check_port,
     check_workload_selector,
     forbidden,
+    host_fault,
     invalid,
+    is_ip,
     is_label,
     listed,
     mapping,
+    not_supported,
     required,
     warn,
 )
 
 MAGLEV_MAX = 5_000_011
+FILES = ("clientCertificate", "privateKey", "caCertificates")
 BLOCKS = ("loadBalancer", "connectionPool", "outlierDetection", "tls")
 
 Object = Mapping[str, Any]
@@ -47,8 +52,9 @@ def check_destination_rule(found: Findings, spec: Object, namespace: str) -> Non
                 ", ".join(export_to),
                 "with workloadSelector only the own namespace may be given",
             )
+    selected = selector is not None and bool(mapping(selector, "matchLabels"))
     if spec.get("trafficPolicy") is not None:
-        _check_policy(found, "spec.trafficPolicy", spec["trafficPolicy"])
+        _check_policy(found, "spec.trafficPolicy", spec["trafficPolicy"], selected)
     names: set[str] = set()
     for index, subset in enumerate(listed(spec, "subsets")):
         path = f"spec.subsets[{index}]"
@@ -60,13 +66,16 @@ def check_destination_rule(found: Findings, spec: Object, namespace: str) -> Non
         names.add(name)
         check_labels(found, f"{path}.labels", mapping(subset, "labels"))
         if subset.get("trafficPolicy") is not None:
-            _check_policy(found, f"{path}.trafficPolicy", subset["trafficPolicy"])
+            _check_policy(found, f"{path}.trafficPolicy", subset["trafficPolicy"], selected)
 
 
-def _check_policy(found: Findings, path: str, policy: Object) -> None:
+def _check_policy(found: Findings, path: str, policy: Object, selected: bool) -> None:
+    """`selected`: the rule has a workloadSelector."""
     if not policy:
         required(found, path, "at least one setting; leave the empty trafficPolicy out")
-    _check_blocks(found, path, policy)
+    _check_blocks(found, path, policy, selected)
+    if policy.get("tunnel") is not None:
+        _check_tunnel(found, f"{path}.tunnel", policy["tunnel"])
     ports: set[int] = set()
     for index, one in enumerate(listed(policy, "portLevelSettings")):
         at = f"{path}.portLevelSettings[{index}]"
@@ -82,16 +91,16 @@ def _check_policy(found: Findings, path: str, policy: Object) -> None:
             ports.add(number)
         if not any(one.get(block) is not None for block in BLOCKS):
             required(found, at, f"one of {', '.join(BLOCKS)}")
-        _check_blocks(found, at, one)
+        _check_blocks(found, at, one, selected)
 
 
-def _check_blocks(found: Findings, path: str, policy: Object) -> None:
+def _check_blocks(found: Findings, path: str, policy: Object, selected: bool) -> None:
     if policy.get("loadBalancer") is not None:
         _check_load_balancer(found, f"{path}.loadBalancer", policy["loadBalancer"], policy.get("outlierDetection"))
     if policy.get("outlierDetection") is not None:
         _check_outlier(found, f"{path}.outlierDetection", policy["outlierDetection"])
     if policy.get("tls") is not None:
-        _check_tls(found, f"{path}.tls", policy["tls"])
+        _check_tls(found, f"{path}.tls", policy["tls"], selected)
 
 
 def _check_load_balancer(found: Findings, path: str, settings: Object, outlier: Any) -> None:
@@ -171,15 +180,37 @@ def _check_outlier(found: Findings, path: str, settings: Object) -> None:
         )
 
 
-def _check_tls(found: Findings, path: str, tls: Object) -> None:
+def _check_tunnel(found: Findings, path: str, tunnel: Object) -> None:
+    protocol, host = tunnel.get("protocol") or "CONNECT", tunnel.get("targetHost", "")
+    if protocol == "POST":
+        forbidden(found, f"{path}.protocol", "tunnels by POST are not made; write CONNECT, which forward proxies speak")
+    elif protocol != "CONNECT":
+        not_supported(found, f"{path}.protocol", protocol, ("CONNECT",))
+    if host and not is_ip(host) and (fault := host_fault(host, wildcard=False)):
+        invalid(found, f"{path}.targetHost", host, fault)
+
+
+def _check_tls(found: Findings, path: str, tls: Object, selected: bool) -> None:
     mode = tls.get("mode", "DISABLE")
     if tls.get("insecureSkipVerify") and (tls.get("caCertificates") or tls.get("subjectAltNames")):
         forbidden(found, f"{path}.insecureSkipVerify", "may not stand next to caCertificates or subjectAltNames")
-    if mode == "MUTUAL":
+    if tls.get("insecureSkipVerify") and (tls.get("credentialName") or tls.get("caCrl")):
+        forbidden(found, f"{path}.insecureSkipVerify", "may not stand next to credentialName or caCrl")
+    named = tls.get("credentialName") if mode in ("SIMPLE", "MUTUAL") else ""
+    if named:
+        given = [key for key in (*FILES, "caCrl") if tls.get(key)]
+        if given:
+            forbidden(found, f"{path}.credentialName", f"may not stand next to {', '.join(given)}: the Secret has them")
+        if place_of(named, "") is None:
+            invalid(found, f"{path}.credentialName", named, "must be the name of a Secret of the client's namespace")
+        if not selected:
+            told = "is for gateways alone: sidecars take it only from a rule with a workloadSelector"
+            warn(found, f"{path}.credentialName", told)
+    if mode == "MUTUAL" and not named:
         for key in ("clientCertificate", "privateKey"):
             if not tls.get(key):
                 required(found, f"{path}.{key}", "mode MUTUAL shows a certificate of its own")
     if mode == "ISTIO_MUTUAL":
-        given = [key for key in ("clientCertificate", "privateKey", "caCertificates") if tls.get(key)]
+        given = [key for key in (*FILES, "caCrl", "credentialName") if tls.get(key)]
         if given:
             warn(found, path, f"{', '.join(given)}: has no effect with ISTIO_MUTUAL, which uses the mesh's own")

@@ -232,7 +232,9 @@ class Engine(Core):
         header: bytes = b"",
     ) -> Any:
         """See Dialer.dial."""
-        return self._dialer.dial(endpoint, limits, lambda _: protocol, lambda _: connected(), failed, header)
+        return self._dialer.dial(
+            endpoint, limits, lambda _: protocol, lambda _: connected(), failed, header, tunnel=limits.tunnel
+        )
 
     def _connect(self, pool: Pool, host: Host, two: bool) -> None:
         """`two`: by HTTP/2, without TLS by prior knowledge, else where the endpoint agrees."""

@@ -307,6 +307,7 @@ class _Facts:
                 annotations=_labels(metadata, "annotations"),
                 external=str(spec.get("location") or "MESH_EXTERNAL") == "MESH_EXTERNAL",
                 resolution=resolution,
+                subject_alt_names=tuple(str(one) for one in _list(spec, "subjectAltNames")),
                 export_to=tuple(str(e) for e in _list(spec, "exportTo")),
                 created=created(metadata),
                 source=self.source,
@@ -330,7 +331,9 @@ class _Facts:
                 found.append(
                     Endpoint(
                         address=str(entry.get("address") or ""),
-                        port=number(own_ports.get(port.name), default),
+                        port=0
+                        if str(entry.get("address")).startswith("unix:")
+                        else number(own_ports.get(port.name), default),
                         port_name=port.name,
                         weight=number(entry.get("weight"), 1) or 1,
                         labels=_labels(entry),

@@ -45,6 +45,8 @@ class Service(Struct, frozen=True, omit_defaults=True):
     """Outside the mesh (ServiceEntry MESH_EXTERNAL): no mesh TLS."""
     resolution: str = "STATIC"
     """Of a ServiceEntry: NONE (the dialled address), STATIC, DNS, DNS_ROUND_ROBIN."""
+    subject_alt_names: tuple[str, ...] = ()
+    """What a server's certificate must have one of, in place of its endpoints' identities."""
     export_to: tuple[str, ...] = ()
     created: float = 0.0
     """Unix seconds; the age of an object where age decides."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fairlead.policy.tables import Cluster
+from fairlead.policy.tables import Cluster, UpstreamTLS
 from tests.policy.test_decide import API, CALLER, SHOP, SUBSETS, WEB
 from tests.policy.worlds import World
 
@@ -70,6 +70,39 @@ def test_identities_of_one_account_are_one_object() -> None:
 def test_how_endpoints_are_secured(text: str, mode: str | None, port: int) -> None:
     one = cluster(text).endpoints[0]
     assert (one.tls.mode if one.tls else None, one.port) == (mode, port)
+
+
+API_RULE = """kind: DestinationRule
+metadata: {name: up, namespace: NAMESPACE}
+spec: {host: web.shop.svc.cluster.local, trafficPolicy: {tls: TLS}MORE}
+---
+"""
+
+
+def secured(
+    more: str = "", tls: str = "{mode: MUTUAL, credentialName: cert}", namespace: str = "shop", gateway: str = ""
+) -> UpstreamTLS:
+    text = API_RULE.replace("NAMESPACE", namespace).replace("TLS", tls).replace("MORE", more)
+    found = World(SHOP + text).client("shop/api-1", gateway=gateway).clusters[f"outbound|80||{WEB}"].endpoints[0].tls
+    assert found is not None
+    return found
+
+
+def test_a_secret_is_for_gateways_and_for_sidecars_that_the_rule_selects() -> None:
+    selecting = ", workloadSelector: {matchLabels: {app: api}}"
+    assert secured(selecting).credential == ("shop", "cert")
+    assert secured(gateway="shop/edge").credential == ("shop", "cert"), "of the gateway's own namespace"
+    plain = secured()
+    assert plain.credential is None and "workloadSelector" in plain.unusable
+    simple = secured(tls="{mode: SIMPLE, credentialName: cert}")
+    assert simple.credential is None and not simple.unusable, "by files, of which there are none: the system's roots"
+    assert "sds://x is not carried out" in secured(selecting, "{mode: MUTUAL, credentialName: 'sds://x'}").unusable
+
+
+def test_the_servers_name_is_that_of_the_service_where_the_rule_names_no_other() -> None:
+    assert secured(tls="{mode: SIMPLE}").sni == WEB, "not the endpoint's address, which no certificate has"
+    assert secured(tls="{mode: SIMPLE, sni: other.example}").sni == "other.example"
+    assert secured(tls="{mode: SIMPLE, caCrl: /lists}").crl_file == "/lists"
 
 
 def test_endpoints_without_sidecar_and_outside_the_mesh_get_plain_text() -> None:

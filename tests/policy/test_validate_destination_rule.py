@@ -41,10 +41,24 @@ def rule(policy: str) -> str:
         ("{tls: {mode: STRICT}}", "tls.mode", "ISTIO_MUTUAL"),
         ("{tls: {mode: MUTUAL}}", "tls.clientCertificate", "Required"),
         ("{tls: {mode: SIMPLE, insecureSkipVerify: true, caCertificates: /a}}", "tls.insecureSkipVerify", "Forbidden"),
-        ("{tls: {mode: SIMPLE, credentialName: a}}", "tls.credentialName", "may not be used"),
+        ("{tls: {mode: SIMPLE, credentialName: a, caCertificates: /a}}", "tls.credentialName", "caCertificates"),
+        ("{tls: {mode: MUTUAL, credentialName: a, caCrl: /a}}", "tls.credentialName", "caCrl"),
+        ("{tls: {mode: MUTUAL, credentialName: 'sds://a'}}", "tls.credentialName", "name of a Secret"),
+        ("{tls: {mode: SIMPLE, insecureSkipVerify: true, credentialName: a}}", "tls.insecureSkipVerify", "credential"),
+        ("{tls: {mode: SIMPLE, insecureSkipVerify: true, caCrl: /a}}", "tls.insecureSkipVerify", "caCrl"),
         ("{portLevelSettings: [{loadBalancer: {simple: RANDOM}}]}", "portLevelSettings[0].port", "Required"),
         ("{portLevelSettings: [{port: {number: 80}}]}", "portLevelSettings[0]", "one of loadBalancer"),
-        ("{tunnel: {targetHost: a, targetPort: 1}}", "tunnel", "may not be used"),
+        ("{tunnel: {targetHost: a, targetPort: 0}}", "tunnel.targetPort", "between 1"),
+        ("{tunnel: {targetHost: 'a_b', targetPort: 1}}", "tunnel.targetHost", "a_b"),
+        ("{tunnel: {targetPort: 1}}", "tunnel.targetHost", "Required"),
+        ("{tunnel: {targetHost: a, targetPort: 1, protocol: POST}}", "tunnel.protocol", "write CONNECT"),
+        ("{tunnel: {targetHost: a, targetPort: 1, protocol: GET}}", "tunnel.protocol", "CONNECT"),
+        ("{connectionPool: {http: {http2KeepAlive: {interval: 1s}}}}", "connectionPool.http.http2KeepAlive.timeout",
+         "Required"),
+        ("{connectionPool: {http: {http2KeepAlive: {timeout: 1s}}}}", "connectionPool.http.http2KeepAlive.interval",
+         "Required"),
+        ("{connectionPool: {http: {http2KeepAlive: {interval: 1s, timeout: 0s}}}}",
+         "connectionPool.http.http2KeepAlive.timeout", "at least"),
     ],
 )  # fmt: skip
 def test_what_istio_refuses_is_refused_with_its_field(policy: str, path: str, says: str) -> None:
@@ -93,9 +107,9 @@ def test_a_full_rule_is_taken() -> None:
 
 
 def test_what_has_no_effect_is_warned_of() -> None:
-    found = warnings(rule("{connectionPool: {http: {http2KeepAlive: {}}}, loadBalancer: {warmupDurationSecs: "
+    found = warnings(rule("{loadBalancer: {warmupDurationSecs: "
                           "1s}, portLevelSettings: [{port: {number: 0}, tls: {mode: DISABLE}}]}"))  # fmt: skip
     assert {
-        "spec.trafficPolicy.connectionPool.http.http2KeepAlive", "spec.trafficPolicy.loadBalancer.warmupDurationSecs",
+        "spec.trafficPolicy.loadBalancer.warmupDurationSecs",
         "spec.trafficPolicy.portLevelSettings[0].port.number",
     } <= set(found)  # fmt: skip

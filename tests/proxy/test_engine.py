@@ -85,12 +85,14 @@ class Mesh:
             lambda _tables, _address, _port: None,
         )
 
-    def tables(self, *ports: int, tls: UpstreamTLS | None = None, egress: Verdict | None = None) -> Tables:
+    def tables(
+        self, *ports: int, tls: UpstreamTLS | None = None, egress: Verdict | None = None, **limits: Any
+    ) -> Tables:
         endpoints = tuple(
             ClusterEndpoint("127.0.0.1", port, Endpoint(address="127.0.0.1", port=port), tls=tls, egress=egress)
             for port in ports
         )
-        cluster = Cluster("c", "web", 80, "", endpoints, limits=PoolLimits(connect_timeout_s=5))
+        cluster = Cluster("c", "web", 80, "", endpoints, limits=PoolLimits(**{"connect_timeout_s": 5.0, **limits}))
         workload = Workload(namespace="default", name="app", ports=(WorkloadPort(number=8080),))
         declared = {("web", 80): "http", ("db", 5432): "tcp"}
         return Tables("1", Viewpoint(workload), MeshConfig(), Snapshot(), {"c": cluster}, ports=declared)
@@ -133,14 +135,18 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-@contextlib.asynccontextmanager
-async def server(handle: Any, **fields: Any) -> AsyncIterator[int]:
-    async def closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+def closing(handle: Any) -> Any:
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             await handle(reader, writer)
         writer.close()
 
-    started = await asyncio.start_server(closing, "127.0.0.1", 0, **fields)
+    return served
+
+
+@contextlib.asynccontextmanager
+async def server(handle: Any, **fields: Any) -> AsyncIterator[int]:
+    started = await asyncio.start_server(closing(handle), "127.0.0.1", 0, **fields)
     try:
         yield started.sockets[0].getsockname()[1]
     finally:
