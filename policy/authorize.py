@@ -12,6 +12,7 @@ from typing import Any
 
 from ..registry.model import Workload
 from .linear_regex import Regex, RegexError
+from .match import header_values
 from .network_policy import Network, parse_address
 from .network_policy import _network as parse_network
 from .peer import Peer, split_identity
@@ -76,13 +77,16 @@ class _Group:
 class Rule:
     __slots__ = ("_from", "_to", "_when", "name", "needs_request")
 
-    def __init__(self, rule: AuthorizationRule, name: str, namespace: str, mesh: MeshConfigSpec) -> None:
+    def __init__(
+        self, rule: AuthorizationRule, name: str, namespace: str, mesh: MeshConfigSpec, refuses: bool = False
+    ) -> None:
+        """`refuses`: where it matches, the request is denied."""
         self.name = name
         self._from = [_source(one.source, namespace, mesh) for one in rule.from_]
         self._to = [_operation(one.operation) for one in rule.to]
         self._when = _Group()
         for condition in rule.when:
-            _condition(condition, self._when, namespace, mesh)
+            _condition(condition, self._when, namespace, mesh, refuses)
         self.needs_request = any(group.upper for group in (*self._from, *self._to, self._when))
 
     @property
@@ -130,8 +134,9 @@ class Authorizer:
         for policy in policies:
             if not applies(policy, workload, mesh.root_namespace):
                 continue
+            refuses = policy.spec.action not in ("ALLOW", "AUDIT")
             rules = [
-                Rule(rule, f"AuthorizationPolicy {policy.meta.key} rule {index}", policy.meta.namespace, mesh)
+                Rule(rule, f"AuthorizationPolicy {policy.meta.key} rule {index}", policy.meta.namespace, mesh, refuses)
                 for index, rule in enumerate(policy.spec.rules or [])
             ]
             if policy.spec.action == "ALLOW":
@@ -389,7 +394,9 @@ def _operation(operation: AuthorizationOperation) -> _Group:
     return group
 
 
-def _condition(condition: AuthorizationCondition, group: _Group, namespace: str, mesh: MeshConfigSpec) -> None:
+def _condition(
+    condition: AuthorizationCondition, group: _Group, namespace: str, mesh: MeshConfigSpec, refuses: bool
+) -> None:
     key = condition.key
     lower: dict[str, Callable[[Sequence[str]], Test]] = {
         "source.ip": _addresses(_peer_ip),
@@ -406,9 +413,8 @@ def _condition(condition: AuthorizationCondition, group: _Group, namespace: str,
         _pair(group.lower, key, condition.values, condition.not_values, lower[key])
     elif key.startswith("request.headers[") and key.endswith("]"):
         name = key[len("request.headers[") : -1].lower()
-        _pair(
-            group.upper, key, condition.values, condition.not_values, _optional(lambda subject: _header(subject, name))
-        )
+        _pair(group.upper, key, condition.values, (), _lines(name, not refuses))
+        _pair(group.upper, key, (), condition.not_values, _lines(name, refuses))
     elif key == "request.auth.principal":
         _pair(group.upper, key, condition.values, condition.not_values, _text(request_principal))
     elif key.startswith("request.auth."):
@@ -418,23 +424,20 @@ def _condition(condition: AuthorizationCondition, group: _Group, namespace: str,
         group.lower.append((f"unknown key {key}", lambda subject: False))
 
 
-def _optional(get: Callable[[Subject], str | None]) -> Callable[[Sequence[str]], Test]:
+def _lines(name: str, every: bool) -> Callable[[Sequence[str]], Test]:
+    """A header's values. Of one with several lines each is looked at, as in Envoy, and what is in doubt is refused:
+    another line beside them neither grants what needs a value (`every`) nor hides one that is denied."""
+
     def test_of(values: Sequence[str]) -> Test:
         test = any_of(values)
 
         def holds(subject: Subject) -> bool:
-            value = get(subject)
-            return value is not None and test(value)
+            found = header_values(subject.request, name) if subject.request is not None else []
+            return bool(found) and (all if every else any)(test(one) for one in found)
 
         return holds
 
     return test_of
-
-
-def _header(subject: Subject, name: str) -> str | None:
-    if subject.request is None:
-        return None
-    return subject.request.authority if name in ("host", ":authority") else subject.request.header(name)
 
 
 # --- tokens: claims come with the request where a verified token gave them --------------------------------------------

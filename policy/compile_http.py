@@ -15,7 +15,7 @@ from .cors import Cors
 from .decision_changes import with_changes
 from .header_operations import merged, new_authority
 from .linear_regex import RegexError, search_pattern
-from .match import Arm, HttpMatch
+from .match import Arm, HttpMatch, scheme_of
 from .resources import (
     DestinationRef,
     HTTPFaultInjection,
@@ -275,7 +275,7 @@ def https_redirect(port: int, gateway: str) -> tuple[Decision, Change]:
 
 def _redirecting(redirect: HTTPRedirect, port: int) -> Change:
     def change(decision: Decision, request: Request, match: HttpMatch) -> Decision:
-        location = redirect_location(redirect, match, request.path, request.authority, request.scheme, port)
+        location = redirect_location(redirect, match, request.path, request.authority, scheme_of(request), port)
         return Decision(
             "redirect",
             status=decision.status,

@@ -59,5 +59,7 @@ cdef class Arm:
     cdef public bint unconditional
 
 cpdef header_value(request, str name)
+cpdef list header_values(request, str name)
+cpdef str scheme_of(request)
 @cython.locals(part=str)
 cpdef query_parameter(str query, str name)

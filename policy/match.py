@@ -88,6 +88,8 @@ class _Field(Condition):
         self._test = TextTest(match)
 
     def holds(self, request: Request, query: str) -> bool:
+        if self._name == "scheme":
+            return bool(self._test.holds(scheme_of(request)))
         return bool(self._test.holds(getattr(request, self._name)))
 
     def field(self) -> str:
@@ -101,6 +103,8 @@ class _Field(Condition):
 
 
 class _Header(Condition):
+    """Of a header with several lines one that fits is enough (Envoy since 1.39; before, they were joined first)."""
+
     def __init__(self, name: str, match: StringMatch) -> None:
         self._name = name.lower()
         self._test = TextTest(match)
@@ -111,6 +115,8 @@ class _Header(Condition):
         value = header_value(request, self._name)
         if value is None:
             return False
+        if "," in value and not self._present:
+            return _line_holds(self._test, request, self._name)
         if self._exact is not None:
             return bool(value == self._exact)
         return self._present or bool(self._test.holds(value))
@@ -125,6 +131,13 @@ class _Header(Condition):
         return f"header {self._name} {self._test}"
 
 
+def _line_holds(test: TextTest, request: Request, name: str) -> bool:
+    for value in header_values(request, name):  # noqa: SIM110 - compiled, a generator is more
+        if test.holds(value):
+            return True
+    return False
+
+
 class _WithoutHeader(Condition):
     """The whole matcher negated; a missing header is compared as the empty string (Istio)."""
 
@@ -137,6 +150,8 @@ class _WithoutHeader(Condition):
         value = header_value(request, self._name)
         if self._absent:
             return value is None
+        if value is not None and "," in value:
+            return not _line_holds(self._test, request, self._name)
         return not self._test.holds(value or "")
 
     def field(self) -> str:
@@ -209,8 +224,23 @@ def header_value(request: Request, name: str) -> str | None:
     if name == "host" or name == ":authority":
         return request.authority or None
     if name[:1] == ":":
-        return {":method": request.method, ":path": request.path, ":scheme": request.scheme}.get(name)
+        return {":method": request.method, ":path": request.path, ":scheme": scheme_of(request)}.get(name)
     return request.header(name)
+
+
+def header_values(request: Request, name: str) -> list[str]:
+    """The same line by line."""
+    if name == "host" or name[:1] == ":":
+        value = header_value(request, name)
+        return [] if value is None else [value]
+    return request.values(name)
+
+
+def scheme_of(request: Request) -> str:
+    """What the client spoke as far as we may believe it: X-Forwarded-Proto of those who may say so (`at_edge` takes it
+    out of what others send), else what it spoke to us."""
+    told = request.header("x-forwarded-proto")
+    return told if told == "https" or told == "http" else request.scheme
 
 
 def query_parameter(query: str, name: str) -> str | None:

@@ -72,6 +72,10 @@ class Request(Protocol):
         """Value of a header by its lower-case name, several lines joined with `,`; None where absent."""
         ...
 
+    def values(self, name: str) -> list[str]:
+        """The value of each line of a header by its lower-case name, in order."""
+        ...
+
     def header_names(self) -> list[str]:
         """Lower-case names of all headers."""
         ...
@@ -102,6 +106,9 @@ class SimpleRequest:
     def header(self, name: str) -> str | None:
         found = [value for own, value in self.headers if own == name]
         return ",".join(found) if found else None
+
+    def values(self, name: str) -> list[str]:
+        return [value for own, value in self.headers if own == name]
 
     def header_names(self) -> list[str]:
         return [name for name, _ in self.headers]

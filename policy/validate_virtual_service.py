@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..registry.schema import Findings
+from .format_operators import FormatError, Template, fault, left_out, read
 from .host_names import covers
 from .validate_shadows import check_shadows
 from .validate_values import (
@@ -407,11 +408,18 @@ def _check_operation_name(found: Findings, path: Path, name: str, host_allowed: 
 def _check_header_value(found: Findings, path: Path, value: str) -> None:
     if any(character in value for character in "\r\n\0"):
         invalid(found, path, value, "a header's value may not have line breaks")
-    rest = value.replace("%%", "")
-    if rest.count("%") % 2:
-        invalid(found, path, value, "a single '%': write %% for a percent sign, %COMMAND% for a format operator")
-    elif "%" in rest:
-        warn(found, path, "format operators (%COMMAND%) are not carried out: the text is sent as it stands")
+    try:
+        made = read(value)
+    except FormatError as error:
+        invalid(found, path, value, str(error))
+        return
+    for piece in made.pieces if isinstance(made, Template) else ():
+        if isinstance(piece, str):
+            continue
+        if problem := fault(piece):
+            invalid(found, path, value, problem)
+        elif why := left_out(piece):
+            warn(found, path, f"the format operator %{piece.name}% has no value: {why}")
 
 
 def _check_one_authority(found: Findings, path: Path, route: Object) -> None:

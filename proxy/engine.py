@@ -154,6 +154,10 @@ class Engine(Core):
             self._date = b"date: " + http_date(now) + b"\r\n"
         return self._date
 
+    def place(self) -> tuple[float, str]:
+        """Wall minus monotonic clock in seconds, and this machine's name."""
+        return time.time() - self.clock(), socket.gethostname()
+
     def normalize(self, path: str) -> str:
         return self._normalize(path, self._normalization)
 

@@ -93,8 +93,10 @@ cdef class Exchange(Waiter):
     @cython.locals(data=bytes, body=list, outcome=Outcome)
     cdef _begin(self, Upstream upstream, double now)
     @cython.locals(head=RequestHead, outcome=Outcome, extra=bytes, inbound=bint, decision=Decision, engine=Core,
-                   arrival=Arrival, destination=Destination, authority=str)
+                   retries=RetryPolicy, arrival=Arrival, destination=Destination, authority=str)
     cdef bytes _request_head(self, Upstream upstream)
+    cpdef _filled(self, ops)
+    cdef bytes _expected(self, double per_try_s)
     cdef bint _upgrading(self) except *
     cpdef connect_failed(self, str why)
     @cython.locals(upstream=Upstream)

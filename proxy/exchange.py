@@ -42,9 +42,10 @@ from .headers import (
     request_bytes,
     response_bytes,
     safe_trailers,
+    without,
 )
 from .http1 import LAST_CHUNK, chunk
-from .message import BIT, Outcome, RequestHead, ResponseHead
+from .message import BIT, Outcome, RequestHead, ResponseHead, needle
 from .pool import Overflow, Pool, Waiter
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
@@ -269,7 +270,9 @@ class Exchange(Waiter):
             location = b"location: " + clean(decision.location) + b"\r\n"
             self._own(decision.status or 301, b"", "", location, decision.response_headers)
         elif verdict == "direct-response":
-            self._own(decision.status or 200, decision.body, "", b"", decision.response_headers)
+            status = decision.status or 200
+            kind = b"content-type: text/plain\r\n" if decision.body and status not in (204, 304) else b""
+            self._own(status, decision.body, "", kind, decision.response_headers)
         else:
             reason = REASONS.get(decision.reason) or (
                 DENIED if verdict == "denied" else NO_ROUTE if verdict == "not-found" else NO_CLUSTER
@@ -281,8 +284,10 @@ class Exchange(Waiter):
         head = self.head
         self.pool = pool
         self.outcome.cluster = pool.live
-        self.path = decision.path if decision.path is not None else head.path
-        if decision.path is not None and decision.path != head.path:
+        if decision.path is None:
+            self.path = head.path
+        else:
+            self.path = decision.path
             self.outcome.original_path = head.path
         balancer = pool.live.config.load_balancer
         if balancer.hash_on:
@@ -545,20 +550,46 @@ class Exchange(Waiter):
                 extra += b"x-envoy-attempt-count: 1\r\n"
             else:
                 extra += b"x-envoy-attempt-count: %d\r\n" % outcome.attempts
-            if decision.timeout_s and engine.settings.expected_timeout_header:
-                extra += _timeout_line(decision.timeout_s)
+            retries = decision.retries
+            if retries is not None and retries.per_try_timeout_s:
+                extra += self._expected(retries.per_try_timeout_s)
+            elif decision.timeout_s:
+                extra += self._expected(0.0)
             if outcome.original_path:
                 extra += b"x-envoy-original-path: %b\r\n" % clean(outcome.original_path)
         destination: Destination | None = self.destination
         authority = decision.authority
         ops = None
         if destination is not None:
-            ops = destination.request_headers
+            ops = self._filled(destination.request_headers)
             if destination.authority is not None:
                 authority = destination.authority
         if not head.authority and not authority:  # HTTP/1.0 without Host
             authority = self.pool.live.config.host
+        elif authority and head.authority and not inbound:
+            extra += b"x-envoy-original-host: %b\r\n" % clean(head.authority)
         return request_bytes(head, self.path, authority or "", ops, inbound, extra)
+
+    def _filled(self, ops: Any) -> Any:
+        """Header operations with the values of this exchange in the place of format operators."""
+        if ops is None:
+            return None
+        formatted = prepared(ops).formatted
+        if formatted is None:
+            return ops
+        skew, host = self.engine.place()
+        return formatted.filled(self.outcome, skew, host)
+
+    def _expected(self, per_try_s: float) -> bytes:
+        """How long this try may take, for the endpoint: what is left of the route's timeout, or less."""
+        if not self.engine.settings.expected_timeout_header:
+            return b""
+        whole: float = self.decision.timeout_s or 0.0
+        if whole and self.outcome.attempts > 1 and self.route_deadline:
+            left = max(self.route_deadline - self.outcome.sent_at, 0.001)
+            if not per_try_s or left < per_try_s:  # of no use to others: not kept
+                return b"x-envoy-expected-rq-timeout-ms: %d\r\n" % (left * 1000)
+        return _timeout_line(whole if whole and (not per_try_s or whole < per_try_s) else per_try_s)
 
     def _upgrading(self) -> bool:
         head = self.head
@@ -731,8 +762,9 @@ class Exchange(Waiter):
         if self.cookie:
             extra += self.cookie
         destination = self.destination
-        data = response_bytes(head, destination.response_headers if destination is not None else None, extra)
         outcome.status = status
+        ops = self._filled(destination.response_headers) if destination is not None else None
+        data = response_bytes(head, ops, extra)
         self.response_started = True
         self.try_deadline = 0.0
         self.phase = ANSWERED
@@ -763,8 +795,9 @@ class Exchange(Waiter):
         if head.seen & HAS_TRAILER:
             extra += announced(head.header("trailer") or "")
         destination = self.destination
-        text = response_bytes(head, destination.response_headers if destination is not None else None, extra)
         outcome.status = head.status
+        ops = self._filled(destination.response_headers) if destination is not None else None
+        text = response_bytes(head, ops, extra)
         self.response_started = True
         self.try_deadline = 0.0
         self.phase = ANSWERED
@@ -877,12 +910,9 @@ class Exchange(Waiter):
             self._reply(UP_MALFORMED, "The endpoint switched protocols without having been asked to.")
             return
         destination = self.destination
-        data = response_bytes(
-            head,
-            destination.response_headers if destination is not None else None,
-            b"connection: upgrade\r\nupgrade: websocket\r\n",
-        )
         self.outcome.status = 101
+        ops = self._filled(destination.response_headers) if destination is not None else None
+        data = response_bytes(head, ops, b"connection: upgrade\r\nupgrade: websocket\r\n")
         self.outcome.sent_bytes += len(body)
         self.response_started = True
         self.phase = ANSWERED
@@ -965,12 +995,17 @@ class Exchange(Waiter):
     def _own(self, status: int, body: bytes, code: str, lines: bytes, ops: Any) -> None:
         request = self.head
         close = not request.keep_alive or self.engine.draining or not self.request_complete or bool(request.upgrade)
-        lines += self.engine.date_line()
+        self.outcome.status = status
         if ops is not None:
-            lines += prepared(ops).added
+            ops = self._filled(ops)
+            wire = prepared(ops)
+            if b"\r\ncontent-type:" in wire.lower:
+                lines = without(lines, (needle("content-type"),))
+            lines = without(lines, wire.gone) + wire.added
+        if ops is None or b"\r\ndate:" not in wire.lower:
+            lines += self.engine.date_line()
         if not close and request.minor == 0:
             lines += b"connection: keep-alive\r\n"
-        self.outcome.status = status
         if not self.outcome.details:
             self.outcome.details = "direct_response"
         self.outcome.sent_bytes += len(body)

@@ -207,6 +207,9 @@ class World(Core):
     def date_line(self) -> bytes:
         return self.date
 
+    def place(self) -> tuple[float, str]:
+        return 0.0, "machine"
+
     def later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         timer = Timer(self.time + delay_s, callback)
         self.timers.append(timer)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fairlead.policy.format_operators import read
 from fairlead.policy.path_normalization import MODES
 from fairlead.policy.tables import (
     Decision,
@@ -215,15 +216,102 @@ def test_policys_changes_of_headers_path_and_host_are_applied() -> None:
     client = world.client(b"GET /old HTTP/1.1\r\nHost: web\r\nX-Old: 1\r\nx-set: 0\r\nX-Request-Id: r\r\n\r\n")
     upstream, wire = world.connect()
     assert wire.take() == (
-        b"GET /new?z HTTP/1.1\r\nHost: other:8\r\nX-Request-Id: r\r\nx-set: 1\r\nx-add: 2\r\n"
+        b"GET /new?z HTTP/1.1\r\nHost: other:8\r\nX-Request-Id: r\r\n"
         b"x-forwarded-proto: http\r\nx-envoy-attempt-count: 1\r\nx-envoy-expected-rq-timeout-ms: 3000\r\n"
-        b"x-envoy-original-path: /old\r\n\r\n"
+        b"x-envoy-original-path: /old\r\nx-envoy-original-host: web\r\nx-set: 1\r\nx-add: 2\r\n\r\n"
     )
     upstream.data_received(b"HTTP/1.1 200 OK\r\nServer: s\r\nX-Up: old\r\nContent-Length: 0\r\n\r\n")
     assert client.transport.take() == (
-        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nx-up: set\r\nx-add: a  b\r\nx-envoy-upstream-service-time: 0\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nx-envoy-upstream-service-time: 0\r\nx-up: set\r\nx-add: a  b\r\n\r\n"
     )
     assert world.outcomes[0].original_path == "/old"
+
+
+def headed(request: HeaderOps | None = None, response: HeaderOps | None = None) -> Decision:
+    """A route to one destination with header operations."""
+    destination = Destination("outbound|80||web", "web", 80, request_headers=request, response_headers=response)
+    return route(destinations=(destination,), response_headers=response)
+
+
+def test_what_a_rule_sets_or_removes_is_the_last_word_on_what_the_proxy_adds_too() -> None:
+    ops = HeaderOps(set=(("x-envoy-attempt-count", "9"), ("x-forwarded-proto", "https")), remove=("x-request-id",))
+    back = HeaderOps(set=(("x-envoy-upstream-service-time", "7"), ("date", "never")), remove=("via",))
+    world = World(decision=headed(ops, back))
+    world.date = b"date: now\r\n"
+    client = world.client(GET)
+    upstream, wire = world.connect()
+    sent = wire.take()
+    assert b"x-request-id" not in sent
+    assert sent.count(b"x-envoy-attempt-count: ") == sent.count(b"x-envoy-attempt-count: 9\r\n") == 1
+    assert sent.count(b"x-forwarded-proto: ") == sent.count(b"x-forwarded-proto: https\r\n") == 1
+    upstream.data_received(OK)
+    got = client.transport.take()
+    assert got.count(b"x-envoy-upstream-service-time: ") == got.count(b"x-envoy-upstream-service-time: 7\r\n") == 1
+    assert got.count(b"date: ") == got.count(b"date: never\r\n") == 1
+
+
+def test_header_operations_hold_for_redirects_and_direct_responses() -> None:
+    ops = HeaderOps(set=(("x-set", "1"),), remove=("location", "date"))
+    decision = Decision("redirect", status=302, location="/there", response_headers=ops)
+    world = World(decision=decision)
+    world.date = b"date: now\r\n"
+    got = world.client(GET).transport.take()
+    assert b"location" not in got
+    assert b"x-set: 1\r\n" in got and b"date: now\r\n" in got
+    typed = HeaderOps(set=(("content-type", "application/json"),))
+    for ops_, kind in ((None, b"text/plain"), (typed, b"application/json")):
+        world = World(decision=Decision("direct-response", status=200, body=b"{}", response_headers=ops_))
+        got = world.client(GET).transport.take().lower()
+        assert got.count(b"content-type: ") == got.count(b"content-type: " + kind + b"\r\n") == 1
+
+
+def test_format_operators_in_header_operations_get_their_values() -> None:
+    request = HeaderOps(
+        set=(("x-peer", read("%DOWNSTREAM_REMOTE_ADDRESS%")), ("x-old", read("%REQ(X-NONE)%"))),
+        add=(("x-to", read("[%UPSTREAM_HOST%]")), ("x-plain", "50%")),
+    )
+    response = HeaderOps(set=(("x-code", read("%RESPONSE_CODE% %RESP(X-APP)%")),))
+    world = World(decision=headed(request, response))
+    for number in range(2):  # values are each request's own
+        client = world.client(b"GET / HTTP/1.1\r\nHost: web\r\nX-Old: stays\r\n\r\n")
+        upstream, wire = world.connect()
+        sent = wire.take()
+        for line in (b"x-peer: 10.0.0.9:4711", b"X-Old: stays", b"x-to: [10.0.0.1:8080]", b"x-plain: 50%"):
+            assert sent.count(line + b"\r\n") == 1, sent
+        upstream.data_received(
+            b"HTTP/1.1 20%d OK\r\nX-App: a\r\nContent-Length: 0\r\nconnection: close\r\n\r\n" % number
+        )
+        assert b"x-code: 20%d a\r\n" % number in client.transport.take()
+
+
+def test_a_gateway_gives_a_strangers_request_an_identifier_of_its_own_and_a_sidecar_keeps_its_apps() -> None:
+    asked = b"GET / HTTP/1.1\r\nHost: web\r\nX-Request-Id: theirs\r\n\r\n"
+    peer = "spiffe://cluster.local/ns/default/sa/shop"
+    for listener, identity, proxies, kept in (
+        ("gateway", "", 0, False),
+        ("gateway", "", 1, True),  # the proxy before it may say so
+        ("gateway", peer, 0, True),
+        ("outbound", "", 0, True),
+        ("inbound", "", 0, True),
+        ("inbound", peer, 0, True),
+    ):
+        world = World(trusted_proxies=proxies)
+        world.client(asked, listener, identity)
+        sent = world.connect()[1].take().lower()
+        assert sent.count(b"x-request-id: ") == 1
+        assert (b"x-request-id: theirs\r\n" in sent) is kept, (listener, identity, proxies)
+
+
+def test_an_endpoint_is_told_how_long_its_try_may_take() -> None:
+    policy = RetryPolicy(2, frozenset({"5xx"}), per_try_timeout_s=0.375, backoff_s=0.0)
+    world = World(decision=route(retries=policy, timeout_s=0.5))
+    world.client(GET)
+    assert b"x-envoy-expected-rq-timeout-ms: 375\r\n" in world.connect()[1].take()
+    world.pass_time(0.375)
+    assert b"x-envoy-expected-rq-timeout-ms: 125\r\n" in world.connect()[1].take()
+    world = World(decision=route(retries=policy))
+    world.client(GET)
+    assert b"x-envoy-expected-rq-timeout-ms: 375\r\n" in world.connect()[1].take()
 
 
 def test_the_path_is_normalised_before_policy_sees_it_and_forwarded_as_policy_saw_it() -> None:
@@ -557,7 +645,10 @@ def test_mirrors_get_a_copy_and_change_nothing() -> None:
     assert not world.dialed
     client.data_received(b"llo")
     mirror, wire = world.connect()
-    assert wire.take().endswith(b"hello")
+    sent = wire.take()
+    assert sent.endswith(b"hello")
+    for name in (b"x-request-id", b"x-forwarded-proto", b"x-envoy-attempt-count"):
+        assert sent.lower().count(name + b": ") == 1, name
     mirror.data_received(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
     assert not client.transport.take()
     assert world.mirrors == 0
