@@ -23,6 +23,7 @@ from .explain_gateway import at_gateway
 from .explain_limits import trace_inbound, trace_limits
 from .explain_query import Query, QueryError
 from .explain_text import render
+from .locality import standing
 from .path_normalization import PathError, normalize_path
 from .peer import Peer, as_peer, identify
 from .resources import Resources
@@ -302,6 +303,8 @@ class _Answer:
         verdict = self._verdict(endpoint, cluster, trace)
         if ready:
             why = "ready" if verdict.allowed else f"ready, but denied: {verdict.why}"
+            place = standing(endpoint, cluster)
+            why += f"; {place}" if place else ""
         else:
             why = endpoint.why or ("terminating" if endpoint.terminating else "not ready")
         return _Reached(endpoint, ready, verdict, why)
