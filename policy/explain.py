@@ -301,12 +301,9 @@ class _Answer:
             self._policy_traced = True
             _step(trace, "policy", f"{endpoint.address}:{endpoint.port}", "asked", "the policies at both ends, for it")
         verdict = self._verdict(endpoint, cluster, trace)
+        why = endpoint.why or ("terminating" if endpoint.terminating else "not ready")
         if ready:
-            why = "ready" if verdict.allowed else f"ready, but denied: {verdict.why}"
-            place = standing(endpoint, cluster)
-            why += f"; {place}" if place else ""
-        else:
-            why = endpoint.why or ("terminating" if endpoint.terminating else "not ready")
+            why = ("ready" if verdict.allowed else f"ready, but denied: {verdict.why}") + standing(endpoint, cluster)
         return _Reached(endpoint, ready, verdict, why)
 
     def _verdict(self, endpoint: Endpoint, cluster: Cluster, trace: Trace | None) -> Verdict:

@@ -3,6 +3,7 @@
 
 Field lists follow Istio's networking and security APIs and the Kubernetes API. A field that Fairlead does not carry out
 is either refused, with the reason, or taken with a warning that says that it has no effect.
+Long because one page shows every field of every kind of rule.
 """
 
 from __future__ import annotations
@@ -455,7 +456,7 @@ LOCAL_RATE_LIMIT = obj(
             per=text("Who has a bucket: PROXY with all its workers (default), CLIENT (identity, else address), or CONNECTION.",
                      "PROXY", "CLIENT", "CONNECTION"),
             enforce=flag("false: only count what would be refused."),
-            percentage=obj("Of the requests over the limit, those that are refused.", value=decimal("", 0, 100)),
+            percentage=obj("Of the requests over the limit, those that are refused.", value=decimal("Percent.", 0, 100)),
             response=obj(
                 "The answer to what is over the limit.",
                 status=integer("Default 429.", 400, 599),

@@ -123,17 +123,18 @@ def _distributed(
 
 
 def standing(endpoint: Endpoint, cluster: Cluster) -> str:
-    """For people: an endpoint's place among the priorities or shares of its cluster; empty where there are none."""
+    """For people: an endpoint's place among the priorities or shares of its cluster, after what else is said of it;
+    empty where there are none."""
     reached = next((one for one in cluster.endpoints if one.endpoint is endpoint), None)
     where = endpoint.locality or "without a name"
     if reached is None:
         distributed = any(one.locality_weight for one in cluster.endpoints)
-        return f"distribute gives its locality {where} nothing" if distributed else ""
+        return f"; distribute gives its locality {where} nothing" if distributed else ""
     if reached.locality_weight:
-        return f"locality {where} gets {reached.locality_weight:.3g} % of the traffic"
+        return f"; locality {where} gets {reached.locality_weight:.3g} % of the traffic"
     last = max(one.priority for one in cluster.endpoints)
     if not last:
         return ""
     if not reached.priority:
-        return f"priority 0 of 0 to {last}: takes all traffic while 72 % of it are healthy"
-    return f"priority {reached.priority} of 0 to {last}: takes what those before it cannot"
+        return f"; priority 0 of 0 to {last}: takes all traffic while 72 % of it are healthy"
+    return f"; priority {reached.priority} of 0 to {last}: takes what those before it cannot"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead.policy.decide import decide
@@ -252,6 +252,7 @@ def test_the_mesh_may_set_localities_for_services_that_say_nothing() -> None:
     st.sampled_from("ab"),
     st.sampled_from("12"),
 )
+@settings(deadline=None, max_examples=30)  # each compiles a world
 def test_a_subset_has_exactly_the_endpoints_with_all_its_labels(
     pods: list[tuple[str, str]], track: str, version: str
 ) -> None:

@@ -139,11 +139,11 @@ def test_patterns_overlap_exactly_when_one_locality_is_covered_by_both(one: str,
 def test_the_standing_of_an_endpoint_is_told() -> None:
     made = endpoints("a/z", "b/z", "c/z")
     ranked = Cluster("c", "h", 80, "", arrange(made, client("a/z"), LocalityLbSetting(), True))
-    assert standing(made[0].endpoint, ranked).startswith("priority 0 of 0 to 1: takes all traffic while 72 %")
-    assert standing(made[1].endpoint, ranked).startswith("priority 1 of 0 to 1: takes what")
+    assert standing(made[0].endpoint, ranked).startswith("; priority 0 of 0 to 1: takes all traffic while 72 %")
+    assert standing(made[1].endpoint, ranked).startswith("; priority 1 of 0 to 1: takes what")
     settings = LocalityLbSetting([LocalityDistribute("*", {"a": 70, "b": 30})])
     made = endpoints("a/z", "b/z", "c/z")
     spread = Cluster("c", "h", 80, "", arrange(made, client("a/z"), settings, True))
-    assert standing(made[0].endpoint, spread) == "locality a/z gets 70 % of the traffic"
-    assert standing(made[2].endpoint, spread) == "distribute gives its locality c/z nothing"
+    assert standing(made[0].endpoint, spread) == "; locality a/z gets 70 % of the traffic"
+    assert standing(made[2].endpoint, spread) == "; distribute gives its locality c/z nothing"
     assert standing(made[0].endpoint, Cluster("c", "h", 80, "", tuple(endpoints("a/z")))) == ""
