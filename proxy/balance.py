@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from itertools import accumulate
-from math import ceil, inf
+from math import ceil, inf, log2
 from typing import TYPE_CHECKING
 
 from ..registry.digest import blake2b
@@ -174,7 +174,8 @@ class RingHash(Balancer):
         self.random = WeightedRandom(hosts, weights)
         least, total = min(weights), sum(weights)
         points: list[tuple[int, int]] = []
-        scale = min(max(size / total, 1 / least), RING_POINTS_MAX / total)
+        # A power of two, so that it is mostly the same when a host comes or goes: then no key of the others moves.
+        scale = min(2.0 ** ceil(log2(max(size / total, 1 / least))), RING_POINTS_MAX / total)
         for index, (host, weight) in enumerate(zip(hosts, weights, strict=True)):
             name = host.name
             points += [(hash64(f"{name}_{n}"), index) for n in range(max(ceil(weight * scale), 1))]

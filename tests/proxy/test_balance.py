@@ -191,6 +191,13 @@ def test_when_one_of_a_hundred_leaves_few_keys_of_the_others_move(
     assert others <= most * 10_000
 
 
+def test_when_one_of_ten_leaves_a_ring_of_the_default_size_no_key_of_the_others_moves() -> None:
+    """128 points a host before and after, where 1024 shared out by ten and by nine moved one key in fourteen."""
+    lost, others = moved(lambda made: RingHash(made, 1024), hosts(*[1] * 10), 4, 5_000)
+    assert 300 <= lost <= 700
+    assert others == 0
+
+
 def test_peak_ewma_takes_the_one_that_would_answer_first_of_two() -> None:
     made = hosts(1, 1, 1)
     for host, seconds, active in zip(made, (0.1, 0.01, 0.05), (0, 12, 1), strict=True):
