@@ -102,6 +102,8 @@ def _cluster(
         reached.append(one)
     balancing = chosen.load_balancer
     locality = balancing.locality_lb_setting if balancing is not None else None
+    if locality is None:
+        locality = view.mesh.locality_lb_setting
     balancer = load_balancer(balancing)
     if wants_dialled_address(service):
         balancer = LoadBalancer("passthrough")

@@ -333,6 +333,7 @@ def retry_policy(view: View, retries: HTTPRetry | None, hashes: bool = False) ->
         wanted.backoff if wanted.backoff is not None else BACKOFF_S,
         not hashes if ignore_previous is None else ignore_previous,
         retry_on=listed,
+        remote=bool(wanted.retry_remote_localities),
     )
 
 

@@ -14,13 +14,16 @@ from .resources import (
     RetryBudget,
     TunnelSettings,
 )
-from .tables import LoadBalancer, OutlierPolicy, PoolLimits, UpstreamTLS
+from .tables import LoadBalancer, OutlierPolicy, PoolLimits, UpstreamTLS, Warmup
 
 _SIMPLE = {
     "ROUND_ROBIN": "round_robin",
     "RANDOM": "random",
     "PASSTHROUGH": "passthrough",
+    "PEAK_EWMA": "peak_ewma",
 }
+WARMED_UP = ("round_robin", "least_request")
+"""Balancers that let new endpoints begin with less."""
 IDLE_S = 3600.0
 RING_POINTS = 1024
 MAGLEV_SIZE = 65537
@@ -36,7 +39,8 @@ def load_balancer(settings: LoadBalancerSettings | None) -> LoadBalancer:
         return _BALANCED
     hashing = settings.consistent_hash
     if hashing is None:
-        return LoadBalancer(_SIMPLE.get(settings.simple or "", "least_request"))
+        kind = _SIMPLE.get(settings.simple or "", "least_request")
+        return LoadBalancer(kind, warmup=_warmup(settings) if kind in WARMED_UP else None)
     kind, size = "ring_hash", hashing.minimum_ring_size or RING_POINTS
     if hashing.maglev is not None:
         kind, size = "maglev", hashing.maglev.table_size
@@ -52,6 +56,13 @@ def load_balancer(settings: LoadBalancerSettings | None) -> LoadBalancer:
     if hashing.use_source_ip:
         return LoadBalancer(kind, "source-ip", "", size)
     return LoadBalancer(kind, "", "", size)
+
+
+def _warmup(settings: LoadBalancerSettings) -> Warmup | None:
+    wanted = settings.warmup
+    if wanted is not None:
+        return Warmup(wanted.duration, wanted.minimum_percent / 100, wanted.aggression)
+    return Warmup(settings.warmup_duration_secs) if settings.warmup_duration_secs else None
 
 
 def pool_limits(
@@ -129,6 +140,9 @@ def outlier_policy(settings: OutlierDetection | None) -> OutlierPolicy | None:
         return None
     five = settings.consecutive5xx_errors
     local = settings.consecutive_local_origin_failures
+    hosts, volume = settings.success_rate_minimum_hosts, settings.success_rate_request_volume
+    factor = settings.success_rate_stdev_factor
+    by_rate = any(one is not None for one in (hosts, volume, factor))
     return OutlierPolicy(
         consecutive_5xx=5 if five is None else five,
         consecutive_gateway=settings.consecutive_gateway_errors or 0,
@@ -138,6 +152,10 @@ def outlier_policy(settings: OutlierDetection | None) -> OutlierPolicy | None:
         base_ejection_s=settings.base_ejection_time if settings.base_ejection_time is not None else 30.0,
         max_ejection_percent=settings.max_ejection_percent or 10,
         min_health_percent=settings.min_health_percent,
+        codes=frozenset(settings.outlier_detection_http_error_codes) or None,
+        success_hosts=(5 if hosts is None else hosts) if by_rate else 0,
+        success_volume=100 if volume is None else volume,
+        success_stdev_factor=1900 if factor is None else factor,
     )
 
 

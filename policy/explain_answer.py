@@ -15,6 +15,7 @@ from .destination_rules import settings
 from .explain_limits import trace_inbound
 from .explain_query import Query
 from .explain_rules import describe_cluster, other_destination_rules, rule_resource, subset_place
+from .locality import standing
 from .peer import Peer
 from .tables import Cluster, ClusterEndpoint, Decision, Destination, Fault, HeaderOps, SimpleRequest, Tables, Verdict
 from .trace import Trace
@@ -192,7 +193,7 @@ class Answer:
             _step(self._trace, "policy", f"{endpoint.address}:{endpoint.port}{whom}", "asked", why, resource)
             self._verdict(endpoint, cluster, self._trace)
         if ready:
-            why = "ready" if verdict.allowed else f"ready, but denied: {verdict.why}"
+            why = ("ready" if verdict.allowed else f"ready, but denied: {verdict.why}") + standing(endpoint, cluster)
         else:
             why = endpoint.why or ("terminating" if endpoint.terminating else "not ready")
         chosen = next((one for one in cluster.endpoints if one.endpoint is endpoint), None)

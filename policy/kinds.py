@@ -3,6 +3,7 @@
 
 Field lists follow Istio's networking and security APIs and the Kubernetes API. A field that Fairlead does not carry out
 is either refused, with the reason, or taken with a warning that says that it has no effect.
+Long because one page shows every field of every kind of rule.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ RETRIES = obj(
     perTryTimeout=duration(),
     retryOn=text("Comma list of conditions, without blanks."),
     backoff=duration(),
-    retryRemoteLocalities=unused(flag(), "later tries keep to the same priority"),
+    retryRemoteLocalities=flag("After two tries, go on where none was made: to further priorities of endpoints."),
     retryIgnorePreviousHosts=flag(),
 )
 CORS = obj(
@@ -140,10 +141,21 @@ VIRTUAL_SERVICE = obj(
     status=NO_STATUS,
 )  # fmt: skip
 
+LOCALITY_SETTING = obj(
+    "By place.",
+    distribute=items(obj("Shares for clients of one locality; the first entry that covers the client counts.", required=("from", "to"),
+                         from_=text("Locality of the client: REGION/ZONE/SUBZONE, or less of it, or with * as its last part."),
+                         to=table(integer("Percent.", 1, 100), "Percent by locality of the endpoints; the sum is 100."))),
+    failover=items(obj("Where a region's traffic goes when its own endpoints fail.", required=("from", "to"),
+                       from_=text("Region of the client."), to=text("Region."))),
+    failoverPriority=TEXTS,
+    enabled=flag(),
+)  # fmt: skip
 LOAD_BALANCER = obj(
     "Which endpoint is next.",
     one_of=(("simple", "consistentHash"),),
-    simple=text("", "UNSPECIFIED", "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST"),
+    simple=text("LEAST_REQUEST (default), ROUND_ROBIN, RANDOM, PASSTHROUGH or, of Fairlead's own, PEAK_EWMA.", "UNSPECIFIED",
+                "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST", "PEAK_EWMA"),
     consistentHash=obj(
         "Always the same endpoint for the same key.",
         one_of=(("httpHeaderName", "httpCookie", "useSourceIp", "httpQueryParameterName"), ("ringHash", "maglev")),
@@ -156,10 +168,12 @@ LOAD_BALANCER = obj(
         maglev=obj(tableSize=integer("A prime.", 1, 5000011)),
         minimumRingSize=integer("Old form of ringHash.minimumRingSize.", 1, 8388608),
     ),
-    localityLbSetting=obj("By place.", distribute=items(anything()), failover=items(anything()), failoverPriority=TEXTS,
-                          enabled=flag()),
-    warmup=unused(obj(open="-"), "endpoints take their full share at once"),
-    warmupDurationSecs=unused(duration(), "endpoints take their full share at once"),
+    localityLbSetting=LOCALITY_SETTING,
+    zoneAwareLbSetting=refused("use localityLbSetting"),
+    warmup=obj("New endpoints begin with a part of their share.", required=("duration",), duration=duration("Until the full share."),
+               minimumPercent=decimal("What they begin with; default 10.", 0, 100),
+               aggression=decimal("1 (default) grows evenly, more is faster at first.", 0)),
+    warmupDurationSecs=duration("Old form of warmup.duration."),
 )  # fmt: skip
 POOL = obj(
     "Limits of connections and requests.",
@@ -193,14 +207,23 @@ OUTLIER = obj(
     "When an endpoint is taken out.",
     consecutiveErrors=unused(integer("", 0), "use consecutive5xxErrors"),
     splitExternalLocalOriginErrors=flag(),
-    consecutiveLocalOriginFailures=integer("", 0),
-    consecutiveGatewayErrors=integer("", 0),
-    consecutive5xxErrors=integer("", 0),
+    consecutiveLocalOriginFailures=integer("", 0, 2**32 - 1),
+    consecutiveGatewayErrors=integer("", 0, 2**32 - 1),
+    consecutive5xxErrors=integer("", 0, 2**32 - 1),
     interval=duration(),
     baseEjectionTime=duration(),
     maxEjectionPercent=integer("", 0, 100),
     minHealthPercent=integer("", 0, 100),
-    outlierDetectionHttpErrorCodes=refused("all of 5xx count"),
+    outlierDetectionHttpErrorCodes=items(integer("", 100, 599), doc="Answers that count as errors; default: 5xx."),
+    successRateMinimumHosts=integer(
+        "Fairlead's own, as in Envoy: endpoints that must have the volume; default 5.", 1, 2**32 - 1
+    ),
+    successRateRequestVolume=integer(
+        "Fairlead's own, as in Envoy: answers in an interval that it takes to be judged; default 100.", 1, 2**32 - 1
+    ),
+    successRateStdevFactor=integer(
+        "Fairlead's own, as in Envoy: out below mean - stdev * this / 1000; default 1900.", 0, 2**32 - 1
+    ),
 )
 CLIENT_TLS = obj(
     "How connections to endpoints are secured.",
@@ -408,6 +431,7 @@ MESH_CONFIG = obj(
         accessLogFile=text("Empty: no access log."),
         accessLogEncoding=text("", "TEXT", "JSON"),
         accessLogFormat=text(),
+        localityLbSetting=LOCALITY_SETTING,
         ingressClass=text("Class of the Ingresses that gateways serve."),
         ingressControllerMode=text("STRICT: of our class; DEFAULT: also those without one; OFF.", "STRICT", "DEFAULT", "OFF"),
         ingressSelector=text("Value of the label istio of the gateways that serve Ingresses."),
@@ -447,7 +471,7 @@ LOCAL_RATE_LIMIT = obj(
             per=text("Who has a bucket: PROXY with all its workers (default), CLIENT (identity, else address), or CONNECTION.",
                      "PROXY", "CLIENT", "CONNECTION"),
             enforce=flag("false: only count what would be refused."),
-            percentage=obj("Of the requests over the limit, those that are refused.", value=decimal("", 0, 100)),
+            percentage=obj("Of the requests over the limit, those that are refused.", value=decimal("Percent.", 0, 100)),
             response=obj(
                 "The answer to what is over the limit.",
                 status=integer("Default 429.", 400, 599),

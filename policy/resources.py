@@ -8,8 +8,6 @@ Long because one page shows every kind with all its fields.
 
 from __future__ import annotations
 
-from typing import Any
-
 from msgspec import Struct, field
 
 
@@ -384,12 +382,41 @@ class ConsistentHashLB(Spec, frozen=True):
     minimum_ring_size: int | None = None
 
 
+class LocalityDistribute(Spec, frozen=True):
+    """Localities are REGION/ZONE/SUBZONE, or less of it, or end with `*`."""
+
+    from_: str = field(default="", name="from")
+    to: dict[str, int] = {}
+    """Percent."""
+
+
+class LocalityFailover(Spec, frozen=True):
+    """Regions."""
+
+    from_: str = field(default="", name="from")
+    to: str = ""
+
+
+class LocalityLbSetting(Spec, frozen=True):
+    distribute: list[LocalityDistribute] = []
+    failover: list[LocalityFailover] = []
+    failover_priority: list[str] = []
+    """LABEL or LABEL=VALUE, the most important first."""
+    enabled: bool | None = None
+
+
+class WarmupConfiguration(Spec, frozen=True):
+    duration: float
+    minimum_percent: float = 10.0
+    aggression: float = 1.0
+
+
 class LoadBalancerSettings(Spec, frozen=True):
     simple: str | None = None
-    """UNSPECIFIED, LEAST_REQUEST, LEAST_CONN, ROUND_ROBIN, RANDOM, PASSTHROUGH."""
+    """UNSPECIFIED, LEAST_REQUEST, LEAST_CONN, ROUND_ROBIN, RANDOM, PASSTHROUGH; of our own: PEAK_EWMA."""
     consistent_hash: ConsistentHashLB | None = None
-    locality_lb_setting: dict[str, Any] | None = None
-    warmup: dict[str, Any] | None = None
+    locality_lb_setting: LocalityLbSetting | None = None
+    warmup: WarmupConfiguration | None = None
     warmup_duration_secs: float | None = None
 
 
@@ -443,6 +470,11 @@ class OutlierDetection(Spec, frozen=True):
     base_ejection_time: float | None = None
     max_ejection_percent: int = 0
     min_health_percent: int = 0
+    outlier_detection_http_error_codes: list[int] = []
+    success_rate_minimum_hosts: int | None = None
+    """This and the next two are Fairlead's own, with Envoy's meaning and defaults; none of them: off."""
+    success_rate_request_volume: int | None = None
+    success_rate_stdev_factor: int | None = None
 
 
 class ClientTLSSettings(Spec, frozen=True):
@@ -715,6 +747,8 @@ class MeshConfigSpec(Spec, frozen=True):
     ingress_controller_mode: str = "STRICT"
     """STRICT, DEFAULT (also those without a class), OFF."""
     ingress_selector: str = "ingressgateway"
+    locality_lb_setting: LocalityLbSetting | None = None
+    """For services whose DestinationRule has none."""
 
 
 class MeshConfig(Struct, frozen=True):

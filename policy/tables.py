@@ -178,7 +178,10 @@ class RetryPolicy:
         backoff_s: float = 0.025,
         ignore_previous_hosts: bool = True,
         retry_on: tuple[str, ...] = (),
+        remote: bool = False,
     ) -> None:
+        self.remote = remote
+        """retryRemoteLocalities: later tries go to priorities at which none was made."""
         self.retry_on = retry_on
         """As written, in order; for people."""
         self.attempts = attempts
@@ -276,8 +279,21 @@ class Decision:
         """Verdict of the policies looked at (inbound: ingress; outbound: None, see ClusterEndpoint.egress)."""
 
 
+class Warmup:
+    """How an endpoint that is new, or back, comes to its full share (Envoy's slow start)."""
+
+    __slots__ = ("aggression", "duration_s", "minimum")
+
+    def __init__(self, duration_s: float, minimum: float = 0.1, aggression: float = 1.0) -> None:
+        self.duration_s = duration_s
+        self.minimum = minimum
+        """Share that it begins with, of 1."""
+        self.aggression = aggression
+        """The share grows with time to the power of 1 / aggression."""
+
+
 class LoadBalancer:
-    """kind: least_request, round_robin, random, ring_hash, maglev, passthrough."""
+    """kind: least_request, round_robin, random, peak_ewma, ring_hash, maglev, passthrough."""
 
     def __init__(
         self,
@@ -287,7 +303,10 @@ class LoadBalancer:
         table_size: int = 1024,
         cookie_ttl_s: float | None = None,
         cookie_path: str = "",
+        warmup: Warmup | None = None,
     ) -> None:
+        self.warmup = warmup
+        """With least_request and round_robin only."""
         self.kind = kind
         self.hash_on = hash_on
         """header, cookie, source-ip, query, or empty."""
@@ -372,7 +391,21 @@ class OutlierPolicy:
         base_ejection_s: float = 30.0,
         max_ejection_percent: int = 10,
         min_health_percent: int = 0,
+        codes: frozenset[int] | None = None,
+        success_hosts: int = 0,
+        success_volume: int = 100,
+        success_stdev_factor: int = 1900,
     ) -> None:
+        self.codes = codes
+        """Statuses that are errors; None: 5xx."""
+        self.success_hosts = success_hosts
+        """Success rate: judged where so many hosts have the volume; 0: off."""
+        self.success_volume = success_volume
+        """Answers in an interval."""
+        self.success_stdev_factor = success_stdev_factor
+        """In thousandths: a host is out below mean - stdev * factor / 1000."""
+        self.simple = not split and codes is None and not success_hosts
+        """An answer below 500 says nothing new about a host without errors."""
         self.consecutive_5xx = consecutive_5xx
         self.consecutive_gateway = consecutive_gateway
         self.consecutive_local = consecutive_local
@@ -444,7 +477,10 @@ class ClusterEndpoint:
         weight: int = 1,
         priority: int = 0,
         egress: Verdict | None = None,
+        locality_weight: float = 0.0,
     ) -> None:
+        self.locality_weight = locality_weight
+        """Percent for its whole locality, where a DestinationRule distributes by locality; else 0."""
         self.address = address
         """Where to connect: with mesh TLS the sidecar's mesh port."""
         self.port = port
@@ -452,6 +488,7 @@ class ClusterEndpoint:
         self.tls = tls
         self.weight = weight
         self.priority = priority
+        """From 0, which is the nearest, without gaps."""
         self.egress = egress
         """None: no egress policy applies. Not allowed: a connection must not be made (FL-DENIED)."""
         self.last: Any = None

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..registry.schema import Findings
 from .credentials import place_of
+from .locality import TOPOLOGY, overlap
 from .validate_values import (
     SUBSET_RULE,
     check_export_to,
@@ -121,7 +122,8 @@ def _check_load_balancer(found: Findings, path: str, settings: Object, outlier: 
         if size is not None and (size >= MAGLEV_MAX or not _is_prime(size)):
             invalid(found, f"{path}.consistentHash.maglev.tableSize", size, f"must be a prime below {MAGLEV_MAX}")
     if settings.get("localityLbSetting") is not None:
-        _check_locality(found, f"{path}.localityLbSetting", settings["localityLbSetting"], outlier)
+        check_locality(found, f"{path}.localityLbSetting", settings["localityLbSetting"], outlier)
+    _check_warmup(found, path, settings)
 
 
 def _is_prime(number: int) -> bool:
@@ -130,35 +132,53 @@ def _is_prime(number: int) -> bool:
     return all(number % divisor for divisor in range(2, int(number**0.5) + 1))
 
 
-def _check_locality(found: Findings, path: str, setting: Object, outlier: Any) -> None:
+def check_locality(found: Findings, path: str, setting: Object, outlier: Any) -> None:
+    """Istio's rules for a localityLbSetting; `outlier` None: there is no outlierDetection beside it."""
     distribute, failover = listed(setting, "distribute"), listed(setting, "failover")
+    priority = listed(setting, "failoverPriority")
     if distribute and failover:
         forbidden(found, f"{path}.distribute", "may not stand next to failover")
-    if failover and outlier is None:
-        warn(found, f"{path}.failover", "takes no effect without outlierDetection")
+    if distribute and priority and not failover:
+        warn(found, f"{path}.failoverPriority", "has no effect next to distribute")
+    for index, label in enumerate(priority):
+        at = f"{path}.failoverPriority[{index}]"
+        if not label.partition("=")[0]:
+            invalid(found, at, label, "must be LABEL or LABEL=VALUE")
+        elif failover and label in TOPOLOGY:
+            forbidden(found, at, "a topology label may not stand next to failover, which orders localities itself")
+    for name, given in (("failover", failover), ("failoverPriority", priority)):
+        if given and outlier is None:
+            warn(found, f"{path}.{name}", "takes no effect without outlierDetection")
     for index, one in enumerate(distribute):
         at = f"{path}.distribute[{index}]"
-        to = one.get("to") if isinstance(one, dict) else None
-        if not isinstance(one, dict) or not isinstance(one.get("from"), str) or not isinstance(to, dict) or not to:
-            invalid(found, at, one, "expected {from: LOCALITY, to: {LOCALITY: WEIGHT}}")
-            continue
-        weights = list(to.values())
-        if not all(isinstance(weight, int) and not isinstance(weight, bool) for weight in weights):
-            invalid(found, f"{at}.to", to, "weights must be whole numbers")
-        elif any(not 1 <= weight <= 100 for weight in weights) or sum(weights) != 100:
-            invalid(found, f"{at}.to", sum(weights), "weights must be from 1 to 100, and their sum 100")
-        for locality in (one["from"], *to):
-            _check_locality_name(found, at, str(locality))
+        shares = mapping(one, "to")
+        if sum(shares.values()) != 100:
+            invalid(found, f"{at}.to", sum(shares.values()), "weights must be from 1 to 100, and their sum 100")
+        _check_locality_name(found, f"{at}.from", one.get("from", ""))
+        for locality in shares:
+            _check_locality_name(found, f"{at}.to[{locality}]", locality)
+        _check_overlaps(found, [(f"{at}.to[{locality}]", locality) for locality in shares])
+    _check_overlaps(
+        found, [(f"{path}.distribute[{index}].from", one.get("from", "")) for index, one in enumerate(distribute)]
+    )
+    regions: set[str] = set()
     for index, one in enumerate(failover):
         at = f"{path}.failover[{index}]"
-        if not isinstance(one, dict) or not isinstance(one.get("from"), str) or not isinstance(one.get("to"), str):
-            invalid(found, at, one, "expected {from: REGION, to: REGION}")
-            continue
         for key in ("from", "to"):
-            if "/" in one[key] or "*" in one[key] or not one[key]:
+            if "/" in one.get(key, "") or "*" in one.get(key, ""):
                 invalid(found, f"{at}.{key}", one[key], "must be the name of a region")
-        if one["from"] == one["to"]:
-            invalid(found, at, one["from"], "from and to must differ")
+        if one.get("from") == one.get("to"):
+            invalid(found, at, one.get("from", ""), "from and to must differ")
+        if one.get("from") in regions:
+            warn(found, f"{at}.from", f"region {one['from']} stands twice; the first entry counts")
+        regions.add(one.get("from", ""))
+
+
+def _check_overlaps(found: Findings, localities: list[tuple[str, str]]) -> None:
+    for index, (path, locality) in enumerate(localities):
+        before = next((other for _, other in localities[:index] if overlap(locality, other)), None)
+        if before is not None:
+            invalid(found, path, locality, f'overlaps with "{before}": a locality must be covered by one of them only')
 
 
 def _check_locality_name(found: Findings, path: str, locality: str) -> None:
@@ -167,6 +187,19 @@ def _check_locality_name(found: Findings, path: str, locality: str) -> None:
         invalid(found, path, locality, "a star may only be the last part")
     elif len(parts) > 3 or not all(parts):
         invalid(found, path, locality, "must be REGION, REGION/ZONE or REGION/ZONE/SUBZONE")
+
+
+def _check_warmup(found: Findings, path: str, settings: Object) -> None:
+    given = next((name for name in ("warmup", "warmupDurationSecs") if settings.get(name) is not None), "")
+    if not given:
+        return
+    if mapping(settings, "warmup").get("aggression", 1.0) <= 0:
+        invalid(found, f"{path}.warmup.aggression", settings["warmup"]["aggression"], "must be above 0")
+    if given == "warmup" and settings.get("warmupDurationSecs") is not None:
+        warn(found, f"{path}.warmupDurationSecs", "has no effect next to warmup")
+    other = "consistentHash" if settings.get("consistentHash") is not None else settings.get("simple")
+    if other in ("consistentHash", "RANDOM", "PASSTHROUGH", "PEAK_EWMA"):
+        warn(found, f"{path}.{given}", f"has no effect with {other}: only ROUND_ROBIN and LEAST_REQUEST know it")
 
 
 def _check_outlier(found: Findings, path: str, settings: Object) -> None:
@@ -178,6 +211,16 @@ def _check_outlier(found: Findings, path: str, settings: Object) -> None:
             local,
             "needs splitExternalLocalOriginErrors: true",
         )
+    five, gateway = settings.get("consecutive5xxErrors", 5), settings.get("consecutiveGatewayErrors", 0)
+    if five and gateway >= five:
+        warn(
+            found,
+            f"{path}.consecutiveGatewayErrors",
+            f"{gateway} is never reached: consecutive5xxErrors counts the same answers, and ejects at {five}",
+        )
+    codes = listed(settings, "outlierDetectionHttpErrorCodes")
+    if codes and gateway and not {502, 503, 504} & set(codes):
+        warn(found, f"{path}.consecutiveGatewayErrors", "502, 503, 504 are not in outlierDetectionHttpErrorCodes")
 
 
 def _check_tunnel(found: Findings, path: str, tunnel: Object) -> None:

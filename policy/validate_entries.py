@@ -10,6 +10,7 @@ from typing import Any
 
 from ..registry.kinds import ENTRY_PROTOCOLS
 from ..registry.schema import Findings
+from .validate_destination_rule import check_locality
 from .validate_values import (
     check_export_to,
     check_host,
@@ -340,3 +341,5 @@ def check_mesh_config(found: Findings, spec: Object) -> None:
             invalid(found, f"spec.{key}", spec[key], fault)
     if spec.get("rootNamespace") and not is_dns_label(spec["rootNamespace"]):
         invalid(found, "spec.rootNamespace", spec["rootNamespace"], "must be the name of a namespace")
+    if spec.get("localityLbSetting") is not None:
+        check_locality(found, "spec.localityLbSetting", spec["localityLbSetting"], {})

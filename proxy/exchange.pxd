@@ -59,6 +59,7 @@ cdef class Exchange(Waiter):
     cdef public bint retried_stale
     cdef public bint counts_as_retry
     cdef public list tried
+    cdef public list attempted
     cdef public double resume_at
     cdef public double route_deadline
     cdef public double try_deadline

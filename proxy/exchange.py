@@ -111,6 +111,7 @@ class Exchange(Waiter):
         """The endpoint is to be asked by HTTP/2, where it can."""
         self.counts_as_retry = False
         self.tried: Any = None
+        self.attempted: Any = None
         self.abort_grpc = -1
         """gRPC status of a fault or rate limit; -1: none."""
         self.resume_at = 0.0
@@ -382,7 +383,10 @@ class Exchange(Waiter):
     def _attempt(self) -> None:
         pool = self.pool
         live = pool.live
-        host = live.choose(self.key, self.engine.draw, self.tried or ())
+        if self.attempted is None:
+            host = live.choose(self.key, self.engine.draw, self.tried or ())
+        else:
+            host = live.choose_remote(self.key, self.engine.draw, self.tried or (), self.attempted)
         if host is None:
             total = len(live.hosts)
             self._reply(
@@ -660,6 +664,10 @@ class Exchange(Waiter):
             if self.tried is None:
                 self.tried = []
             self.tried.append(self.host)
+        if retries.remote and self.host is not None:
+            if self.attempted is None:
+                self.attempted = []
+            self.attempted.append(self.host)
         live.retrying += 1
         if live.shared is not None:
             live.shared.publish(live)
@@ -718,6 +726,8 @@ class Exchange(Waiter):
         outcome.response = head
         status = head.status
         live = self.pool.live
+        if live.measures:
+            self.host.took(now - outcome.sent_at, now)
         if self.grpc:
             self._grpc_answer(head, complete)
             if complete and self.outcome.grpc_status:

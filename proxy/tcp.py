@@ -60,6 +60,8 @@ class Session:
         self.pool: Any = None
         self.host: Any = None
         self.tried: list[Any] = []
+        self.dialled_at = 0.0
+        """Set where latencies are measured (LiveCluster.measures)."""
         self.ahead = False
         """The client has not joined yet."""
         self.abandoned = False
@@ -234,6 +236,8 @@ class Session:
         live.requests += 1
         self.outcome.attempts += 1
         header = self._header(endpoint, limits) if limits.proxy_protocol else b""
+        if live.measures:
+            self.dialled_at = engine.clock()
         self._dialing = engine.dial(endpoint, limits, self.relay.server, self._connected, self._not_connected, header)
 
     def _header(self, endpoint: Any, limits: Any) -> bytes:
@@ -260,6 +264,9 @@ class Session:
             if not self.abandoned:
                 self._finish()
             return
+        if self.pool.live.measures:
+            now = engine.clock()
+            self.host.took(now - self.dialled_at, now)
         self.pool.live.report(self.host, 200, False, engine.clock())
         self.outcome.sent_at = self.outcome.first_at = engine.clock()
         if not self.ahead:

@@ -26,10 +26,12 @@ from fairlead.policy.tables import (
     Arrival,
     Cluster,
     ClusterEndpoint,
+    LoadBalancer,
     OutlierPolicy,
     PoolLimits,
     Tables,
     Viewpoint,
+    Warmup,
 )
 from fairlead.proxy.cluster import ACTIVE, CONNECTIONS, PENDING, RETRYING, LiveCluster
 from fairlead.proxy.pool import Overflow, Pool, Waiter
@@ -283,6 +285,29 @@ def test_an_ejection_holds_in_every_worker_and_ends_in_all_at_the_same_moment() 
     for live in workers.lives:
         live.sweep(32.0)
     assert [len(live.usable) for live in workers.lives] == [2, 2]
+
+
+def test_an_ejection_by_success_rate_is_told_to_the_others_with_its_numbers_and_they_warm_up_alike() -> None:
+    policy = OutlierPolicy(
+        consecutive_5xx=0, max_ejection_percent=50, interval_s=1.0, base_ejection_s=5.0, success_hosts=3,
+        success_volume=10, success_stdev_factor=1000,
+    )  # fmt: skip
+    config = cluster(outlier=policy, endpoints=4)
+    config.load_balancer = LoadBalancer("round_robin", warmup=Warmup(100.0))
+    workers = Workers(2, config)
+    one, other = workers.lives
+    assert LiveCluster(config, 0.7).wake_at() == one.wake_at() == 1.0, "whenever a worker first used the cluster"
+    for host in one.hosts:
+        for n in range(10):
+            one.report(host, 500 if host is one.hosts[3] and n < 8 else 200, False, 0.5)
+    for live in workers.lives:
+        live.sweep(1.0)
+    assert [len(live.usable) for live in workers.lives] == [3, 3]
+    assert "success rate 20.0 % of 10 answers" in other.hosts[3].health.why
+    for live in workers.lives:
+        live.sweep(7.0)
+    assert [len(live.usable) for live in workers.lives] == [4, 4]
+    assert [live.hosts[3].weight for live in workers.lives] == [0.1, 0.1]
 
 
 def test_workers_count_failures_apart_so_a_host_can_fail_in_each_before_it_is_out() -> None:

@@ -6,10 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from fairlead.policy.decide import decide
 from fairlead.policy.tables import Cluster, UpstreamTLS
 from tests.policy.test_decide import API, CALLER, SHOP, SUBSETS, WEB
-from tests.policy.worlds import World
+from tests.policy.worlds import World, get
 
 
 def cluster(text: str, name: str = f"outbound|80||{WEB}", source: str = "shop/api-1") -> Cluster:
@@ -141,6 +144,40 @@ def test_limits_and_detection() -> None:
     empty = cluster(policy("{outlierDetection: {}}")).outlier
     assert empty is not None
     assert (empty.consecutive_5xx, empty.max_ejection_percent, empty.interval_s) == (5, 10, 10.0)
+    assert (empty.codes, empty.success_hosts, empty.simple) == (None, 0, True)
+    rates = cluster(
+        policy("{outlierDetection: {successRateRequestVolume: 20, outlierDetectionHttpErrorCodes: [429]}}")
+    ).outlier
+    assert rates is not None
+    assert (rates.success_hosts, rates.success_volume, rates.success_stdev_factor) == (5, 20, 1900)
+    assert (rates.codes, rates.simple) == (frozenset({429}), False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "warmup"),
+    [
+        ("{simple: PEAK_EWMA}", "peak_ewma", None),
+        ("{simple: LEAST_CONN, warmupDurationSecs: 20s}", "least_request", (20.0, 0.1, 1.0)),
+        (
+            "{simple: ROUND_ROBIN, warmup: {duration: 1m, minimumPercent: 25, aggression: 2}}",
+            "round_robin",
+            (60.0, 0.25, 2.0),
+        ),
+        ("{warmup: {duration: 30s}, warmupDurationSecs: 20s}", "least_request", (30.0, 0.1, 1.0)),
+        ("{simple: RANDOM, warmup: {duration: 30s}}", "random", None),
+    ],
+)
+def test_balancers_and_how_new_endpoints_warm_up(settings: str, kind: str, warmup: tuple[float, ...] | None) -> None:
+    made = cluster(policy(f"{{loadBalancer: {settings}}}")).load_balancer
+    assert made.kind == kind
+    got = made.warmup
+    assert (None if got is None else (got.duration_s, got.minimum, got.aggression)) == warmup
+
+
+def test_retries_may_go_to_remote_localities() -> None:
+    route = "kind: VirtualService\nmetadata: {name: web, namespace: shop}\nspec: {hosts: [web], http: [{retries: {attempts: 4, retryRemoteLocalities: true}, route: [{destination: {host: web}}]}]}\n---\n"
+    decision = decide(World(SHOP + route).client("shop/api-1"), get("web.shop"))
+    assert decision.retries is not None and decision.retries.remote
 
 
 @pytest.mark.parametrize(
@@ -211,10 +248,10 @@ ZONES = (
 )  # fmt: skip
 
 
-def zones(balancer: str) -> dict[str, tuple[int, int]]:
+def zones(balancer: str) -> dict[str, tuple[int, float]]:
     text = f"kind: DestinationRule\nmetadata: {{name: zone, namespace: shop}}\nspec: {{host: zone, trafficPolicy: {balancer}}}\n---\n"
     made = cluster(ZONES + text, "outbound|80||zone.shop.svc.cluster.local", "shop/front-1")
-    return {one.endpoint.workload[-2:]: (one.priority, one.weight) for one in made.endpoints}
+    return {one.endpoint.workload[-2:]: (one.priority, one.locality_weight) for one in made.endpoints}
 
 
 def test_failover_needs_outlier_detection_and_goes_by_distance() -> None:
@@ -229,8 +266,43 @@ def test_failover_needs_outlier_detection_and_goes_by_distance() -> None:
 def test_a_distribution_gives_unlisted_localities_nothing() -> None:
     spread = "{loadBalancer: {localityLbSetting: {distribute: [{from: 'r1/*', to: {'r1/*': 75, 'r2/*': 25}}]}}}"
     weights = {name: weight for name, (_, weight) in zones(spread).items()}
-    assert set(weights) == {"z1", "z2", "z3", "z4"}
-    assert weights["z4"] / sum(weights.values()) == pytest.approx(0.25, abs=0.01)
+    assert weights == {"z1": 25.0, "z2": 25.0, "z3": 25.0, "z4": 25.0}  # three localities share the 75 %
+
+
+def test_the_mesh_may_set_localities_for_services_that_say_nothing() -> None:
+    mesh = "kind: MeshConfig\nmetadata: {name: default}\nspec: {localityLbSetting: {enabled: false}}\n---\n"
+    text = (
+        ZONES
+        + "kind: DestinationRule\nmetadata: {name: zone, namespace: shop}\nspec: {host: zone, trafficPolicy: {outlierDetection: {}}}\n---\n"
+    )
+    name = "outbound|80||zone.shop.svc.cluster.local"
+    assert {one.priority for one in cluster(text, name, "shop/front-1").endpoints} == {0, 1, 2, 3}
+    assert {one.priority for one in cluster(text + mesh, name, "shop/front-1").endpoints} == {0}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("12")), min_size=1, max_size=6),
+    st.sampled_from("ab"),
+    st.sampled_from("12"),
+)
+@settings(deadline=None, max_examples=30)  # each compiles a world
+def test_a_subset_has_exactly_the_endpoints_with_all_its_labels(
+    pods: list[tuple[str, str]], track: str, version: str
+) -> None:
+    text = "kind: Service\nmetadata: {name: sub, namespace: shop}\nspec: {selector: {app: sub}, ports: [{port: 80}]}\n---\n"
+    for number, (one, other) in enumerate(pods):
+        text += f"kind: Pod\nmetadata: {{name: s{number}, namespace: shop, labels: {{app: sub, track: {one}, version: '{other}'}}}}\nspec: {{ip: 10.9.0.{number + 1}}}\n---\n"
+    text += f"kind: DestinationRule\nmetadata: {{name: sub, namespace: shop}}\nspec: {{host: sub, subsets: [{{name: all}}, {{name: some, labels: {{track: {track}, version: '{version}'}}}}]}}\n---\n"
+    clusters = World(SHOP + text).client("shop/api-1").clusters
+
+    def names(subset: str) -> list[str]:
+        return sorted(
+            one.endpoint.workload for one in clusters[f"outbound|80|{subset}|sub.shop.svc.cluster.local"].endpoints
+        )
+
+    every = [f"shop/s{number}" for number in range(len(pods))]
+    assert names("") == names("all") == every
+    assert names("some") == [name for name, labels in zip(every, pods, strict=True) if labels == (track, version)]
 
 
 def test_endpoints_are_told_the_client_by_the_proxy_protocol_where_the_rule_says_so() -> None:

@@ -88,6 +88,15 @@ def test_the_trace_names_objects_and_the_condition_that_failed() -> None:
     assert all(set(step) >= {"step", "object", "result", "why"} for step in trace)
 
 
+def test_endpoints_say_their_priority_or_the_share_of_their_locality() -> None:
+    rule = "kind: DestinationRule\nmetadata: {name: web, namespace: shop}\nspec: {host: web, trafficPolicy: {outlierDetection: {}, loadBalancer: {localityLbSetting: %s}}}\n---\n"
+    failover = asked(rule % "{failoverPriority: [version=v1]}")["endpoints"]
+    assert [one["why"] for one in failover] == [
+        "ready; priority 0 of 0 to 1: takes all traffic while 72 % of it are healthy",
+        "ready; priority 1 of 0 to 1: takes what those before it cannot",
+    ]
+
+
 def test_answers_of_our_own() -> None:
     redirect = asked(CANARY, "http://web.shop/old?x=1")
     assert (redirect["verdict"], redirect["status"]) == ("redirect", 301)

@@ -138,9 +138,12 @@ def cluster(
     balancer: LoadBalancer | None = None,
     egress: Verdict | None = None,
     name: str = "outbound|80||web",
+    priorities: tuple[int, ...] = (),
 ) -> Cluster:
+    """`priorities`: of the addresses, in order; else all have 0."""
     endpoints = tuple(
-        ClusterEndpoint(address, 8080, Endpoint(address=address, port=8080), egress=egress) for address in addresses
+        ClusterEndpoint(address, 8080, Endpoint(address=address, port=8080), egress=egress, priority=priority)
+        for address, priority in zip(addresses, priorities or (0,) * len(addresses), strict=True)
     )
     return Cluster(name, "web", 80, "", endpoints, limits=limits, load_balancer=balancer)
 

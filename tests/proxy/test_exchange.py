@@ -19,6 +19,7 @@ from fairlead.policy.tables import (
     RetryPolicy,
     Verdict,
 )
+from fairlead.proxy.host import UNMEASURED_S
 from fairlead.proxy.outbox import Outbox
 from tests.policy.test_path_normalization import SHAPES
 from tests.proxy.fakes import World, cluster, lose, route
@@ -410,6 +411,34 @@ def test_a_failed_connection_is_tried_at_another_endpoint() -> None:
     live: Any = world.pools["outbound|80||web"].live  # a fakes.Live, which keeps what it is told
     assert live.reports == [("10.0.0.1", 0, True), ("10.0.0.2", 200, False)]
     assert world.at_rest()
+
+
+@pytest.mark.parametrize(("remote", "third"), [(True, "10.0.0.4"), (False, "10.0.0.3")])
+def test_the_third_try_goes_further_away_where_the_route_says_so(remote: bool, third: str) -> None:
+    retries = RetryPolicy(2, frozenset({"connect-failure"}), remote=remote)
+    made = cluster("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", priorities=(0, 0, 0, 1))
+    world = World(made, decision=route(retries=retries))
+    client = world.client(GET)
+    tried = []
+    for _ in range(2):
+        tried.append(world.dialed[0][2].endpoint.address)
+        world.refuse()
+        world.pass_time(0.3)
+    upstream, _ = world.connect()
+    assert [*tried, upstream.host.endpoint.address] == ["10.0.0.1", "10.0.0.2", third]
+    upstream.data_received(OK)
+    assert client.transport.take().startswith(b"HTTP/1.1 200")
+    assert world.at_rest()
+
+
+def test_latencies_are_told_to_clusters_that_measure_them_and_to_no_others() -> None:
+    for kind, expected in (("peak_ewma", 0.25), ("least_request", UNMEASURED_S)):
+        world = World(cluster("10.0.0.1", balancer=LoadBalancer(kind)))
+        world.client(GET)
+        upstream, _ = world.connect()
+        world.pass_time(0.25)
+        upstream.data_received(OK)
+        assert upstream.host.latency_s == expected
 
 
 def test_tries_are_used_up_and_then_answered_with_the_last_reason() -> None:
