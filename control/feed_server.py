@@ -203,7 +203,8 @@ class FeedServer:
 
     def _behind(self, version: str, own: str) -> tuple[list[str], list[str]]:
         """Who has not said yet what became of `version`, and who refuses it or a later one."""
-        pending, refusing = [], []
+        pending: list[str] = []
+        refusing: list[str] = []
         for key, member in self.members.items():
             if key == own or at_least(member.taken, version):
                 continue

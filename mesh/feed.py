@@ -210,7 +210,8 @@ class Feed:
             timeout_s=timeout_s + LEAVE_GRACE_S,
         )
         if reply.status != 200:
-            raise FetchError(f"{self.url}: status {reply.status}: {reply.body[:200].decode('utf-8', 'replace').strip()}")
+            why = reply.body[:200].decode("utf-8", "replace").strip()
+            raise FetchError(f"{self.url}: status {reply.status}: {why}")
         try:
             return msgspec.json.decode(reply.body, type=Farewell)
         except msgspec.MsgspecError as error:
