@@ -47,7 +47,7 @@ class Member(msgspec.Struct, omit_defaults=False):
     instance: str = ""
     """Names the process, of which a workload may have two for a moment: one that takes over from the other."""
     leaving: bool = False
-    """It drains: no endpoint of its workload is ready."""
+    """It drains, or its app does not listen yet: no endpoint of its workload is ready."""
 
 
 class FeedServer:
@@ -78,6 +78,7 @@ class FeedServer:
             web.get("/fairlead/v1/feed", self._feed),
             web.post("/fairlead/v1/feed/ack", self._ack),
             web.post("/fairlead/v1/feed/leave", self._leave),
+            web.post("/fairlead/v1/feed/enter", self._enter),
             web.get("/fairlead/v1/sidecars", self._list),
         ]
 
@@ -200,6 +201,22 @@ class FeedServer:
             self._heard.discard(event)
         pending, refusing = self._behind(version, key)
         return _farewell(version, time.monotonic() - begun, pending, refusing, others)
+
+    async def _enter(self, request: web.Request) -> web.Response:
+        """What was told to be leaving is there (again): its app listens."""
+        try:
+            body = msgspec.json.decode(await request.read(), type=dict[str, Any])
+            namespace, workload = str(body["namespace"]), str(body["workload"])
+        except (msgspec.MsgspecError, KeyError, TypeError) as error:
+            raise web.HTTPBadRequest(text=f"not a greeting: {error}") from None
+        self._authorize(request, namespace, workload)
+        member = self.members.get(f"{body.get('role', 'sidecar')}/{namespace}/{workload}")
+        if member is None or member.instance != str(body.get("instance", "")):
+            raise web.HTTPConflict(text="this instance has no stream here, which would say so by itself")
+        if member.leaving:
+            member.leaving = False
+            self._changed()
+        return web.Response(status=204)
 
     def _behind(self, version: str, own: str) -> tuple[list[str], list[str]]:
         """Who has not said yet what became of `version`, and who refuses it or a later one."""

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 from .settings import SettingError
@@ -14,6 +15,7 @@ from .settings import SettingError
 PASSED_ON = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT, signal.SIGWINCH, signal.SIGCONT)
 """Beside SIGTERM and SIGINT, which begin the drain."""
 REAP_S = 1.0
+CONNECT_S = 1.0
 RESERVE_SHARE = 0.1
 """Of the time that is left, what the app is not given: for the end of its last calls."""
 logger = logging.getLogger("fairlead.run")
@@ -58,6 +60,18 @@ class App:
         if not self.ended:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
+
+    async def silent_ports(self, address: str, ports: Iterable[int]) -> list[int]:
+        """Those of its ports on which nobody accepts connections."""
+        found = []
+        for port in ports:
+            try:
+                async with asyncio.timeout(CONNECT_S):
+                    _, writer = await asyncio.open_connection(address, port)
+                writer.close()
+            except (OSError, TimeoutError):
+                found.append(port)
+        return found
 
     async def end(self, number: int, left_s: float) -> None:
         """Tell it to end by this signal, and end it with all of its group when the time is over."""

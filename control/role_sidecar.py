@@ -28,6 +28,7 @@ from ..proxy.proxy_protocol import Network, parse_trusted
 from ..registry.documents import Document, Problem
 from ..registry.model import Workload, WorkloadPort
 from ..registry.names import service_host, split_full_name
+from ..registry.needs import FetchError
 from ..registry.source_manifests import Manifests
 from .role_common import Signals, Tasks, logger, ready
 from .role_common import run as run_role
@@ -46,6 +47,10 @@ REGISTERED_S = 10.0
 TELL_S = 3.0
 """After so long it is said why a role is not ready."""
 WORKERS_MAX = 64
+NOT_YET = "the app does not listen yet"
+LISTENS_S = 0.05
+"""How often it is looked whether it does."""
+ENTER_AGAIN_S = 1.0
 
 
 def main(options: Any) -> int:
@@ -254,6 +259,8 @@ class Role:
     async def _serve(self, signals: Signals, tasks: Tasks, registration: Any, link: ControlLink | None) -> int:
         """Run until told to stop, or until the app ends; then drain."""
         app = await App.start(self.command) if self.command and not signals.stop.is_set() else None
+        if app is not None:
+            tasks.start("app", self._enter(app, registration, link))
         signals.at_once += [self.sidecar.kill, *([app.kill] if app is not None else [])]
         stopped = asyncio.ensure_future(signals.stop.wait())
         ended = asyncio.ensure_future(app.wait()) if app is not None else None
@@ -287,6 +294,27 @@ class Role:
             return 128 + signals.number
         return 1 if tasks.failed else 0
 
+    async def _enter(self, app: App, registration: Any, link: ControlLink | None) -> None:
+        """Go into discovery when the app listens on all of its ports."""
+        sidecar = self.sidecar
+        sidecar.checks["app"] = lambda: missing
+        missing = NOT_YET
+        while not app.ended and (ports := await app.silent_ports(*sidecar.app_ports())):
+            missing = f"{NOT_YET} on port {', '.join(map(str, ports))}"
+            await asyncio.sleep(LISTENS_S)
+        missing = ""
+        if app.ended:
+            return
+        if registration is not None:
+            registration.health(True)
+        while link is not None and not sidecar.draining:
+            try:
+                await link.feed.enter()
+                return
+            except FetchError as error:
+                logger.warning("control cannot be told that the app is ready: %s", error)
+                await asyncio.sleep(ENTER_AGAIN_S)
+
     def _ended_early(self, signals: Signals, tasks: Tasks) -> int:
         """The exit code where the end comes before anything was served."""
         if tasks.failed or not signals.stop.is_set():
@@ -317,6 +345,8 @@ class Role:
         role = "gateway" if sidecar.options.gateway else "sidecar"
         link = feed_for(options, urls, role, options.workload, sidecar.update, data, report)
         self._hand_on(lambda: link.feed.items)
+        if self.command:
+            link.feed.not_yet()  # the app listens later than we
         link.feed.start_from_disk()
         tasks.start("feed", link.feed.run())
         sidecar.notes["control"] = lambda: "" if link.feed.connected else f"not connected ({link.feed.error}); going on"
@@ -398,6 +428,8 @@ class Role:
             leaf = ssl.PEM_cert_to_DER_cert(first_certificate(material.certificates))
             options = Namespace(**{**vars(options), "service_account": identity_of(leaf).service_account})
         made = registration(options, self.sidecar.options.workload, os.environ)
+        if self.command:
+            made.health(False, NOT_YET)
         tasks.start("registration", made.run())
         return made
 

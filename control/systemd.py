@@ -25,7 +25,6 @@ class Notifier:
         self.environment = {name: environment[name] for name in OWN[:2] if name in environment}
         """For a successor, which becomes the service's main process."""
         address, usec, whose = (environment.pop(name, "") for name in OWN)
-        self._socket: socket.socket | None = None
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._failed = False
         self.watchdog_s = 0.0
@@ -34,19 +33,20 @@ class Notifier:
             return
         if address[0] not in "@/":
             logger.warning("NOTIFY_SOCKET=%s: expected a path or @NAME; systemd is not told", address)
+            self._address = ""
             return
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._socket.setblocking(False)
         if usec.isdigit() and int(usec) and whose in ("", str(pid)):
             self.watchdog_s = int(usec) / 2e6
 
     def tell(self, **state: str) -> None:
         """Send these; a socket that is not there is logged once."""
-        if self._socket is None:
+        if not self._address:
             return
         lines = "\n".join(f"{name}={value}" for name, value in state.items())
         try:
-            self._socket.sendto(lines.encode("utf-8", "replace"), self._address)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.setblocking(False)
+                sock.sendto(lines.encode("utf-8", "replace"), self._address)
         except OSError as error:
             if not self._failed:
                 self._failed = True

@@ -217,6 +217,24 @@ class Feed:
         except msgspec.MsgspecError as error:
             raise FetchError(f"{self.url}: not an answer to a farewell: {error}") from error
 
+    def not_yet(self) -> None:
+        """Before `run`: be known, but not taken for ready before `enter`."""
+        self._report["leaving"] = "1"
+
+    async def enter(self) -> None:
+        """Be taken for ready from now on. Raises FetchError."""
+        self._report.pop("leaving", None)  # where the stream has to be opened again, that says it
+        reply = await self._fetch.request(
+            "POST",
+            f"{self.url}/fairlead/v1/feed/enter",
+            headers={**self._headers(), "content-type": "application/json"},
+            body=msgspec.json.encode(self._report),
+            timeout_s=5.0,
+        )
+        if reply.status != 204:
+            why = reply.body[:200].decode("utf-8", "replace").strip()
+            raise FetchError(f"{self.url}: status {reply.status}: {why}")
+
     def hand_over(self) -> None:
         """Another process is this workload's sidecar from now on: what is kept on disk is its, and so is the place in
         the registry."""

@@ -383,6 +383,13 @@ class Sidecar:
         if self.gateway is not None:
             self.gateway.listen_no_more()
 
+    def app_ports(self) -> tuple[str, list[int]]:
+        """Where the app is to listen, as far as it is known."""
+        assert self._tables is not None
+        workload = self._tables.viewpoint.workload
+        address = self.options.app_address or (workload.addresses[0] if workload.addresses else "")
+        return address, [port.number for port in workload.ports if port.protocol == "TCP"] if address else []
+
     def kill(self) -> None:
         """End at once what other processes we have."""
 

@@ -672,7 +672,8 @@ class Engine(Core):
         """Client connections that still have something running; `served_only`: of those who come to our app."""
         shaking: int = sum(len(inbound.peeks) + len(inbound.shaking) for inbound in self._inbounds)
         if not served_only:
-            return len(self.connections) + len(self.sessions) + len(self.entries) + shaking
+            have: int = len(self.connections) + len(self.sessions) + len(self.entries) + shaking
+            return have
         kept = [one.arrival.listener for many in (self.connections, self.sessions) for one in many]
         kept += [one.listener for one in self.entries]
         return shaking + sum(listener != "outbound" for listener in kept)

@@ -18,7 +18,7 @@ from .snapshot import Snapshot
 
 V = TypeVar("V")
 NAME_LABEL = "kubernetes.io/metadata.name"
-LEFT = "its sidecar is draining or has ended"
+LEFT = "its sidecar drains, has ended, or waits for its app"
 
 
 def merge(

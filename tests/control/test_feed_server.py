@@ -159,6 +159,18 @@ async def test_who_leaves_while_its_stream_is_away_is_told_of_to_the_registry() 
 
 
 @pytest.mark.asyncio
+async def test_one_whose_app_does_not_listen_yet_is_out_until_it_says_so_itself() -> None:
+    async with served() as control:
+        await control.connect("a", leaving="1")
+        assert control.feed.members["sidecar/default/a"].leaving
+        for instance, status in (("other", 409), ("a", 204)):
+            body = {"namespace": "default", "workload": "a", "instance": instance}
+            async with control.session.post(f"{control.url}/fairlead/v1/feed/enter", json=body) as answer:
+                assert answer.status == status
+        assert not control.feed.members["sidecar/default/a"].leaving
+
+
+@pytest.mark.asyncio
 async def test_a_farewell_that_cannot_be_read_is_refused() -> None:
     async with served() as control:
         for body in (b"{", b"{}", b'{"namespace":"a","workload":"b","timeout":"soon"}'):
