@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 
 import uvloop
@@ -224,11 +224,12 @@ class Shop:
         await before.end(tell=False)
         self.restarts["gateway by hand-over"] += 1
 
-    async def round(self) -> None:
-        for workload in WORKLOADS:
+    async def round(self, workloads: Iterable[str] = WORKLOADS) -> None:
+        workloads = list(workloads)
+        for workload in workloads:
             await self.app_by_drain(workload)
             await self.gateway_by_handover()
-        for workload in WORKLOADS:
+        for workload in workloads[::-1]:
             await self.apart(workload)
 
     async def stop(self) -> None:
@@ -315,23 +316,23 @@ class Load:
         await asyncio.gather(*self._tasks)
 
 
-async def run(requests: int, folder: Path, prefix: str = "127.0.3", clients: int = 8, whole: bool = True) -> Load:
-    """Restart everything while `requests` are answered, and at least once (`whole`: in rounds to their end)."""
+async def run(
+    requests: int, folder: Path, prefix: str = "127.0.3", clients: int = 8, workloads: Iterable[str] = WORKLOADS
+) -> Load:
+    """Restart everything while `requests` are answered, and at least once; `workloads`: or these and the gateway."""
     async with shop(folder, prefix) as made:
         load = Load(made.front, clients)
         begun = time.monotonic()
         rounds = 0
         try:
             while load.answered < requests or not rounds:
-                await made.round()
+                await made.round(workloads)
                 rounds += 1
                 print(
                     f"{time.monotonic() - begun:6.0f} s: {load.answered} answered on {load.connections} connections, "
                     f"{sum(load.failures.values())} failed; {dict(made.restarts)}",
                     flush=True,
                 )
-                if load.failures and not whole:
-                    break
         finally:
             await load.end()
         return load

@@ -434,8 +434,14 @@ class Engine(Core):
     def _withdraw(self, tables: Tables) -> None:
         """Close what the new tables no longer permit."""
         for downstream in list(self.connections):
-            running = downstream.running() if downstream.arrival.listener == "inbound" else ()
-            if running:
+            inbound = downstream.arrival.listener == "inbound"
+            upgraded = getattr(downstream, "relay", None) if inbound else None  # HTTP/2 has none
+            running = downstream.running() if inbound else ()
+            if upgraded is not None:
+                verdict = self.admit(tables, downstream.arrival)
+                if not verdict.allowed:
+                    upgraded.abort(DENIED, f"Permission was withdrawn: {verdict.why or verdict.by}")
+            elif running:
                 verdict = self.admit(tables, downstream.arrival)
                 if not verdict.allowed:
                     for exchange in running:
