@@ -1,4 +1,4 @@
-"""SIGTERM of a sidecar in a mesh: out of discovery first, everybody told, then the end; nobody is refused or cut off."""
+"""SIGTERM of a sidecar in a mesh: out of discovery first, everybody told, then the end; nobody is cut off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A push never breaks what runs: tables are swapped, exchanges and streams go on; only withdrawn permission ends one."""
+"""A push never breaks what runs: exchanges and streams go on; only withdrawn permission ends one, with a reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ ROUTE = """
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: web}
-spec: {hosts: [web], http: [{timeout: %ds, route: [{destination: {host: web}, headers: {request: {set: {x-push: "%d"}}}}]}]}
+spec:
+  hosts: [web]
+  http: [{timeout: %ds, route: [{destination: {host: web}, headers: {request: {set: {x-push: "%d"}}}}]}]
 """
 GONE = """
 apiVersion: networking.istio.io/v1
