@@ -287,29 +287,37 @@ class Load:
 
     async def _client(self, path: str) -> None:
         request = f"GET {path} HTTP/1.1\r\nhost: {HOST}\r\n\r\n".encode()
-        reader: asyncio.StreamReader | None = None
-        writer: asyncio.StreamWriter | None = None
         while not self._stop:
             try:
-                if reader is None or writer is None or reader.at_eof() or writer.is_closing():
-                    if writer is not None:
-                        writer.close()
-                    reader, writer = await asyncio.open_connection(*self._at)
-                    self.connections += 1
-                writer.write(request)
-                head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), DEADLINE_S)).lower()
-                length = int(head.partition(b"\r\ncontent-length: ")[2].partition(b"\r\n")[0])
-                body = await reader.readexactly(length)
-            except (OSError, ValueError, asyncio.IncompleteReadError, TimeoutError) as error:
+                reader, writer = await asyncio.open_connection(*self._at)
+            except OSError as error:
                 self.failures[f"{path}: {error!r}"] += 1
-                reader = None
+                await asyncio.sleep(0.01)
                 continue
-            if head[9:12] == b"200":
-                self.answered += 1
-            else:
-                self.failures[f"{path}: {head[9:12].decode()} {body[:150].decode(errors='replace').strip()}"] += 1
-            if b"\r\nconnection: close\r\n" in head:
-                reader = None
+            self.connections += 1
+            try:
+                while not self._stop and not reader.at_eof() and await self._one(path, request, reader, writer):
+                    pass
+            finally:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+
+    async def _one(self, path: str, request: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One request; whether another may follow on this connection."""
+        try:
+            writer.write(request)
+            head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), DEADLINE_S)).lower()
+            length = int(head.partition(b"\r\ncontent-length: ")[2].partition(b"\r\n")[0])
+            body = await reader.readexactly(length)
+        except (OSError, ValueError, asyncio.IncompleteReadError, TimeoutError) as error:
+            self.failures[f"{path}: {error!r}"] += 1
+            return False
+        if head[9:12] == b"200":
+            self.answered += 1
+        else:
+            self.failures[f"{path}: {head[9:12].decode()} {body[:150].decode(errors='replace').strip()}"] += 1
+        return b"\r\nconnection: close\r\n" not in head
 
     async def end(self) -> None:
         self._stop = True

@@ -682,7 +682,7 @@ class Engine(Core):
             return have
         kept = [one.arrival.listener for many in (self.connections, self.sessions) for one in many]
         kept += [one.listener for one in self.entries]
-        return shaking + sum(listener != "outbound" for listener in kept)
+        return shaking + len([listener for listener in kept if listener != "outbound"])
 
     async def drained(self, deadline_s: float, served_only: bool = False) -> bool:
         """Wait until nothing runs; after `deadline_s` seconds the answer is False, and what still does is cut off and
