@@ -287,8 +287,19 @@ def _sidecar_flags(made: Any, gateway: bool = False) -> None:
         "--workers", type=int, default=1, metavar="N", help="processes that serve the same addresses (default 1)"
     )
     made.add_argument(
-        "--drain-deadline", type=seconds, default="30s", help="longest wait for running requests on SIGTERM"
-    )
+        "--drain-deadline", type=seconds, default="30s",
+        help="on SIGTERM: from the signal to the end, whatever still runs (default 30s)",
+    )  # fmt: skip
+    made.add_argument(
+        "--handover", metavar="PATH",
+        help="Unix socket by which a successor takes over the listening sockets (default handover.sock in --data-dir; "
+        "off: none)",
+    )  # fmt: skip
+    made.add_argument(
+        "--minimum-drain", type=seconds, default=None, metavar="SECONDS",
+        help="on SIGTERM: least time between not ready and no more accepting, for those who poll readiness "
+        "(default: 5s where another host has polled it in the last minute, else 0s)",
+    )  # fmt: skip
     made.add_argument(
         "--access-log", metavar="FILE", help="file, - for standard output, off; default as MeshConfig says"
     )

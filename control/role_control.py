@@ -132,7 +132,7 @@ class Control:
             )
         except (OSError, ValueError) as error:
             raise SettingError(str(error)) from error  # the message names the file
-        self.feed = FeedServer(self.book, self._authorize, self._members_changed, self._secrets_of)
+        self.feed = FeedServer(self.book, self._authorize, self._members_changed, self._secrets_of, self._sidecar_left)
         self.api.add_routes([*self.feed.routes(), web.get("/fairlead/v1/status", self._status)])
         self.api.add_routes([web.get("/fairlead/v1/world", self._world), web.get("/metrics", self._metrics)])
         tasks = Tasks(signals.stop)
@@ -249,16 +249,22 @@ class Control:
             Known(
                 m.namespace, m.workload, m.address, m.mesh_port,
                 proved.get(f"{m.namespace}/{m.workload}") or m.service_account, m.labels, tuple(m.ports),
-                m.role == "gateway",
+                m.role == "gateway", m.leaving,
             )
-            for m in self.feed.members.values()
-            if m.role in ("sidecar", "gateway")
+            for key, m in self.feed.members.items()
+            if m.role in ("sidecar", "gateway") and key.count("/") == 2  # one that has handed over is only waited for
         ]  # fmt: skip
         if self.sidecars.connected(members):
             write_private(self.data / "sidecars.json", self.sidecars.dump())
             self._lay_over()
 
+    def _sidecar_left(self, workload: str) -> None:
+        if self.sidecars.leave(workload):
+            write_private(self.data / "sidecars.json", self.sidecars.dump())
+            self._lay_over()
+
     def _lay_over(self) -> None:
+        self.registry.leave(self.sidecars.left())
         for name, facts in self._facts.items():
             self.registry.update(name, self.sidecars.over(facts))
         declared = [key for facts in self._facts.values() for key in facts.workloads]

@@ -34,6 +34,8 @@ class DnsServer:
         self.warnings: list[str] = []
         """What of the settings could not be used, for the log."""
         self.upstreams = Upstreams(())
+        self.socks: tuple[socket.socket, socket.socket] | None = None
+        """The two that it listens on, for a successor."""
         self._sock: socket.socket | None = None
         self._tcp: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -48,10 +50,14 @@ class DnsServer:
         """Whether a snapshot has come."""
         return self.engine.zone.synced
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen. Port 0: one that is free for both transports; then `.port` says which. Raises OSError."""
+    async def start(
+        self, host: str = "127.0.0.1", port: int = 0, socks: tuple[socket.socket, socket.socket] | None = None
+    ) -> None:
+        """Listen. Port 0: one that is free for both transports; then `.port` says which. `socks`: on these, a datagram
+        and a listening one. Raises OSError."""
         loop = self._loop = asyncio.get_running_loop()
-        self._sock, listener = _bind(host, port)
+        self._sock, listener = socks or bind(host, port)
+        self.socks = (self._sock, listener)
         self.host = host
         self.port = self._sock.getsockname()[1]
         self._wildcard = host in ("0.0.0.0", "::", "")
@@ -72,6 +78,13 @@ class DnsServer:
         self.engine.update(snapshot, addresses)
         self.engine.metrics.updated_at = time.monotonic()
         self.engine.metrics.updates.add(time.perf_counter() - start)
+
+    def stop(self) -> None:
+        """Take no more questions; those in flight are answered."""
+        if self._loop is not None and self._sock is not None:
+            self._loop.remove_reader(self._sock.fileno())
+        if self._tcp is not None:
+            self._tcp.close()
 
     async def close(self) -> None:
         """Stop listening; questions in flight are dropped."""
@@ -358,7 +371,7 @@ def _is_own(host: str) -> bool:
     return True
 
 
-def _bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
+def bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
     """A datagram and a listening socket on the same port. Raises OSError."""
     family, _, _, _, where = socket.getaddrinfo(host or None, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)[0]
     for attempt in range(20):

@@ -19,13 +19,15 @@ import msgspec
 
 from ..policy.world import Loader, World
 from ..proxy.cluster import LiveCluster
+from ..proxy.sockets import Inherited
 from ..registry.documents import Document
 from . import worker_link as say
 from .contexts import Material
+from .handover import Channel
 from .identity import IdentityError
 from .memory import settle
 from .shared_counts import SharedCounts, size
-from .sidecar import Sidecar
+from .sidecar import DRAIN_IDLE_S, Sidecar
 from .update import FeedMessage, Holdings, RefusedError, build_world
 
 CONDITION_S = 1.0
@@ -95,8 +97,10 @@ class Copy:
 
 
 class Worker:
-    def __init__(self, memory_descriptor: int) -> None:
+    def __init__(self, memory_descriptor: int, sockets_descriptor: int) -> None:
         self._memory_descriptor = memory_descriptor
+        self._channel = Channel(socket.socket(fileno=sockets_descriptor))
+        self._inherited: list[Inherited] = []
         self._link = say.Link(say.Down, self._heard, self._gone)
         self._sidecar: WorkerSidecar | None = None
         self._copy = Copy()
@@ -104,12 +108,16 @@ class Worker:
         self._ending = asyncio.Event()
         self._drain_s = 0.0
         """Longest drain once `_ending` is set."""
+        self._idle_s = DRAIN_IDLE_S
         self._started: asyncio.Task[None] | None = None
+        self._served: asyncio.Task[None] | None = None
+        self._offering: asyncio.Task[None] | None = None
 
     async def run(self, descriptor: int) -> int:
         """Serve until told to end, or until the supervisor is gone; the exit code."""
         pair = socket.socket(fileno=descriptor)
         pair.setblocking(False)
+        self._inherited, _ = await self._channel.receive_sockets()
         await asyncio.get_running_loop().create_unix_connection(lambda: self._link, sock=pair)
         await self._ending.wait()
         code = 0
@@ -119,7 +127,8 @@ class Worker:
         sidecar = self._sidecar
         if sidecar is not None and sidecar.engine is not None:
             if self._drain_s and not code:
-                self._link.send(say.Drained(await sidecar.drain(self._drain_s)))
+                whole = await sidecar.drain(self._drain_s, self._idle_s)
+                self._link.send(say.Drained(whole, sidecar.cut))
             await sidecar.close()
         self._link.close()
         return code
@@ -136,14 +145,22 @@ class Worker:
             self._take(message)
         elif isinstance(message, say.Items):
             self._update(message)
+        elif isinstance(message, say.Ask) and message.what == "sockets":
+            self._offering = asyncio.get_running_loop().create_task(self._offer())
         elif isinstance(message, say.Ask):
             self._link.send(say.Told(message.number, sidecar.tell(message.what)))
         elif isinstance(message, say.Ejection):
             sidecar.take_ejection(message)
         elif isinstance(message, say.ReopenLog):
             sidecar.reopen_log()
+        elif isinstance(message, say.Leave):
+            sidecar.leave()
         elif isinstance(message, say.Drain):
-            self._end(message.deadline_s)
+            if message.served_only:
+                self._served = asyncio.get_running_loop().create_task(self._drain_served(message.deadline_s))
+            else:
+                self._idle_s = message.idle_s
+                self._end(message.deadline_s)
         elif isinstance(message, say.End):
             self._end(0.0)
 
@@ -152,6 +169,7 @@ class Worker:
         memory = memoryview(mmap.mmap(self._memory_descriptor, size(begin.workers)))
         counts = SharedCounts(memory, begin.workers, begin.number, self._tell_ejection)
         self._sidecar = WorkerSidecar(pickle.loads(begin.options), counts, self._link)
+        self._sidecar.sockets.give(self._inherited)
 
     def _take(self, message: say.Certificate) -> None:
         assert self._sidecar is not None
@@ -193,7 +211,22 @@ class Worker:
             raise
         settle()
         self._sidecar.watch_condition()
+        self._sidecar.sockets.close_spare()
         self._link.send(say.Listening())
+
+    async def _offer(self) -> None:
+        """Copies of our listening sockets to the supervisor, for a successor."""
+        assert self._sidecar is not None
+        inherited, _ = await self._sidecar.offer()
+        try:
+            await self._channel.send_sockets(inherited)
+        finally:
+            for _, sock in inherited:
+                sock.close()
+
+    async def _drain_served(self, deadline_s: float) -> None:
+        assert self._sidecar is not None
+        self._link.send(say.Drained(await self._sidecar.drain_served(deadline_s), served_only=True))
 
     def _end(self, drain_s: float) -> None:
         self._drain_s = drain_s
@@ -215,6 +248,7 @@ class WorkerSidecar(Sidecar):
 
     def __init__(self, options: Any, counts: SharedCounts, link: say.Link) -> None:
         super().__init__(options)
+        self.sockets.reuse_port = True
         self.counts = counts
         self._link = link
         self._ejections: dict[tuple[str, str], say.Ejection] = {}
@@ -227,7 +261,6 @@ class WorkerSidecar(Sidecar):
         first = self.engine is None
         super().update(world)
         if first and self.engine is not None:
-            self.engine.reuse_port = True
             self.engine.share = self._share
             self.engine.share_limits(self.counts.cell_of)
             if self.gateway is not None:

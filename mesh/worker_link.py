@@ -49,6 +49,9 @@ class Items(msgspec.Struct, tag=True):
 
 class Drain(msgspec.Struct, tag=True):
     deadline_s: float
+    served_only: bool = False
+    """The app's own calls go on."""
+    idle_s: float = 1.0
 
 
 class End(msgspec.Struct, tag=True):
@@ -115,9 +118,16 @@ class Told(msgspec.Struct, tag=True):
 class Drained(msgspec.Struct, tag=True):
     whole: bool
     """False: the deadline cut something off."""
+    cut: list[str] = []
+    """What, in words."""
+    served_only: bool = False
 
 
-Down = Begin | Certificate | Items | Drain | End | Ask | ReopenLog | Ejection
+class Leave(msgspec.Struct, tag=True):
+    """Responses say from now on that their connections end."""
+
+
+Down = Begin | Certificate | Items | Leave | Drain | End | Ask | ReopenLog | Ejection
 Up = Listening | Refused | NotListened | Condition | Told | Drained | Ejection
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -27,16 +27,20 @@ from ..policy.tables import Cluster, Tables
 from ..policy.world import World
 from ..proxy import exposition
 from ..proxy.local_server import JSON, Answer, Query
+from ..proxy.sockets import Inherited, Place, fits
 from . import merged, shared_counts
 from . import worker_link as say
 from .contexts import Material
-from .sidecar import PROMETHEUS, Sidecar, encode
+from .handover import Channel, HandoverError
+from .sidecar import DRAIN_IDLE_S, PROMETHEUS, Sidecar, encode
 from .sidecar_options import Address, NamedPort, SidecarOptions
 from .worker import difference
 
 BACKOFF_S, BACKOFF_S_MAX = 0.1, 10.0
 STABLE_S = 60.0
 """A worker that has run for so long begins again with the shortest pause when it ends."""
+OWN = ("health", "metrics", "admin", "dns")
+"""Listeners of the supervisor itself."""
 ANSWER_S = 5.0
 """Longest wait for a worker's part of an admin page; then its last metrics stand in."""
 END_S = 5.0
@@ -65,6 +69,12 @@ class Worker:
         """It has said whether it could listen."""
         self.error = ""
         self.drained: bool | None = None
+        self.channel: Channel | None = None
+        """On which listening sockets go to it and come from it."""
+        self.inherited: list[Inherited] = []
+        """A predecessor's, for its first process."""
+        self.served: asyncio.Future[bool] | None = None
+        """Whether what ran in the app has ended."""
         self.metrics: merged.Families = {}
         """As last told."""
         self.asked: dict[int, asyncio.Future[bytes]] = {}
@@ -79,7 +89,7 @@ class Supervisor(Sidecar):
         self._wanted = options
         self._drain_s = drain_s
         self._command = command
-        """Starts a worker, with the numbers of two inherited descriptors added: link, memory."""
+        """Starts a worker, with the numbers of three inherited descriptors added: link, memory, sockets."""
         self._workers = [Worker(number) for number in range(workers)]
         self._held: Mapping[str, bytes] = {}
         self._places = shared_counts.Places()
@@ -155,6 +165,7 @@ class Supervisor(Sidecar):
         os.ftruncate(self._memory_descriptor, size)
         self._memory = memoryview(mmap.mmap(self._memory_descriptor, size))
         self._buckets.begin(self._memory, len(self._workers))
+        self._share_out()
         for worker in self._workers:
             await self._spawn(worker)
         try:
@@ -197,28 +208,81 @@ class Supervisor(Sidecar):
 
     def _hold(self, name: str, host: str, port: int) -> int:
         try:
+            held = self.sockets.claim("held", name, host, port)
+            if held:
+                self._reserved += held
+                self.sockets.note("held", name, host, held)
+                return int(held[0].getsockname()[1])
             family, kind, protocol, _, at = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             # Without SO_REUSEPORT first: two proxies of one user would otherwise share a port without a word.
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(at)
-                bound = probe.getsockname()
-                probe.listen(1)
-            held = socket.socket(family, kind, protocol)
-            self._reserved.append(held)
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            held.bind(bound)
+            live = [one for one in self.sockets.peek() if fits(one[0], "tcp", name, host, port)]
+            for place, sock in live:  # of a predecessor without workers: others come to listen beside it
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                bound = (at[0], place.port, *at[2:])
+            if not live:
+                with socket.socket(family, kind, protocol) as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(at)
+                    bound = probe.getsockname()
+                    probe.listen(1)
+            own = socket.socket(family, kind, protocol)
+            self._reserved.append(own)
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            own.bind(bound)
+            self.sockets.note("held", name, host, [own])
         except OSError as error:
             raise OSError(f"{name}: {host}:{port} cannot be listened on: {error.strerror or error}") from error
         return int(bound[1])
 
-    async def drain(self, deadline_s: float) -> bool:
+    def leave(self) -> None:
+        super().leave()
+        for worker in self._workers:
+            if worker.link is not None:
+                worker.link.send(say.Leave())
+
+    async def drain_served(self, deadline_s: float) -> bool:
+        self.leave()
+        waiting = []
+        for worker in self._workers:
+            if worker.link is not None:
+                worker.served = asyncio.get_running_loop().create_future()
+                waiting.append(worker.served)
+                worker.link.send(say.Drain(deadline_s, True))
+        if waiting:
+            await asyncio.wait(waiting, timeout=deadline_s + END_S)
+        return all(one.done() and one.result() for one in waiting)
+
+    def _share_out(self) -> None:
+        """A predecessor's listening sockets to the workers, all of them: one without anybody would swallow clients."""
+        turn: dict[Place, int] = {}
+        for place, sock in self.sockets.spare():
+            if place.kind != "tcp" or place.name in OWN:
+                self.sockets.give([(place, sock)])
+                continue
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # those that others of us bind beside it
+            number = turn[place] = turn.get(place, -1) + 1
+            self._workers[number % len(self._workers)].inherited.append((place, sock))
+
+    async def offer(self) -> tuple[list[Inherited], dict[str, Any]]:
+        inherited, state = await super().offer()
+        for worker in self._workers:
+            if worker.link is None or worker.channel is None:
+                continue
+            worker.link.send(say.Ask(0, "sockets"))
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    inherited += (await worker.channel.receive_sockets())[0]
+            except (OSError, EOFError, ValueError, HandoverError, TimeoutError) as error:
+                logger.warning("worker %d does not give its sockets: %s", worker.number, error)
+        return inherited, state
+
+    async def drain(self, deadline_s: float, idle_s: float = DRAIN_IDLE_S) -> bool:
         self.draining = self._ending = True
         running = [worker for worker in self._workers if worker.process is not None]
         for worker in running:
             if worker.link is not None:
-                worker.link.send(say.Drain(deadline_s))
+                worker.link.send(say.Drain(deadline_s, idle_s=idle_s))
         try:
             async with asyncio.timeout(deadline_s + END_S):
                 for worker in running:
@@ -227,6 +291,12 @@ class Supervisor(Sidecar):
         except TimeoutError:
             return False
         return all(worker.drained is not False for worker in running)
+
+    def kill(self) -> None:
+        """End every process at once: they would drain when they find us gone."""
+        for worker in self._workers:
+            if worker.process is not None and worker.process.returncode is None:
+                worker.process.kill()
 
     async def close(self) -> None:
         self._ending = True
@@ -255,13 +325,23 @@ class Supervisor(Sidecar):
     async def _spawn(self, worker: Worker) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
+        channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        numbers = (theirs.fileno(), self._memory_descriptor, far.fileno())
         try:
             worker.process = await asyncio.create_subprocess_exec(
-                *self._command, str(theirs.fileno()), str(self._memory_descriptor), stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), self._memory_descriptor), start_new_session=True,
+                *self._command, *map(str, numbers), stdin=asyncio.subprocess.DEVNULL, pass_fds=numbers,
+                start_new_session=True,
             )  # fmt: skip
         finally:
             theirs.close()
+            far.close()
+        if worker.channel is not None:
+            worker.channel.close()
+        worker.channel = Channel(channel)
+        inherited, worker.inherited = worker.inherited, []
+        await worker.channel.send_sockets(inherited)
+        for _, sock in inherited:
+            sock.close()
         worker.started = time.monotonic()
         worker.problem = f"worker {worker.number} is starting"
         worker.error = ""
@@ -290,6 +370,8 @@ class Supervisor(Sidecar):
         worker.metrics = {}
         for future in worker.asked.values():
             future.cancel()
+        if worker.served is not None and not worker.served.done():
+            worker.served.set_result(True)
         worker.asked.clear()
         worker.heard.set()
         worker.problem = f"worker {worker.number} has ended"
@@ -337,7 +419,11 @@ class Supervisor(Sidecar):
             if future is not None and not future.done():
                 future.set_result(message.body)
         elif isinstance(message, say.Drained):
-            worker.drained = message.whole
+            if not message.served_only:
+                worker.drained = message.whole
+                self.cut += message.cut
+            elif worker.served is not None and not worker.served.done():
+                worker.served.set_result(message.whole)
         elif isinstance(message, say.Ejection):
             self._forget_ejections()
             self._ejections[(message.cluster, message.host)] = message

@@ -209,7 +209,8 @@ def _seen(failure: str, subject: Subject) -> str:
         name, verb, values = failure.partition(" is one of ")
     get = _VALUES.get(name)
     if get is None and name.startswith("request.headers["):
-        get = lambda one: _header(one, name[len("request.headers[") : -1].lower()) or ""  # noqa: E731
+        header = name[len("request.headers[") : -1].lower()
+        get = lambda one: ", ".join(header_values(one.request, header)) if one.request is not None else ""  # noqa: E731
     elif get is None and name.startswith("request.auth."):
         get = lambda one: str(_claim(one, _claim_path(name)) or "")  # noqa: E731
     if not verb or get is None:

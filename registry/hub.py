@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from .merge import merge
 from .model import Facts, SourceStatus
@@ -18,6 +18,7 @@ class Registry:
         self._precedence = {name: rank for rank, name in enumerate(precedence)}
         self._facts: dict[str, Facts] = {}
         self._statuses: dict[str, SourceStatus] = {}
+        self._leaving: frozenset[str] = frozenset()
 
     def update(self, source: str, facts: Facts) -> None:
         """Take a source's whole contribution; publishes a new snapshot unless it is the one we have."""
@@ -31,6 +32,13 @@ class Registry:
         self._statuses[status.name] = status
         self.snapshot.value.sources = dict(self._statuses)
 
+    def leave(self, workloads: Iterable[str]) -> None:
+        """These (namespace/name), and no others, take no more, whatever sources say of them."""
+        leaving = frozenset(workloads)
+        if leaving != self._leaving:
+            self._leaving = leaving
+            self._publish()
+
     def facts(self, source: str) -> Facts | None:
         return self._facts.get(source)
 
@@ -38,4 +46,4 @@ class Registry:
         ranked = sorted(
             self._facts.items(), key=lambda item: (self._precedence.get(item[0], len(self._precedence)), item[0])
         )
-        self.snapshot.set(merge(ranked, self._statuses, self.snapshot.value))
+        self.snapshot.set(merge(ranked, self._statuses, self.snapshot.value, self._leaving))

@@ -124,6 +124,11 @@ class ConsulRegistration:
     def _headers(self) -> dict[str, str]:
         return self._settings.headers
 
+    async def hand_over(self) -> None:
+        """A successor has registered the same: end without taking it out."""
+        self._closed = True
+        await self._fetch.close()
+
     async def close(self) -> None:
         """Take the app out of Consul. Idempotent."""
         if self._closed:

@@ -105,6 +105,11 @@ class EtcdRegistration:
         await self.client.call("/v3/kv/put", {"key": b64(self.key), "value": b64(value), "lease": self._lease})
         self._put = True
 
+    async def hand_over(self) -> None:
+        """A successor has put the same key under a lease of its own: end without taking it out."""
+        self._closed = True
+        await self.client.fetch.close()
+
     async def close(self) -> None:
         """Take the app out of etcd. Idempotent."""
         if self._closed:

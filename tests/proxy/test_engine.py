@@ -660,6 +660,29 @@ async def test_a_drain_has_an_end(mesh: Mesh) -> None:
         with contextlib.suppress(ConnectionError):
             assert await running == b""
         assert (await mesh.outcome()).reason == "FL-DRAINING"
+        assert engine.cut == ["GET web/x from 127.0.0.1"]
+
+
+async def test_a_drain_of_what_comes_to_the_app_leaves_the_apps_own_calls_alone(mesh: Mesh, certificates: Path) -> None:
+    async with server(answer) as port:
+        engine = mesh.start(port)
+        inbound = await engine.listen_inbound("127.0.0.1", 0, lambda: context(certificates, "server"), identity_of)
+        outbound = await engine.listen_outbound("127.0.0.1", 0)
+        silent_reader, silent_writer = await asyncio.open_connection("127.0.0.1", inbound)
+        own_reader, own_writer = await asyncio.open_connection("127.0.0.1", outbound)
+        await until(lambda: engine.busy() == 2)
+        engine.begin_drain(0.05, served_only=True)
+        assert await engine.drained(DEADLINE_S, served_only=True)
+        assert await silent_reader.read() == b""
+        with pytest.raises(OSError):
+            await asyncio.open_connection("127.0.0.1", inbound)
+        own_writer.write(GET)
+        assert (await own_reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        assert (await ask(outbound, GET)).endswith(b"hi")
+        engine.begin_drain()
+        assert await engine.drained(DEADLINE_S)
+        for writer in (silent_writer, own_writer):
+            writer.close()
 
 
 async def test_passing_through_goes_out_but_never_in_circles(mesh: Mesh) -> None:
