@@ -96,7 +96,7 @@ class _Field(Condition):
         return self._name
 
     def seen(self, request: Request, query: str) -> str:
-        return _shown(self._name, getattr(request, self._name))
+        return _shown(self._name, scheme_of(request) if self._name == "scheme" else getattr(request, self._name))
 
     def __str__(self) -> str:
         return f"{self._name} {self._test}"

@@ -39,7 +39,7 @@ def test_limits_of_the_source_and_of_the_destination_are_told_whether_they_count
 def test_the_trace_has_the_numbers_the_place_and_whether_it_is_enforced() -> None:
     trace = explain(World(SHOP + CALLER + IN), {"method": "GET", "url": "http://web.shop/api", "from": "shop/front-1"})
     (step,) = [one for one in trace["trace"] if " limit api" in one["object"]]
-    assert "(test.yaml:" in step["object"]
+    assert (step["resource"], step["path"]) == ("LocalRateLimit shop/in", "spec.limits")
     assert step["why"] == (
         "LocalRateLimit shop/in limit api lets 10 requests at once, then 1 every 1 s through; "
         "it is not enforced, only counted"
