@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..dns.engine import DnsOptions
+from ..dns.message import wire_name
 from ..dns.server import DnsServer
 from ..policy.world import World
 from ..proxy.local_server import TEXT, Answer, LocalServer, Query
@@ -24,13 +25,34 @@ def main(options: Any) -> int:
     return run(lambda signals: Dns(options).run(signals))
 
 
+def dns_options(options: Any) -> DnsOptions:
+    """The server's settings as the command line says them. Raises SettingError."""
+    upstreams = options.upstream
+    for flag, names in (("--search", options.search), ("--consul-domain", [options.consul_domain])):
+        for name in names:
+            try:
+                wire_name(name)
+            except ValueError as error:
+                raise SettingError(f"{flag}: {error}") from None
+    if options.consul_domain.strip(".").lower() in ("cluster.local", "arpa") or options.consul_domain == ".":
+        raise SettingError(f"--consul-domain: {options.consul_domain} is answered for already; usually it is `consul`")
+    return DnsOptions(
+        upstreams=() if upstreams == ["off"] else tuple(upstreams) if upstreams else None,
+        ttl=int(options.ttl),
+        pods=options.pods,
+        autopath=options.autopath,
+        search=tuple(options.search),
+        consul_domain=options.consul_domain.strip("."),
+        consul_datacenter=options.consul_datacenter,
+        consul_namespace=options.consul_namespace,
+        client_locality=options.locality,
+    )
+
+
 class Dns:
     def __init__(self, options: Any) -> None:
         self.options = options
-        upstreams = options.upstream
-        self.server = DnsServer(
-            DnsOptions(upstreams=() if upstreams == ["off"] else tuple(upstreams) if upstreams else None)
-        )
+        self.server = DnsServer(dns_options(options))
         self.registry = Registry(PRECEDENCE)
         self.draining = False
         self.notes: Callable[[], list[str]] = list

@@ -22,7 +22,7 @@ from .message import (
     wire_name,
     write_answer,
 )
-from .zone import Found
+from .records import Found
 
 VARIANTS = 16
 """Rotations of one answer that are kept finished."""

@@ -6,30 +6,38 @@ import ipaddress
 from collections.abc import Mapping
 from functools import lru_cache
 
+from ..registry.model import Workload
 from ..registry.snapshot import Snapshot
 from ._fast import AGING, Entry, Finished
 from .answer import LOOPBACK_PTR, from_upstream, from_zone, refusal, rotations, special
 from .cache import RETRY_S, Cache, Key
 from .cache import Entry as Known
 from .message import (
+    ANY,
     AXFR,
+    CNAME,
     EDE_NETWORK,
     EDE_NOT_OURS,
     EDE_NOT_READY,
     EDE_PROHIBITED,
+    EDE_UNSUPPORTED,
     IXFR,
+    NOERROR,
     NXDOMAIN,
     REFUSED,
     SERVFAIL,
     Message,
     Query,
+    RRset,
     error,
     read_query,
     write_denial,
 )
 from .metrics import Label, Metrics
-from .records import ZoneOptions
-from .zone import Found, Zone
+from .near import ordered
+from .records import Found, ZoneOptions
+from .search import SearchList, Walk
+from .zone import Zone
 
 _LARGEST_KEPT = 4096
 _MANY = 2000
@@ -73,15 +81,20 @@ PRIVATE_NETWORKS = (
 class Pending:
     """A question that waits for an upstream: call `Engine.finish` with what came."""
 
-    __slots__ = ("found", "key", "message", "query", "tcp")
+    __slots__ = ("found", "key", "message", "query", "source", "tcp", "walk")
 
-    def __init__(self, message: bytes, query: Query, tcp: bool, found: Found | None, key: Key) -> None:
+    def __init__(
+        self, message: bytes, query: Query, tcp: bool, source: str, found: Found | None, walk: Walk | None = None
+    ) -> None:
         self.message = message
         self.query = query
         self.tcp = tcp
+        self.source = source
         self.found = found
         """Where an alias of ours led to the name that is asked for."""
-        self.key = key
+        self.walk = walk
+        """What else the client's search list has, if this name is missing."""
+        self.key: Key = (found.pending if found else query.key, query.qtype, query.do, query.cd)
 
 
 class Engine:
@@ -96,6 +109,7 @@ class Engine:
         self._networks = [ipaddress.ip_network(network) for network in networks]
         self._may_ask = lru_cache(maxsize=4096)(self._in_networks)
         self.zone = Zone(options)
+        self._search = SearchList(options) if options.autopath != "off" else None
         self.cache = Cache(options.cache_entries, options.cache_octets, stale_s=options.serve_stale_s)
         self.udp = Finished(options.finished)
         self.tcp = Finished(options.finished)
@@ -148,28 +162,107 @@ class Engine:
         found = self.zone.lookup(query.key, qtype, self.forwards)
         if found is None or (found.rcode == NXDOMAIN and query.key in LOOPBACK_PTR):
             found = special(query.key, qtype) or found
-        if found is not None and not found.pending:
-            return self._finished(message, query, tcp, found, draw)
-        if found is not None and not self.forwards:  # the alias is all that we can know
-            return self._finished(message, query, tcp, found, draw)
-        return self._elsewhere(message, query, tcp, found, source, now, draw)
+        walk = None
+        if self._search is not None and found is not None and found.rcode == NXDOMAIN and not found.answer:
+            walk = self._walk_of(query, found, source)
+            if walk is not None:
+                found = self._walked(query, walk, source)
+        return self._decided(message, query, tcp, source, found, walk, now, draw)
 
-    def _elsewhere(
-        self, message: bytes, query: Query, tcp: bool, found: Found | None, source: str, now: float, draw: float
+    def _decided(
+        self,
+        message: bytes,
+        query: Query,
+        tcp: bool,
+        source: str,
+        found: Found | None,
+        walk: Walk | None,
+        now: float,
+        draw: float,
     ) -> bytes | Pending:
+        """Answer from the zone, or ask elsewhere."""
+        if found is not None and (not found.pending or not self.forwards):  # else the alias is all that we can know
+            if found.rcode == REFUSED:
+                return self._refuse(message, query, tcp, REFUSED, EDE_UNSUPPORTED)
+            if self.zone.near and found.answer:
+                found = self._nearest(query, found, source, draw)
+            return self._finished(message, query, tcp, found, draw)
         if not self.forwards:
             return self._refuse(message, query, tcp, REFUSED, EDE_NOT_OURS)
-        if found is None and not (self.everyone or self._may_ask(source)):
+        if found is None and not self._may_forward(source):
             return self._refuse(message, query, tcp, REFUSED, EDE_PROHIBITED)
-        name = found.pending if found else query.key
-        pending = Pending(message, query, tcp, found, (name, query.qtype, query.do, query.cd))
+        return self._ask(Pending(message, query, tcp, source, found, walk), now, draw)
+
+    def _ask(self, pending: Pending, now: float, draw: float) -> bytes | Pending:
         known = self.cache.get(pending.key, now)
         if known is not None:
-            return self._from_upstream(pending, known, now, draw, "cache")
+            return self._came(pending, known, now, draw, "cache")
         expired = self.cache.stale(pending.key, now)
         if expired is not None and now < expired.retry_at:
             return self.stale(pending, now, draw) or pending
         return pending
+
+    def _came(self, pending: Pending, known: Known, now: float, draw: float, plugin: str) -> bytes | Pending:
+        """What an upstream says of a name; missing where the client's search list goes on: the next one."""
+        if pending.walk is not None and known.rcode == NXDOMAIN:
+            query, source = pending.query, pending.source
+            found = self._walked(query, pending.walk, source)
+            return self._decided(pending.message, query, pending.tcp, source, found, pending.walk, now, draw)
+        return self._from_upstream(pending, known, now, draw, plugin)
+
+    def _may_forward(self, source: str) -> bool:
+        return self.everyone or self._may_ask(source)
+
+    # The client's search list --------------------------------------------------------------------------------------
+
+    def _walk_of(self, query: Query, denial: Found, source: str) -> Walk | None:
+        """The search list that a missing name seems to come from; None where it comes from none that we know."""
+        assert self._search is not None
+        split = self._search.split(query.key)
+        if split is None or query.qtype in (ANY, CNAME):
+            return None
+        base, namespace = split
+        if not self.zone.has_namespace(namespace):
+            return None
+        if self.options.autopath == "client":
+            query.plain = False  # another client may mean the name as it is written
+            here = {workload.namespace for workload in self.clients(source)} or {self.options.client_namespace}
+            if namespace.decode("utf-8", "replace") not in here:
+                return None
+        return Walk(denial, self._search.candidates(base))
+
+    def _walked(self, query: Query, walk: Walk, source: str) -> Found:
+        """The first name left that exists, behind an alias; one of somebody else's is to be asked for."""
+        for name in walk.left:
+            found = self.zone.lookup(name, query.qtype, self.forwards) or special(name, query.qtype)
+            walk.depends += found.depends if found else (name,)
+            alias = RRset(query.key, CNAME, self.options.ttl, (name,))
+            if found is None:
+                if self.forwards and self._may_forward(source):
+                    return Found(NOERROR, (alias,), depends=tuple(walk.depends), pending=name)
+            elif found.rcode == NOERROR:
+                self.metrics.autopath += 1
+                answer = (alias, *found.answer)
+                return Found(NOERROR, answer, found.authority, found.additional, tuple(walk.depends), found.pending)
+        return Found(NXDOMAIN, (), walk.denial.authority, (), tuple(walk.depends))
+
+    def clients(self, source: str) -> tuple[Workload, ...]:
+        """The workloads that have a client's address."""
+        return self.zone.workloads_at(source.removeprefix("::ffff:") if "." in source else source)
+
+    def _nearest(self, query: Query, found: Found, source: str, draw: float) -> Found:
+        """The answer in the order of the client's locality, where the service wants that."""
+        last = found.answer[-1]
+        places = self.zone.near.get(last.owner)
+        if places is None or len(last.rdata) < 2:
+            return found
+        query.plain = False
+        query.ordered = True
+        client = next((one.locality for one in self.clients(source) if one.locality), self.options.client_locality)
+        answer = (*found.answer[:-1], ordered(last, places, client, draw))
+        return Found(found.rcode, answer, found.authority, found.additional, found.depends, found.pending)
+
+    # Elsewhere -----------------------------------------------------------------------------------------------------
 
     def stale(self, pending: Pending, now: float, draw: float) -> bytes | None:
         """An answer that has expired, where there is one, for when upstreams do not answer in time."""
@@ -183,8 +276,8 @@ class Engine:
         """Keep what an upstream said."""
         return None if result is None else self.cache.put(key, result, now)
 
-    def finish(self, pending: Pending, known: Known | None, now: float, draw: float) -> bytes:
-        """The reply to a question that waited; `known` None: no upstream answered."""
+    def finish(self, pending: Pending, known: Known | None, now: float, draw: float) -> bytes | Pending:
+        """The reply to a question that waited, or what is to be asked next; `known` None: no upstream answered."""
         if known is None or known.rcode not in (0, 3):
             expired = self.cache.stale(pending.key, now)
             if expired is not None:
@@ -193,15 +286,19 @@ class Engine:
             if stale is not None:
                 return stale
         if known is None:
-            return self._refuse(pending.message, pending.query, pending.tcp, SERVFAIL, EDE_NETWORK, "forward")
-        return self._from_upstream(pending, known, now, draw, "forward")
+            return self.give_up(pending)
+        return self._came(pending, known, now, draw, "forward")
+
+    def give_up(self, pending: Pending) -> bytes:
+        """The reply where no upstream could be asked, or none answered."""
+        return self._refuse(pending.message, pending.query, pending.tcp, SERVFAIL, EDE_NETWORK, "forward")
 
     def _finished(self, message: bytes, query: Query, tcp: bool, found: Found, draw: float) -> bytes:
         ra = self.forwards
         if self.zone.is_plain_denial(found):
             body = write_denial(query, found.rcode, self.zone.start_behind(query.question), ra=ra)
             return self._keep(message, query, tcp, (body,), found.depends, found.rcode, "fairlead", True)
-        starts, whole = rotations(found.answer, draw)
+        starts, whole = rotations(found.answer, 0.0 if query.ordered else draw)
         if not query.plain:
             starts = starts[:1]
         variants = tuple(from_zone(query, found, tcp=tcp, ra=ra, turn=turn) for turn in starts)

@@ -161,7 +161,12 @@ class Forwarder:
         now = self._loop.time()
         known = self._engine.learn(flight.lookup.key, flight.lookup.result, now)
         for pending, reply in waiters:
-            reply(self._engine.finish(pending, known, now, _RANDOM.random()))
+            made = self._engine.finish(pending, known, now, _RANDOM.random())
+            if isinstance(made, Pending):
+                if self.ask(made, reply):  # the next name of the client's search list
+                    continue
+                made = self._engine.give_up(made)
+            reply(made)
 
     def _answer_stale(self, flight: _Flight) -> None:
         """The fresh answer is late; what we had serves, while the lookup goes on to renew it."""

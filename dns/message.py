@@ -24,7 +24,7 @@ LONGEST = 65535
 """The largest message over TCP."""
 
 # Extended errors (RFC 8914).
-EDE_STALE, EDE_NOT_READY, EDE_PROHIBITED, EDE_NOT_OURS, EDE_NETWORK = 3, 14, 18, 20, 23
+EDE_STALE, EDE_NOT_READY, EDE_PROHIBITED, EDE_NOT_OURS, EDE_UNSUPPORTED, EDE_NETWORK = 3, 14, 18, 20, 21, 23
 _COOKIE = 10
 _ROTATED = frozenset((A, AAAA, SRV))
 
@@ -47,6 +47,7 @@ class Query:
         "do",
         "edns",
         "key",
+        "ordered",
         "payload",
         "plain",
         "qtype",
@@ -67,6 +68,8 @@ class Query:
         self.do = False
         self.plain = True
         """No EDNS option, and nothing else that could differ between two askers of the same question."""
+        self.ordered = False
+        """The answer's order means something: it is not rotated."""
         self.payload = 512
         """What it takes over UDP, in octets."""
 

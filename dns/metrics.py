@@ -63,6 +63,8 @@ class Metrics:
         """Replies that could not be sent, as the reader of datagrams counts them."""
         self.panics = 0
         """Faults of ours; each should be reported."""
+        self.autopath = 0
+        """Names found by walking the client's search list."""
         self.connections = 0
         self.durations = Histogram(DURATIONS)
         self.updates = Histogram(DURATIONS)

@@ -28,6 +28,19 @@ Records = dict[bytes, dict[int, RRset]]
 """Record sets by owner (wire form, lower case) and type; an owner without any exists without data."""
 
 
+class Found(Frozen, frozen=True):
+    """What the zone has to say about a question."""
+
+    rcode: int
+    answer: tuple[RRset, ...] = ()
+    authority: tuple[RRset, ...] = ()
+    additional: tuple[RRset, ...] = ()
+    depends: tuple[bytes, ...] = ()
+    """Names whose change would change this answer."""
+    pending: bytes = b""
+    """An alias to a name of somebody else: ask upstream for this name, and append what it says."""
+
+
 class ZoneOptions(Frozen, frozen=True):
     """What the zone's content depends on besides the registry."""
 
@@ -38,8 +51,23 @@ class ZoneOptions(Frozen, frozen=True):
     """Seconds for which "no such name" may be kept: the SOA's TTL and MINIMUM."""
     server_addresses: tuple[str, ...] = ()
     """Addresses of the server itself, for `ns.dns.CLUSTER_DOMAIN`."""
-    pods: bool = True
-    """Names of workloads by address: `10-1-2-3.NAMESPACE.pod.CLUSTER_DOMAIN`."""
+    pods: str = "verified"
+    """Names of workloads by address, `10-1-2-3.NAMESPACE.pod.CLUSTER_DOMAIN`: `verified` (those that exist), `insecure`
+    (any address in a namespace that exists), `disabled`; as CoreDNS has them."""
+    autopath: str = "off"
+    """Walk the client's search list for it: `off`, `client` (in the namespace of the workload that asks),
+    `question` (in the namespace that the question names)."""
+    search: tuple[str, ...] = ()
+    """Search domains that clients have behind the cluster's three."""
+    client_namespace: str = ""
+    """Namespace of clients whose address is no workload's (a sidecar's own app)."""
+    client_locality: str = ""
+    """region/zone/subzone of clients whose address is no workload's."""
+    consul_domain: str = ""
+    """Also answer Consul's names below this domain, usually `consul`; empty: none."""
+    consul_datacenter: str = "dc1"
+    consul_namespace: str = "default"
+    """Where a service is looked for whose name in Consul's form says no namespace."""
     forward_private_reverse: bool = False
     """Ask upstream for the names of private addresses that the registry does not know (RFC 6303 says not to)."""
 
@@ -132,7 +160,10 @@ def soa(apex: bytes, options: ZoneOptions, serial: int) -> RRset:
 
 def namespace_records(name: str, options: ZoneOptions) -> Records:
     """A namespace exists, also one without services."""
-    return {wire_name(f"{name}.svc.{options.cluster_domain}"): {}}
+    records: Records = {wire_name(f"{name}.svc.{options.cluster_domain}"): {}}
+    if options.pods == "insecure":
+        records[wire_name(f"{name}.pod.{options.cluster_domain}")] = {}
+    return records
 
 
 def workload_records(workload: Workload, options: ZoneOptions) -> Records:
@@ -149,6 +180,14 @@ def dashed(address: str) -> str:
     """An address as a label: dashes for dots and colons; none at the end, where a 0 says the same."""
     label = address.replace(".", "-").replace(":", "-").lower()
     return label + "0" if label.endswith("-") else label
+
+
+def undashed(label: str) -> str:
+    """The address that a label of dashes says, as `dashed` and others write them; empty where it is none."""
+    for text in (label.replace("-", "."), label.replace("-", ":")):
+        if address_record(text):
+            return text
+    return ""
 
 
 def endpoint_label(endpoint: Endpoint) -> str:

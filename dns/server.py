@@ -291,7 +291,7 @@ class _Connection(asyncio.Protocol):
         self.waiting += 1
         if not self._server._forward(made, self._late):
             self.waiting -= 1
-            return engine.finish(made, None, self._server._now(), _draw())
+            return engine.give_up(made)
         return None
 
     def _late(self, reply: bytes) -> None:

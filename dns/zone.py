@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from msgspec import Struct
-
-from ..registry.model import Endpoint
+from ..registry.model import Endpoint, Service, Workload
 from ..registry.snapshot import Snapshot
+from .consul import ConsulNames, service_key
 from .message import AAAA, ANY, CNAME, NOERROR, NXDOMAIN, PTR, SOA, SRV, A, RRset, parents, wire_name
+from .near import localities, wants_near
 from .records import (
     ENDPOINT_PTR,
+    Found,
     Records,
     ZoneOptions,
+    address_record,
     namespace_records,
     service_records,
     soa,
+    undashed,
     workload_records,
     zone_records,
 )
@@ -29,19 +32,6 @@ _PRIVATE = ("10", "168.192", *(f"{n}.172" for n in range(16, 32)), *(f"{n}.100" 
 _NIL6 = ".".join("0" * 31)
 _LOCAL_ONLY6 = (f"0.{_NIL6}", f"1.{_NIL6}", *(f"{n}.e.f" for n in "89ab"), "8.b.d.0.1.0.0.2")
 _PRIVATE6 = ("d.f", "c.f")
-
-
-class Found(Struct, frozen=True):
-    """What the zone has to say about a question."""
-
-    rcode: int
-    answer: tuple[RRset, ...] = ()
-    authority: tuple[RRset, ...] = ()
-    additional: tuple[RRset, ...] = ()
-    depends: tuple[bytes, ...] = ()
-    """Names whose change would change this answer."""
-    pending: bytes = b""
-    """An alias to a name of somebody else: ask upstream for this name, and append what it says."""
 
 
 class _Node:
@@ -61,7 +51,9 @@ class _Made:
 
     __slots__ = ("endpoints", "override", "records", "source")
 
-    def __init__(self, source: object, endpoints: object, override: tuple[str, ...], records: Records) -> None:
+    def __init__(
+        self, source: object, endpoints: tuple[Endpoint, ...], override: tuple[str, ...], records: Records
+    ) -> None:
         self.source = source
         self.endpoints = endpoints
         self.override = override
@@ -70,7 +62,11 @@ class _Made:
 
 _NO_ENDPOINTS: tuple[Endpoint, ...] = ()
 _NO_OVERRIDE: tuple[str, ...] = ()
-_NOT_MADE = _Made(None, None, (), {})
+_NOT_MADE = _Made(None, _NO_ENDPOINTS, (), {})
+
+
+def _several(found: Workload | tuple[Workload, ...]) -> tuple[Workload, ...]:
+    return found if isinstance(found, tuple) else (found,)
 
 
 class Zone:
@@ -79,6 +75,8 @@ class Zone:
     def __init__(self, options: ZoneOptions) -> None:
         self.options = options
         self.apex = wire_name(options.cluster_domain)
+        self._services_tail = wire_name(f"svc.{options.cluster_domain}")
+        self._pods = wire_name(f"pod.{options.cluster_domain}")
         self.synced = False
         """Whether any snapshot has come; before, nothing is known to be missing."""
         self.version = 0
@@ -93,6 +91,11 @@ class Zone:
         self._children: dict[bytes, int] = {}
         self._wildcards: dict[bytes, bytes] = {}
         self._starts: dict[int, bytes] = {}
+        self.consul = ConsulNames(self) if options.consul_domain else None
+        self.near: dict[bytes, dict[bytes, str]] = {}
+        """Localities by owner and rdata, of services that want their nearest endpoints first."""
+        # Workloads by address, to know who asks.
+        self._placed: dict[str, Workload | tuple[Workload, ...]] = {}
         local = [f"{name}.in-addr.arpa" for name in _LOCAL_ONLY] + [f"{name}.ip6.arpa" for name in _LOCAL_ONLY6]
         private = [f"{name}.in-addr.arpa" for name in _PRIVATE] + [f"{name}.ip6.arpa" for name in _PRIVATE6]
         self._reverse = {wire_name(name): True for name in local}
@@ -112,8 +115,7 @@ class Zone:
             self._replace("", {}, zone_records(self.options, snapshot.version), changed)
         self._update_services(snapshot, addresses or {}, changed)
         self._update_namespaces(snapshot, changed)
-        if self.options.pods:
-            self._update_workloads(snapshot, changed)
+        self._update_workloads(snapshot, changed)
         self.synced = True
         self.version = snapshot.version
         self._starts.clear()
@@ -127,22 +129,36 @@ class Zone:
     ) -> None:
         made, endpoints = self._services, snapshot.endpoints
         for host in [host for host in made if host not in snapshot.services]:
-            self.problems.pop(host, None)
-            self._replace("s" + host, made.pop(host).records, {}, changed)
+            self._remake(host, _NOT_MADE, changed)
         for host, service in snapshot.services.items():
             known = made.get(host, _NOT_MADE)
             ends = endpoints.get(host, _NO_ENDPOINTS)
             override = addresses.get(host, _NO_OVERRIDE)
             if known.source is service and known.endpoints is ends and known.override == override:
                 continue
+            self._remake(host, _Made(service, ends, override, {}), changed)
+
+    def _remake(self, host: str, new: _Made, changed: set[bytes]) -> None:
+        """Put a service's names in, anew, or (nothing made) take them out."""
+        made = self._services
+        known = made.get(host, _NOT_MADE)
+        self.problems.pop(host, None)
+        if isinstance(new.source, Service):
             try:
-                records = service_records(service, ends, override, self.options)
-                self.problems.pop(host, None)
+                new.records = service_records(new.source, new.endpoints, new.override, self.options)
             except ValueError as error:
                 self.problems[host] = str(error)
-                records = {}
-            made[host] = _Made(service, ends, override, records)
-            self._replace("s" + host, known.records, records, changed)
+            made[host] = new
+        else:
+            made.pop(host, None)
+        if self.near and known.records:
+            for owner in known.records:
+                self.near.pop(owner, None)
+        if isinstance(new.source, Service) and not new.override and wants_near(new.source):
+            self.near.update(localities(new.records, new.endpoints))
+        if self.consul is not None:
+            changed.add(service_key(host))
+        self._replace("s" + host, known.records, new.records, changed)
 
     def _update_namespaces(self, snapshot: Snapshot, changed: set[bytes]) -> None:
         wanted = {service.namespace for service in snapshot.services.values()} | set(snapshot.namespaces)
@@ -163,20 +179,58 @@ class Zone:
     def _update_workloads(self, snapshot: Snapshot, changed: set[bytes]) -> None:
         made = self._workloads
         for key in [key for key in made if key not in snapshot.workloads]:
-            self.problems.pop(key, None)
-            self._replace("w" + key, made.pop(key).records, {}, changed)
+            self._place(key, None, changed)
         for key, workload in snapshot.workloads.items():
-            known = made.get(key, _NOT_MADE)
-            if known.source is workload:
-                continue
-            try:
-                records = workload_records(workload, self.options)
-                self.problems.pop(key, None)
-            except ValueError as error:
-                self.problems[key] = str(error)
-                records = {}
-            made[key] = _Made(workload, None, (), records)
-            self._replace("w" + key, known.records, records, changed)
+            if made.get(key, _NOT_MADE).source is not workload:
+                self._place(key, workload, changed)
+
+    def _place(self, key: str, workload: Workload | None, changed: set[bytes]) -> None:
+        """Put a workload in, anew, or (None) take it out."""
+        made = self._workloads
+        known = made.pop(key, _NOT_MADE)
+        self.problems.pop(key, None)
+        if isinstance(known.source, Workload):
+            for address in known.source.addresses:
+                self._left(address, known.source)
+            if self.consul is not None:
+                self.consul.gone(known.source, changed)
+        new = _NOT_MADE
+        if workload is not None:
+            new = made[key] = _Made(workload, _NO_ENDPOINTS, (), {})
+            for address in workload.addresses:
+                others = self._placed.get(address)
+                self._placed[address] = workload if others is None else (*_several(others), workload)
+            if self.consul is not None:
+                self.consul.placed(workload, changed)
+            if self.options.pods != "disabled":
+                try:
+                    new.records = workload_records(workload, self.options)
+                except ValueError as error:
+                    self.problems[key] = str(error)
+        self._replace("w" + key, known.records, new.records, changed)
+
+    def _left(self, address: str, workload: Workload) -> None:
+        others = tuple(one for one in _several(self._placed.pop(address, ())) if one is not workload)
+        if others:
+            self._placed[address] = others[0] if len(others) == 1 else others
+
+    def has_namespace(self, label: bytes) -> bool:
+        """Whether a namespace exists, given as the label of its name."""
+        return bytes((len(label),)) + label + self._services_tail in self._nodes
+
+    def workloads_at(self, address: str) -> tuple[Workload, ...]:
+        """Who has this address."""
+        return _several(self._placed.get(address, ()))
+
+    def workload(self, key: str) -> Workload | None:
+        """By namespace/name."""
+        found = self._workloads.get(key, _NOT_MADE).source
+        return found if isinstance(found, Workload) else None
+
+    def service(self, host: str) -> tuple[Service, tuple[Endpoint, ...], tuple[str, ...]] | None:
+        """(service, its endpoints, addresses given instead of its own) by host."""
+        made = self._services.get(host, _NOT_MADE)
+        return (made.source, made.endpoints, made.override) if isinstance(made.source, Service) else None
 
     def _replace(self, key: str, old: Records, new: Records, changed: set[bytes]) -> None:
         for owner in old:
@@ -239,6 +293,8 @@ class Zone:
 
     def _apex_of(self, name: bytes) -> bytes:
         """The zone of ours that the name is in; empty where it is in none."""
+        if self.consul is not None and self.consul.owns(name):
+            return self.consul.apex
         if name.endswith((self.apex, b"\x04arpa\0")):
             for above in (name, *parents(name)):
                 if above == self.apex or above in self._reverse:
@@ -258,6 +314,15 @@ class Zone:
             if owner != name:
                 depends.append(owner)
             if node is None:
+                made = self._made_up(name, qtype, recursive)
+                if made is not None:
+                    if not answer:
+                        return made
+                    depends += made.depends
+                    answer += made.answer
+                    return Found(
+                        made.rcode, tuple(answer), made.authority, made.additional, tuple(depends), made.pending
+                    )
                 if not answer:
                     return self._nothing(name, recursive)
                 return self._end_of_chain(name, answer, depends, recursive)
@@ -291,6 +356,21 @@ class Zone:
                 if owner is not None:
                     return owner, self._nodes[owner]
         return name, None
+
+    def _made_up(self, name: bytes, qtype: int, recursive: bool) -> Found | None:
+        """Names that are made when asked for: Consul's, and pods' where any address will do."""
+        if self.consul is not None and self.consul.owns(name):
+            return self.consul.lookup(name, qtype, recursive)
+        if self.options.pods == "insecure" and name.endswith(self._pods):
+            namespace = name[1 + name[0] :]
+            known = self._nodes.get(namespace)
+            record = address_record(undashed(name[1 : 1 + name[0]].decode("utf-8", "replace")))
+            if known is not None and record is not None and namespace[1 + namespace[0] :] == self._pods:
+                depends = (name, namespace)
+                if qtype not in (record[0], ANY):
+                    return Found(NOERROR, (), (self._soa(self.apex),), depends=depends)
+                return Found(NOERROR, (RRset(name, record[0], self.options.ttl, (record[1],)),), depends=depends)
+        return None
 
     def _nothing(self, name: bytes, recursive: bool) -> Found | None:
         """NXDOMAIN where the name lies in a zone of ours."""

@@ -41,6 +41,8 @@ class Service(Struct, frozen=True, omit_defaults=True):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     publish_not_ready: bool = False
+    traffic_distribution: str = ""
+    """PreferClose and the like: which endpoints clients should be given first."""
     external: bool = False
     """Outside the mesh (ServiceEntry MESH_EXTERNAL): no mesh TLS."""
     resolution: str = "STATIC"

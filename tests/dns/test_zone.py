@@ -359,7 +359,7 @@ def test_endpoints_with_one_hostname_share_a_record_and_give_all_addresses() -> 
 
 def test_workload_names_can_be_left_out() -> None:
     server = engine(
-        snapshot(workloads={"default/a": Workload("default", "a", ("10.0.0.1", "not an address"))}), pods=False
+        snapshot(workloads={"default/a": Workload("default", "a", ("10.0.0.1", "not an address"))}), pods="disabled"
     )
     assert outcome(ask(server, "10-0-0-1.default.pod.cluster.local")) == "NXDOMAIN"
 
@@ -369,3 +369,20 @@ def test_another_cluster_domain() -> None:
     server = engine(snapshot(one), cluster_domain="example.internal")
     assert outcome(ask(server, "a.b.svc.example.internal")) == "NOERROR"
     assert outcome(ask(server, "web.default.svc.cluster.local")) == "REFUSED"
+
+
+def test_pods_of_any_address_where_that_is_wanted() -> None:
+    server = engine(WORLD, pods="insecure")
+    got = ask(server, "10-9-9-9.default.pod.cluster.local")
+    assert records(got.answer) == ["10-9-9-9.default.pod.cluster.local. 5 A 10.9.9.9"]
+    assert records(ask(server, "fd00--9.empty.pod.cluster.local", "AAAA").answer) == [
+        "fd00--9.empty.pod.cluster.local. 5 AAAA fd00::9"
+    ]
+    assert outcome(ask(server, "10-9-9-9.default.pod.cluster.local", "AAAA")) == "NODATA"
+    for name in (
+        "10-9-9.default.pod.cluster.local",
+        "10-9-9-9.nowhere.pod.cluster.local",
+        "x.10-9-9-9.default.pod.cluster.local",
+    ):
+        assert outcome(ask(server, name)) == "NXDOMAIN"
+    assert outcome(ask(server, "empty.pod.cluster.local")) == "NODATA"
