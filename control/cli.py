@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .cli_dns_flags import dns_flags, dns_query_flags
 from .settings import Parser, SettingError, address, header, host, labels, seconds, trust_domain, workload_name
 
 OUTPUTS = ("text", "json")
@@ -175,8 +176,14 @@ def _roles(verb: Any) -> None:
         metavar="NAMESPACE/NAME",
         help="how this server calls itself to control",
     )
-    _dns_flags(made)
+    dns_flags(made)
     made.add_argument("--data-dir", metavar="DIR", help="keep the last snapshot here for a cold start")
+    dns_query_flags(
+        verb(
+            "query", "cli_dns", "query", "Show an answer and why: sources, and endpoints left out.",
+            made.add_subparsers(dest="dns_verb", metavar="query"),
+        )
+    )  # fmt: skip
 
     made = verb("sidecar", "role_sidecar", "main", "Run the proxy beside one workload.")
     _sidecar_flags(made)
@@ -193,39 +200,6 @@ def _roles(verb: Any) -> None:
     )  # fmt: skip
     made = verb("healthcheck", "cli_client", "healthcheck", "Exit 0 if a role is ready (for container health checks).")
     made.add_argument("--health", type=address, default="127.0.0.1:15021", help="the role's health port")
-
-
-def _dns_flags(made: Any) -> None:
-    """Long because all settings of the DNS server stand here, in the order of their help."""
-    made.add_argument("--listen", type=address, default="127.0.0.1:15053", help="UDP and TCP (default %(default)s)")
-    made.add_argument("--health", type=address, default="off", help="health and metrics (default off)")
-    made.add_argument(
-        "--upstream",
-        action="append",
-        metavar="ADDRESS",
-        help="resolver for other zones (default /etc/resolv.conf; off: none)",
-    )
-    made.add_argument("--ttl", type=seconds, default="5s", help="of every record (default 5s)")
-    made.add_argument(
-        "--pods", choices=("verified", "insecure", "disabled"), default="verified",
-        help="names a-b-c-d.NAMESPACE.pod.ZONE: of workloads, of any address, of none (default %(default)s)",
-    )  # fmt: skip
-    made.add_argument(
-        "--autopath", choices=("off", "client", "question"), default="off",
-        help="walk the client's search list for it, in its own namespace or the one in the question (default off)",
-    )  # fmt: skip
-    made.add_argument(
-        "--search", action="append", metavar="DOMAIN", default=[],
-        help="a search domain that clients have behind the cluster's three; repeatable",
-    )  # fmt: skip
-    made.add_argument("--consul-domain", metavar="DOMAIN", default="", help="answer Consul's names below it, too")
-    made.add_argument("--consul-datacenter", metavar="NAME", default="dc1", help="in those names (default dc1)")
-    made.add_argument(
-        "--consul-namespace", metavar="NS", default="default", help="of names that say none (default %(default)s)"
-    )
-    made.add_argument(
-        "--locality", metavar="REGION/ZONE/SUBZONE", default="", help="of clients that are no known workload"
-    )
 
 
 def _capture_verbs(verb: Any) -> None:

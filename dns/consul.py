@@ -101,6 +101,19 @@ class ConsulNames:
             return self._behind(RRset(name, CNAME, ttl, tuple(alias)), qtype, recursive, depends)
         return Found(NOERROR, (), (soa(self.apex, self._zone.options, self._zone.version),), (), tuple(depends))
 
+    def tag_of(self, name: bytes) -> str:
+        """The tag that a name asks for, for explanations; empty: none."""
+        try:
+            kind, rest, _ = self._parse(labels_of(name)[: -self._size])
+        except _NoName:
+            return ""
+        words = [label.decode("utf-8", "replace") for label in rest]
+        if kind != b"service" or len(words) < 2:
+            return ""
+        if words[-1][:1] == "_":
+            return "" if words[1][1:] in ("tcp", "udp") else words[1][1:]
+        return ".".join(words[:-1])
+
     def _behind(self, alias: RRset, qtype: int, recursive: bool, depends: list[bytes]) -> Found:
         """An instance whose address is a name."""
         target = alias.rdata[0].lower()
@@ -198,7 +211,7 @@ class ConsulNames:
         self, endpoints: Sequence[Endpoint], tag: str, ttl: int
     ) -> tuple[dict[int, list[bytes]], list[RRset]]:
         """Ready ones that have the tag; without any the name does not exist, as Consul has it."""
-        chosen = [e for e in endpoints if e.ready and (not tag or _has_tag(e, tag))]
+        chosen = [e for e in endpoints if e.ready and (not tag or has_tag(e, tag))]
         sets = _by_family([endpoint.address for endpoint in chosen])
         glue: list[RRset] = []
         for endpoint in chosen:
@@ -258,7 +271,7 @@ def _name_of(address: str) -> bytes:
         raise _NoName from None
 
 
-def _has_tag(endpoint: Endpoint, tag: str) -> bool:
+def has_tag(endpoint: Endpoint, tag: str) -> bool:
     """Tags stand among the labels as `tag.NAME`; of those with a `=`, name and value do."""
     wanted = f"tag.{tag}"
     return any(label.lower() == wanted for label in endpoint.labels)

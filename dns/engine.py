@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from ..registry.model import Workload
@@ -12,17 +12,22 @@ from ._fast import AGING, Entry, Finished
 from .answer import LOOPBACK_PTR, from_upstream, from_zone, refusal, rotations, special
 from .cache import RETRY_S, Cache, Key
 from .cache import Entry as Known
+from .cookies import Cookies
 from .message import (
     ANY,
     AXFR,
     CNAME,
+    COOKIE,
     EDE_NETWORK,
     EDE_NOT_OURS,
     EDE_NOT_READY,
     EDE_PROHIBITED,
     EDE_UNSUPPORTED,
     IXFR,
+    KEEPALIVE,
     NOERROR,
+    NOTAUTH,
+    NSID,
     NXDOMAIN,
     REFUSED,
     SERVFAIL,
@@ -31,15 +36,18 @@ from .message import (
     RRset,
     error,
     read_query,
-    write_denial,
 )
 from .metrics import Label, Metrics
 from .near import ordered
 from .records import Found, ZoneOptions
 from .search import SearchList, Walk
+from .transfer import Transfer, wanted
+from .write import write_denial
 from .zone import Zone
 
 _LARGEST_KEPT = 4096
+PADDING_BLOCK = 468
+"""Octets of which a padded reply is a multiple (RFC 8467)."""
 _MANY = 2000
 
 
@@ -61,6 +69,15 @@ class DnsOptions(ZoneOptions, frozen=True):
     max_connections: int = 1000
     idle_s: float = 10.0
     """Seconds after which a TCP connection without a question is closed."""
+    allow_transfer: tuple[str, ...] = ()
+    """Networks whose servers may have whole zones (AXFR)."""
+    rate_limit: int = 0
+    """Replies over UDP a second to one client network (/24, /56); 0: no limit."""
+    nsid: str = ""
+    """What this server calls itself to clients that ask (RFC 5001)."""
+    cookie_secrets: tuple[bytes, ...] = ()
+    """Of 16 octets each: the first makes DNS cookies, all are good (servers that share them take each other's). Empty:
+    one made at start."""
     finished: int = 8192
     """Finished answers per generation (two) and transport."""
 
@@ -76,6 +93,10 @@ PRIVATE_NETWORKS = (
     "fc00::/7",
     "fe80::/10",
 )
+
+
+def _option(code: int, data: bytes) -> bytes:
+    return code.to_bytes(2, "big") + len(data).to_bytes(2, "big") + data
 
 
 class Pending:
@@ -106,8 +127,11 @@ class Engine:
         self.forwards = forwards
         self.everyone = everyone
         networks = PRIVATE_NETWORKS if options.recursion is None else options.recursion
-        self._networks = [ipaddress.ip_network(network) for network in networks]
-        self._may_ask = lru_cache(maxsize=4096)(self._in_networks)
+        self._may_ask = lru_cache(maxsize=4096)(_Networks(networks).has)
+        self._may_transfer = lru_cache(maxsize=4096)(_Networks(options.allow_transfer).has)
+        self.cookies = Cookies(options.cookie_secrets) if options.cookie_secrets else None
+        self.clock_offset = 0.0
+        """Unix seconds less `now`; cookies say when they were made."""
         self.zone = Zone(options)
         self._search = SearchList(options) if options.autopath != "off" else None
         self.cache = Cache(options.cache_entries, options.cache_octets, stale_s=options.serve_stale_s)
@@ -135,18 +159,23 @@ class Engine:
         self.udp.forget((AGING,))
         self.tcp.forget((AGING,))
 
-    def reply(self, message: bytes, tcp: bool, source: str, now: float, draw: float) -> bytes | Pending | None:
+    def reply(
+        self, message: bytes, tcp: bool, source: str, now: float, draw: float, secure: bool = False
+    ) -> bytes | Pending | Transfer | None:
         """The reply to a message that `udp.get` or `tcp.get` did not know; None: say nothing.
 
-        `source`: the client's address. Never raises, whatever the octets.
+        `source`: the client's address; `secure`: over TLS or HTTPS. A Transfer comes over TCP only. Never raises,
+        whatever the octets.
         """
         try:
-            return self._reply(message, tcp, source, now, draw)
+            return self._reply(message, tcp, source, now, draw, secure)
         except Exception:  # a fault of ours costs its asker one SERVFAIL, and shows in the metrics
             self.metrics.panics += 1
             return error(message, SERVFAIL)
 
-    def _reply(self, message: bytes, tcp: bool, source: str, now: float, draw: float) -> bytes | Pending | None:
+    def _reply(
+        self, message: bytes, tcp: bool, source: str, now: float, draw: float, secure: bool
+    ) -> bytes | Pending | Transfer | None:
         query = read_query(message)
         if not isinstance(query, Query):
             if query is None:
@@ -155,8 +184,12 @@ class Engine:
                 self.metrics.count(Label(tcp, 0, query[3] & 15, ""), len(query))
             return query
         qtype = query.qtype
+        if not query.plain and query.edns:
+            self._options(query, tcp, secure, source, now)
+            if not query.question:
+                return self._finished(message, query, tcp, Found(NOERROR), draw)
         if qtype in (AXFR, IXFR):
-            return self._refuse(message, query, tcp, REFUSED, EDE_PROHIBITED)
+            return self._transfer(message, query, tcp, source)
         if not self.zone.synced and self.zone.owns(query.key):
             return self._refuse(message, query, tcp, SERVFAIL, EDE_NOT_READY)
         found = self.zone.lookup(query.key, qtype, self.forwards)
@@ -168,6 +201,43 @@ class Engine:
             if walk is not None:
                 found = self._walked(query, walk, source)
         return self._decided(message, query, tcp, source, found, walk, now, draw)
+
+    def _options(self, query: Query, tcp: bool, secure: bool, source: str, now: float) -> None:
+        """What the client's EDNS options ask for goes into the reply's."""
+        options = b""
+        if query.cookie and self.cookies is not None:
+            cookie = self.cookies.reply(query.cookie, _packed(source), now + self.clock_offset)
+            options += _option(COOKIE, cookie)
+        if query.nsid and self.options.nsid:
+            options += _option(NSID, self.options.nsid.encode()[:255])
+        if query.keepalive and tcp:
+            options += _option(KEEPALIVE, min(int(self.options.idle_s * 10), 65535).to_bytes(2, "big"))
+        query.options = options
+        if query.pads and secure:
+            query.block = PADDING_BLOCK
+
+    def known_client(self, message: bytes, source: str, now: float) -> bool:
+        """Whether a message shows a cookie of ours: its sender has the address that it comes from."""
+        if self.cookies is None:
+            return False
+        query = read_query(message)
+        good = isinstance(query, Query) and len(query.cookie) > 8
+        return good and self.cookies.good(query.cookie, _packed(source), now + self.clock_offset)  # type: ignore[union-attr]
+
+    def _transfer(self, message: bytes, query: Query, tcp: bool, source: str) -> bytes | Transfer:
+        """A whole zone, to those who may have it; over UDP (IXFR alone) its SOA, which says to come by TCP."""
+        if not self._may_transfer(source) or (not tcp and query.qtype == AXFR):
+            return self._refuse(message, query, tcp, REFUSED, EDE_PROHIBITED)
+        if not self.zone.synced:
+            return self._refuse(message, query, tcp, SERVFAIL, EDE_NOT_READY)
+        records = self.zone.content(query.key)
+        if not records:
+            return self._refuse(message, query, tcp, NOTAUTH, EDE_NOT_OURS)
+        query.plain = False
+        if not tcp:
+            return self._finished(message, query, tcp, Found(NOERROR, (records[0],)), 0.0)
+        self.metrics.count(Label(tcp, query.qtype, NOERROR, "fairlead"), 0)
+        return Transfer(message, query, records if wanted(query, message, records[0]) else records[:1])
 
     def _decided(
         self,
@@ -346,10 +416,27 @@ class Engine:
     def _count(self, query: Query, tcp: bool, reply: bytes, rcode: int, plugin: str) -> None:
         self.metrics.count(Label(tcp, query.qtype, rcode, plugin), len(reply) + 2)
 
-    def _in_networks(self, source: str) -> bool:
+
+class _Networks:
+    """Networks to ask by the text of an address."""
+
+    def __init__(self, networks: Sequence[str]) -> None:
+        self._networks = [ipaddress.ip_network(network, strict=False) for network in networks]
+
+    def has(self, source: str) -> bool:
         try:
             address = ipaddress.ip_address(source.partition("%")[0])
         except ValueError:
             return False
         mapped = getattr(address, "ipv4_mapped", None)
         return any((mapped or address) in network for network in self._networks)
+
+
+@lru_cache(maxsize=4096)
+def _packed(source: str) -> bytes:
+    """An address as cookies have it (RFC 9018 section 4.4)."""
+    try:
+        address = ipaddress.ip_address(source.partition("%")[0])
+    except ValueError:
+        return b""
+    return (getattr(address, "ipv4_mapped", None) or address).packed

@@ -49,6 +49,8 @@ class ZoneOptions(Frozen, frozen=True):
     """Seconds, of every record (a service's own: annotation `fairlead.dev/dns-ttl`)."""
     negative_ttl: int = 5
     """Seconds for which "no such name" may be kept: the SOA's TTL and MINIMUM."""
+    serial_base: int = 0
+    """Added to the snapshot's version for the SOA's serial: the time at start, so that a restart does not go back."""
     server_addresses: tuple[str, ...] = ()
     """Addresses of the server itself, for `ns.dns.CLUSTER_DOMAIN`."""
     pods: str = "verified"
@@ -154,7 +156,7 @@ def soa(apex: bytes, options: ZoneOptions, serial: int) -> RRset:
     """The SOA of a zone of ours; its TTL is its MINIMUM, as negative answers need it (RFC 2308)."""
     zone = options.cluster_domain
     names = wire_name(f"ns.dns.{zone}") + wire_name(f"hostmaster.{zone}")  # dnslib would compress the second
-    times = _SOA_TIMES.pack(serial & 0xFFFFFFFF, 7200, 1800, 86400, options.negative_ttl)
+    times = _SOA_TIMES.pack((options.serial_base + serial) & 0xFFFFFFFF, 7200, 1800, 86400, options.negative_ttl)
     return RRset(apex, SOA, options.negative_ttl, (names + times,))
 
 

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import resource
 import socket
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
+from heapq import nsmallest
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from ..registry.snapshot import Snapshot
-from ._datagrams import BATCH, LARGEST_QUERY, Datagrams
+from ._datagrams import PKTINFO4, Datagrams, limited, network_of
+from ._limit import PASS, Limiter
 from .engine import DnsOptions, Engine, Pending
 from .forward import Server, Upstreams
 from .forwarder import Forwarder
+from .message import REFUSED, error
 from .metrics import render
+from .query_log import QueryLog
+from .stream import Stream
+from .tls_files import Certificate
+from .transfer import Transfer
 
-_WRITE_HIGH = 256 << 10
-_PENDING_PER_CONNECTION = 64
-_PKTINFO4 = getattr(socket, "IP_PKTINFO", 8)
+_OTHER_DESCRIPTORS = 1200
+"""Files and sockets that the process needs beside its TCP clients: questions to upstreams, sources, logs."""
 _draw = random.random
 
 
@@ -27,8 +36,12 @@ class DnsServer:
     """One server on one address. `update` takes snapshots, also before `start`; until the first, SERVFAIL."""
 
     def __init__(self, options: DnsOptions | None = None) -> None:
-        self.options = options or DnsOptions()
+        options = options or DnsOptions()
+        if not options.cookie_secrets:
+            options = replace(options, cookie_secrets=(os.urandom(16),))
+        self.options = options
         self.engine = Engine(self.options, forwards=False, everyone=False)
+        self.engine.clock_offset = time.time() - time.monotonic()
         self.host = ""
         self.port = 0
         self.warnings: list[str] = []
@@ -40,10 +53,13 @@ class DnsServer:
         self._tcp: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forwarder: Forwarder | None = None
-        self._connections: set[_Connection] = set()
+        self._connections: set[Stream] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._datagrams: Datagrams | None = None
-        self._wildcard = False
+        self.limiter = Limiter(self.options.rate_limit) if self.options.rate_limit else None
+        self.log: QueryLog | None = None
+        self._secure: asyncio.Server | None = None
+        self._certificate: Certificate | None = None
 
     @property
     def ready(self) -> bool:
@@ -60,17 +76,39 @@ class DnsServer:
         self.socks = (self._sock, listener)
         self.host = host
         self.port = self._sock.getsockname()[1]
-        self._wildcard = host in ("0.0.0.0", "::", "")
         servers, self.warnings = usable_upstreams(self.options.upstreams, host, self.port)
+        if (most := _raised_descriptors(self.options.max_connections + _OTHER_DESCRIPTORS)) is not None:
+            clients = self.options.max_connections
+            self.warnings.append(f"only {most} open files are allowed: too few for {clients} TCP clients (ulimit -n)")
         self.upstreams = Upstreams(servers)
         self.engine.forwards = bool(servers)
         self.engine.everyone = self.options.recursion is None and _is_loopback(host)
         self._forwarder = Forwarder(self.engine, self.upstreams, loop)
-        self._tcp = await loop.create_server(lambda: _Connection(self), sock=listener, backlog=256)
+        self._tcp = await loop.create_server(lambda: Stream(self), sock=listener, backlog=256)
         self._datagrams = Datagrams(self._sock, self.engine.udp, self._make, self.engine.metrics.durations.add)
-        reader = self._read_with_source if self._wildcard else self._datagrams.read
-        loop.add_reader(self._sock.fileno(), reader)
+        self._datagrams.limiter = self.limiter
+        self.set_log(self.log)
+        loop.add_reader(self._sock.fileno(), self._datagrams.read)
         self._sweep()
+
+    async def start_tls(self, host: str, port: int, certificate: Certificate) -> int:
+        """Listen for DNS over TLS (RFC 7858), too; the port. Raises OSError."""
+        assert self._loop is not None
+        self._secure = await self._loop.create_server(
+            lambda: Stream(self, True), host, port, ssl=certificate.context("dot"), backlog=256, ssl_handshake_timeout=5
+        )
+        self.follow(certificate)
+        return int(self._secure.sockets[0].getsockname()[1])
+
+    def follow(self, certificate: Certificate) -> None:
+        """Look each second whether its files have changed."""
+        self._certificate = certificate
+
+    def set_log(self, log: QueryLog | None) -> None:
+        """Log each question from now on, or (None) none."""
+        self.log = log
+        if self._datagrams is not None:
+            self._datagrams.log = None if log is None else log.datagram
 
     def update(self, snapshot: Snapshot, addresses: Mapping[str, tuple[str, ...]] | None = None) -> None:
         """Answer from this snapshot from the next question on."""
@@ -96,8 +134,9 @@ class DnsServer:
             self._sock = None
         if self._forwarder is not None:
             self._forwarder.close()
-        if self._tcp is not None:
-            self._tcp.close()
+        for listener in (self._tcp, self._secure):
+            if listener is not None:
+                listener.close()
         for connection in list(self._connections):
             connection.abort()
         await asyncio.sleep(0)
@@ -112,56 +151,57 @@ class DnsServer:
 
     # UDP ------------------------------------------------------------------------------------------------------
 
-    def _make(self, message: bytes, client: tuple[str, int]) -> bytes | None:
+    def _make(self, message: bytes, client: tuple[str, int], local: bytes) -> bytes | None:
         """The reply, or None where there is none, or none yet."""
-        made = self.engine.reply(message, False, client[0], self._now(), _draw())
+        now = self.now()
+        if self.limiter is not None:
+            verdict = self.limiter.take(network_of(client[0]), now)
+            if verdict != PASS and not self.engine.known_client(message, client[0], now):
+                return limited(verdict, message, b"")
+        made = self.engine.reply(message, False, client[0], now, _draw())
         if not isinstance(made, Pending):
-            return made
-        self._forward(made, lambda octets: self._send(octets, client))
+            return made if isinstance(made, bytes) else None
+        self.forward(made, lambda octets: self._send(message, octets, client, local))
         return None
 
-    def _send(self, octets: bytes, client: tuple[str, int]) -> None:
-        if self._sock is not None:
-            try:
-                self._sock.sendto(octets, client)
-            except OSError:
-                self.engine.metrics.overload += 1
+    def _send(self, message: bytes, octets: bytes, client: tuple[str, int], local: bytes) -> None:
+        if self._sock is not None and self._datagrams is not None:
+            if self.log is not None:
+                self.log.add(message, client, octets, "udp")
+            self._datagrams.send(octets, client, local)
 
-    def _read_with_source(self) -> None:
-        """As `_read`, on all of the host's addresses: the reply leaves from the one asked (RFC 2181 section 4)."""
-        sock = self._sock
-        start = time.perf_counter()
-        count = 0
-        try:
-            while sock is not None and count < BATCH:
-                message, ancillary, _, client = sock.recvmsg(LARGEST_QUERY, 128)
-                count += 1
-                made: bytes | Pending | None = self.engine.udp.get(message)
-                if made is None:
-                    made = self.engine.reply(message, False, client[0], self._now(), _draw())
-                send = partial(self._send_from, _reply_from(ancillary), client)
-                if isinstance(made, Pending):
-                    self._forward(made, send)
-                elif made is not None:
-                    send(made)
-        except OSError:
-            pass
-        if count:
-            self.engine.metrics.durations.add((time.perf_counter() - start) / count, count)
+    # All ------------------------------------------------------------------------------------------------------
 
-    def _send_from(self, back: list[tuple[int, int, bytes]], client: tuple[str, int], octets: bytes) -> None:
-        if self._sock is not None:
-            try:
-                self._sock.sendmsg([octets], back, 0, client)
-            except OSError:
-                self.engine.metrics.overload += 1
+    async def ask(self, message: bytes, client: tuple[str, int]) -> bytes | None:
+        """The reply to a message that came in some other way (HTTPS); None: none is owed."""
+        engine = self.engine
+        reply: bytes | Pending | Transfer | None = engine.tcp.get(message) if len(message) > 12 else None
+        if reply is None:
+            reply = engine.reply(message, True, client[0], self.now(), _draw(), True)
+        if isinstance(reply, Transfer):
+            reply = error(message, REFUSED)
+        if isinstance(reply, Pending):
+            assert self._loop is not None
+            came: asyncio.Future[bytes] = self._loop.create_future()
+            pending = reply
 
-    # Both -----------------------------------------------------------------------------------------------------
+            def answered(octets: bytes) -> None:
+                if not came.done():  # the client may have gone
+                    came.set_result(octets)
 
-    def _now(self) -> float:
+            if self.forward(pending, answered):
+                reply = await came
+            else:
+                reply = engine.give_up(pending)
+        if reply is not None and self.log is not None:
+            self.log.add(message, client, reply, "https")
+        return reply
+
+    def now(self) -> float:
         return time.monotonic()
 
-    def _forward(self, pending: Pending, reply: Callable[[bytes], None]) -> bool:
+    def forward(self, pending: Pending, reply: Callable[[bytes], None]) -> bool:
+        """Have `reply` called once an upstream has answered; False: too many wait."""
         assert self._forwarder is not None
         taken = self._forwarder.ask(pending, reply)
         if not taken:
@@ -173,140 +213,28 @@ class DnsServer:
         assert self._loop is not None
         if self.engine.forwards:
             self.engine.tick()
-        now = self._now()
+        now = self.now()
+        self.engine.clock_offset = time.time() - now
+        if self._certificate is not None:
+            self._certificate.look()
         for connection in list(self._connections):
             connection.check_idle(now, self.options.idle_s)
         self._sweeper = self._loop.call_later(1.0, self._sweep)
 
-    def _opened(self, connection: _Connection) -> None:
+    def opened(self, connection: Stream) -> None:
         self._connections.add(connection)
         self.engine.metrics.connections = len(self._connections)
         if len(self._connections) > self.options.max_connections:
+            # The longest idle go, some at a time: to look for one among ten thousand each time costs too much.
             idle = [other for other in self._connections if not other.waiting and other is not connection]
-            min(idle, key=lambda other: other.active, default=connection).abort()
+            for other in nsmallest(1 + self.options.max_connections // 100, idle, key=lambda other: other.active):
+                other.abort()
+            if not idle:
+                connection.abort()
 
-    def _closed(self, connection: _Connection) -> None:
+    def closed(self, connection: Stream) -> None:
         self._connections.discard(connection)
         self.engine.metrics.connections = len(self._connections)
-
-
-class _Connection(asyncio.Protocol):
-    """One TCP client: questions in a row, each with its length before it; replies as they are ready."""
-
-    def __init__(self, server: DnsServer) -> None:
-        self.active = server._now()
-        self.waiting = 0
-        """Questions that are with upstreams."""
-        self._server = server
-        self._transport: asyncio.Transport | None = None
-        self._source = ""
-        self._buffer = bytearray()
-        self._writable = True
-        self._reading = True
-        self._ended = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # uvloop's is one in all but class
-        assert self._transport is not None
-        self._transport.set_write_buffer_limits(high=_WRITE_HIGH)
-        peer = transport.get_extra_info("peername")
-        self._source = peer[0] if peer else ""
-        self._server._opened(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._server._closed(self)
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def check_idle(self, now: float, idle_s: float) -> None:
-        """Close when nothing came or went for too long: a client that is idle, that trickles, or that does not read."""
-        if self._transport is None or now - self.active < idle_s or (self.waiting and self._writable):
-            return
-        if self._writable and not self._buffer:
-            self._transport.close()
-        else:
-            self._transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        self._work()
-
-    def eof_received(self) -> bool:
-        """The client has asked all it wants; it still gets its answers."""
-        self._ended = True
-        self._close_if_done()
-        return True
-
-    def pause_writing(self) -> None:
-        self._writable = False
-
-    def resume_writing(self) -> None:
-        self._writable = True
-        self.active = self._server._now()
-        self._work()
-
-    def _work(self) -> None:
-        """Answer whole questions while the client takes the answers; stop reading while it does not."""
-        buffer, at = self._buffer, 0
-        replies: list[bytes] = []
-        size = 0
-        while self._transport is not None and self._writable and self.waiting < _PENDING_PER_CONNECTION:
-            if len(buffer) - at < 2:
-                break
-            end = at + 2 + (buffer[at] << 8 | buffer[at + 1])
-            if len(buffer) < end:
-                break
-            reply = self._answer(bytes(buffer[at + 2 : end]))
-            at = end
-            if reply is not None:
-                replies.append(len(reply).to_bytes(2, "big") + reply)
-                size += len(reply)
-                if size >= 65536:
-                    self._transport.write(b"".join(replies))
-                    replies, size = [], 0
-        if at:
-            self.active = self._server._now()
-            del buffer[:at]
-        if self._transport is None:
-            return
-        if replies:
-            self._transport.write(b"".join(replies))
-        blocked = not self._writable or self.waiting >= _PENDING_PER_CONNECTION
-        if blocked == self._reading:
-            self._reading = not blocked
-            (self._transport.pause_reading if blocked else self._transport.resume_reading)()
-        self._close_if_done()
-
-    def _answer(self, message: bytes) -> bytes | None:
-        engine = self._server.engine
-        reply = engine.tcp.get(message)
-        if reply is not None:
-            return reply
-        made = engine.reply(message, True, self._source, self._server._now(), _draw())
-        if not isinstance(made, Pending):
-            return made
-        self.waiting += 1
-        if not self._server._forward(made, self._late):
-            self.waiting -= 1
-            return engine.give_up(made)
-        return None
-
-    def _late(self, reply: bytes) -> None:
-        self.waiting -= 1
-        if self._transport is not None:
-            self.active = self._server._now()
-            self._transport.write(len(reply).to_bytes(2, "big") + reply)
-            if not self._reading:
-                self._work()
-            self._close_if_done()
-
-    def _close_if_done(self) -> None:
-        whole = len(self._buffer) >= 2 and len(self._buffer) >= 2 + (self._buffer[0] << 8 | self._buffer[1])
-        if self._ended and not self.waiting and not whole and self._transport is not None:
-            self._transport.close()
 
 
 def usable_upstreams(configured: tuple[str, ...] | None, host: str, port: int) -> tuple[list[Server], list[str]]:
@@ -356,6 +284,19 @@ def parse_server(text: str) -> Server:
     raise ValueError(f"upstream {text!r}: expected an address, as 192.0.2.1, 192.0.2.1:5353 or [2001:db8::1]:53")
 
 
+def _raised_descriptors(wanted: int) -> int | None:
+    """Allow this process so many open files; what it may have where that is fewer, else None."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return None
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    except (OSError, ValueError):
+        return soft
+    return None if most == wanted else most
+
+
 def _is_loopback(host: str) -> bool:
     return host.startswith("127.") or host in ("::1", "localhost")
 
@@ -385,7 +326,7 @@ def bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
             if where[0] == "::":
                 udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             elif where[0] == "0.0.0.0":
-                udp.setsockopt(socket.IPPROTO_IP, _PKTINFO4, 1)
+                udp.setsockopt(socket.IPPROTO_IP, PKTINFO4, 1)
             tcp.bind(where)
             udp.bind((where[0], tcp.getsockname()[1], *where[2:]))
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
@@ -397,14 +338,3 @@ def bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
         else:
             return udp, tcp
     raise AssertionError("unreachable")
-
-
-def _reply_from(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
-    """Ancillary data that sends the reply from the address that was asked."""
-    for level, kind, data in ancillary:
-        if level == socket.IPPROTO_IP and kind == _PKTINFO4:
-            # struct in_pktinfo: interface, local address (to send from), address in the header.
-            return [(level, kind, data[:4] + data[8:12] + bytes(4))]
-        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
-            return [(level, kind, data)]
-    return []

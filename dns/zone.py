@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from ..registry.model import Endpoint, Service, Workload
 from ..registry.snapshot import Snapshot
 from .consul import ConsulNames, service_key
-from .message import AAAA, ANY, CNAME, NOERROR, NXDOMAIN, PTR, SOA, SRV, A, RRset, parents, wire_name
+from .message import AAAA, ANY, CNAME, NOERROR, NS, NXDOMAIN, PTR, SOA, SRV, A, RRset, parents, wire_name
 from .near import localities, wants_near
 from .records import (
     ENDPOINT_PTR,
@@ -418,6 +418,18 @@ class Zone:
             if node is not None:
                 glue += [node.sets[rtype] for rtype in (A, AAAA) if rtype in node.sets]
         return tuple(glue)
+
+    def content(self, apex: bytes) -> list[RRset]:
+        """All records of a zone of ours, its SOA first; empty where it is none that has any."""
+        if apex != self.apex and not (apex in self._reverse and self._children.get(apex)):
+            return []
+        found = [self._soa(apex)]
+        if apex != self.apex:
+            found.append(RRset(apex, NS, self.options.ttl, (wire_name(f"ns.dns.{self.options.cluster_domain}"),)))
+        for node in self._nodes.values():
+            if node.apex == apex and not node.external:
+                found += [rrset for rtype, rrset in node.sets.items() if rtype != SOA]
+        return found
 
     def names(self) -> Iterable[tuple[bytes, Mapping[int, RRset]]]:
         """Every name with its record sets, for people and tests."""

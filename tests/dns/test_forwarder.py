@@ -21,7 +21,7 @@ async def test_an_expired_answer_serves_while_the_upstream_is_silent(monkeypatch
         far.answer()
         assert outcome(await asking) == "NOERROR"
         for entry in server.engine.cache._entries.values():
-            entry.expires = entry.stored = server._now() - 1
+            entry.expires = entry.stored = server.now() - 1
         server.engine.tick()
         got = await over_udp(server, "www.example.com", use_edns=0)
         assert records(got.answer) == ["www.example.com. 30 A 192.0.2.77"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -213,6 +214,58 @@ async def test_connections_are_limited_and_idle_ones_give_way() -> None:
         await frame(pairs[-1][0])
         for _, writer in pairs:
             writer.close()
+
+
+CLIENTS = """
+import resource, socket, sys
+port, count, octets = int(sys.argv[1]), int(sys.argv[2]), bytes.fromhex(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_NOFILE, (count + 100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+clients = [socket.create_connection(("127.0.0.1", port), 60) for _ in range(count)]
+print("connected", flush=True)
+sys.stdin.readline()
+for client in clients:
+    client.sendall(octets)
+answered = 0
+for client in clients:
+    reply = b""
+    while len(reply) < 2 or len(reply) < 2 + int.from_bytes(reply[:2], "big"):
+        more = client.recv(4096)
+        if not more:
+            break
+        reply += more
+    answered += reply[2:4] == octets[2:4]
+print(answered, flush=True)
+sys.stdin.readline()
+"""
+
+
+async def test_ten_thousand_tcp_clients_are_served_at_once() -> None:
+    """Each keeps its connection and gets its answer; one more is let in for the longest idle; UDP is served meanwhile."""
+    count = 10_000
+    async with running(max_connections=count, idle_s=600.0) as server:
+        assert not server.warnings, "the test needs a descriptor for each client: raise the limit of open files"
+        octets = framed(question(host("web")))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", CLIENTS, str(server.port), str(count), octets.hex(),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            assert await asyncio.wait_for(process.stdout.readline(), 60) == b"connected\n"
+            await until(lambda: server.engine.metrics.connections == count, 60)
+            process.stdin.write(b"\n")
+            assert outcome(await over_udp(server, host("web"))) == "NOERROR"
+            assert await asyncio.wait_for(process.stdout.readline(), 60) == b"%d\n" % count
+            reader, writer = await connect(server)
+            writer.write(octets)
+            read(octets[2:], await frame(reader))
+            assert server.engine.metrics.connections <= count
+            writer.close()
+        finally:
+            process.kill()
+            await process.wait()
+        await until(lambda: server.engine.metrics.connections == 0, 60)
 
 
 async def test_octets_that_are_no_question_do_no_harm() -> None:
