@@ -32,8 +32,9 @@ def dns_flags(made: Any) -> None:
         "--upstream",
         action="append",
         metavar="ADDRESS",
-        help="resolver for other zones (default /etc/resolv.conf; off: none)",
+        help="resolver for other zones, also tls://ADDRESS#NAME (default /etc/resolv.conf; off: none); repeatable",
     )
+    made.add_argument("--upstream-ca", metavar="FILE", help="authorities of upstreams over TLS (default: the system's)")
     made.add_argument("--admin", type=address, default="off", help="`fairlead dns query --server` (loopback only; off)")
     made.add_argument("--ttl", type=seconds, default="5s", help="of every record (default 5s)")
     made.add_argument(

@@ -60,6 +60,8 @@ def dns_options(options: Any) -> DnsOptions:
         consul_datacenter=options.consul_datacenter,
         consul_namespace=options.consul_namespace,
         client_locality=options.locality,
+        loop_probe_s=30.0,
+        upstream_ca=options.upstream_ca or "",
         allow_transfer=tuple(options.allow_transfer),
         recursion=tuple(options.allow_recursion) if options.allow_recursion else None,
         rate_limit=options.rate_limit,
@@ -144,6 +146,7 @@ class Dns:
         await _opened("--listen", options.listen, self.server.start(*options.listen))
         for warning in self.server.warnings:
             logger.warning("dns: %s", warning)
+        self.server.warn = lambda text: logger.warning("dns: %s", text)
         if options.query_log != "off":
             self._switch_log()
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._switch_log)

@@ -57,7 +57,12 @@ class DnsOptions(ZoneOptions, frozen=True):
     addresses: Mapping[str, tuple[str, ...]] = {}
     """By host, what to answer instead of the service's own addresses (a sidecar's loopback addresses)."""
     upstreams: tuple[str, ...] | None = None
-    """Servers for other names: ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT. None: as /etc/resolv.conf; empty: refuse."""
+    """Servers for other names: ADDRESS, ADDRESS:PORT, [ADDRESS]:PORT, or tls://ADDRESS[:PORT][#NAME]. None: as
+    /etc/resolv.conf; empty: refuse."""
+    loop_probe_s: float = 0.0
+    """Seconds between questions that show whether an upstream forwards to us; 0: none are asked."""
+    upstream_ca: str = ""
+    """File with the authorities that vouch for upstreams over TLS; empty: the system's."""
     recursion: tuple[str, ...] | None = None
     """Networks whose clients may ask for other names. None: all if listening on loopback, else private networks."""
     cache_entries: int = 10_000
@@ -129,6 +134,12 @@ class Engine:
         networks = PRIVATE_NETWORKS if options.recursion is None else options.recursion
         self._may_ask = lru_cache(maxsize=4096)(_Networks(networks).has)
         self._may_transfer = lru_cache(maxsize=4096)(_Networks(options.allow_transfer).has)
+        self.due: list[Key] = []
+        """Answers in demand that end soon, to be asked for anew."""
+        self.probes: set[bytes] = set()
+        """Names that only we ask for: who asks us for one got it from an upstream that forwards to us."""
+        self.looped: set[bytes] = set()
+        """Those that came back."""
         self.cookies = Cookies(options.cookie_secrets) if options.cookie_secrets else None
         self.clock_offset = 0.0
         """Unix seconds less `now`; cookies say when they were made."""
@@ -181,7 +192,7 @@ class Engine:
             if query is None:
                 self.metrics.dropped += 1
             else:
-                self.metrics.count(Label(tcp, 0, query[3] & 15, ""), len(query))
+                self.metrics.count(Label(tcp, 0, query[3] & 15, "", len(message)), len(query))
             return query
         qtype = query.qtype
         if not query.plain and query.edns:
@@ -236,7 +247,7 @@ class Engine:
         query.plain = False
         if not tcp:
             return self._finished(message, query, tcp, Found(NOERROR, (records[0],)), 0.0)
-        self.metrics.count(Label(tcp, query.qtype, NOERROR, "fairlead"), 0)
+        self.metrics.count(Label(tcp, query.qtype, NOERROR, "fairlead", len(message), query.do), 0)
         return Transfer(message, query, records if wanted(query, message, records[0]) else records[:1])
 
     def _decided(
@@ -266,7 +277,12 @@ class Engine:
     def _ask(self, pending: Pending, now: float, draw: float) -> bytes | Pending:
         known = self.cache.get(pending.key, now)
         if known is not None:
+            if self.cache.fading(known, now) and len(self.due) < _MANY:
+                self.due.append(pending.key)
             return self._came(pending, known, now, draw, "cache")
+        if pending.key[0] in self.probes:
+            self.looped.add(pending.key[0])
+            return self._refuse(pending.message, pending.query, pending.tcp, SERVFAIL, EDE_NETWORK, "forward")
         expired = self.cache.stale(pending.key, now)
         if expired is not None and now < expired.retry_at:
             return self.stale(pending, now, draw) or pending
@@ -384,7 +400,7 @@ class Engine:
             from_upstream(query, found, known, now, tcp=pending.tcp, turn=turn, stale=stale) for turn in starts
         )
         if not self.everyone or stale or known.expires <= now:
-            self._count(query, pending.tcp, variants[0], known.rcode, plugin)
+            self._count(pending.message, query, pending.tcp, variants[0], known.rcode, plugin)
             return pending.message[:2] + variants[0]
         depends = (AGING, query.key, *(found.depends if found else ()), pending.key[0])
         return self._keep(pending.message, query, pending.tcp, variants, depends, known.rcode, plugin, whole)
@@ -401,20 +417,21 @@ class Engine:
         whole: bool,
     ) -> bytes:
         if query.plain and len(variants[0]) <= _LARGEST_KEPT:
-            label = Label(tcp, query.qtype, rcode, "cache" if plugin == "forward" else plugin)
+            plugin_later = "cache" if plugin == "forward" else plugin
+            label = Label(tcp, query.qtype, rcode, plugin_later, len(message), query.do)
             entry = Entry(variants, tuple(dict.fromkeys(depends)), label, whole)
             entry.turn = 1
             (self.tcp if tcp else self.udp).put(message, entry)
-        self._count(query, tcp, variants[0], rcode, plugin)
+        self._count(message, query, tcp, variants[0], rcode, plugin)
         return message[:2] + variants[0]
 
     def _refuse(self, message: bytes, query: Query, tcp: bool, rcode: int, why: int, plugin: str = "fairlead") -> bytes:
         reply = refusal(query, rcode, why, ra=self.forwards and why != EDE_PROHIBITED)
-        self._count(query, tcp, reply, rcode, plugin)
+        self._count(message, query, tcp, reply, rcode, plugin)
         return message[:2] + reply
 
-    def _count(self, query: Query, tcp: bool, reply: bytes, rcode: int, plugin: str) -> None:
-        self.metrics.count(Label(tcp, query.qtype, rcode, plugin), len(reply) + 2)
+    def _count(self, message: bytes, query: Query, tcp: bool, reply: bytes, rcode: int, plugin: str) -> None:
+        self.metrics.count(Label(tcp, query.qtype, rcode, plugin, len(message), query.do), len(reply) + 2)
 
 
 class _Networks:

@@ -8,7 +8,8 @@ import random
 import resource
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from heapq import nsmallest
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ._limit import PASS, Limiter
 from .engine import DnsOptions, Engine, Pending
 from .forward import Server, Upstreams
 from .forwarder import Forwarder
-from .message import REFUSED, error
+from .message import REFUSED, error, wire_name
 from .metrics import render
 from .query_log import QueryLog
 from .stream import Stream
@@ -29,6 +30,7 @@ from .transfer import Transfer
 
 _OTHER_DESCRIPTORS = 1200
 """Files and sockets that the process needs beside its TCP clients: questions to upstreams, sources, logs."""
+_HINFO = 13
 _draw = random.random
 
 
@@ -56,6 +58,10 @@ class DnsServer:
         self._connections: set[Stream] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._datagrams: Datagrams | None = None
+        self.warn: Callable[[str], None] = self.warnings.append
+        """Called with what people should know of later."""
+        self._probes: dict[Server, bytes] = {}
+        self._probe_at = 0.0
         self.limiter = Limiter(self.options.rate_limit) if self.options.rate_limit else None
         self.log: QueryLog | None = None
         self._secure: asyncio.Server | None = None
@@ -80,7 +86,7 @@ class DnsServer:
         if (most := _raised_descriptors(self.options.max_connections + _OTHER_DESCRIPTORS)) is not None:
             clients = self.options.max_connections
             self.warnings.append(f"only {most} open files are allowed: too few for {clients} TCP clients (ulimit -n)")
-        self.upstreams = Upstreams(servers)
+        self.upstreams = Upstreams(servers, tls_names(self.options.upstreams or ()))
         self.engine.forwards = bool(servers)
         self.engine.everyone = self.options.recursion is None and _is_loopback(host)
         self._forwarder = Forwarder(self.engine, self.upstreams, loop)
@@ -145,6 +151,8 @@ class DnsServer:
         """Prometheus text, line by line."""
         if self._datagrams is not None:
             self.engine.metrics.unsent = self._datagrams.failed
+        if self.limiter is not None:
+            self.engine.metrics.slipped, self.engine.metrics.limited = self.limiter.slipped, self.limiter.dropped
         shown = f"[{self.host}]" if ":" in self.host else self.host
         family = "2" if ":" in self.host else "1"
         return render(self.engine, self.upstreams, f"dns://{shown}:{self.port}", family, time.monotonic())
@@ -211,8 +219,14 @@ class DnsServer:
     def _sweep(self) -> None:
         """Each second: close idle connections, let forwarded answers age."""
         assert self._loop is not None
-        if self.engine.forwards:
+        if self.engine.forwards and self._forwarder is not None:
             self.engine.tick()
+            due, self.engine.due = self.engine.due, []
+            for key in due:
+                self._forwarder.refresh(key)
+            self._forwarder.sweep()
+            if self.options.loop_probe_s:
+                self._look_for_loops(self.now())
         now = self.now()
         self.engine.clock_offset = time.time() - now
         if self._certificate is not None:
@@ -220,6 +234,27 @@ class DnsServer:
         for connection in list(self._connections):
             connection.check_idle(now, self.options.idle_s)
         self._sweeper = self._loop.call_later(1.0, self._sweep)
+
+    def _look_for_loops(self, now: float) -> None:
+        """Ask each upstream for a name of our own making now and then: one that comes back to us is a loop."""
+        engine, upstreams = self.engine, self.upstreams
+        back = {server for server, name in self._probes.items() if name in engine.looped}
+        for server in back - upstreams.looping:
+            self.warn(
+                f"upstream {server[0]}:{server[1]} forwards to this server: a loop; it is not asked while it does"
+            )
+        upstreams.looping |= back
+        if now < self._probe_at or self._forwarder is None:
+            return
+        upstreams.looping &= back  # of the last round: who did not ask again is asked again
+        self._probe_at = now + self.options.loop_probe_s
+        self._probes = {
+            server: wire_name(f"{os.urandom(8).hex()}.{os.urandom(8).hex()}") for server in upstreams.servers
+        }
+        engine.probes = set(self._probes.values())
+        engine.looped = set()
+        for server, name in self._probes.items():
+            self._forwarder.probe((name, _HINFO, False, False), server)
 
     def opened(self, connection: Stream) -> None:
         self._connections.add(connection)
@@ -266,12 +301,24 @@ def resolv_conf_servers(text: str) -> tuple[str, ...]:
     return tuple(words[1] for words in lines if len(words) > 1 and words[0] == "nameserver")
 
 
+def tls_names(configured: Sequence[str]) -> dict[Server, str]:
+    """Of those to be asked over TLS, the name that their certificate must have; empty: their address."""
+    found = {}
+    for entry in configured:
+        if entry.startswith("tls://"):
+            with suppress(ValueError):  # told of by usable_upstreams
+                found[parse_server(entry)] = entry.partition("#")[2]
+    return found
+
+
 def parse_server(text: str) -> Server:
-    """ADDRESS, ADDRESS:PORT, [ADDRESS]:PORT. Raises ValueError, saying what is expected."""
+    """ADDRESS, ADDRESS:PORT, [ADDRESS]:PORT, or tls:// before it and #NAME behind. Raises ValueError."""
     host, port = text.strip(), "53"
+    if host.startswith("tls://"):
+        host, port = host[6:].partition("#")[0], "853"
     if host.startswith("["):
         host, _, rest = host[1:].partition("]")
-        port = rest.removeprefix(":") or "53"
+        port = rest.removeprefix(":") or port
     elif host.count(":") == 1:
         host, _, port = host.partition(":")
     for family in (socket.AF_INET, socket.AF_INET6):
@@ -281,7 +328,10 @@ def parse_server(text: str) -> Server:
             continue
         if port.isascii() and port.isdecimal() and 0 < int(port) < 65536:
             return host, int(port)
-    raise ValueError(f"upstream {text!r}: expected an address, as 192.0.2.1, 192.0.2.1:5353 or [2001:db8::1]:53")
+    raise ValueError(
+        f"upstream {text!r}: expected an address, as 192.0.2.1, 192.0.2.1:5353, [2001:db8::1]:53 or "
+        "tls://192.0.2.1#dns.example"
+    )
 
 
 def _raised_descriptors(wanted: int) -> int | None:

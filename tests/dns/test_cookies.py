@@ -63,7 +63,7 @@ def cookie_of(message: dns.message.Message) -> bytes:
 
 
 def with_cookie(data: bytes, name: str = host("web")) -> bytes:
-    return question(name, use_edns=0, options=[dns.edns.GenericOption(10, data)])
+    return question(name, use_edns=0, options=[dns.edns.GenericOption(dns.edns.OptionType.COOKIE, data)])
 
 
 def test_a_client_that_sends_one_gets_one_also_with_an_error() -> None:

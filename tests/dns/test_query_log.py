@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from fairlead.dns.query_log import QueryLog, line
 from tests.dns.world import engine, host, question, send
 
 
-def answered(name: str, **fields: object) -> tuple[bytes, bytes]:
+def answered(name: str, **fields: Any) -> tuple[bytes, bytes]:
     octets = question(name, **fields)
     reply = send(engine(), octets)
     assert reply is not None

@@ -240,7 +240,7 @@ sys.stdin.readline()
 
 
 async def test_ten_thousand_tcp_clients_are_served_at_once() -> None:
-    """Each keeps its connection and gets its answer; one more is let in for the longest idle; UDP is served meanwhile."""
+    """Each keeps its connection and gets its answer; one more is let in for the longest idle; UDP goes on."""
     count = 10_000
     async with running(max_connections=count, idle_s=600.0) as server:
         assert not server.warnings, "the test needs a descriptor for each client: raise the limit of open files"

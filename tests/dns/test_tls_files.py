@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import dns.asyncquery
 import dns.edns
@@ -38,9 +39,7 @@ async def presented(port: int) -> bytes:
     return der
 
 
-async def over_tls(
-    port: int, chain: str, name: str, **fields: object
-) -> tuple[dns.message.Message, dns.message.Message]:
+async def over_tls(port: int, chain: str, name: str, **fields: Any) -> dns.message.Message:
     context = ssl.create_default_context(cafile=chain)
     query = dns.message.make_query(name, "A", **fields)
     return await dns.asyncquery.tls(query, "127.0.0.1", 5, port, ssl_context=context, server_hostname="dns.test")
@@ -52,7 +51,7 @@ async def test_questions_over_tls_are_answered_and_padded_where_that_is_asked(tm
         port = await server.start_tls("127.0.0.1", 0, Certificate(chain, key))
         got = await over_tls(port, chain, host("web"))
         assert outcome(got) == "NOERROR"
-        pad = [dns.edns.GenericOption(12, b"")]
+        pad: list[dns.edns.Option] = [dns.edns.GenericOption(dns.edns.OptionType.PADDING, b"")]
         for name in (host("web"), host("none"), host("many")):
             got = await over_tls(port, chain, name, use_edns=0, options=pad)
             assert len(got.wire or b"") % 468 == 0

@@ -13,6 +13,7 @@ import dns.rrset
 
 from fairlead.dns.cache import Entry
 from fairlead.dns.engine import DnsOptions, Engine, Pending
+from fairlead.dns.transfer import Transfer
 from fairlead.registry.model import Endpoint, Service, ServicePort, Workload
 from fairlead.registry.snapshot import Snapshot
 
@@ -127,6 +128,7 @@ def send(
     if reply is not None:
         return reply
     made = server.reply(octets, tcp, source, 0.0, draw)
+    assert not isinstance(made, Transfer)
     assert not isinstance(made, Pending), f"wants to ask upstream for {made.key}"
     assert server.metrics.panics == 0
     return made
