@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from ..registry.model import Workload
+from ..registry.model import Changed, Workload
 from ..registry.snapshot import Snapshot
 from ._fast import AGING, Entry, Finished
 from .answer import LOOPBACK_PTR, from_upstream, from_zone, refusal, rotations, special
@@ -151,12 +151,20 @@ class Engine:
         self.metrics = Metrics()
         self._addresses: Mapping[str, tuple[str, ...]] = options.addresses
 
-    def update(self, snapshot: Snapshot, addresses: Mapping[str, tuple[str, ...]] | None = None) -> set[bytes]:
-        """Answer from this snapshot from now on; the names that changed. `addresses` None: as before."""
+    def update(
+        self,
+        snapshot: Snapshot,
+        addresses: Mapping[str, tuple[str, ...]] | None = None,
+        touched: Changed | None = None,
+    ) -> set[bytes]:
+        """Answer from this snapshot from now on; the names that changed. `addresses` None: as before.
+
+        `touched`: what may differ from the snapshot before; None: not known.
+        """
         if addresses is not None:
             self._addresses = addresses
         first = not self.zone.synced
-        changed = self.zone.update(snapshot, self._addresses)
+        changed = self.zone.update(snapshot, self._addresses, touched)
         if first or len(changed) > _MANY or any(name[:2] == b"\1*" for name in changed):
             self.udp.clear()
             self.tcp.clear()

@@ -2,7 +2,7 @@
 
 Names are kept in wire form (length octets, ending in the root's zero): it is what arrives and what is sent, any octet
 may stand in a label (RFC 2181 section 11), and lower-casing it is one call, since length octets are below "A".
-dnslib makes the rdata (records.py); whole messages are read and written here, because dnslib writes compression
+dnslib makes questions to upstreams (forward.py); messages are read and written here, because dnslib writes compression
 pointers past offset 16383, copies the client's flags into replies, refuses labels that are not UTF-8, and cuts the
 question from truncated answers.
 """

@@ -7,22 +7,18 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from struct import Struct
 
-from dnslib import AAAA as AAAARecord
-from dnslib import SRV as SRVRecord
-from dnslib import TXT as TXTRecord
-from dnslib import A as ARecord
-from dnslib import DNSBuffer, DNSLabel
 from msgspec import Struct as Frozen
 
-from ..registry.model import Endpoint, Service, Workload
-from .message import AAAA, CNAME, NS, PTR, SOA, SRV, TXT, A, RRset, labels_of, show_name, wire_name
+from ..registry.model import Endpoint, Service
+from .message import AAAA, CNAME, NS, PTR, SOA, SRV, TXT, A, RRset, show_name, wire_name
 
 ENDPOINT_PTR = 65280 + PTR
-"""A PTR that counts only where no virtual address has one; a private type that is never served."""
+"""Key of a PTR that counts only where no virtual address has one; a private type that is never served."""
 TTL_ANNOTATION = "fairlead.dev/dns-ttl"
 DNS_VERSION = "1.1.0"
 
 _SOA_TIMES = Struct("!5I")
+_SRV = Struct("!HHH")
 
 Records = dict[bytes, dict[int, RRset]]
 """Record sets by owner (wire form, lower case) and type; an owner without any exists without data."""
@@ -74,33 +70,35 @@ class ZoneOptions(Frozen, frozen=True):
     """Ask upstream for the names of private addresses that the registry does not know (RFC 6303 says not to)."""
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def address_record(text: str) -> tuple[int, bytes] | None:
     """(type, rdata) of an address; None where the text is not one."""
+    parts = text.split(".")
+    if len(parts) == 4:  # by hand: a registry has a hundred thousand of them
+        try:
+            packed = bytes(map(int, parts))
+        except ValueError:
+            return None
+        return (A, packed) if ".".join(map(str, packed)) == text else None
     try:
-        address = ipaddress.ip_address(text)
+        address = ipaddress.IPv6Address(text)
     except ValueError:
         return None
-    if address.version == 4:
-        return A, bytes(ARecord(tuple(address.packed)).data)
     if address.scope_id:  # it means something on one host only
         return None
-    return AAAA, bytes(AAAARecord(tuple(address.packed)).data)
+    return AAAA, address.packed
 
 
-def reverse_name(text: str) -> bytes:
+_OCTETS = [b"%c%d" % (len(str(n)), n) for n in range(256)]
+_NIBBLES = [b"\1%x\1%x" % (n & 15, n >> 4) for n in range(256)]
+_REVERSE4, _REVERSE6 = wire_name("in-addr.arpa"), wire_name("ip6.arpa")
+
+
+def reverse_name(packed: bytes) -> bytes:
     """Owner of an address's PTR records, in wire form."""
-    return wire_name(ipaddress.ip_address(text).reverse_pointer)
-
-
-def _packed(record: object) -> bytes:
-    buffer = DNSBuffer()
-    record.pack(buffer)  # type: ignore[attr-defined]
-    return bytes(buffer.data)
-
-
-def _label(name: bytes) -> DNSLabel:
-    return DNSLabel(tuple(labels_of(name)))
+    if len(packed) == 4:
+        return b"".join([_OCTETS[octet] for octet in reversed(packed)]) + _REVERSE4
+    return b"".join([_NIBBLES[octet] for octet in reversed(packed)]) + _REVERSE6
 
 
 class _Builder:
@@ -122,14 +120,17 @@ class _Builder:
 
     def srv(self, owner: bytes, port: int, weight: int, target: bytes) -> None:
         """The same port of the same name is one record, however many addresses the name has."""
-        rdata = _packed(SRVRecord(0, max(0, min(weight, 65535)), port, _label(target)))
+        rdata = _SRV.pack(0, max(0, min(weight, 65535)), port) + target
         if (owner, rdata[4:]) not in self._offered:
             self._offered.add((owner, rdata[4:]))
             self.add(owner, SRV, rdata)
 
     def done(self) -> Records:
         return {
-            owner: {rtype: RRset(owner, rtype, self.ttl, tuple(rdata)) for rtype, rdata in types.items()}
+            owner: {
+                rtype: RRset(owner, PTR if rtype == ENDPOINT_PTR else rtype, self.ttl, tuple(rdata))
+                for rtype, rdata in types.items()
+            }
             for owner, types in self.data.items()
         }
 
@@ -146,7 +147,7 @@ def zone_records(options: ZoneOptions, serial: int) -> Records:
     records.setdefault(ns, {})
     records[apex][SOA] = soa(apex, options, serial)
     version = wire_name(f"dns-version.{zone}")
-    records[version] = {TXT: RRset(version, TXT, 28800, (_packed(TXTRecord(DNS_VERSION)),))}
+    records[version] = {TXT: RRset(version, TXT, 28800, (bytes((len(DNS_VERSION),)) + DNS_VERSION.encode(),))}
     records[wire_name(f"svc.{zone}")] = {}
     records[wire_name(f"pod.{zone}")] = {}
     return records
@@ -162,20 +163,7 @@ def soa(apex: bytes, options: ZoneOptions, serial: int) -> RRset:
 
 def namespace_records(name: str, options: ZoneOptions) -> Records:
     """A namespace exists, also one without services."""
-    records: Records = {wire_name(f"{name}.svc.{options.cluster_domain}"): {}}
-    if options.pods == "insecure":
-        records[wire_name(f"{name}.pod.{options.cluster_domain}")] = {}
-    return records
-
-
-def workload_records(workload: Workload, options: ZoneOptions) -> Records:
-    """`a-b-c-d.NAMESPACE.pod.ZONE` of each address."""
-    build = _Builder(options.ttl)
-    for address in workload.addresses:
-        if address_record(address):
-            owner = wire_name(f"{dashed(address)}.{workload.namespace}.pod.{options.cluster_domain}")
-            build.address(owner, address)
-    return build.done()
+    return {wire_name(f"{name}.svc.{options.cluster_domain}"): {}}
 
 
 def dashed(address: str) -> str:
@@ -224,7 +212,9 @@ def service_records(
         build.address(host, address)
     if internal:
         for address in (*override, *own):
-            build.add(reverse_name(address), PTR, host)
+            record = address_record(address)
+            if record is not None:
+                build.add(reverse_name(record[1]), PTR, host)
     if override or own:
         if internal:
             _virtual_srv(build, service, host)
@@ -252,7 +242,10 @@ def _addresses(candidates: Iterable[str]) -> list[str]:
 
 def _below(labels: str, host: bytes) -> bytes:
     """A name below the service's. Raises ValueError where that is too long."""
-    name = wire_name(labels)[:-1] + host
+    if "." in labels or not labels.isascii() or not 0 < len(labels) < 64:
+        name = wire_name(labels)[:-1] + host
+    else:
+        name = bytes((len(labels),)) + labels.lower().encode() + host
     if len(name) > 255:
         raise ValueError(f"{labels} below {show_name(host)} is longer than 255 octets")
     return name
@@ -275,7 +268,9 @@ def _endpoint_names(build: _Builder, host: bytes, endpoints: Sequence[Endpoint],
         owner = _below(endpoint_label(endpoint), host)
         build.address(owner, endpoint.address)
         if reverse:
-            build.add(reverse_name(endpoint.address), ENDPOINT_PTR, owner)
+            record = address_record(endpoint.address)
+            if record is not None:
+                build.add(reverse_name(record[1]), ENDPOINT_PTR, owner)
 
 
 def _endpoint_records(build: _Builder, service: Service, host: bytes, endpoints: Sequence[Endpoint]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import resource
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from ..registry.model import Changed
 from ..registry.snapshot import Snapshot
 from ._datagrams import PKTINFO4, Datagrams, limited, network_of
 from ._limit import PASS, Limiter
@@ -31,6 +33,8 @@ from .transfer import Transfer
 _OTHER_DESCRIPTORS = 1200
 """Files and sockets that the process needs beside its TCP clients: questions to upstreams, sources, logs."""
 _HINFO = 13
+UPDATE_WINDOW_S = 0.02
+LARGE_UPDATE_S = 0.5
 _draw = random.random
 
 
@@ -62,6 +66,14 @@ class DnsServer:
         """Called with what people should know of later."""
         self._probes: dict[Server, bytes] = {}
         self._probe_at = 0.0
+        self._snapshot: Snapshot | None = None
+        """What has come and is not yet answered from; what it may change, and since when the first of it waits."""
+        self._addresses: Mapping[str, tuple[str, ...]] | None = None
+        self._touched: Changed | None = None
+        self._arrived = 0.0
+        self._version = -1
+        self._window = self._spent = 0.0
+        self._gathering: asyncio.TimerHandle | None = None
         self.limiter = Limiter(self.options.rate_limit) if self.options.rate_limit else None
         self.log: QueryLog | None = None
         self._secure: asyncio.Server | None = None
@@ -117,11 +129,51 @@ class DnsServer:
             self._datagrams.log = None if log is None else log.datagram
 
     def update(self, snapshot: Snapshot, addresses: Mapping[str, tuple[str, ...]] | None = None) -> None:
-        """Answer from this snapshot from the next question on."""
+        """Answer from this snapshot from the next question on.
+
+        At once, as long as updates take no more than half of the time; in a burst what comes is gathered, for
+        UPDATE_WINDOW_S at most, so that questions are answered in between.
+        """
         start = time.perf_counter()
-        self.engine.update(snapshot, addresses)
-        self.engine.metrics.updated_at = time.monotonic()
-        self.engine.metrics.updates.add(time.perf_counter() - start)
+        if addresses is not None:
+            self._addresses = addresses
+        known = snapshot.changed if snapshot.version == self._version + 1 else None
+        self._version = snapshot.version
+        if self._snapshot is None:
+            self._arrived = start
+            self._touched = known
+        else:
+            self._touched = None if known is None or self._touched is None else _both(self._touched, known)
+        self._snapshot = snapshot
+        if start - self._window >= UPDATE_WINDOW_S:
+            self._window, self._spent = start, 0.0
+        if self._loop is None or self._spent < UPDATE_WINDOW_S / 2:
+            self._apply()
+        elif self._gathering is None:
+            self._gathering = self._loop.call_later(self._window + UPDATE_WINDOW_S - start, self._apply)
+
+    def _apply(self) -> None:
+        """Take over the last snapshot that came."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is None:
+            return
+        start = time.perf_counter()
+        addresses, self._addresses = self._addresses, None
+        self.engine.update(snapshot, addresses, self._touched)
+        self._touched = None
+        end = time.perf_counter()
+        if start - self._window >= UPDATE_WINDOW_S:
+            self._window, self._spent = start, 0.0
+        self._spent += end - start
+        metrics = self.engine.metrics
+        metrics.updated_at = time.monotonic()
+        metrics.updates.add(end - start)
+        metrics.programming.add(end - self._arrived)
+        if end - start > LARGE_UPDATE_S:
+            gc.freeze()  # else looking through a registry for garbage stops answers, for a second where it is large
 
     def stop(self) -> None:
         """Take no more questions; those in flight are answered."""
@@ -132,8 +184,9 @@ class DnsServer:
 
     async def close(self) -> None:
         """Stop listening; questions in flight are dropped."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for timer in (self._sweeper, self._gathering):
+            if timer is not None:
+                timer.cancel()
         if self._loop is not None and self._sock is not None:
             self._loop.remove_reader(self._sock.fileno())
             self._sock.close()
@@ -299,6 +352,10 @@ def resolv_conf_servers(text: str) -> tuple[str, ...]:
     """Addresses of the `nameserver` lines."""
     lines = (line.split() for line in text.splitlines())
     return tuple(words[1] for words in lines if len(words) > 1 and words[0] == "nameserver")
+
+
+def _both(one: Changed, other: Changed) -> Changed:
+    return Changed(one.hosts | other.hosts, one.workloads | other.workloads, one.namespaces | other.namespaces)
 
 
 def tls_names(configured: Sequence[str]) -> dict[Server, str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 
-from ..registry.model import Endpoint, Service, Workload
+from ..registry.model import Changed, Endpoint, Service, Workload
 from ..registry.snapshot import Snapshot
 from .consul import ConsulNames, service_key
-from .message import AAAA, ANY, CNAME, NOERROR, NS, NXDOMAIN, PTR, SOA, SRV, A, RRset, parents, wire_name
+from .message import AAAA, ANY, CNAME, NOERROR, NS, NXDOMAIN, PTR, SOA, SRV, A, RRset, labels_of, parents, wire_name
 from .near import localities, wants_near
 from .records import (
     ENDPOINT_PTR,
@@ -15,11 +17,11 @@ from .records import (
     Records,
     ZoneOptions,
     address_record,
+    dashed,
     namespace_records,
     service_records,
     soa,
     undashed,
-    workload_records,
     zone_records,
 )
 
@@ -37,10 +39,12 @@ _PRIVATE6 = ("d.f", "c.f")
 class _Node:
     """One name: its record sets, and the zone it belongs to."""
 
-    __slots__ = ("apex", "external", "sets")
+    __slots__ = ("apex", "external", "key", "sets")
 
     def __init__(self, sets: dict[int, RRset], apex: bytes, external: bool) -> None:
         self.sets = sets
+        self.key: str | None = None
+        """The one object that it comes from; None: several, or there is only something below it."""
         self.apex = apex
         self.external = external
         """A ServiceEntry's host in a zone of somebody else: only its addresses are ours to give."""
@@ -65,6 +69,21 @@ _NO_OVERRIDE: tuple[str, ...] = ()
 _NOT_MADE = _Made(None, _NO_ENDPOINTS, (), {})
 
 
+def _packed(workload: Workload) -> list[bytes]:
+    """Its addresses, each once."""
+    records = [address_record(address) for address in dict.fromkeys(workload.addresses)]
+    return [record[1] for record in records if record is not None]
+
+
+def _pod_key(packed: bytes) -> bytes:
+    """What names of an address's pods depend on; no DNS name looks like it."""
+    return b"\xffp" + packed
+
+
+def _space_key(namespace: str) -> bytes:
+    return b"\xffq" + namespace.encode()
+
+
 def _several(found: Workload | tuple[Workload, ...]) -> tuple[Workload, ...]:
     return found if isinstance(found, tuple) else (found,)
 
@@ -83,9 +102,11 @@ class Zone:
         self.problems: dict[str, str] = {}
         """Services left out, and why."""
         self._services: dict[str, _Made] = {}
-        self._workloads: dict[str, _Made] = {}
+        self._workloads: dict[str, Workload] = {}
+        self._pod_spaces: dict[str, int] = {}
+        self._addresses: Mapping[str, tuple[str, ...]] = {}
         self._namespaces: set[str] = set()
-        # All contributions to a name, by the object they come from; most names have one.
+        # Contributions to names that have more than one, by the object they come from.
         self._given: dict[bytes, tuple[tuple[str, dict[int, RRset]], ...]] = {}
         self._nodes: dict[bytes, _Node] = {}
         self._children: dict[bytes, int] = {}
@@ -95,7 +116,7 @@ class Zone:
         self.near: dict[bytes, dict[bytes, str]] = {}
         """Localities by owner and rdata, of services that want their nearest endpoints first."""
         # Workloads by address, to know who asks.
-        self._placed: dict[str, Workload | tuple[Workload, ...]] = {}
+        self._placed: dict[bytes, Workload | tuple[Workload, ...]] = {}
         local = [f"{name}.in-addr.arpa" for name in _LOCAL_ONLY] + [f"{name}.ip6.arpa" for name in _LOCAL_ONLY6]
         private = [f"{name}.in-addr.arpa" for name in _PRIVATE] + [f"{name}.ip6.arpa" for name in _PRIVATE6]
         self._reverse = {wire_name(name): True for name in local}
@@ -104,18 +125,40 @@ class Zone:
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def update(self, snapshot: Snapshot, addresses: Mapping[str, tuple[str, ...]] | None = None) -> set[bytes]:
+    def update(
+        self,
+        snapshot: Snapshot,
+        addresses: Mapping[str, tuple[str, ...]] | None = None,
+        touched: Changed | None = None,
+    ) -> set[bytes]:
         """Take over a snapshot; return the names that are now different, to be forgotten by caches.
 
-        `addresses`: by host, what to answer instead of the service's own addresses. Only objects that are not the
-        same (`is`) as last time are looked at. A service that cannot be put in DNS is left out and named in `problems`.
+        `addresses`: by host, what to answer instead of the service's own addresses. `touched`: what may differ from the
+        snapshot before; None: not known, and all is looked at. Only objects that are not the same (`is`) as last time
+        are made again. A service that cannot be put in DNS is left out and named in `problems`.
         """
         changed: set[bytes] = set()
+        addresses = addresses or {}
         if not self.synced:
             self._replace("", {}, zone_records(self.options, snapshot.version), changed)
-        self._update_services(snapshot, addresses or {}, changed)
-        self._update_namespaces(snapshot, changed)
-        self._update_workloads(snapshot, changed)
+        if touched is None or not self.synced or (addresses is not self._addresses and addresses != self._addresses):
+            hosts: Iterable[str] = {**self._services, **snapshot.services}
+            workloads: Iterable[str] = {**self._workloads, **snapshot.workloads}
+        else:
+            hosts, workloads = touched.hosts, touched.workloads
+        self._addresses = addresses
+        self._update_services(hosts, snapshot, addresses, changed)
+        if touched is None or not self.synced:
+            wanted = {service.namespace for service in snapshot.services.values()} | set(snapshot.namespaces)
+            for name in self._namespaces ^ wanted:
+                self._update_namespace(name, name in wanted, changed)
+        else:
+            for name in touched.namespaces:
+                self._update_namespace(name, name in snapshot.namespaces, changed)
+        for key in workloads:
+            workload = snapshot.workloads.get(key)
+            if self._workloads.get(key) is not workload:
+                self._place(key, workload, changed)
         self.synced = True
         self.version = snapshot.version
         self._starts.clear()
@@ -125,18 +168,37 @@ class Zone:
         return changed
 
     def _update_services(
-        self, snapshot: Snapshot, addresses: Mapping[str, tuple[str, ...]], changed: set[bytes]
+        self,
+        hosts: Iterable[str],
+        snapshot: Snapshot,
+        addresses: Mapping[str, tuple[str, ...]],
+        changed: set[bytes],
     ) -> None:
-        made, endpoints = self._services, snapshot.endpoints
-        for host in [host for host in made if host not in snapshot.services]:
-            self._remake(host, _NOT_MADE, changed)
-        for host, service in snapshot.services.items():
+        made, services, endpoints = self._services, snapshot.services, snapshot.endpoints
+        for host in hosts:
+            service = services.get(host)
             known = made.get(host, _NOT_MADE)
+            if service is None:
+                if known is not _NOT_MADE:
+                    self._remake(host, _NOT_MADE, changed)
+                continue
             ends = endpoints.get(host, _NO_ENDPOINTS)
             override = addresses.get(host, _NO_OVERRIDE)
             if known.source is service and known.endpoints is ends and known.override == override:
                 continue
             self._remake(host, _Made(service, ends, override, {}), changed)
+
+    def _update_namespace(self, name: str, exists: bool, changed: set[bytes]) -> None:
+        if (name in self._namespaces) == exists:
+            return
+        (self._namespaces.add if exists else self._namespaces.discard)(name)
+        try:
+            records = namespace_records(name, self.options)
+        except ValueError as error:
+            self.problems[name] = str(error)
+            return
+        self._replace("n" + name, {} if exists else records, records if exists else {}, changed)
+        changed.add(_space_key(name))
 
     def _remake(self, host: str, new: _Made, changed: set[bytes]) -> None:
         """Put a service's names in, anew, or (nothing made) take them out."""
@@ -160,59 +222,40 @@ class Zone:
             changed.add(service_key(host))
         self._replace("s" + host, known.records, new.records, changed)
 
-    def _update_namespaces(self, snapshot: Snapshot, changed: set[bytes]) -> None:
-        wanted = {service.namespace for service in snapshot.services.values()} | set(snapshot.namespaces)
-        if wanted == self._namespaces:
-            return
-        for name in self._namespaces ^ wanted:
-            try:
-                records = namespace_records(name, self.options)
-            except ValueError as error:
-                self.problems[name] = str(error)
-                continue
-            if name in wanted:
-                self._replace("n" + name, {}, records, changed)
-            else:
-                self._replace("n" + name, records, {}, changed)
-        self._namespaces = wanted
-
-    def _update_workloads(self, snapshot: Snapshot, changed: set[bytes]) -> None:
-        made = self._workloads
-        for key in [key for key in made if key not in snapshot.workloads]:
-            self._place(key, None, changed)
-        for key, workload in snapshot.workloads.items():
-            if made.get(key, _NOT_MADE).source is not workload:
-                self._place(key, workload, changed)
-
     def _place(self, key: str, workload: Workload | None, changed: set[bytes]) -> None:
         """Put a workload in, anew, or (None) take it out."""
-        made = self._workloads
-        known = made.pop(key, _NOT_MADE)
-        self.problems.pop(key, None)
-        if isinstance(known.source, Workload):
-            for address in known.source.addresses:
-                self._left(address, known.source)
+        known = self._workloads.pop(key, None)
+        if known is not None:
+            for packed in _packed(known):
+                self._left(packed, known)
+                changed.add(_pod_key(packed))
+            self._count_pods(known.namespace, -1, changed)
             if self.consul is not None:
-                self.consul.gone(known.source, changed)
-        new = _NOT_MADE
-        if workload is not None:
-            new = made[key] = _Made(workload, _NO_ENDPOINTS, (), {})
-            for address in workload.addresses:
-                others = self._placed.get(address)
-                self._placed[address] = workload if others is None else (*_several(others), workload)
-            if self.consul is not None:
-                self.consul.placed(workload, changed)
-            if self.options.pods != "disabled":
-                try:
-                    new.records = workload_records(workload, self.options)
-                except ValueError as error:
-                    self.problems[key] = str(error)
-        self._replace("w" + key, known.records, new.records, changed)
+                self.consul.gone(known, changed)
+        if workload is None:
+            return
+        self._workloads[key] = workload
+        for packed in _packed(workload):
+            others = self._placed.get(packed)
+            self._placed[packed] = workload if others is None else (*_several(others), workload)
+            changed.add(_pod_key(packed))
+        self._count_pods(workload.namespace, 1, changed)
+        if self.consul is not None:
+            self.consul.placed(workload, changed)
 
-    def _left(self, address: str, workload: Workload) -> None:
-        others = tuple(one for one in _several(self._placed.pop(address, ())) if one is not workload)
+    def _count_pods(self, namespace: str, by: int, changed: set[bytes]) -> None:
+        count = self._pod_spaces.get(namespace, 0) + by
+        if not count or by == count:
+            changed.add(_space_key(namespace))
+        if count:
+            self._pod_spaces[namespace] = count
+        else:
+            del self._pod_spaces[namespace]
+
+    def _left(self, packed: bytes, workload: Workload) -> None:
+        others = tuple(one for one in _several(self._placed.pop(packed, ())) if one is not workload)
         if others:
-            self._placed[address] = others[0] if len(others) == 1 else others
+            self._placed[packed] = others[0] if len(others) == 1 else others
 
     def has_namespace(self, label: bytes) -> bool:
         """Whether a namespace exists, given as the label of its name."""
@@ -220,12 +263,12 @@ class Zone:
 
     def workloads_at(self, address: str) -> tuple[Workload, ...]:
         """Who has this address."""
-        return _several(self._placed.get(address, ()))
+        record = address_record(address)
+        return _several(self._placed.get(record[1], ())) if record else ()
 
     def workload(self, key: str) -> Workload | None:
         """By namespace/name."""
-        found = self._workloads.get(key, _NOT_MADE).source
-        return found if isinstance(found, Workload) else None
+        return self._workloads.get(key)
 
     def service(self, host: str) -> tuple[Service, tuple[Endpoint, ...], tuple[str, ...]] | None:
         """(service, its endpoints, addresses given instead of its own) by host."""
@@ -242,16 +285,23 @@ class Zone:
 
     def _give(self, key: str, owner: bytes, sets: dict[int, RRset] | None, changed: set[bytes]) -> None:
         """Put in, replace or (None) take out one object's contribution to one name."""
-        given = tuple(pair for pair in self._given.get(owner, ()) if pair[0] != key)
+        given = self._given.pop(owner, None)
+        node = self._nodes.get(owner)
+        if given is None:
+            given = ((node.key, node.sets),) if node is not None and node.key is not None else ()
+        given = tuple(pair for pair in given if pair[0] != key)
         if sets is not None:
             given = (*given, (key, sets))
-        if given:
+        if len(given) == 1:
+            self._set_node(owner, given[0][1], changed)
+            self._nodes[owner].key = given[0][0]
+        elif given:
             self._given[owner] = given
             self._set_node(owner, _merged(owner, [sets for _, sets in given]), changed)
-            return
-        del self._given[owner]
-        if self._children.get(owner):
+            self._nodes[owner].key = None
+        elif self._children.get(owner):
             self._set_node(owner, {}, changed)
+            self._nodes[owner].key = None
         else:
             self._drop_node(owner, changed)
 
@@ -284,7 +334,7 @@ class Zone:
             self._children[parent] = left
             return
         del self._children[parent]
-        if parent not in self._given:
+        if parent not in self._given and self._nodes[parent].key is None:
             self._drop_node(parent, changed)
 
     def owns(self, name: bytes) -> bool:
@@ -361,16 +411,31 @@ class Zone:
         """Names that are made when asked for: Consul's, and pods' where any address will do."""
         if self.consul is not None and self.consul.owns(name):
             return self.consul.lookup(name, qtype, recursive)
-        if self.options.pods == "insecure" and name.endswith(self._pods):
-            namespace = name[1 + name[0] :]
-            known = self._nodes.get(namespace)
-            record = address_record(undashed(name[1 : 1 + name[0]].decode("utf-8", "replace")))
-            if known is not None and record is not None and namespace[1 + namespace[0] :] == self._pods:
-                depends = (name, namespace)
-                if qtype not in (record[0], ANY):
-                    return Found(NOERROR, (), (self._soa(self.apex),), depends=depends)
-                return Found(NOERROR, (RRset(name, record[0], self.options.ttl, (record[1],)),), depends=depends)
+        if self.options.pods != "disabled" and name.endswith(self._pods):
+            return self._pod(name, qtype)
         return None
+
+    def _pod(self, name: bytes, qtype: int) -> Found | None:
+        """`a-b-c-d.NAMESPACE.pod.ZONE`, or what stands between; None: no name of that form."""
+        labels = labels_of(name[: -len(self._pods)] + b"\0")
+        if not 0 < len(labels) < 3:
+            return None
+        namespace = labels[-1].decode("utf-8", "replace")
+        depends: tuple[bytes, ...] = (name, _space_key(namespace))
+        loose = self.options.pods == "insecure"
+        exists = namespace in self._pod_spaces or (loose and self.has_namespace(labels[-1]))
+        answer: tuple[RRset, ...] = ()
+        if len(labels) == 2:
+            record = address_record(undashed(labels[0].decode("utf-8", "replace")))
+            if record is None:
+                return None
+            depends = (*depends, _pod_key(record[1]))
+            here = _several(self._placed.get(record[1], ()))
+            exists = exists and (loose or any(one.namespace == namespace for one in here))
+            if exists and qtype in (record[0], ANY):
+                answer = (RRset(name, record[0], self.options.ttl, (record[1],)),)
+        authority = () if answer else (self._soa(self.apex),)
+        return Found(NOERROR if exists else NXDOMAIN, answer, authority, (), depends)
 
     def _nothing(self, name: bytes, recursive: bool) -> Found | None:
         """NXDOMAIN where the name lies in a zone of ours."""
@@ -429,18 +494,39 @@ class Zone:
         for node in self._nodes.values():
             if node.apex == apex and not node.external:
                 found += [rrset for rtype, rrset in node.sets.items() if rtype != SOA]
+        if apex == self.apex:
+            found += [rrset for _, sets in self._pod_names() for rrset in sets.values()]
         return found
+
+    def _pod_names(self) -> Iterator[tuple[bytes, dict[int, RRset]]]:
+        """The names of workloads' addresses, which are made when asked for."""
+        if self.options.pods == "disabled":
+            return
+        for namespace in self._pod_spaces:
+            with suppress(ValueError):
+                yield wire_name(namespace)[:-1] + self._pods, {}
+        for packed, workloads in self._placed.items():
+            label = dashed(str(ipaddress.ip_address(packed)))
+            rtype = A if len(packed) == 4 else AAAA
+            for namespace in dict.fromkeys(one.namespace for one in _several(workloads)):
+                with suppress(ValueError):
+                    owner = wire_name(f"{label}.{namespace}")[:-1] + self._pods
+                    yield owner, {rtype: RRset(owner, rtype, self.options.ttl, (packed,))}
 
     def names(self) -> Iterable[tuple[bytes, Mapping[int, RRset]]]:
         """Every name with its record sets, for people and tests."""
-        return ((name, node.sets) for name, node in self._nodes.items())
+        for name, node in self._nodes.items():
+            yield name, {PTR if rtype == ENDPOINT_PTR else rtype: rrset for rtype, rrset in node.sets.items()}
+        yield from self._pod_names()
 
 
 def _pick(sets: dict[int, RRset], qtype: int, external: bool) -> RRset | None:
     if qtype != ANY:
         if external and qtype not in (A, AAAA, CNAME):
             return None
-        return sets.get(qtype)
+        if qtype == PTR:
+            return sets.get(PTR) or sets.get(ENDPOINT_PTR)
+        return sets.get(qtype) if qtype != ENDPOINT_PTR else None
     for rtype in (A, AAAA, CNAME, *sets):  # RFC 8482: one record set is answer enough
         if rtype in sets:
             return sets[rtype]
@@ -449,15 +535,13 @@ def _pick(sets: dict[int, RRset], qtype: int, external: bool) -> RRset | None:
 
 def _merged(owner: bytes, given: list[dict[int, RRset]]) -> dict[int, RRset]:
     """The union of all contributions, each record once, with the lowest TTL."""
-    if len(given) == 1 and ENDPOINT_PTR not in given[0]:
-        return given[0]
     merged: dict[int, RRset] = {}
     for sets in given:
         for rtype, rrset in sets.items():
             known = merged.get(rtype)
             rdata = rrset.rdata if known is None else tuple(dict.fromkeys((*known.rdata, *rrset.rdata)))
-            merged[rtype] = RRset(owner, rtype, min(rrset.ttl, known.ttl) if known else rrset.ttl, rdata)
+            merged[rtype] = RRset(owner, rrset.rtype, min(rrset.ttl, known.ttl) if known else rrset.ttl, rdata)
     by_endpoint = merged.pop(ENDPOINT_PTR, None)
     if by_endpoint is not None and PTR not in merged:
-        merged[PTR] = RRset(owner, PTR, by_endpoint.ttl, by_endpoint.rdata)
+        merged[PTR] = by_endpoint
     return merged

@@ -134,6 +134,15 @@ class Facts(Struct, frozen=True, omit_defaults=True):
     """Labels by namespace name."""
 
 
+class Changed(Struct, frozen=True):
+    """Keys of what may be different."""
+
+    hosts: frozenset[str] = frozenset()
+    """Of services, or of their endpoints."""
+    workloads: frozenset[str] = frozenset()
+    namespaces: frozenset[str] = frozenset()
+
+
 class SourceStatus(Struct, frozen=True, omit_defaults=True):
     """How a source is doing, for people, metrics and readiness."""
 

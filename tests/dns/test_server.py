@@ -21,7 +21,7 @@ import pytest
 
 from fairlead.dns.engine import DnsOptions
 from fairlead.dns.server import DnsServer, parse_server, resolv_conf_servers, usable_upstreams
-from fairlead.registry.model import Endpoint
+from fairlead.registry.model import Changed, Endpoint
 from fairlead.registry.snapshot import Snapshot
 from tests.dns.world import HTTP, WORLD, external, host, outcome, question, read, records, service, snapshot
 
@@ -576,3 +576,50 @@ async def test_a_taken_port_is_an_error_that_says_so() -> None:
         with pytest.raises(OSError, match="in use"):
             await other.start("127.0.0.1", server.port)
         await other.close()
+
+
+async def test_a_burst_of_changes_loses_none_and_leaves_time_for_questions() -> None:
+    """Ten thousand snapshots as fast as they come: what was asked meanwhile is answered, and the last is what holds."""
+    async with running(snapshot()) as server:
+        count = 10_000
+        version = 1
+        answered = 0
+        asking = True
+
+        async def ask_on() -> None:
+            nonlocal answered
+            while asking:
+                assert outcome(await over_udp(server, host("s1"))) in ("NOERROR", "NXDOMAIN")
+                answered += 1
+
+        client = asyncio.ensure_future(ask_on())
+        services, endpoints = {}, {}
+        for number in range(count):
+            version += 1
+            name = host(f"s{number % 500}")
+            services[name] = service(f"s{number % 500}", headless=True, ports=(HTTP,))
+            endpoints[name] = (Endpoint(f"10.0.{number // 250}.{number % 250}", 80, "http"),)
+            server.update(Snapshot(version, dict(services), dict(endpoints), changed=Changed(frozenset({name}))))
+            if not number % 20:
+                await asyncio.sleep(0)
+        asking = False
+        await until(lambda: server._snapshot is None)
+        assert server.engine.zone.version == version
+        await client
+        assert answered > 10
+        for number in (count - 1, count - 250, count - 499):
+            got = await over_udp(server, host(f"s{number % 500}"))
+            assert records(got.answer)[0].split()[-1] == f"10.0.{number // 250}.{number % 250}"
+
+
+async def test_a_version_that_was_skipped_is_looked_at_in_full() -> None:
+    async with running(snapshot(service("a", addresses=("10.0.0.1",)))) as server:
+        world = snapshot(service("b", addresses=("10.0.0.2",)), version=7)
+        world.changed = Changed()
+        server.update(world)
+        assert outcome(await over_udp(server, host("a"))) == "NXDOMAIN"
+        assert outcome(await over_udp(server, host("b"))) == "NOERROR"
+        world = snapshot(service("c", addresses=("10.0.0.3",)), version=8)
+        world.changed = Changed(frozenset({host("c")}))
+        server.update(world)
+        assert outcome(await over_udp(server, host("b"))) == "NOERROR", "it was told what changed"
