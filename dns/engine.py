@@ -156,15 +156,16 @@ class Engine:
         snapshot: Snapshot,
         addresses: Mapping[str, tuple[str, ...]] | None = None,
         touched: Changed | None = None,
+        last: bool = True,
     ) -> set[bytes]:
         """Answer from this snapshot from now on; the names that changed. `addresses` None: as before.
 
-        `touched`: what may differ from the snapshot before; None: not known.
+        `touched`: what may differ from the snapshot before; None: not known. `last`: nothing else of it is to come.
         """
         if addresses is not None:
             self._addresses = addresses
         first = not self.zone.synced
-        changed = self.zone.update(snapshot, self._addresses, touched)
+        changed = self.zone.update(snapshot, self._addresses, touched, last)
         if first or len(changed) > _MANY or any(name[:2] == b"\1*" for name in changed):
             self.udp.clear()
             self.tcp.clear()

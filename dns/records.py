@@ -110,7 +110,15 @@ class _Builder:
         self._offered: set[tuple[bytes, bytes]] = set()
 
     def add(self, owner: bytes, rtype: int, rdata: bytes) -> None:
-        self.data.setdefault(owner, {}).setdefault(rtype, {})[rdata] = None
+        types = self.data.get(owner)
+        if types is None:
+            self.data[owner] = {rtype: {rdata: None}}
+            return
+        known = types.get(rtype)
+        if known is None:
+            types[rtype] = {rdata: None}
+        else:
+            known[rdata] = None
 
     def address(self, owner: bytes, text: str) -> bool:
         found = address_record(text)
@@ -182,8 +190,10 @@ def undashed(label: str) -> str:
 
 def endpoint_label(endpoint: Endpoint) -> str:
     """An endpoint's own name: its hostname where it has a usable one, else its dashed address."""
+    if not endpoint.hostname:
+        return dashed(endpoint.address)
     name = endpoint.hostname.lower()
-    return name if 0 < len(name.encode()) < 64 and "." not in name else dashed(endpoint.address)
+    return name if len(name.encode()) < 64 and "." not in name else dashed(endpoint.address)
 
 
 def service_ttl(service: Service, options: ZoneOptions) -> int:
@@ -274,18 +284,29 @@ def _endpoint_names(build: _Builder, host: bytes, endpoints: Sequence[Endpoint],
 
 
 def _endpoint_records(build: _Builder, service: Service, host: bytes, endpoints: Sequence[Endpoint]) -> None:
-    """A service without an address of its own: its ready endpoints, their names, and SRV with their own ports."""
+    """A service without an address of its own: its ready endpoints, their names, and SRV with their own ports.
+
+    In one pass, since a change of one endpoint makes all of its service again.
+    """
     protocols = {port.name: port.protocol for port in service.ports}
-    sole = service.ports[0] if len(service.ports) == 1 else None
+    sole = service.ports[0].name if len(service.ports) == 1 else ""
+    owners: dict[str, bytes] = {}
+    add, srv = build.add, build.srv
     for endpoint in endpoints:
-        build.address(host, endpoint.address)
-    _endpoint_names(build, host, endpoints, reverse=True)
-    for endpoint in endpoints:
+        record = address_record(endpoint.address)
+        if record is None:
+            continue
+        rtype, packed = record
+        target = _below(endpoint_label(endpoint), host)
+        add(host, rtype, packed)
+        add(target, rtype, packed)
+        add(reverse_name(packed), ENDPOINT_PTR, target)
         if not 0 < endpoint.port < 65536:
             continue
-        name = endpoint.port_name or (sole.name if sole else "")
-        target = _below(endpoint_label(endpoint), host)
+        name = endpoint.port_name or sole
         if name:
-            owner = _port_owner(host, name, protocols.get(name, "TCP"))
-            build.srv(owner, endpoint.port, endpoint.weight, target)
-        build.srv(host, endpoint.port, endpoint.weight, target)
+            owner = owners.get(name)
+            if owner is None:
+                owner = owners[name] = _port_owner(host, name, protocols.get(name, "TCP"))
+            srv(owner, endpoint.port, endpoint.weight, target)
+        srv(host, endpoint.port, endpoint.weight, target)

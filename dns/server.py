@@ -16,7 +16,6 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from ..registry.model import Changed
 from ..registry.snapshot import Snapshot
 from ._datagrams import PKTINFO4, Datagrams, limited, network_of
 from ._limit import PASS, Limiter
@@ -28,12 +27,13 @@ from .metrics import render
 from .query_log import QueryLog
 from .stream import Stream
 from .tls_files import Certificate
+from .todo import Todo
 from .transfer import Transfer
 
 _OTHER_DESCRIPTORS = 1200
 """Files and sockets that the process needs beside its TCP clients: questions to upstreams, sources, logs."""
 _HINFO = 13
-UPDATE_WINDOW_S = 0.02
+UPDATE_WINDOW_S, SLICE_S = 0.02, 0.005
 LARGE_UPDATE_S = 0.5
 _draw = random.random
 
@@ -69,7 +69,8 @@ class DnsServer:
         self._snapshot: Snapshot | None = None
         """What has come and is not yet answered from; what it may change, and since when the first of it waits."""
         self._addresses: Mapping[str, tuple[str, ...]] | None = None
-        self._touched: Changed | None = None
+        self._todo = Todo()
+        self._slice = 50
         self._arrived = 0.0
         self._version = -1
         self._window = self._spent = 0.0
@@ -131,8 +132,8 @@ class DnsServer:
     def update(self, snapshot: Snapshot, addresses: Mapping[str, tuple[str, ...]] | None = None) -> None:
         """Answer from this snapshot from the next question on.
 
-        At once, as long as updates take no more than half of the time; in a burst what comes is gathered, for
-        UPDATE_WINDOW_S at most, so that questions are answered in between.
+        At once, as long as updates take no more than half of the time; in a burst what comes is gathered and taken over
+        in slices of SLICE_S, so that questions are answered in between.
         """
         start = time.perf_counter()
         if addresses is not None:
@@ -141,37 +142,52 @@ class DnsServer:
         self._version = snapshot.version
         if self._snapshot is None:
             self._arrived = start
-            self._touched = known
-        else:
-            self._touched = None if known is None or self._touched is None else _both(self._touched, known)
+        self._todo.add(known)
         self._snapshot = snapshot
-        if start - self._window >= UPDATE_WINDOW_S:
-            self._window, self._spent = start, 0.0
-        if self._loop is None or self._spent < UPDATE_WINDOW_S / 2:
-            self._apply()
+        if self._loop is None:
+            while self._snapshot is not None:
+                self._apply()
         elif self._gathering is None:
-            self._gathering = self._loop.call_later(self._window + UPDATE_WINDOW_S - start, self._apply)
+            if start - self._window >= UPDATE_WINDOW_S:
+                self._window, self._spent = start, 0.0
+            if self._spent < UPDATE_WINDOW_S / 2:
+                self._apply()
+            self._gather()
+
+    def _gather(self) -> None:
+        """Come back to what is left when others have had their time."""
+        if self._loop is not None and self._snapshot is not None and self._gathering is None:
+            pause = max(self._window + UPDATE_WINDOW_S - time.perf_counter(), 0.0) if self._spent else 0.0
+            self._gathering = self._loop.call_later(min(pause, self._spent), self._resume)
+
+    def _resume(self) -> None:
+        self._gathering = None
+        self._window, self._spent = time.perf_counter(), 0.0
+        self._apply()
+        self._gather()
 
     def _apply(self) -> None:
-        """Take over the last snapshot that came."""
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._gathering = None
-        snapshot, self._snapshot = self._snapshot, None
+        """Take over the last snapshot that came, or a slice of what it changed."""
+        snapshot = self._snapshot
         if snapshot is None:
             return
         start = time.perf_counter()
         addresses, self._addresses = self._addresses, None
-        self.engine.update(snapshot, addresses, self._touched)
-        self._touched = None
+        if addresses is not None:
+            self._todo.add(None)
+        piece = self._todo.take(self._slice)
+        if not self._todo:
+            self._snapshot = None
+        self.engine.update(snapshot, addresses, piece, self._snapshot is None)
         end = time.perf_counter()
-        if start - self._window >= UPDATE_WINDOW_S:
-            self._window, self._spent = start, 0.0
         self._spent += end - start
+        if piece is not None and (count := len(piece.hosts) + len(piece.workloads)) > 1:
+            self._slice = max(8, min(10_000, int(SLICE_S * count / (end - start))))
         metrics = self.engine.metrics
         metrics.updated_at = time.monotonic()
         metrics.updates.add(end - start)
-        metrics.programming.add(end - self._arrived)
+        if self._snapshot is None:
+            metrics.programming.add(end - self._arrived)
         if end - start > LARGE_UPDATE_S:
             gc.freeze()  # else looking through a registry for garbage stops answers, for a second where it is large
 
@@ -352,10 +368,6 @@ def resolv_conf_servers(text: str) -> tuple[str, ...]:
     """Addresses of the `nameserver` lines."""
     lines = (line.split() for line in text.splitlines())
     return tuple(words[1] for words in lines if len(words) > 1 and words[0] == "nameserver")
-
-
-def _both(one: Changed, other: Changed) -> Changed:
-    return Changed(one.hosts | other.hosts, one.workloads | other.workloads, one.namespaces | other.namespaces)
 
 
 def tls_names(configured: Sequence[str]) -> dict[Server, str]:

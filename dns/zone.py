@@ -130,12 +130,14 @@ class Zone:
         snapshot: Snapshot,
         addresses: Mapping[str, tuple[str, ...]] | None = None,
         touched: Changed | None = None,
+        last: bool = True,
     ) -> set[bytes]:
         """Take over a snapshot; return the names that are now different, to be forgotten by caches.
 
         `addresses`: by host, what to answer instead of the service's own addresses. `touched`: what may differ from the
         snapshot before; None: not known, and all is looked at. Only objects that are not the same (`is`) as last time
-        are made again. A service that cannot be put in DNS is left out and named in `problems`.
+        are made again. `last`: nothing of this version is left; before, the serial is that of the one before it.
+        A service that cannot be put in DNS is left out and named in `problems`.
         """
         changed: set[bytes] = set()
         addresses = addresses or {}
@@ -160,7 +162,7 @@ class Zone:
             if self._workloads.get(key) is not workload:
                 self._place(key, workload, changed)
         self.synced = True
-        self.version = snapshot.version
+        self.version = snapshot.version if last else snapshot.version - 1
         self._starts.clear()
         apex = self._nodes[self.apex]
         apex.sets = {**apex.sets, SOA: soa(self.apex, self.options, self.version)}

@@ -83,7 +83,7 @@ def zone_of(server: Engine) -> dns.zone.Zone:
     zone = dns.zone.Zone("cluster.local.", relativize=False)
     for octets in made.messages():
         for rrset in dns.message.from_wire(octets, xfr=True).answer:
-            zone.find_rdataset(rrset.name, rrset.rdtype, create=True).update(rrset.to_rdataset())
+            zone.find_rdataset(rrset.name, rrset.rdtype, create=True).update(rrset.to_rdataset())  # type: ignore[no-untyped-call]
     return zone
 
 
