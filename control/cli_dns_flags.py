@@ -52,7 +52,7 @@ def dns_flags(made: Any) -> None:
     made.add_argument("--consul-domain", metavar="DOMAIN", default="", help="answer Consul's names below it, too")
     made.add_argument("--consul-datacenter", metavar="NAME", default="dc1", help="in those names (default dc1)")
     made.add_argument(
-        "--consul-namespace", metavar="NS", default="default", help="of names that say none (default %(default)s)"
+        "--consul-domain-namespace", metavar="NS", default="default", help="of names that say none (default %(default)s)"
     )
     made.add_argument(
         "--locality", metavar="REGION/ZONE/SUBZONE", default="", help="of clients that are no known workload"

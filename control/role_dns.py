@@ -58,7 +58,7 @@ def dns_options(options: Any) -> DnsOptions:
         search=tuple(options.search),
         consul_domain=options.consul_domain.strip("."),
         consul_datacenter=options.consul_datacenter,
-        consul_namespace=options.consul_namespace,
+        consul_namespace=options.consul_domain_namespace,
         client_locality=options.locality,
         loop_probe_s=30.0,
         upstream_ca=options.upstream_ca or "",
