@@ -36,7 +36,7 @@ def dns_flags(made: Any) -> None:
     )
     made.add_argument("--upstream-ca", metavar="FILE", help="authorities of upstreams over TLS (default: the system's)")
     made.add_argument("--admin", type=address, default="off", help="`fairlead dns query --server` (loopback only; off)")
-    made.add_argument("--ttl", type=seconds, default="5s", help="of every record (default 5s)")
+    made.add_argument("--dns-ttl", type=seconds, default="5s", help="of every record (default 5s)")
     made.add_argument(
         "--pods", choices=("verified", "insecure", "disabled"), default="verified",
         help="names a-b-c-d.NAMESPACE.pod.ZONE: of workloads, of any address, of none (default %(default)s)",
@@ -52,7 +52,10 @@ def dns_flags(made: Any) -> None:
     made.add_argument("--consul-domain", metavar="DOMAIN", default="", help="answer Consul's names below it, too")
     made.add_argument("--consul-datacenter", metavar="NAME", default="dc1", help="in those names (default dc1)")
     made.add_argument(
-        "--consul-domain-namespace", metavar="NS", default="default", help="of names that say none (default %(default)s)"
+        "--consul-domain-namespace",
+        metavar="NS",
+        default="default",
+        help="of names that say none (default %(default)s)",
     )
     made.add_argument(
         "--locality", metavar="REGION/ZONE/SUBZONE", default="", help="of clients that are no known workload"

@@ -52,7 +52,7 @@ def dns_options(options: Any) -> DnsOptions:
         raise SettingError(f"--consul-domain: {options.consul_domain} is answered for already; usually it is `consul`")
     return DnsOptions(
         upstreams=() if upstreams == ["off"] else tuple(upstreams) if upstreams else None,
-        ttl=int(options.ttl),
+        ttl=int(options.dns_ttl),
         pods=options.pods,
         autopath=options.autopath,
         search=tuple(options.search),
@@ -216,7 +216,12 @@ class Dns:
         return 200, "application/json", json.dumps(told).encode()
 
     def _metrics(self, _query: Query) -> Answer:
-        text = "\n".join(self.server.metric_lines()) + "\n"
+        lines = self.server.metric_lines()
+        if self.doh is not None:
+            name = "coredns_dns_https_responses_total"
+            lines += [f"# HELP {name} Answers over HTTPS, by status.", f"# TYPE {name} counter"]
+            lines += [f'{name}{{status="{status}"}} {count}' for status, count in sorted(self.doh.counts.items())]
+        text = "\n".join(lines) + "\n"
         return 200, "text/plain; version=0.0.4; charset=utf-8", text.encode()
 
 

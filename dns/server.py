@@ -64,6 +64,8 @@ class DnsServer:
         self._datagrams: Datagrams | None = None
         self.warn: Callable[[str], None] = self.warnings.append
         """Called with what people should know of later."""
+        self._told = ""
+        """The certificate's problem that was told of."""
         self._probes: dict[Server, bytes] = {}
         self._probe_at = 0.0
         self._snapshot: Snapshot | None = None
@@ -298,8 +300,10 @@ class DnsServer:
                 self._look_for_loops(self.now())
         now = self.now()
         self.engine.clock_offset = time.time() - now
-        if self._certificate is not None:
-            self._certificate.look()
+        if self._certificate is not None and not self._certificate.look():
+            if self._certificate.problem not in ("", self._told):
+                self.warn(self._certificate.problem)
+            self._told = self._certificate.problem
         for connection in list(self._connections):
             connection.check_idle(now, self.options.idle_s)
         self._sweeper = self._loop.call_later(1.0, self._sweep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import shutil
 import socket
@@ -683,3 +684,59 @@ async def test_raw_packets_get_an_error_or_nothing_and_the_sockets_stay(seed: in
                 pass
             writer.transport.abort()
         assert server.engine.metrics.panics == 0
+
+
+@pytest.mark.parametrize("name", ["web", "none", "www.example.com"])
+async def test_beyond_the_limit_a_network_is_sent_no_more_than_it_sends_and_can_come_by_tcp(name: str) -> None:
+    """Whether the answer is finished or has to be made; a cookie of ours shows that the address is not made up."""
+    name = name if "." in name else host(name)
+    async with running(WORLD, rate_limit=20) as server:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(0.3)
+            client.connect(("127.0.0.1", server.port))
+            plain = question(name)
+            for _ in range(200):
+                client.send(plain)
+            whole = cut = 0
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    reply = await asyncio.to_thread(client.recv, 4096)
+                    cut += bool(reply[2] & 2)
+                    whole += not reply[2] & 2
+            assert server.limiter is not None
+            assert whole <= 60, "a second's worth, or those of three if the machine was slow"
+            assert cut == server.limiter.slipped > 0
+            assert server.limiter.dropped > 0
+            assert outcome(await over_tcp(server, name)) in ("NOERROR", "NXDOMAIN", "REFUSED")
+            cookie = dns.edns.CookieOption(b"12345678", b"")
+            first = await over_tcp(server, name, use_edns=0, options=[cookie])
+            good = question(name, use_edns=0, options=list(first.options))
+            for _ in range(50):
+                client.send(good)
+                reply = await asyncio.to_thread(client.recv, 4096)
+                assert not reply[2] & 2, "who has a good cookie is not limited"
+        text = "\n".join(server.metric_lines())
+        assert f'fairlead_dns_rate_limited_total{{what="slipped"}} {server.limiter.slipped}' in text
+
+
+async def test_metrics_have_corednss_names() -> None:
+    async with running(WORLD) as server:
+        await over_udp(server, host("web"), want_dnssec=True)
+        await over_tcp(server, host("none"))
+        text = "\n".join(server.metric_lines())
+        for name in (
+            "coredns_dns_requests_total", "coredns_dns_responses_total", "coredns_dns_request_duration_seconds",
+            "coredns_dns_request_size_bytes", "coredns_dns_response_size_bytes", "coredns_dns_do_requests_total",
+            "coredns_cache_entries", "coredns_cache_hits_total", "coredns_cache_misses_total",
+            "coredns_cache_prefetch_total", "coredns_cache_served_stale_total", "coredns_cache_evictions_total",
+            "coredns_forward_healthcheck_broken_total", "coredns_forward_max_concurrent_rejects_total",
+            "coredns_autopath_success_total", "coredns_panics_total",
+            "coredns_kubernetes_dns_programming_duration_seconds", "coredns_proxy_request_duration_seconds",
+        ):  # fmt: skip
+            assert f"# TYPE {name} " in text, name
+        assert 'coredns_dns_do_requests_total{server="dns://127.0.0.1' in text
+        size = len(question(host("web"), want_dnssec=True))
+        assert (
+            f'coredns_dns_request_size_bytes_sum{{server="dns://127.0.0.1:{server.port}",zone="cluster.local.",view="",proto="udp"}} {size}'
+            in text
+        )
