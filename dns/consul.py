@@ -60,15 +60,21 @@ class ConsulNames:
             return False
         return name == self.apex or len(self.apex) in _tail_sizes(name)
 
-    def placed(self, workload: Workload, changed: set[bytes]) -> None:
-        """A workload is here; Consul's catalog said on which node."""
+    def moved(self, old: Workload | None, new: Workload | None, changed: set[bytes]) -> None:
+        """A workload came, changed or went; Consul's catalog says on which node it is."""
+        if old is not None:
+            self._gone(old, changed)
+        if new is not None:
+            self._placed(new, changed)
+
+    def _placed(self, workload: Workload, changed: set[bytes]) -> None:
         changed.add(node_key(workload.key))
         node = workload.annotations.get(NODE, "").lower()
         if node:
             self._nodes.setdefault(node, {})[workload.key] = workload.annotations.get(NODE_ADDRESS, "")
             changed.add(node_key(node))
 
-    def gone(self, workload: Workload, changed: set[bytes]) -> None:
+    def _gone(self, workload: Workload, changed: set[bytes]) -> None:
         changed.add(node_key(workload.key))
         node = workload.annotations.get(NODE, "").lower()
         known = self._nodes.get(node)

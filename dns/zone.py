@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 
 from ..registry.model import Changed, Endpoint, Service, Workload
 from ..registry.snapshot import Snapshot
 from .consul import ConsulNames, service_key
-from .message import AAAA, ANY, CNAME, NOERROR, NS, NXDOMAIN, PTR, SOA, SRV, A, RRset, labels_of, parents, wire_name
+from .message import AAAA, ANY, CNAME, NOERROR, NS, NXDOMAIN, PTR, SOA, SRV, A, RRset, parents, wire_name
 from .near import localities, wants_near
+from .pods import Pods, space_key
 from .records import (
     ENDPOINT_PTR,
     Found,
     Records,
     ZoneOptions,
-    address_record,
-    dashed,
     namespace_records,
     service_records,
     soa,
-    undashed,
     zone_records,
 )
 
@@ -69,25 +65,6 @@ _NO_OVERRIDE: tuple[str, ...] = ()
 _NOT_MADE = _Made(None, _NO_ENDPOINTS, (), {})
 
 
-def _packed(workload: Workload) -> list[bytes]:
-    """Its addresses, each once."""
-    records = [address_record(address) for address in dict.fromkeys(workload.addresses)]
-    return [record[1] for record in records if record is not None]
-
-
-def _pod_key(packed: bytes) -> bytes:
-    """What names of an address's pods depend on; no DNS name looks like it."""
-    return b"\xffp" + packed
-
-
-def _space_key(namespace: str) -> bytes:
-    return b"\xffq" + namespace.encode()
-
-
-def _several(found: Workload | tuple[Workload, ...]) -> tuple[Workload, ...]:
-    return found if isinstance(found, tuple) else (found,)
-
-
 class Zone:
     """Names to record sets. `update` takes a snapshot; `lookup` answers from the last one."""
 
@@ -95,15 +72,13 @@ class Zone:
         self.options = options
         self.apex = wire_name(options.cluster_domain)
         self._services_tail = wire_name(f"svc.{options.cluster_domain}")
-        self._pods = wire_name(f"pod.{options.cluster_domain}")
         self.synced = False
         """Whether any snapshot has come; before, nothing is known to be missing."""
         self.version = 0
         self.problems: dict[str, str] = {}
         """Services left out, and why."""
         self._services: dict[str, _Made] = {}
-        self._workloads: dict[str, Workload] = {}
-        self._pod_spaces: dict[str, int] = {}
+        self.pods = Pods(options, self.has_namespace)
         self._addresses: Mapping[str, tuple[str, ...]] = {}
         self._namespaces: set[str] = set()
         # Contributions to names that have more than one, by the object they come from.
@@ -115,8 +90,6 @@ class Zone:
         self.consul = ConsulNames(self) if options.consul_domain else None
         self.near: dict[bytes, dict[bytes, str]] = {}
         """Localities by owner and rdata, of services that want their nearest endpoints first."""
-        # Workloads by address, to know who asks.
-        self._placed: dict[bytes, Workload | tuple[Workload, ...]] = {}
         local = [f"{name}.in-addr.arpa" for name in _LOCAL_ONLY] + [f"{name}.ip6.arpa" for name in _LOCAL_ONLY6]
         private = [f"{name}.in-addr.arpa" for name in _PRIVATE] + [f"{name}.ip6.arpa" for name in _PRIVATE6]
         self._reverse = {wire_name(name): True for name in local}
@@ -145,7 +118,7 @@ class Zone:
             self._replace("", {}, zone_records(self.options, snapshot.version), changed)
         if touched is None or not self.synced or (addresses is not self._addresses and addresses != self._addresses):
             hosts: Iterable[str] = {**self._services, **snapshot.services}
-            workloads: Iterable[str] = {**self._workloads, **snapshot.workloads}
+            workloads: Iterable[str] = {**self.pods.workloads, **snapshot.workloads}
         else:
             hosts, workloads = touched.hosts, touched.workloads
         self._addresses = addresses
@@ -158,9 +131,11 @@ class Zone:
             for name in touched.namespaces:
                 self._update_namespace(name, name in snapshot.namespaces, changed)
         for key in workloads:
-            workload = snapshot.workloads.get(key)
-            if self._workloads.get(key) is not workload:
-                self._place(key, workload, changed)
+            old, new = self.pods.workloads.get(key), snapshot.workloads.get(key)
+            if old is not new:
+                self.pods.place(key, new, changed)
+                if self.consul is not None:
+                    self.consul.moved(old, new, changed)
         self.synced = True
         self.version = snapshot.version if last else snapshot.version - 1
         self._starts.clear()
@@ -200,7 +175,7 @@ class Zone:
             self.problems[name] = str(error)
             return
         self._replace("n" + name, {} if exists else records, records if exists else {}, changed)
-        changed.add(_space_key(name))
+        changed.add(space_key(name))
 
     def _remake(self, host: str, new: _Made, changed: set[bytes]) -> None:
         """Put a service's names in, anew, or (nothing made) take them out."""
@@ -224,53 +199,17 @@ class Zone:
             changed.add(service_key(host))
         self._replace("s" + host, known.records, new.records, changed)
 
-    def _place(self, key: str, workload: Workload | None, changed: set[bytes]) -> None:
-        """Put a workload in, anew, or (None) take it out."""
-        known = self._workloads.pop(key, None)
-        if known is not None:
-            for packed in _packed(known):
-                self._left(packed, known)
-                changed.add(_pod_key(packed))
-            self._count_pods(known.namespace, -1, changed)
-            if self.consul is not None:
-                self.consul.gone(known, changed)
-        if workload is None:
-            return
-        self._workloads[key] = workload
-        for packed in _packed(workload):
-            others = self._placed.get(packed)
-            self._placed[packed] = workload if others is None else (*_several(others), workload)
-            changed.add(_pod_key(packed))
-        self._count_pods(workload.namespace, 1, changed)
-        if self.consul is not None:
-            self.consul.placed(workload, changed)
-
-    def _count_pods(self, namespace: str, by: int, changed: set[bytes]) -> None:
-        count = self._pod_spaces.get(namespace, 0) + by
-        if not count or by == count:
-            changed.add(_space_key(namespace))
-        if count:
-            self._pod_spaces[namespace] = count
-        else:
-            del self._pod_spaces[namespace]
-
-    def _left(self, packed: bytes, workload: Workload) -> None:
-        others = tuple(one for one in _several(self._placed.pop(packed, ())) if one is not workload)
-        if others:
-            self._placed[packed] = others[0] if len(others) == 1 else others
-
     def has_namespace(self, label: bytes) -> bool:
         """Whether a namespace exists, given as the label of its name."""
         return bytes((len(label),)) + label + self._services_tail in self._nodes
 
     def workloads_at(self, address: str) -> tuple[Workload, ...]:
         """Who has this address."""
-        record = address_record(address)
-        return _several(self._placed.get(record[1], ())) if record else ()
+        return self.pods.at(address)
 
     def workload(self, key: str) -> Workload | None:
         """By namespace/name."""
-        return self._workloads.get(key)
+        return self.pods.workloads.get(key)
 
     def service(self, host: str) -> tuple[Service, tuple[Endpoint, ...], tuple[str, ...]] | None:
         """(service, its endpoints, addresses given instead of its own) by host."""
@@ -413,31 +352,12 @@ class Zone:
         """Names that are made when asked for: Consul's, and pods' where any address will do."""
         if self.consul is not None and self.consul.owns(name):
             return self.consul.lookup(name, qtype, recursive)
-        if self.options.pods != "disabled" and name.endswith(self._pods):
-            return self._pod(name, qtype)
+        if self.options.pods != "disabled" and name.endswith(self.pods.apex):
+            found = self.pods.lookup(name, qtype)
+            if found is not None and not found.answer:
+                found = Found(found.rcode, (), (self._soa(self.apex),), depends=found.depends)
+            return found
         return None
-
-    def _pod(self, name: bytes, qtype: int) -> Found | None:
-        """`a-b-c-d.NAMESPACE.pod.ZONE`, or what stands between; None: no name of that form."""
-        labels = labels_of(name[: -len(self._pods)] + b"\0")
-        if not 0 < len(labels) < 3:
-            return None
-        namespace = labels[-1].decode("utf-8", "replace")
-        depends: tuple[bytes, ...] = (name, _space_key(namespace))
-        loose = self.options.pods == "insecure"
-        exists = namespace in self._pod_spaces or (loose and self.has_namespace(labels[-1]))
-        answer: tuple[RRset, ...] = ()
-        if len(labels) == 2:
-            record = address_record(undashed(labels[0].decode("utf-8", "replace")))
-            if record is None:
-                return None
-            depends = (*depends, _pod_key(record[1]))
-            here = _several(self._placed.get(record[1], ()))
-            exists = exists and (loose or any(one.namespace == namespace for one in here))
-            if exists and qtype in (record[0], ANY):
-                answer = (RRset(name, record[0], self.options.ttl, (record[1],)),)
-        authority = () if answer else (self._soa(self.apex),)
-        return Found(NOERROR if exists else NXDOMAIN, answer, authority, (), depends)
 
     def _nothing(self, name: bytes, recursive: bool) -> Found | None:
         """NXDOMAIN where the name lies in a zone of ours."""
@@ -497,29 +417,14 @@ class Zone:
             if node.apex == apex and not node.external:
                 found += [rrset for rtype, rrset in node.sets.items() if rtype != SOA]
         if apex == self.apex:
-            found += [rrset for _, sets in self._pod_names() for rrset in sets.values()]
+            found += [rrset for _, sets in self.pods.names() for rrset in sets.values()]
         return found
-
-    def _pod_names(self) -> Iterator[tuple[bytes, dict[int, RRset]]]:
-        """The names of workloads' addresses, which are made when asked for."""
-        if self.options.pods == "disabled":
-            return
-        for namespace in self._pod_spaces:
-            with suppress(ValueError):
-                yield wire_name(namespace)[:-1] + self._pods, {}
-        for packed, workloads in self._placed.items():
-            label = dashed(str(ipaddress.ip_address(packed)))
-            rtype = A if len(packed) == 4 else AAAA
-            for namespace in dict.fromkeys(one.namespace for one in _several(workloads)):
-                with suppress(ValueError):
-                    owner = wire_name(f"{label}.{namespace}")[:-1] + self._pods
-                    yield owner, {rtype: RRset(owner, rtype, self.options.ttl, (packed,))}
 
     def names(self) -> Iterable[tuple[bytes, Mapping[int, RRset]]]:
         """Every name with its record sets, for people and tests."""
         for name, node in self._nodes.items():
             yield name, {PTR if rtype == ENDPOINT_PTR else rtype: rrset for rtype, rrset in node.sets.items()}
-        yield from self._pod_names()
+        yield from self.pods.names()
 
 
 def _pick(sets: dict[int, RRset], qtype: int, external: bool) -> RRset | None:
