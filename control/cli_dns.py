@@ -35,7 +35,7 @@ def _of_world(options: Any) -> dict[str, Any]:
     from .cli_offline import load_world
 
     try:
-        world = load_world(options)
+        world, _ = load_world(options)
     except (ApiError, UnreachableError) as error:
         raise OSError(str(error)) from None
     engine = Engine(
