@@ -18,6 +18,7 @@ PACKAGES = ("registry", "policy", "dns", "proxy", "mesh", "control")
 COMPILED: tuple[str, ...] = (
     "dns/_datagrams.py",
     "dns/_fast.py",
+    "dns/_limit.py",
     "policy/decide.py",
     "policy/match.py",
     "policy/tables.py",

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .cli_dns_flags import dns_flags, dns_query_flags
 from .settings import Parser, SettingError, address, header, host, labels, seconds, trust_domain, workload_name
 
 OUTPUTS = ("text", "json")
@@ -175,15 +176,14 @@ def _roles(verb: Any) -> None:
         metavar="NAMESPACE/NAME",
         help="how this server calls itself to control",
     )
-    made.add_argument("--listen", type=address, default="127.0.0.1:15053", help="UDP and TCP (default %(default)s)")
-    made.add_argument("--health", type=address, default="off", help="health and metrics (default off)")
-    made.add_argument(
-        "--upstream",
-        action="append",
-        metavar="ADDRESS",
-        help="resolver for other zones (default /etc/resolv.conf; off: none)",
-    )
+    dns_flags(made)
     made.add_argument("--data-dir", metavar="DIR", help="keep the last snapshot here for a cold start")
+    dns_query_flags(
+        verb(
+            "query", "cli_dns", "query", "Show an answer and why: sources, and endpoints left out.",
+            made.add_subparsers(dest="dns_verb", metavar="query"),
+        )
+    )  # fmt: skip
 
     made = verb("sidecar", "role_sidecar", "main", "Run the proxy beside one workload.")
     _sidecar_flags(made)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..dns.message import AAAA, CNAME, NXDOMAIN, A, wire_name
-from ..dns.records import ZoneOptions
-from ..dns.zone import Found, Zone
+from ..dns.records import Found, ZoneOptions
+from ..dns.zone import Zone
 from ..registry.snapshot import Snapshot
 from . import loopback
 

@@ -154,6 +154,7 @@ class _Facts:
             labels=_labels(metadata),
             annotations=_labels(metadata, "annotations"),
             publish_not_ready=bool(spec.get("publishNotReadyAddresses")),
+            traffic_distribution=str(spec.get("trafficDistribution") or ""),
             export_to=tuple(part for part in _labels(metadata, "annotations").get(EXPORT_TO, "").split(",") if part),
             created=created(metadata),
             source=self.source,

@@ -41,6 +41,8 @@ class Service(Struct, frozen=True, omit_defaults=True):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     publish_not_ready: bool = False
+    traffic_distribution: str = ""
+    """PreferClose and the like: which endpoints clients should be given first."""
     external: bool = False
     """Outside the mesh (ServiceEntry MESH_EXTERNAL): no mesh TLS."""
     resolution: str = "STATIC"
@@ -130,6 +132,15 @@ class Facts(Struct, frozen=True, omit_defaults=True):
     """By namespace/name."""
     namespaces: dict[str, dict[str, str]] = {}
     """Labels by namespace name."""
+
+
+class Changed(Struct, frozen=True):
+    """Keys of what may be different."""
+
+    hosts: frozenset[str] = frozenset()
+    """Of services, or of their endpoints."""
+    workloads: frozenset[str] = frozenset()
+    namespaces: frozenset[str] = frozenset()
 
 
 class SourceStatus(Struct, frozen=True, omit_defaults=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .model import Endpoint, Service, SourceStatus, Workload
+from .model import Changed, Endpoint, Service, SourceStatus, Workload
 
 
 class Snapshot:
@@ -13,6 +13,7 @@ class Snapshot:
     __slots__ = (
         "_by_address",
         "_by_identity",
+        "changed",
         "endpoints",
         "namespaces",
         "services",
@@ -29,8 +30,11 @@ class Snapshot:
         workloads: Mapping[str, Workload] | None = None,
         namespaces: Mapping[str, Mapping[str, str]] | None = None,
         sources: Mapping[str, SourceStatus] | None = None,
+        changed: Changed | None = None,
     ) -> None:
         self.version = version
+        self.changed = changed
+        """What may be different from the version before; None: not known."""
         self.services: Mapping[str, Service] = services or {}
         """By host."""
         self.endpoints: Mapping[str, tuple[Endpoint, ...]] = endpoints or {}

@@ -22,7 +22,7 @@ apt_lists() { ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || apt-get updat
 
 # --- tools: PROGRAM:PACKAGE ---
 missing=''
-for pair in dig:bind9-dnsutils nft:nftables ip:iproute2 curl:curl kubectl:kubernetes-client wrk:wrk h2load:nghttp2-client \
+for pair in dig:bind9-dnsutils kdig:knot-dnsutils unbound:unbound dnsmasq:dnsmasq-base openssl:openssl nft:nftables ip:iproute2 curl:curl kubectl:kubernetes-client wrk:wrk h2load:nghttp2-client \
 	nghttpd:nghttp2-server hey:hey node:nodejs psql:postgresql-client redis-check-rdb:redis-tools; do
 	have "${pair%%:*}" || missing="$missing ${pair#*:}"
 done
@@ -30,9 +30,15 @@ if [ -n "$missing" ]; then
 	have apt-get || fail "please install:$missing"
 	[ "$(id -u)" = 0 ] || fail "please install (as root): apt-get install$missing"
 	apt_lists || fail "apt-get update failed; the tests need:$missing"
+	# unbound would start a service, now and at each boot; its program is all that is wanted.
+	POLICY=/usr/sbin/policy-rc.d
+	if [ -e "$POLICY" ]; then POLICY=''; else printf '#!/bin/sh\nexit 101\n' >"$POLICY" && chmod 755 "$POLICY"; fi
+	had_unbound=$(have unbound && echo yes || true)
 	# shellcheck disable=SC2086 # one word for each package
-	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >/dev/null ||
-		fail "could not install:$missing"
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >/dev/null || failed=yes
+	[ -z "$POLICY" ] || rm -f "$POLICY"
+	[ -z "${failed:-}" ] || fail "could not install:$missing"
+	if [ -z "$had_unbound" ] && have systemctl; then systemctl disable unbound >/dev/null 2>&1 || true; fi
 fi
 
 # --- servers ---
