@@ -209,6 +209,7 @@ class Role:
         sidecar.on_quit = signals.stop.set
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, sidecar.reopen_log)
         handover = self.handover = Handover.of(options, sidecar, self.command, signals.notifier)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, handover.start_successor)
         try:
             await handover.begin()
             self._static_certificate()
@@ -245,7 +246,6 @@ class Role:
                 ready(
                     f"fairlead {role} ready workload={options.workload} " + " ".join(f"{k}={v}" for k, v in at.items())
                 )
-                asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, handover.start_successor)
             return await self._serve(signals, tasks, registration, link)
         finally:
             await handover.close()
