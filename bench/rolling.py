@@ -152,7 +152,7 @@ class Shop:
         await asyncio.gather(*(self.start_run(workload) for workload in WORKLOADS))
         await self.start_gateway()
         for workload in WORKLOADS:
-            await until(f"{workload}'s app", lambda at=self.address(workload): listening(at))  # type: ignore[misc]
+            await self.healthy(workload)
 
     def address(self, workload: str) -> str:
         return f"{self.prefix}.{WORKLOADS[workload][0]}"
@@ -196,7 +196,7 @@ class Shop:
         """App and sidecar together."""
         await self.running[workload].end()
         await self.start_run(workload)
-        await until(f"{workload}'s app", lambda: listening(self.address(workload)))
+        await self.healthy(workload)
         self.restarts["app and sidecar by SIGTERM"] += 1
 
     async def apart(self, workload: str) -> None:
@@ -216,7 +216,22 @@ class Shop:
         app.process.send_signal(signal.SIGTERM)
         await app.process.wait()
         await self.start_run(workload)
-        await until(f"{workload}'s app", lambda: listening(self.address(workload)))
+        await self.healthy(workload)
+
+    async def healthy(self, workload: str) -> None:
+        """As anybody would wait who restarts one after the other."""
+
+        async def ready() -> bool:
+            try:
+                reader, writer = await asyncio.open_connection(self.address(workload), 15021)
+            except OSError:
+                return False
+            writer.write(b"GET /healthz/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            answer = await reader.read()
+            writer.close()
+            return answer.startswith(b"HTTP/1.1 200 ")
+
+        await until(f"{workload} to be ready", ready)
 
     async def gateway_by_handover(self) -> None:
         before = self.running["gateway"]

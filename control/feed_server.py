@@ -200,7 +200,11 @@ class FeedServer:
         else:
             self._left(f"{namespace}/{workload}")
         logger.info("%s leaves", key)
-        version, others = self._book.version, len(self.members) - (member is not None)
+        return await self._until_known(key, begun, timeout_s)
+
+    async def _until_known(self, key: str, begun: float, timeout_s: float) -> web.Response:
+        """The answer, when all others run the version of now, or after `timeout_s`."""
+        version, others = self._book.version, len(self.members) - (key in self.members)
         event = asyncio.Event()
         self._heard.add(event)
         try:
@@ -216,20 +220,22 @@ class FeedServer:
         return _farewell(version, time.monotonic() - begun, pending, refusing, others)
 
     async def _enter(self, request: web.Request) -> web.Response:
-        """What was told to be leaving is there (again): its app listens."""
+        """What was told to be leaving is there (again): it listens. Answered as a farewell is."""
         try:
             body = msgspec.json.decode(await request.read(), type=dict[str, Any])
             namespace, workload = str(body["namespace"]), str(body["workload"])
-        except (msgspec.MsgspecError, KeyError, TypeError) as error:
+            timeout_s = min(max(float(body.get("timeout", LEAVE_S_MAX)), 0.0), LEAVE_S_MAX)
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
             raise web.HTTPBadRequest(text=f"not a greeting: {error}") from None
         self._authorize(request, namespace, workload)
-        member = self.members.get(f"{body.get('role', 'sidecar')}/{namespace}/{workload}")
+        key, begun = f"{body.get('role', 'sidecar')}/{namespace}/{workload}", time.monotonic()
+        member = self.members.get(key)
         if member is None or member.instance != str(body.get("instance", "")):
             raise web.HTTPConflict(text="this instance has no stream here, which would say so by itself")
         if member.leaving:
             member.leaving = False
             self._changed()
-        return web.Response(status=204)
+        return await self._until_known(key, begun, timeout_s)
 
     def _behind(self, version: str, own: str) -> tuple[list[str], list[str]]:
         """Who has not said yet what became of `version`, and who refuses it or a later one."""

@@ -50,6 +50,8 @@ WORKERS_MAX = 64
 NOT_YET = "the app does not listen yet"
 LISTENS_S = 0.05
 """How often it is looked whether it does."""
+ENTER_S = 5.0
+"""Longest wait for others to know that we are ready."""
 ENTER_AGAIN_S = 1.0
 
 
@@ -239,6 +241,8 @@ class Role:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(registration.registered.wait(), REGISTERED_S)
             if not signals.stop.is_set():
+                if not self.command and not handover.succeeds:
+                    await self._be_known(link)
                 await handover.ready()
             settle()
             role = "gateway" if sidecar.options.gateway else "sidecar"
@@ -270,7 +274,7 @@ class Role:
         taken.cancel()
         self.handover.refuse("it is draining")
         options = self.options
-        served = options.inbound is not None or app is not None
+        served = self._serves()
         departure = Departure(
             self.sidecar, options.drain_deadline, options.minimum_drain,
             link.feed if link is not None and served else None, registration,
@@ -302,17 +306,26 @@ class Role:
         while not app.ended and (ports := await app.silent_ports(*sidecar.app_ports())):
             missing = f"{NOT_YET} on port {', '.join(map(str, ports))}"
             await asyncio.sleep(LISTENS_S)
-        missing = ""
         if app.ended:
             return
+        missing = "not all others know yet that the app is ready"
         if registration is not None:
             registration.health(True)
-        while link is not None and not sidecar.draining:
+        await self._be_known(link)
+        missing = ""
+
+    def _serves(self) -> bool:
+        """Others may come to our app because of us."""
+        return self.options.inbound is not None or bool(self.command)
+
+    async def _be_known(self, link: ControlLink | None) -> None:
+        """Go into control's registry, and wait a while until all others know."""
+        while link is not None and self._serves() and not self.sidecar.draining:
             try:
-                await link.feed.enter()
+                await link.feed.enter(ENTER_S)
                 return
             except FetchError as error:
-                logger.warning("control cannot be told that the app is ready: %s", error)
+                logger.warning("control cannot be told that we are ready: %s", error)
                 await asyncio.sleep(ENTER_AGAIN_S)
 
     def _ended_early(self, signals: Signals, tasks: Tasks) -> int:
@@ -345,8 +358,8 @@ class Role:
         role = "gateway" if sidecar.options.gateway else "sidecar"
         link = feed_for(options, urls, role, options.workload, sidecar.update, data, report)
         self._hand_on(lambda: link.feed.items)
-        if self.command:
-            link.feed.not_yet()  # the app listens later than we
+        if self._serves() and not self.handover.succeeds:
+            link.feed.not_yet()  # before we listen, and our app
         link.feed.start_from_disk()
         tasks.start("feed", link.feed.run())
         sidecar.notes["control"] = lambda: "" if link.feed.connected else f"not connected ({link.feed.error}); going on"

@@ -33,10 +33,10 @@ logger = logging.getLogger("fairlead.feed")
 
 
 class Farewell(msgspec.Struct):
-    """What control says to a workload that leaves."""
+    """What control says to a workload that leaves, or enters."""
 
     version: str = ""
-    """In which it is gone."""
+    """In which it is gone, or there."""
     waited_s: float = 0.0
     """How long it took the others to run that."""
     others: int = 0
@@ -137,7 +137,8 @@ class Feed:
             pause_s = min(pause_s * 2, 5.0)
 
     async def _follow(self, url: str) -> None:
-        query = urlencode({**self._report, "since": self._holdings.version})
+        said = dict(self._report)
+        query = urlencode({**said, "since": self._holdings.version})
         async with self._fetch.stream(
             "GET", f"{url}/fairlead/v1/feed?{query}", headers=self._headers(), idle_timeout_s=SILENCE_S
         ) as stream:
@@ -147,6 +148,8 @@ class Feed:
                     raise FetchError(
                         f"feed refused with status {stream.status}: {bytes(chunk[:300]).decode('utf-8', 'replace')}"
                     )
+                if said != self._report and not self.connected:
+                    raise FetchError("what is to be said of us has changed meanwhile: once more")
                 if not self.connected:
                     self.connected, self.error, self.url = True, "", url
                     logger.info("feed connected to %s", url)
@@ -201,12 +204,24 @@ class Feed:
     async def leave(self, timeout_s: float) -> Farewell:
         """Be taken out of the registry, and wait until the others know, or `timeout_s`. Raises FetchError."""
         self._report["leaving"] = "1"  # where the stream has to be opened again
-        body = msgspec.json.encode({**self._report, "timeout": timeout_s})
+        return await self._say("leave", timeout_s)
+
+    def not_yet(self) -> None:
+        """Before `run`: be known, but not taken for ready before `enter`."""
+        self._report["leaving"] = "1"
+
+    async def enter(self, timeout_s: float) -> Farewell | None:
+        """Be taken for ready from now on, and wait until the others know, or `timeout_s`; None: control is away, and
+        will hear it when it is back. Raises FetchError."""
+        self._report.pop("leaving", None)
+        return await self._say("enter", timeout_s) if self.connected else None
+
+    async def _say(self, what: str, timeout_s: float) -> Farewell:
         reply = await self._fetch.request(
             "POST",
-            f"{self.url}/fairlead/v1/feed/leave",
+            f"{self.url}/fairlead/v1/feed/{what}",
             headers={**self._headers(), "content-type": "application/json"},
-            body=body,
+            body=msgspec.json.encode({**self._report, "timeout": timeout_s}),
             timeout_s=timeout_s + LEAVE_GRACE_S,
         )
         if reply.status != 200:
@@ -216,24 +231,6 @@ class Feed:
             return msgspec.json.decode(reply.body, type=Farewell)
         except msgspec.MsgspecError as error:
             raise FetchError(f"{self.url}: not an answer to a farewell: {error}") from error
-
-    def not_yet(self) -> None:
-        """Before `run`: be known, but not taken for ready before `enter`."""
-        self._report["leaving"] = "1"
-
-    async def enter(self) -> None:
-        """Be taken for ready from now on. Raises FetchError."""
-        self._report.pop("leaving", None)  # where the stream has to be opened again, that says it
-        reply = await self._fetch.request(
-            "POST",
-            f"{self.url}/fairlead/v1/feed/enter",
-            headers={**self._headers(), "content-type": "application/json"},
-            body=msgspec.json.encode(self._report),
-            timeout_s=5.0,
-        )
-        if reply.status != 204:
-            why = reply.body[:200].decode("utf-8", "replace").strip()
-            raise FetchError(f"{self.url}: status {reply.status}: {why}")
 
     def hand_over(self) -> None:
         """Another process is this workload's sidecar from now on: what is kept on disk is its, and so is the place in
