@@ -199,6 +199,8 @@ class Role:
         self.manifests: Manifests | None = None
         self.handover: Handover
         self.certificates: Certificates | None = None
+        self.missing = NOT_YET if command else ""
+        """Why the app of `run` is not ready."""
         self.problem = ""
         """Why the manifests last read are not in force, or not all of them."""
 
@@ -229,13 +231,15 @@ class Role:
                 tasks.start("manifests", self.manifests.run())
                 signals.on_reload = self.manifests.look_now
                 sidecar.notes["manifests"] = lambda: self.problem
+            if self.command:
+                sidecar.checks["app"] = lambda: self.missing
             if handover.succeeds:  # who serves now goes on until nothing but the sockets is missing here
                 await self._until_ready(signals, sidecar.lacks)
             try:
                 at = await sidecar.start()
             except OSError as error:
                 raise SettingError(str(error)) from error
-            await self._until_ready(signals, sidecar.problems)
+            await self._until_ready(signals, self._problems)
             registration = await self._register(tasks)
             if registration is not None and handover.succeeds:
                 with contextlib.suppress(TimeoutError):
@@ -301,18 +305,20 @@ class Role:
     async def _enter(self, app: App, registration: Any, link: ControlLink | None) -> None:
         """Go into discovery when the app listens on all of its ports."""
         sidecar = self.sidecar
-        sidecar.checks["app"] = lambda: missing
-        missing = NOT_YET
         while not app.ended and (ports := await app.silent_ports(*sidecar.app_ports())):
-            missing = f"{NOT_YET} on port {', '.join(map(str, ports))}"
+            self.missing = f"{NOT_YET} on port {', '.join(map(str, ports))}"
             await asyncio.sleep(LISTENS_S)
         if app.ended:
             return
-        missing = "not all others know yet that the app is ready"
+        self.missing = "not all others know yet that the app is ready"
         if registration is not None:
             registration.health(True)
         await self._be_known(link)
-        missing = ""
+        self.missing = ""
+
+    def _problems(self) -> list[str]:
+        """What keeps the app from being started."""
+        return [problem for problem in self.sidecar.problems() if not problem.startswith("app: ")]
 
     def _serves(self) -> bool:
         """Others may come to our app because of us."""
@@ -320,7 +326,13 @@ class Role:
 
     async def _be_known(self, link: ControlLink | None) -> None:
         """Go into control's registry, and wait a while until all others know."""
-        while link is not None and self._serves() and not self.sidecar.draining:
+        if link is None or not self._serves():
+            return
+        with contextlib.suppress(TimeoutError):  # one that started from disk is quicker than its connection
+            async with asyncio.timeout(ENTER_S):
+                while not link.feed.connected and not link.feed.error:
+                    await asyncio.sleep(LISTENS_S)
+        while not self.sidecar.draining:
             try:
                 await link.feed.enter(ENTER_S)
                 return
