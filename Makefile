@@ -23,10 +23,10 @@ demo: install
 	ONCE=$(ONCE) $(BIN)/python examples/demo.py
 
 servers: install
-	sh tests/get-servers.sh
+	PYTHON=$(BIN)/python sh tests/get-servers.sh
 
 test: install
-	sh tests/get-servers.sh
+	PYTHON=$(BIN)/python sh tests/get-servers.sh
 	$(BIN)/pytest
 	FAIRLEAD_PURE=1 $(BIN)/pytest tests/proxy tests/policy
 

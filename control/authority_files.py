@@ -14,8 +14,8 @@ from cryptography.x509 import load_pem_x509_certificates
 
 from ..mesh import trust
 from ..mesh.authority import Authority, AuthorityError
-from ..mesh.contexts import load_chain
 from ..mesh.identity import make
+from ..mesh.pem import load_chain
 
 API_CERTIFICATE_S = 90 * 86400.0
 

@@ -12,7 +12,8 @@ from msgspec import Struct
 VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 STATUS_VERBS = ["get", "patch", "update"]
 WITHOUT_STATUS = frozenset(("secrets", "events", "endpointslices", "roles", "rolebindings", "clusterroles",
-                            "clusterrolebindings", "meshconfigs"))  # fmt: skip
+                            "clusterrolebindings", "meshconfigs", "configmaps", "serviceaccounts",
+                            "limitranges", "storageclasses", "priorityclasses"))  # fmt: skip
 """Kinds that have no status upstream either."""
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .cli_dns_flags import dns_flags, dns_query_flags
 from .settings import Parser, SettingError, address, header, host, labels, seconds, trust_domain, workload_name
 
 OUTPUTS = ("text", "json")
@@ -56,6 +57,13 @@ def add_client(parser: Any) -> None:
     parser.add_argument("--ca", metavar="FILE", help="certificate authorities that vouch for the control API (PEM)")
 
 
+def add_colour(parser: Any) -> None:
+    parser.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto",
+        help="colours: auto is on a terminal, unless NO_COLOR is set (FORCE_COLOR: elsewhere, too)",
+    )  # fmt: skip
+
+
 def add_output(parser: Any, choices: Sequence[str] = OUTPUTS) -> None:
     parser.add_argument("-o", "--output", choices=choices, default=choices[0], help="output format")
 
@@ -84,6 +92,7 @@ def _offline_verbs(verb: Any) -> None:
     made = verb("validate", "cli_offline", "validate", "Check manifests; exit 1 if any document is not valid.")
     add_files(made, required=True)
     add_output(made)
+    add_colour(made)
     made = verb("explain", "cli_offline", "explain", "Show what would happen to a request, and why.")
     add_files(made)
     made.add_argument(
@@ -107,6 +116,7 @@ def _offline_verbs(verb: Any) -> None:
     made.add_argument("method", nargs="?", metavar="METHOD")
     made.add_argument("url", nargs="?", metavar="URL")
     add_output(made)
+    add_colour(made)
     made = verb(
         "test", "cli_expectations", "main", "Hold routes and policies against what is expected of them; see README.md."
     )
@@ -117,6 +127,7 @@ def _offline_verbs(verb: Any) -> None:
     made.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
     made.add_argument("--ca", metavar="FILE", help="certificate authorities that vouch for the control API (PEM)")
     add_output(made, ("text", "json", "junit"))
+    add_colour(made)
     policy = verb("policy", "cli_offline", "matrix", "Questions about policies.")
     matrix = verb(
         "matrix", "cli_offline", "matrix", "Who may reach whom, for every pair of workloads and declared port.",
@@ -165,15 +176,14 @@ def _roles(verb: Any) -> None:
         metavar="NAMESPACE/NAME",
         help="how this server calls itself to control",
     )
-    made.add_argument("--listen", type=address, default="127.0.0.1:15053", help="UDP and TCP (default %(default)s)")
-    made.add_argument("--health", type=address, default="off", help="health and metrics (default off)")
-    made.add_argument(
-        "--upstream",
-        action="append",
-        metavar="ADDRESS",
-        help="resolver for other zones (default /etc/resolv.conf; off: none)",
-    )
+    dns_flags(made)
     made.add_argument("--data-dir", metavar="DIR", help="keep the last snapshot here for a cold start")
+    dns_query_flags(
+        verb(
+            "query", "cli_dns", "query", "Show an answer and why: sources, and endpoints left out.",
+            made.add_subparsers(dest="dns_verb", metavar="query"),
+        )
+    )  # fmt: skip
 
     made = verb("sidecar", "role_sidecar", "main", "Run the proxy beside one workload.")
     _sidecar_flags(made)
@@ -277,8 +287,19 @@ def _sidecar_flags(made: Any, gateway: bool = False) -> None:
         "--workers", type=int, default=1, metavar="N", help="processes that serve the same addresses (default 1)"
     )
     made.add_argument(
-        "--drain-deadline", type=seconds, default="30s", help="longest wait for running requests on SIGTERM"
-    )
+        "--drain-deadline", type=seconds, default="30s",
+        help="on SIGTERM: from the signal to the end, whatever still runs (default 30s)",
+    )  # fmt: skip
+    made.add_argument(
+        "--handover", metavar="PATH",
+        help="Unix socket by which a successor takes over the listening sockets (default handover.sock in --data-dir; "
+        "off: none)",
+    )  # fmt: skip
+    made.add_argument(
+        "--minimum-drain", type=seconds, default=None, metavar="SECONDS",
+        help="on SIGTERM: least time between not ready and no more accepting, for those who poll readiness "
+        "(default: 5s where another host has polled it in the last minute, else 0s)",
+    )  # fmt: skip
     made.add_argument(
         "--access-log", metavar="FILE", help="file, - for standard output, off; default as MeshConfig says"
     )

@@ -192,7 +192,8 @@ def status(options: Any) -> int:
     rows = [["SIDECAR", "ROLE", "MESH PORT", "RUNS", "REFUSED"]]
     for member in answer["sidecars"]:
         refused = f"{member['refused']}: {'; '.join(member['reasons'])}" if member["refused"] else ""
-        rows.append([f"{member['namespace']}/{member['workload']}", member["role"], str(member["mesh_port"] or "-"),
+        role = member["role"] + (" (draining)" if member.get("leaving") else "")
+        rows.append([f"{member['namespace']}/{member['workload']}", role, str(member["mesh_port"] or "-"),
                      member["taken"] or "-", refused])  # fmt: skip
     print_columns(rows)
     return 1 if any(member["refused"] for member in answer["sidecars"]) else 0

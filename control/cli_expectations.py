@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape, quoteattr
 
 from ..policy.expectations import Case, cases_of, differences, is_tests, manifests_of
-from ..policy.explain import Explainer
+from ..policy.explain_places import Places
+from ..policy.explain_query import QueryError
+from ..policy.explain_text import steps
 from ..policy.world import World
 from ..registry.documents import Document
+from ..registry.styles import Style
 from .cli_client import failed
-from .cli_offline import live_world, read
+from .cli_offline import explainer_of, live_world, read, style_of
 from .settings import SettingError
 
 
@@ -28,6 +31,7 @@ class Result:
             "name": self.case.name,
             "passed": not self.wrong,
             "differences": self.wrong,
+            "lines": [self.case.line_of(sentence) for sentence in self.wrong],
             "explanation": self.answer,
         }
 
@@ -50,38 +54,42 @@ def main(options: Any) -> int:
         raise SettingError(f"{', '.join(options.files)}: no tests; a file of tests has a list `tests` at its top")
     manifests = [one for one in documents if not is_tests(one)]
     try:
-        world, left_out = _world(options, tests, manifests)
+        world, places, left_out = _world(options, tests, manifests)
     except (ApiError, UnreachableError) as error:
         return failed(str(error))
-    results = _run(world, cases)
-    {"text": _text, "json": _json, "junit": _junit}[options.output](results, left_out)
+    results = _run(world, places, cases)
+    if options.output == "text":
+        _text(results, left_out, style_of(options))
+    else:
+        {"json": _json, "junit": _junit}[options.output](results, left_out)
     return 1 if left_out or any(result.wrong for result in results) else 0
 
 
-def _world(options: Any, tests: list[Document], manifests: list[Document]) -> tuple[World, list[str]]:
+def _world(options: Any, tests: list[Document], manifests: list[Document]) -> tuple[World, Places, list[str]]:
     """What is tested, and what of the manifests is not valid."""
     paths = list(options.filename)
     if options.control:
         if paths:
             raise SettingError("give either -f PATH or --control URL")
-        return live_world(options), []
+        return *live_world(options), []
     if not paths:
         for document in tests:
             paths += [str(Path(document.file).parent / named) for named in manifests_of(document)]
     if not paths and not manifests:
         raise SettingError("no manifests: give -f PATH, --control URL, or `manifests: [PATH]` in the file of tests")
     documents, problems = read(list(dict.fromkeys(paths)))
-    world, reports = World.load([*manifests, *(one for one in documents if not is_tests(one))])
+    documents = [*manifests, *(one for one in documents if not is_tests(one))]
+    world, reports = World.load(documents)
     left_out = [str(problem) for problem in problems]
     for report in reports:
-        left_out += [f"{report.source}: {f'{one.path}: ' if one.path else ''}{one.message}" for one in report.errors]
-    return world, left_out
+        left_out += [
+            f"{one.at or report.source}: {f'{one.path}: ' if one.path else ''}{one.message}" for one in report.errors
+        ]
+    return world, Places(documents), left_out
 
 
-def _run(world: World, cases: list[Case]) -> list[Result]:
-    from ..policy.explain_query import QueryError
-
-    explainer = Explainer(world)
+def _run(world: World, places: Places, cases: list[Case]) -> list[Result]:
+    explainer = explainer_of(world, places)
     results = []
     for case in cases:
         try:
@@ -93,19 +101,22 @@ def _run(world: World, cases: list[Case]) -> list[Result]:
     return results
 
 
-def _text(results: list[Result], left_out: list[str]) -> None:
+def _text(results: list[Result], left_out: list[str], style: Style) -> None:
     for sentence in left_out:
-        print(f"ERROR {sentence}")
+        print("\n".join(style.lines("ERROR ", sentence, "", "bad")))
     for result in results:
-        print(f"{'FAIL ' if result.wrong else 'ok   '} {result.case.source} {result.case.name}")
+        word, kind = ("FAIL ", "bad") if result.wrong else ("ok   ", "good")
+        print("\n".join(style.lines(word, f" {result.case.source} {result.case.name}", "", kind)))
         for sentence in result.wrong:
-            print(f"        {sentence}")
+            where = result.case.at(sentence)
+            print("\n".join(style.lines("", sentence, "" if where == result.case.source else where, "", 8)))
         if result.wrong and result.answer is not None:
             print("        how it was decided:")
-            for step in result.answer["trace"]:
-                print(f"          {step['result']:<12} {step['object']}: {step['why']}")
+            print("\n".join(steps(result.answer["trace"], style, 10)))
     bad = sum(1 for result in results if result.wrong)
-    print(f"{len(results)} tests, {bad} failed" + (f"; {len(left_out)} errors in the manifests" if left_out else ""))
+    told = f"{len(results)} {'test' if len(results) == 1 else 'tests'}, {bad} failed"
+    told += f"; {len(left_out)} errors in the manifests" if left_out else ""
+    print(style.paint(told, "bad" if bad or left_out else "good"))
 
 
 def _json(results: list[Result], left_out: list[str]) -> None:
@@ -123,15 +134,22 @@ def _junit(results: list[Result], left_out: list[str]) -> None:
         lines.append(f'  <testcase classname="manifests" name={_attribute(sentence.partition(": ")[0])}>')
         lines.append(f"    <error message={_attribute(sentence)}/>\n  </testcase>")
     for result in results:
-        file = result.case.source.rpartition(":")[0]
+        file, _, line = result.case.source.rpartition(":")
         opened = f"  <testcase classname={_attribute(file)} name={_attribute(result.case.name)}"
+        opened += f' file={_attribute(file)} line="{line}"' if line.isdecimal() else ""
         if result.wrong:
-            lines.append(f"{opened}>\n    <failure message={_attribute('; '.join(result.wrong))}/>\n  </testcase>")
+            told = "\n".join(f"{result.case.at(sentence)}: {sentence}" for sentence in result.wrong)
+            failure = f"<failure message={_attribute('; '.join(result.wrong))}>{escape(_printable(told))}</failure>"
+            lines.append(f"{opened}>\n    {failure}\n  </testcase>")
         else:
             lines.append(f"{opened}/>")
     print("\n".join([*lines, "</testsuite>"]))
 
 
 def _attribute(text: str) -> str:
-    """What XML 1.0 can hold of a text, quoted."""
-    return quoteattr("".join(one if one >= " " or one in "\t\n" else "\N{REPLACEMENT CHARACTER}" for one in text))
+    return quoteattr(_printable(text))
+
+
+def _printable(text: str) -> str:
+    """What XML 1.0 can hold of a text."""
+    return "".join(one if one >= " " or one in "\t\n" else "\N{REPLACEMENT CHARACTER}" for one in text)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
 from ..policy.explain import Explainer
+from ..policy.explain_places import Places
 from ..policy.explain_query import QueryError
 from ..policy.explain_text import render
 from ..policy.matrix import matrix as matrix_of
+from ..policy.validate import Report
 from ..policy.validate import validate as validate_documents
 from ..policy.world import World
 from ..registry.documents import Document, Problem, load
+from ..registry.snapshot import Snapshot
+from ..registry.styles import Style, wants_colour
 from .cli_client import failed, print_columns, read_texts
-from .settings import SettingError
+from .settings import SettingError, columns
 
 
 def read(paths: list[str]) -> tuple[list[Document], list[Problem]]:
@@ -46,20 +51,54 @@ def validate(options: Any) -> int:
     if options.output == "json":
         print(json.dumps([report.to_json() for report in reports], indent=2))
     else:
+        style = style_of(options)
+        said: dict[str, str] = {}
         for report in reports:
-            told = report.to_json()
-            name = f"{told['kind']} {told['namespace'] + '/' if told['namespace'] else ''}{told['name']}".strip()
-            print(f"{'ok   ' if told['valid'] else 'ERROR'} {told['source']} {name}")
-            for word, found in (("error", told["errors"]), ("warning", told["warnings"])):
-                for one in found:
-                    print(f"        {word}: {one['path'] + ': ' if one['path'] else ''}{one['message']}")
-        bad = sum(1 for report in reports if not report.valid)
-        print(f"{len(reports)} documents, {bad} not valid")
+            for line in report_lines(report, style, said):
+                print(line)
+        print(summary(reports, style))
     return 1 if any(not report.valid for report in reports) else 0
 
 
-def load_world(options: Any) -> World:
-    """The world of -f, or of a running control; what is not valid is left out and told on standard error."""
+def report_lines(report: Report, style: Style, said: dict[str, str]) -> list[str]:
+    """What is to be said of one document: whether it is valid, then each error and warning with its line.
+
+    `said`: messages about whole documents and where they were given; each is given in full once.
+    """
+    name = f"{report.kind} {report.namespace + '/' if report.namespace else ''}{report.name}".strip()
+    word, kind = ("ok   ", "good") if report.valid else ("ERROR", "bad")
+    if report.valid and report.warnings:
+        kind = "warn"
+    lines = style.lines(word, f" {report.source} {name}", "", kind)
+    for word, kind, found in (("error: ", "bad", report.errors), ("warning: ", "warn", report.warnings)):
+        for one in found:
+            where = one.at if one.at and one.at != report.source else ""
+            text = f"{one.path + ': ' if one.path else ''}{one.message}"
+            if not one.path and said.setdefault(text, report.source) != report.source:
+                text = f"{text.partition(':')[0]} (as {said[text]})"
+            lines += style.lines(word, text, where, kind, 8)
+    return lines
+
+
+def summary(reports: Sequence[Report], style: Style) -> str:
+    bad = sum(1 for report in reports if not report.valid)
+    warnings = sum(len(report.warnings) for report in reports)
+    text = f"{len(reports)} {'document' if len(reports) == 1 else 'documents'}, {bad} not valid"
+    text += f", {warnings} {'warning' if warnings == 1 else 'warnings'}" if warnings else ""
+    return style.paint(text, "bad" if bad else "warn" if warnings else "good")
+
+
+def style_of(options: Any) -> Style:
+    """How standard output is to be written to: colour as the flag, the environment or the terminal says, and lines of
+    the terminal's width where people read them; in a file or a pipe without colour they are left whole."""
+    terminal = sys.stdout.isatty()
+    colour = wants_colour(getattr(options, "color", "auto"), os.environ, terminal)
+    return Style(colour, columns() if terminal or colour else 0)
+
+
+def load_world(options: Any) -> tuple[World, Places]:
+    """The world of -f, or of a running control, and where its objects stand; what is not valid is left out and told on
+    standard error."""
     if bool(options.filename) == bool(getattr(options, "control", None)):
         raise SettingError("give either -f PATH or --control URL")
     if options.filename:
@@ -70,19 +109,33 @@ def load_world(options: Any) -> World:
         for report in reports:
             for told in report.errors:
                 where = f"{told.path}: " if told.path else ""
-                print(f"left out: {report.source}: {where}{told.message}", file=sys.stderr)
-        return world
+                print(f"left out: {told.at or report.source}: {where}{told.message}", file=sys.stderr)
+        return world, Places(documents)
     return live_world(options)
 
 
-def live_world(options: Any) -> World:
-    """The world of a running control plane. Raises ApiError, UnreachableError."""
+def live_world(options: Any) -> tuple[World, Places]:
+    """The world of a running control plane, and the revisions of its objects. Raises ApiError, UnreachableError."""
     from ..mesh.update import Holdings, build_world
     from .api_client import ApiClient
 
-    holdings = Holdings(build_world)
-    holdings.apply(json.dumps(ApiClient.of(options).call("GET", "/fairlead/v1/world")).encode())
-    return holdings.world()
+    objects: list[Document] = []
+
+    def build(bodies: list[dict[str, Any]], snapshot: Snapshot) -> World:
+        objects.extend(Document.of(body, "") for body in bodies)
+        return build_world(bodies, snapshot)
+
+    holdings = Holdings(build)
+    told = ApiClient.of(options).call("GET", "/fairlead/v1/world")
+    holdings.apply(json.dumps(told).encode())
+    return holdings.world(), Places(objects, told.get("revisions"))
+
+
+def explainer_of(world: World, places: Places) -> Explainer:
+    """With the steps of DNS, by the zone that would be served."""
+    from ..mesh.explain_names import Names
+
+    return Explainer(world, places, Names(world.snapshot, world.resources.mesh.spec.cluster_domain))
 
 
 def queries(options: Any) -> Iterator[dict[str, Any]]:
@@ -131,11 +184,11 @@ def explain(options: Any) -> int:
     from .api_client import ApiError, UnreachableError
 
     try:
-        world = load_world(options)
+        world, places = load_world(options)
     except (ApiError, UnreachableError) as error:
         return failed(str(error))
     code = 0
-    explainer = Explainer(world)
+    explainer, style = explainer_of(world, places), style_of(options)
     for query in queries(options):
         where = query.pop("_where", "")
         try:
@@ -152,13 +205,13 @@ def explain(options: Any) -> int:
         elif options.output == "json":
             print(json.dumps(answer, indent=2))
         else:
-            print(render(answer))
+            print(render(answer, style))
     return code
 
 
 def matrix(options: Any) -> int:
     options.control = None
-    rows = matrix_of(load_world(options))
+    rows = matrix_of(load_world(options)[0])
     if options.output == "json":
         print(json.dumps(rows, indent=2))
         return 0

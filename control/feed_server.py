@@ -1,7 +1,8 @@
 """Shell: the feed's server side: one stream per sidecar, what each was offered, what it took or refused.
 
 A sidecar's connection is also its sign of life: while it stands, the mesh port that it reported is part of the
-registry, and goes the moment it ends.
+registry, and goes the moment it ends. A sidecar that is about to end says so (`POST /fairlead/v1/feed/leave`): its
+workload is taken out of the registry, and the answer comes when everybody else runs a version without it.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from .push import Book
+from .push import NONE, Book, Held
 
 HEARTBEAT_S = 10.0
+LEAVE_S_MAX = 60.0
+"""Longest wait for others to run a version without a workload that leaves."""
 logger = logging.getLogger("fairlead.feed")
 
 
@@ -41,6 +44,10 @@ class Member(msgspec.Struct, omit_defaults=False):
     """The version that it last refused; empty once it has taken a later one."""
     reasons: list[str] = []
     confirmed_at: float = 0.0
+    instance: str = ""
+    """Names the process, of which a workload may have two for a moment: one that takes over from the other."""
+    leaving: bool = False
+    """It drains, or its app does not listen yet: no endpoint of its workload is ready."""
 
 
 class FeedServer:
@@ -51,20 +58,32 @@ class FeedServer:
         book: Book,
         authorize: Callable[[web.Request, str, str], None],
         changed: Callable[[], None],
+        secrets: Callable[[Member], frozenset[str]] = lambda _member: NONE,
+        left: Callable[[str], None] = lambda _workload: None,
     ) -> None:
         self._book = book
+        self._secrets = secrets
+        """The keys of the Secrets that a member is to have now."""
+        self._held: dict[str, Held] = {}
+        """By role/namespace/workload, of those that have, or had, any."""
         self._authorize = authorize
         self._changed = changed
         """Called when sidecars come, go, or move."""
+        self._left = left
+        """Called with the workload of a sidecar that leaves while its stream is away."""
         self.members: dict[str, Member] = {}
         """By role/namespace/workload."""
         self._wake: set[asyncio.Event] = set()
+        self._heard: set[asyncio.Event] = set()
+        """Those who wait for what others run."""
         self._closing = False
 
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/fairlead/v1/feed", self._feed),
             web.post("/fairlead/v1/feed/ack", self._ack),
+            web.post("/fairlead/v1/feed/leave", self._leave),
+            web.post("/fairlead/v1/feed/enter", self._enter),
             web.get("/fairlead/v1/sidecars", self._list),
         ]
 
@@ -84,27 +103,36 @@ class FeedServer:
         response = web.StreamResponse(headers={"content-type": "application/x-ndjson", "cache-control": "no-store"})
         await response.prepare(request)
         key = f"{member.role}/{member.namespace}/{member.workload}"
+        if "handedOver" in request.query:  # it has a successor, which is the workload's sidecar
+            key += f"/{member.instance}"
         replaced = self.members.get(key)
-        if replaced is not None:
+        if replaced is not None and replaced.instance == member.instance:
             member.taken, member.refused, member.reasons = replaced.taken, replaced.refused, replaced.reasons
         self.members[key] = member
         wake = asyncio.Event()
         self._wake.add(wake)
         logger.info("%s connected (mesh port %s)", key, member.mesh_port or "none")
-        if member.mesh_port or member.role == "gateway":
+        if member.role != "dns":
             self._changed()
         version = request.query.get("since", "")
+        held = self._held.get(key)
+        holds = held.at(version) if held is not None else (NONE, NONE)
         try:
             await response.write(b"\n")
             while not self._closing:
                 wake.clear()
-                message = self._book.message_since(version, member.namespace if member.role == "gateway" else "")
+                secrets = self._secrets(member)
+                message = self._book.message_since(version, secrets, holds)
                 if message is None and version and version != self._book.version:  # what is new is for others
                     if member.taken == member.offered:
                         member.taken = self._book.version
+                        self._tell_heard()
                     version = member.offered = self._book.version
                 if message is not None:
                     version = member.offered = self._book.version
+                    if secrets or holds[1]:
+                        self._held.setdefault(key, Held()).sent(version, secrets)
+                        holds = (secrets, secrets)
                     await response.write(message)
                     continue
                 try:
@@ -117,8 +145,9 @@ class FeedServer:
             self._wake.discard(wake)
             if self.members.get(key) is member:
                 del self.members[key]
+                self._tell_heard()
                 logger.info("%s disconnected", key)
-                if (member.mesh_port or member.role == "gateway") and not self._closing:
+                if member.role != "dns" and not self._closing:
                     self._changed()
         return response
 
@@ -131,15 +160,92 @@ class FeedServer:
         except (msgspec.MsgspecError, KeyError, TypeError) as error:
             raise web.HTTPBadRequest(text=f"not an acknowledgement: {error}") from None
         self._authorize(request, str(body["namespace"]), str(body["workload"]))
+        instance = str(body.get("instance", ""))
         member = self.members.get(key)
+        if member is not None and member.instance != instance:
+            member = self.members.get(f"{key}/{instance}")
         if member is not None:
             member.confirmed_at = time.time()
             if accepted:
+                if key in self._held:
+                    self._held[key].taken(version)
                 member.taken, member.refused, member.reasons = version, "", []
             else:
                 member.refused, member.reasons = version, reasons
                 logger.error("%s refused version %s: %s", key, version, "; ".join(reasons))
+            self._tell_heard()
         return web.Response(status=204)
+
+    def _tell_heard(self) -> None:
+        for event in self._heard:
+            event.set()
+
+    async def _leave(self, request: web.Request) -> web.Response:
+        """Take a workload out; answer when all others run a version without it, or after `timeout` seconds."""
+        try:
+            body = msgspec.json.decode(await request.read(), type=dict[str, Any])
+            namespace, workload = str(body["namespace"]), str(body["workload"])
+            timeout_s = min(max(float(body.get("timeout", LEAVE_S_MAX)), 0.0), LEAVE_S_MAX)
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+            raise web.HTTPBadRequest(text=f"not a farewell: {error}") from None
+        self._authorize(request, namespace, workload)
+        key = f"{body.get('role', 'sidecar')}/{namespace}/{workload}"
+        begun = time.monotonic()
+        member = self.members.get(key)
+        if member is not None and member.instance != str(body.get("instance", "")):
+            return _farewell(self._book.version, 0.0, [], [], 0, superseded=True)
+        if member is not None:
+            member.leaving = True
+            self._changed()
+        else:
+            self._left(f"{namespace}/{workload}")
+        logger.info("%s leaves", key)
+        return await self._until_known(key, begun, timeout_s)
+
+    async def _until_known(self, key: str, begun: float, timeout_s: float) -> web.Response:
+        """The answer, when all others run the version of now, or after `timeout_s`."""
+        version, others = self._book.version, len(self.members) - (key in self.members)
+        event = asyncio.Event()
+        self._heard.add(event)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._behind(version, key)[0] and not self._closing:
+                    event.clear()
+                    await event.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._heard.discard(event)
+        pending, refusing = self._behind(version, key)
+        return _farewell(version, time.monotonic() - begun, pending, refusing, others)
+
+    async def _enter(self, request: web.Request) -> web.Response:
+        """What was told to be leaving is there (again): it listens. Answered as a farewell is."""
+        try:
+            body = msgspec.json.decode(await request.read(), type=dict[str, Any])
+            namespace, workload = str(body["namespace"]), str(body["workload"])
+            timeout_s = min(max(float(body.get("timeout", LEAVE_S_MAX)), 0.0), LEAVE_S_MAX)
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+            raise web.HTTPBadRequest(text=f"not a greeting: {error}") from None
+        self._authorize(request, namespace, workload)
+        key, begun = f"{body.get('role', 'sidecar')}/{namespace}/{workload}", time.monotonic()
+        member = self.members.get(key)
+        if member is None or member.instance != str(body.get("instance", "")):
+            raise web.HTTPConflict(text="this instance has no stream here, which would say so by itself")
+        if member.leaving:
+            member.leaving = False
+            self._changed()
+        return await self._until_known(key, begun, timeout_s)
+
+    def _behind(self, version: str, own: str) -> tuple[list[str], list[str]]:
+        """Who has not said yet what became of `version`, and who refuses it or a later one."""
+        pending: list[str] = []
+        refusing: list[str] = []
+        for key, member in self.members.items():
+            if key == own or at_least(member.taken, version):
+                continue
+            (refusing if at_least(member.refused, version) else pending).append(key)
+        return sorted(pending), sorted(refusing)
 
     async def _list(self, request: web.Request) -> web.Response:
         self._authorize(request, "", "")
@@ -174,4 +280,23 @@ def read_member(query: Any) -> Member:
         labels=labels,
         ports=ports,
         connected_at=time.time(),
+        instance=query.get("instance", ""),
+        leaving="leaving" in query,
     )
+
+
+def at_least(version: str, other: str) -> bool:
+    """Whether a version is this other one or one after it; those of another run of control are not."""
+    epoch, _, number = version.rpartition(".")
+    wanted, _, least = other.rpartition(".")
+    return epoch == wanted and number.isdigit() and least.isdigit() and int(number) >= int(least)
+
+
+def _farewell(
+    version: str, waited_s: float, pending: list[str], refusing: list[str], others: int, superseded: bool = False
+) -> web.Response:
+    body = {
+        "version": version, "waited_s": round(waited_s, 6), "others": others, "pending": pending,
+        "refusing": refusing, "superseded": superseded,
+    }  # fmt: skip
+    return web.Response(body=msgspec.json.encode(body), content_type="application/json")

@@ -46,6 +46,21 @@ def _containers(name: str) -> dict[Path, ListRule]:
     }
 
 
+_POD_SPEC: dict[Path, ListRule] = {
+    **_containers("containers"),
+    **_containers("initContainers"),
+    ("spec", "volumes"): _by("name"),
+    ("spec", "imagePullSecrets"): _by("name"),
+    ("spec", "hostAliases"): _by("ip"),
+    ("spec", "topologySpreadConstraints"): _by("topologyKey", "whenUnsatisfiable"),
+}
+
+
+def _template(*above: str) -> dict[Path, ListRule]:
+    """Of a kind with a pod template below these fields."""
+    return {**_METADATA, **_CONDITIONS, **{(*above, "template", *path): rule for path, rule in _POD_SPEC.items()}}
+
+
 LIST_RULES: dict[str, dict[Path, ListRule]] = {
     "services": {**_METADATA, **_CONDITIONS, ("spec", "ports"): _by("port", "protocol")},
     "namespaces": {**_METADATA, **_CONDITIONS},
@@ -53,14 +68,21 @@ LIST_RULES: dict[str, dict[Path, ListRule]] = {
     "pods": {
         **_METADATA,
         **_CONDITIONS,
-        **_containers("containers"),
-        **_containers("initContainers"),
-        ("spec", "volumes"): _by("name"),
-        ("spec", "imagePullSecrets"): _by("name"),
-        ("spec", "hostAliases"): _by("ip"),
-        ("spec", "topologySpreadConstraints"): _by("topologyKey", "whenUnsatisfiable"),
+        **_POD_SPEC,
         ("status", "podIPs"): _by("ip"),
     },
+    **dict.fromkeys(
+        (
+            "deployments.apps",
+            "statefulsets.apps",
+            "daemonsets.apps",
+            "replicasets.apps",
+            "replicationcontrollers",
+            "jobs.batch",
+        ),
+        _template("spec"),
+    ),
+    "cronjobs.batch": _template("spec", "jobTemplate", "spec"),
 }
 DEFAULTED = {"protocol": "TCP"}
 """Keys of list items that have a default where they are absent."""

@@ -27,11 +27,37 @@ REMOVALS_KEPT = 10_000
 """How many removals are remembered for catching up; a sidecar further behind gets everything."""
 
 SECRETS = "object/secrets/"
+NONE: frozenset[str] = frozenset()
+Holds = tuple[frozenset[str], frozenset[str]]
+"""(what a reader holds for certain, what it may hold): keys of Secrets."""
 _encode = msgspec.json.Encoder().encode
 
 
-def _namespace(key: str) -> str:
-    return key.split("/", 3)[2]
+class Held:
+    """The Secrets that one reader has, by what it was sent; kept while control runs, through reconnections."""
+
+    __slots__ = ("perhaps", "sure", "version")
+
+    def __init__(self) -> None:
+        self.version = ""
+        """Last sent to it."""
+        self.sure: frozenset[str] = NONE
+        """What it holds at that version."""
+        self.perhaps: frozenset[str] = NONE
+        """What else it may hold, as it may have missed what was sent last."""
+
+    def at(self, version: str) -> Holds:
+        """Where it says that it has this version."""
+        return (self.sure, self.sure) if version == self.version else (NONE, self.sure | self.perhaps)
+
+    def sent(self, version: str, wanted: frozenset[str]) -> None:
+        self.perhaps |= self.sure
+        self.version, self.sure = version, wanted
+
+    def taken(self, version: str) -> None:
+        """It has said that it holds this version."""
+        if version == self.version:
+            self.perhaps = NONE
 
 
 class Book:
@@ -97,32 +123,34 @@ class Book:
         self._snapshot = snapshot
         return self._change(changed)
 
-    def message_since(self, version: str, secrets_of: str = "") -> bytes | None:
+    def message_since(self, version: str, secrets: frozenset[str] = NONE, holds: Holds = (NONE, NONE)) -> bytes | None:
         """The message that brings a sidecar from `version` (empty: nothing yet) to now; None: it is up to date, or
-        what is new is not for it: Secrets are for those of their namespace alone who ask for them (`secrets_of`).
+        what is new is not for it. `secrets`: the keys of those Secrets that it is to have, and of no other; those of
+        them that it does not hold are sent, whatever their age, and those that it may hold beside them withdrawn.
 
         One JSON object: {"version", "full": bool, "set": {key: value}, "remove": [keys]}.
         """
         epoch, _, number_text = version.rpartition(".")
         number = int(number_text) if number_text.isdigit() else -1
-        if epoch == self.epoch and number == self.number:
+        if epoch != self.epoch or not self._floor <= number <= self.number:
+            everything = [
+                (key, value) for key, (_, value) in self._items.items() if not key.startswith(SECRETS) or key in secrets
+            ]
+            return self._message(True, everything, [])
+        sure, perhaps = holds
+        if number == self.number and sure == secrets == perhaps:
             return None
-        if epoch == self.epoch and self._floor <= number <= self.number:
-            keys: dict[str, None] = {}
-            for changed_at, key in reversed(self._recent):
-                if changed_at <= number:
-                    break
+        keys: dict[str, None] = {}
+        for changed_at, key in reversed(self._recent):
+            if changed_at <= number:
+                break
+            if not key.startswith(SECRETS) or key in secrets:
                 keys[key] = None
-            mine = [key for key in keys if not key.startswith(SECRETS) or _namespace(key) == secrets_of]
-            present = [(key, self._items[key][1]) for key in mine if key in self._items]
-            removed = [key for key in mine if key not in self._items]
-            return self._message(False, present, removed) if mine else None
-        everything = [
-            (key, value)
-            for key, (_, value) in self._items.items()
-            if not key.startswith(SECRETS) or _namespace(key) == secrets_of
-        ]
-        return self._message(True, everything, [])
+        keys |= dict.fromkeys(sorted(secrets - sure))
+        present = [(key, self._items[key][1]) for key in keys if key in self._items]
+        removed = [key for key in keys if key not in self._items and (not key.startswith(SECRETS) or key in perhaps)]
+        removed += sorted(perhaps - secrets)
+        return self._message(False, present, removed) if present or removed else None
 
     def _message(self, full: bool, present: list[tuple[str, bytes]], removed: list[str]) -> bytes:
         body = b",".join(_encode(key) + b":" + value for key, value in present)

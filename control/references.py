@@ -11,7 +11,7 @@ from typing import Any
 
 from ..policy.host_names import complete
 from ..policy.parse import RESOURCES, Parsed, parse
-from ..policy.resources import DestinationRule, VirtualService
+from ..policy.resources import DestinationRule, LocalRateLimit, VirtualService
 from ..policy.validate import resources_of
 from ..policy.validate_references import check_references, destinations
 from ..policy.visibility import gateway_name
@@ -88,6 +88,10 @@ class References:
                 for route in rule.spec.http
                 if route.delegate is not None
             }
+        if isinstance(rule, LocalRateLimit):
+            routes = [limit.match.route for limit in rule.spec.limits if limit.match.route is not None]
+            names = [route.virtual_service for route in routes]
+            wanted |= {f"rule {name if '/' in name else f'{mine.namespace}/{name}'}" for name in names}
         keys: set[Key] = set()
         for place in wanted:
             keys |= self._by_place.get(place, set())

@@ -12,15 +12,24 @@ from typing import Any
 
 import uvloop
 
+from .systemd import Notifier, for_this_process
+
 logger = logging.getLogger("fairlead")
+_told = [Notifier({}, 0)]
+"""Who is told that this process is ready."""
 
 
 class Signals:
     """`stop` is set by the first SIGTERM or SIGINT; the second ends the process. SIGHUP calls `on_reload`."""
 
-    def __init__(self) -> None:
+    def __init__(self, notifier: Notifier | None = None) -> None:
         self.stop = asyncio.Event()
+        self.number = int(signal.SIGTERM)
+        """The signal that came."""
         self.on_reload: Callable[[], None] | None = None
+        self.at_once: list[Callable[[], None]] = []
+        """What the second signal has to end beside this process."""
+        self.notifier = notifier or Notifier({}, 0)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
@@ -29,21 +38,29 @@ class Signals:
     def _stop(self, number: int) -> None:
         if self.stop.is_set():
             logger.warning("second signal: ending at once")
+            for end in self.at_once:
+                end()
             os._exit(128 + number)
+        self.number = number
+        self.notifier.stopping(f"draining after {signal.Signals(number).name}")
         self.stop.set()
 
     def _reload(self) -> None:
         if self.on_reload:
+            self.notifier.reloading()
             self.on_reload()
+            self.notifier.tell(READY="1")
 
 
 def run(role: Callable[[Signals], Coroutine[Any, Any, int]]) -> int:
     """Run a role on uvloop until it returns its exit code."""
     set_up_log()
+    notifier = _told[0] = for_this_process()
 
     async def whole() -> int:
         asyncio.get_running_loop().set_exception_handler(unheard)
-        return await role(Signals())
+        notifier.watch()
+        return await role(Signals(notifier))
 
     return uvloop.run(whole())
 
@@ -62,8 +79,9 @@ def unheard(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 def ready(line: str) -> None:
-    """The one line on standard output that says: this role is ready."""
+    """The one line on standard output that says: this role is ready; systemd hears it, too."""
     print(line, flush=True)
+    _told[0].ready(line.removeprefix("fairlead "))
 
 
 class Tasks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import secrets
@@ -19,11 +20,11 @@ from ..policy.world import World
 from ..registry.documents import Document, Problem
 from ..registry.facts import facts_of
 from ..registry.hub import Registry
-from ..registry.model import Facts
+from ..registry.model import Facts, Workload
 from .api import ControlApi, Options
 from .auth import WORKLOAD
 from .authority_files import Issuer, open_authority
-from .feed_server import FeedServer
+from .feed_server import FeedServer, Member
 from .kinds import parts
 from .push import Book
 from .role_common import Signals, Tasks, ready, run
@@ -32,6 +33,7 @@ from .settings import SettingError
 from .sidecars import Known, Sidecars
 from .store import StoreError
 from .store_sqlite import SqliteStore
+from .wanted_secrets import WantedSecrets
 
 logger = logging.getLogger("fairlead.control")
 
@@ -57,13 +59,14 @@ RULE_RESOURCES = frozenset(
         "sidecars.networking.istio.io",
         "ingresses.networking.k8s.io",
         "ingressclasses.networking.k8s.io",
+        "localratelimits.fairlead.dev",
         "meshconfigs.fairlead.dev",
     )
 )
 """Resources that go to sidecars as they are."""
 SECRETS = "secrets"
-CERTIFICATE_KEYS = frozenset(("tls.crt", "tls.key", "ca.crt", "cert", "key", "cacert"))
-"""What a gateway needs of Secrets; nothing else of them leaves the store."""
+CERTIFICATE_KEYS = frozenset(("tls.crt", "tls.key", "ca.crt", "ca.crl", "cert", "key", "cacert", "crl"))
+"""What proxies need of Secrets; nothing else of them leaves the store."""
 
 
 def _rules_of(objects: Mapping[str, Mapping[str, Any] | None]) -> dict[str, dict[str, Any]]:
@@ -97,9 +100,10 @@ class Control:
         self.book = Book(secrets.token_hex(4))
         self.registry = Registry(PRECEDENCE)
         self._facts: dict[str, Facts] = {}
+        """Of `control` and `manifests`, before the overlay of sidecars."""
         self._proved: dict[str, str] = {}
         """The service account that the sidecar of a workload authenticated as; it goes before what it says."""
-        """Of `control` and `manifests`, before the overlay of sidecars."""
+        self._wanted_secrets = WantedSecrets()
         self._rules: dict[str, dict[str, dict[str, Any]]] = {"manifests": {}, "control": {}}
         """Rules by source, then by item key; of two with one key the API's counts."""
         self._in_book: dict[str, dict[str, Any]] = {}
@@ -128,7 +132,7 @@ class Control:
             )
         except (OSError, ValueError) as error:
             raise SettingError(str(error)) from error  # the message names the file
-        self.feed = FeedServer(self.book, self._authorize, self._members_changed)
+        self.feed = FeedServer(self.book, self._authorize, self._members_changed, self._secrets_of, self._sidecar_left)
         self.api.add_routes([*self.feed.routes(), web.get("/fairlead/v1/status", self._status)])
         self.api.add_routes([web.get("/fairlead/v1/world", self._world), web.get("/metrics", self._metrics)])
         tasks = Tasks(signals.stop)
@@ -193,6 +197,7 @@ class Control:
             key: value for key, value in wanted.items() if before.get(key) != value
         }
         changed |= dict.fromkeys(before.keys() - wanted.keys())
+        self._wanted_secrets.take(changed)
         self._publish(self.book.objects(changed))
 
     def _publish(self, changed: bool) -> None:
@@ -244,20 +249,35 @@ class Control:
             Known(
                 m.namespace, m.workload, m.address, m.mesh_port,
                 proved.get(f"{m.namespace}/{m.workload}") or m.service_account, m.labels, tuple(m.ports),
-                m.role == "gateway",
+                m.role == "gateway", m.leaving,
             )
-            for m in self.feed.members.values()
-            if m.role in ("sidecar", "gateway")
+            for key, m in self.feed.members.items()
+            if m.role in ("sidecar", "gateway") and key.count("/") == 2  # one that has handed over is only waited for
         ]  # fmt: skip
         if self.sidecars.connected(members):
             write_private(self.data / "sidecars.json", self.sidecars.dump())
             self._lay_over()
 
+    def _sidecar_left(self, workload: str) -> None:
+        if self.sidecars.leave(workload):
+            write_private(self.data / "sidecars.json", self.sidecars.dump())
+            self._lay_over()
+
     def _lay_over(self) -> None:
+        self.registry.leave(self.sidecars.left())
         for name, facts in self._facts.items():
             self.registry.update(name, self.sidecars.over(facts))
         declared = [key for facts in self._facts.values() for key in facts.workloads]
         self.registry.update("sidecars", self.sidecars.alone(declared))
+
+    def _secrets_of(self, member: Member) -> frozenset[str]:
+        """The keys of the Secrets that a member of the feed is to have."""
+        if member.role == "dns":
+            return frozenset()
+        key = f"{member.namespace}/{member.workload}"
+        known = self.registry.snapshot.value.workloads.get(key)
+        workload = known or Workload(member.namespace, member.workload, labels=member.labels)
+        return self._wanted_secrets.of(workload, member.role == "gateway", key not in self._proved)
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
@@ -279,9 +299,17 @@ class Control:
         return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
     async def _world(self, request: web.Request) -> web.Response:
-        """Everything a decision is made from, as one feed message: for `fairlead explain --control`."""
+        """Everything a decision is made from, as one feed message, with the revisions of the objects that state facts,
+        which travel as items without: for `fairlead explain --control`."""
         self.api.authorize(request, "", "")
-        return web.Response(body=self.book.message_since("") or b"", content_type="application/json")
+        revisions = {
+            f"{body['kind']} {body['metadata'].get('namespace', '')}/{body['metadata']['name']}": (
+                body["metadata"].get("resourceVersion", "")
+            )
+            for body in self.api.objects(FACT_RESOURCES).values()
+        }
+        message = self.book.message_since("") or b"{}"
+        return web.json_response({**json.loads(message), "revisions": revisions})
 
     async def _metrics(self, request: web.Request) -> web.Response:
         self.api.authorize(request, "", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import ssl
@@ -11,7 +12,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..mesh.contexts import Material, first_certificate
 from ..mesh.identity import IdentityError
@@ -27,16 +28,31 @@ from ..proxy.proxy_protocol import Network, parse_trusted
 from ..registry.documents import Document, Problem
 from ..registry.model import Workload, WorkloadPort
 from ..registry.names import service_host, split_full_name
+from ..registry.needs import FetchError
 from ..registry.source_manifests import Manifests
 from .role_common import Signals, Tasks, logger, ready
 from .role_common import run as run_role
+from .role_drain import Departure
 from .role_feed import ControlLink, feed_for
+from .role_handover import Handover
+from .role_run import App
 from .settings import SettingError, address
 
+if TYPE_CHECKING:
+    from ..mesh.certificates import Certificates
+
 FIRST_WORLD_S = 60.0
+REGISTERED_S = 10.0
+"""Longest wait for our registration before a predecessor may end without taking back its own."""
 TELL_S = 3.0
 """After so long it is said why a role is not ready."""
 WORKERS_MAX = 64
+NOT_YET = "the app does not listen yet"
+LISTENS_S = 0.05
+"""How often it is looked whether it does."""
+ENTER_S = 5.0
+"""Longest wait for others to know that we are ready."""
+ENTER_AGAIN_S = 1.0
 
 
 def main(options: Any) -> int:
@@ -181,6 +197,10 @@ class Role:
         self.sidecar = made_sidecar(options)
         self.loader = Loader()
         self.manifests: Manifests | None = None
+        self.handover: Handover
+        self.certificates: Certificates | None = None
+        self.missing = NOT_YET if command else ""
+        """Why the app of `run` is not ready."""
         self.problem = ""
         """Why the manifests last read are not in force, or not all of them."""
 
@@ -192,12 +212,15 @@ class Role:
         registration: Any = None
         sidecar.on_quit = signals.stop.set
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, sidecar.reopen_log)
+        handover = self.handover = Handover.of(options, sidecar, self.command, signals.notifier)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, handover.start_successor)
         try:
+            await handover.begin()
             self._static_certificate()
             if options.control:
                 link = self._follow_control(data, tasks)
                 if not await self._first_world(link, signals):
-                    return 0 if signals.stop.is_set() and not tasks.failed else 1
+                    return self._ended_early(signals, tasks)
             else:
                 self.manifests = Manifests(options.filename, self._documents)
                 self.manifests.read()
@@ -208,20 +231,32 @@ class Role:
                 tasks.start("manifests", self.manifests.run())
                 signals.on_reload = self.manifests.look_now
                 sidecar.notes["manifests"] = lambda: self.problem
+            if self.command:
+                sidecar.checks["app"] = lambda: self.missing
+            if handover.succeeds:  # who serves now goes on until nothing but the sockets is missing here
+                await self._until_ready(signals, sidecar.lacks)
             try:
                 at = await sidecar.start()
             except OSError as error:
                 raise SettingError(str(error)) from error
-            await self._until_ready(signals)
+            await self._until_ready(signals, self._problems)
             registration = await self._register(tasks)
+            if registration is not None and handover.succeeds:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(registration.registered.wait(), REGISTERED_S)
+            if not signals.stop.is_set():
+                if not self.command and not handover.succeeds:
+                    await self._be_known(link)
+                await handover.ready()
             settle()
             role = "gateway" if sidecar.options.gateway else "sidecar"
             if not signals.stop.is_set():
                 ready(
                     f"fairlead {role} ready workload={options.workload} " + " ".join(f"{k}={v}" for k, v in at.items())
                 )
-            return await self._serve(signals, tasks, registration)
+            return await self._serve(signals, tasks, registration, link)
         finally:
+            await handover.close()
             if registration is not None:
                 await registration.close()
             await tasks.close()
@@ -229,30 +264,87 @@ class Role:
             if link is not None:
                 await link.close()
 
-    async def _serve(self, signals: Signals, tasks: Tasks, registration: Any) -> int:
+    async def _serve(self, signals: Signals, tasks: Tasks, registration: Any, link: ControlLink | None) -> int:
         """Run until told to stop, or until the app ends; then drain."""
-        app = await start_app(self.command) if self.command else None
+        app = await App.start(self.command) if self.command and not signals.stop.is_set() else None
+        if app is not None:
+            tasks.start("app", self._enter(app, registration, link))
+        signals.at_once += [self.sidecar.kill, *([app.kill] if app is not None else [])]
         stopped = asyncio.ensure_future(signals.stop.wait())
         ended = asyncio.ensure_future(app.wait()) if app is not None else None
-        await asyncio.wait({stopped, *({ended} if ended else ())}, return_when=asyncio.FIRST_COMPLETED)
+        taken = asyncio.ensure_future(self.handover.taken.wait())
+        await asyncio.wait({stopped, taken, *({ended} if ended else ())}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
-        if registration is not None:
-            await registration.close()  # out of discovery before anything is refused
-        if app is not None and app.returncode is None:
-            app.send_signal(signal.SIGTERM)
-            try:
-                await asyncio.wait_for(app.wait(), self.options.drain_deadline)
-            except TimeoutError:
-                app.kill()
-                await app.wait()
-        if not await self.sidecar.drain(self.options.drain_deadline):
-            logger.warning("the drain deadline of %g s cut off what still ran", self.options.drain_deadline)
-        if ended is not None:
-            await asyncio.gather(ended, return_exceptions=True)
+        taken.cancel()
+        self.handover.refuse("it is draining")
+        options = self.options
+        served = self._serves()
+        departure = Departure(
+            self.sidecar, options.drain_deadline, options.minimum_drain,
+            link.feed if link is not None and served else None, registration,
+        )  # fmt: skip
+        if self.handover.taken.is_set():
+            if self.certificates is not None:
+                self.certificates.hand_over()
+            await departure.hand_over(self.handover.successor)
+            return 1 if tasks.failed else 0
+        # Nobody need be waited for once the app is gone: whoever comes finds nothing.
+        await departure.leave(wait=app is None or not app.ended)
         if app is not None:
-            code = app.returncode or 0
-            return code if code >= 0 else 128 - code
+            if not app.ended:
+                await departure.finish_served()
+            await app.end(signals.number, departure.left_s())
+        await departure.finish()
+        if app is not None:
+            await app.close()
+            return app.code
+        if self.command:
+            return 128 + signals.number
         return 1 if tasks.failed else 0
+
+    async def _enter(self, app: App, registration: Any, link: ControlLink | None) -> None:
+        """Go into discovery when the app listens on all of its ports."""
+        sidecar = self.sidecar
+        while not app.ended and (ports := await app.silent_ports(*sidecar.app_ports())):
+            self.missing = f"{NOT_YET} on port {', '.join(map(str, ports))}"
+            await asyncio.sleep(LISTENS_S)
+        if app.ended:
+            return
+        self.missing = "not all others know yet that the app is ready"
+        if registration is not None:
+            registration.health(True)
+        await self._be_known(link)
+        self.missing = ""
+
+    def _problems(self) -> list[str]:
+        """What keeps the app from being started."""
+        return [problem for problem in self.sidecar.problems() if not problem.startswith("app: ")]
+
+    def _serves(self) -> bool:
+        """Others may come to our app because of us."""
+        return self.options.inbound is not None or bool(self.command)
+
+    async def _be_known(self, link: ControlLink | None) -> None:
+        """Go into control's registry, and wait a while until all others know."""
+        if link is None or not self._serves():
+            return
+        with contextlib.suppress(TimeoutError):  # one that started from disk is quicker than its connection
+            async with asyncio.timeout(ENTER_S):
+                while not link.feed.connected and not link.feed.error:
+                    await asyncio.sleep(LISTENS_S)
+        while not self.sidecar.draining:
+            try:
+                await link.feed.enter(ENTER_S)
+                return
+            except FetchError as error:
+                logger.warning("control cannot be told that we are ready: %s", error)
+                await asyncio.sleep(ENTER_AGAIN_S)
+
+    def _ended_early(self, signals: Signals, tasks: Tasks) -> int:
+        """The exit code where the end comes before anything was served."""
+        if tasks.failed or not signals.stop.is_set():
+            return 1
+        return 128 + signals.number if self.command else 0
 
     def _static_certificate(self) -> None:
         options = self.options
@@ -278,6 +370,8 @@ class Role:
         role = "gateway" if sidecar.options.gateway else "sidecar"
         link = feed_for(options, urls, role, options.workload, sidecar.update, data, report)
         self._hand_on(lambda: link.feed.items)
+        if self._serves() and not self.handover.succeeds:
+            link.feed.not_yet()  # before we listen, and our app
         link.feed.start_from_disk()
         tasks.start("feed", link.feed.run())
         sidecar.notes["control"] = lambda: "" if link.feed.connected else f"not connected ({link.feed.error}); going on"
@@ -288,7 +382,7 @@ class Role:
         if not options.cert:
             from ..mesh.certificates import Certificates
 
-            certificates = Certificates(
+            certificates = self.certificates = Certificates(
                 link.fetch,
                 [url.rstrip("/") for url in urls],
                 {"namespace": workload.namespace, "workload": workload.name},
@@ -324,9 +418,9 @@ class Role:
             stop.cancel()
             have.cancel()
 
-    async def _until_ready(self, signals: Signals) -> None:
+    async def _until_ready(self, signals: Signals, what: Callable[[], list[str]]) -> None:
         tell_at = time.monotonic() + TELL_S
-        while (problems := self.sidecar.problems()) and not signals.stop.is_set():
+        while (problems := what()) and not signals.stop.is_set():
             if time.monotonic() >= tell_at:
                 tell_at = float("inf")
                 logger.warning("not ready yet: %s", "; ".join(problems))
@@ -359,6 +453,8 @@ class Role:
             leaf = ssl.PEM_cert_to_DER_cert(first_certificate(material.certificates))
             options = Namespace(**{**vars(options), "service_account": identity_of(leaf).service_account})
         made = registration(options, self.sidecar.options.workload, os.environ)
+        if self.command:
+            made.health(False, NOT_YET)
         tasks.start("registration", made.run())
         return made
 
@@ -367,11 +463,3 @@ def items_of(documents: list[Document]) -> Mapping[str, bytes]:
     from ..mesh import worker
 
     return worker.items_of(documents)
-
-
-async def start_app(command: list[str]) -> asyncio.subprocess.Process:
-    command = command[1:] if command[:1] == ["--"] else command
-    try:
-        return await asyncio.create_subprocess_exec(*command)
-    except OSError as error:
-        raise SettingError(f"{command[0]}: {error.strerror or error}") from error

@@ -13,7 +13,7 @@ from .role_common import set_up_log, unheard
 
 
 def main(arguments: list[str]) -> int:
-    link, memory = (int(number) for number in arguments)
+    link, memory, sockets = (int(number) for number in arguments)
     # The supervisor is told by signals, and we by it: Ctrl-C and systemd reach every process of the group.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
 
     async def whole() -> int:
         asyncio.get_running_loop().set_exception_handler(unheard)
-        return await Worker(memory).run(link)
+        return await Worker(memory, sockets).run(link)
 
     return uvloop.run(whole())
 

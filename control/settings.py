@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
     def _get_formatter(self) -> argparse.HelpFormatter:
         """With its width: argparse asks for a formatter at every argument, which else imports shutil to measure the
         terminal, and with it all compressors."""
-        return self.formatter_class(prog=self.prog, width=_columns() - 2)  # type: ignore[call-arg]
+        return self.formatter_class(prog=self.prog, width=columns() - 2)  # type: ignore[call-arg]
 
     def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
         long = next((name for name in names if isinstance(name, str) and name.startswith("--")), None)
@@ -96,7 +96,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
 
 
-def _columns() -> int:
+def columns() -> int:
     """Of the terminal, as shutil.get_terminal_size has it."""
     told = os.environ.get("COLUMNS", "")
     if told.isdigit() and int(told):

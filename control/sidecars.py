@@ -26,6 +26,8 @@ class Known(msgspec.Struct, frozen=True, omit_defaults=True):
     ports: tuple[int, ...] = ()
     gateway: bool = False
     """It need have no mesh port."""
+    left: bool = False
+    """It drains, or has ended after it had: its workload takes no more until a sidecar of it connects again."""
 
     @property
     def key(self) -> str:
@@ -49,7 +51,13 @@ class Sidecars:
 
     def connected(self, now: Iterable[Known]) -> bool:
         """Take those that are connected now; whether anything is new to the overlay."""
-        present = {one.key: one for one in now if one.mesh_port or one.gateway}
+        present: dict[str, Known] = {}
+        for one in now:
+            before = self.known.get(one.key)
+            if one.mesh_port or one.gateway or (before is None and one.left):
+                present[one.key] = one
+            elif before is not None:
+                present[one.key] = msgspec.structs.replace(before, left=one.left)
         self._seen |= set(present)
         gone = self._seen - set(present)
         merged = {**self.known, **present}
@@ -64,6 +72,18 @@ class Sidecars:
                 del self.known[key]
                 self._gone.discard(key)
                 self._seen.discard(key)
+
+    def leave(self, key: str) -> bool:
+        """A sidecar that is not connected now says that it drains; whether that is new."""
+        one = self.known.get(key)
+        if one is None or one.left:
+            return False
+        self.known[key] = msgspec.structs.replace(one, left=True)
+        return True
+
+    def left(self) -> list[str]:
+        """Workloads that take no more."""
+        return [key for key, one in self.known.items() if one.left]
 
     def over(self, facts: Facts) -> Facts:
         """The facts with the mesh ports of the workloads in it."""

@@ -183,6 +183,15 @@ def _event_object(body: Body, _now: float) -> str:
     return f"{str(at(body, 'involvedObject', 'kind') or '').lower()}/{at(body, 'involvedObject', 'name')}"
 
 
+def _nobody(body: Body, _now: float) -> str:
+    """Of a Deployment and the like: Fairlead starts nothing, and the table says so."""
+    return "<nobody: see fairlead run>"
+
+
+def _scale_target(body: Body, _now: float) -> str:
+    return f"{at(body, 'spec', 'scaleTargetRef', 'kind')}/{at(body, 'spec', 'scaleTargetRef', 'name')}"
+
+
 def _event_seen(body: Body, now: float) -> str:
     return age(at(body, "lastTimestamp") or at(body, "eventTime") or at(body, "metadata", "creationTimestamp"), now)
 
@@ -258,6 +267,28 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("Action", _text("spec", "action", default="ALLOW")),
         AGE,
         Column("Selector", lambda body, _now: selector_text(at(body, "spec", "selector"), "<all>"), 1),
+    ),
+    "localratelimits.fairlead.dev": (
+        Column("Context", _text("spec", "context", default="SIDECAR_INBOUND")),
+        AGE,
+        Column("Selector", lambda body, _now: selector_text(at(body, "spec", "selector"), "<all>"), 1),
+    ),
+    **{f"{name}.apps": (Column("Desired", _text("spec", "replicas", default="1")), Column("Started by", _nobody), AGE)
+       for name in ("deployments", "statefulsets", "replicasets")},
+    "replicationcontrollers": (
+        Column("Desired", _text("spec", "replicas", default="1")),
+        Column("Started by", _nobody),
+        AGE,
+    ),
+    "daemonsets.apps": (Column("Started by", _nobody), AGE),
+    "jobs.batch": (Column("Started by", _nobody), AGE),
+    "cronjobs.batch": (Column("Schedule", _text("spec", "schedule")), Column("Started by", _nobody), AGE),
+    "persistentvolumeclaims": (Column("Storageclass", _text("spec", "storageClassName")), AGE),
+    "horizontalpodautoscalers.autoscaling": (
+        Column("Reference", _scale_target),
+        Column("MinPods", _text("spec", "minReplicas", default="1")),
+        Column("MaxPods", _text("spec", "maxReplicas")),
+        AGE,
     ),
     "meshconfigs.fairlead.dev": (
         Column("Trust-Domain", _text("spec", "trustDomain", default="cluster.local")),

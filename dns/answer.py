@@ -20,9 +20,9 @@ from .message import (
     RRset,
     parents,
     wire_name,
-    write_answer,
 )
-from .zone import Found
+from .records import Found
+from .write import write_answer
 
 VARIANTS = 16
 """Rotations of one answer that are kept finished."""

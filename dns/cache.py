@@ -19,12 +19,27 @@ Key = tuple[bytes, int, bool, bool]
 STALE_TTL = 30
 RETRY_S = 30.0
 FAILURE_S = 1.0
+PREFETCH_SHARE, PREFETCH_S, PREFETCH_ASKED, PREFETCH_TTL = 0.1, 2.0, 2, 5.0
+"""An answer is asked for anew in the last tenth of its time, but 2 s before its end, if it was in demand twice and
+was to be kept for 5 s or more."""
 
 
 class Entry:
     """One answer, as it was at `stored`."""
 
-    __slots__ = ("ad", "additional", "answer", "authority", "expires", "octets", "rcode", "retry_at", "stored")
+    __slots__ = (
+        "ad",
+        "additional",
+        "answer",
+        "asked",
+        "authority",
+        "expires",
+        "octets",
+        "rcode",
+        "refreshing",
+        "retry_at",
+        "stored",
+    )
 
     def __init__(self, message: Message, now: float, ttl: float) -> None:
         self.rcode = message.rcode
@@ -34,6 +49,9 @@ class Entry:
         self.additional = tuple(message.additional)
         self.stored = now
         self.expires = now + ttl
+        self.asked = 0
+        """How often it was found; at most once a second, since answers made of it are kept so long."""
+        self.refreshing = False
         self.retry_at = 0.0
         """Until then it is given without asking again, though it has expired: the last try failed (RFC 8767)."""
         everything = (*self.answer, *self.authority, *self.additional)
@@ -75,6 +93,7 @@ class Cache:
         self.misses = 0
         self.served_stale = 0
         self.evictions = 0
+        self.prefetches = 0
         self._entries: dict[Key, Entry] = {}
 
     def __len__(self) -> int:
@@ -87,10 +106,19 @@ class Cache:
             if entry is not None and now < entry.expires:
                 del self._entries[known]
                 self._entries[known] = entry
+                entry.asked += 1
                 self.hits["success" if entry.answer and entry.rcode == NOERROR else "denial"] += 1
                 return entry
         self.misses += 1
         return None
+
+    def fading(self, entry: Entry, now: float) -> bool:
+        """Whether an answer should be asked for anew before it ends; says so once."""
+        ttl = entry.expires - entry.stored
+        if entry.refreshing or entry.asked < PREFETCH_ASKED or ttl < PREFETCH_TTL:
+            return False
+        entry.refreshing = now >= entry.expires - max(ttl * PREFETCH_SHARE, PREFETCH_S)
+        return entry.refreshing
 
     def stale(self, key: Key, now: float) -> Entry | None:
         """What was known, if it expired no more than `stale_s` ago and was no failure (RFC 8767)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from dnslib import EDNS0, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
 from msgspec import Struct
@@ -23,6 +23,7 @@ from .message import (
     labels_of,
     read_message,
 )
+from .metrics import DURATIONS, Histogram
 
 Server = tuple[str, int]
 """Address and port."""
@@ -34,6 +35,9 @@ NEXT_SERVER_S = 0.25
 AGAIN_S = (0.8, 1.6, 3.0)
 """Seconds after the start at which, with no server left to try, all are asked again."""
 SHUN_S = 5.0
+"""How long a server that failed is asked last."""
+BAD_REPLIES = 3
+"""Replies in a row without use (SERVFAIL, REFUSED, ...) that count as a failure: it is there, and no help."""
 
 
 class Send(Struct, frozen=True):
@@ -48,29 +52,52 @@ class Send(Struct, frozen=True):
 class Upstreams:
     """The servers to ask, and how they have been doing."""
 
-    def __init__(self, servers: Sequence[Server]) -> None:
+    def __init__(self, servers: Sequence[Server], tls: Mapping[Server, str] | None = None) -> None:
+        """`tls`: names in the certificates of those that are asked over TLS; empty: the address."""
         self.servers = tuple(servers)
+        self.tls = dict(tls or {})
+        self.looping: set[Server] = set()
+        """Those that ask us what we ask them; not asked."""
         self._shunned: dict[Server, float] = {}
+        self._bad: dict[Server, int] = {}
         self.failures: dict[Server, int] = dict.fromkeys(self.servers, 0)
         self.requests: dict[tuple[Server, int], int] = {}
+        self.durations: dict[tuple[Server, int], Histogram] = {}
+        self.broken = 0
+        """Questions asked while all of them were failing."""
+
+    def usable(self) -> list[Server]:
+        return [server for server in self.servers if server not in self.looping]
 
     def order(self, now: float) -> list[Server]:
         """As configured; those that failed within the last SHUN_S seconds at the end."""
-        return sorted(self.servers, key=lambda server: self._shunned.get(server, 0.0) > now)
+        servers = self.usable()
+        failing = [server for server in servers if self._shunned.get(server, 0.0) > now]
+        self.broken += bool(failing) and len(failing) == len(servers)
+        return [server for server in servers if server not in failing] + failing
 
     def failed(self, server: Server, now: float) -> None:
         self._shunned[server] = now + SHUN_S
         self.failures[server] = self.failures.get(server, 0) + 1
 
-    def answered(self, server: Server, rcode: int) -> None:
-        self._shunned.pop(server, None)
-        self.requests[server, rcode] = self.requests.get((server, rcode), 0) + 1
+    def answered(self, server: Server, rcode: int, now: float = 0.0, seconds: float = 0.0) -> None:
+        key = (server, rcode)
+        self.requests[key] = self.requests.get(key, 0) + 1
+        self.durations.setdefault(key, Histogram(DURATIONS)).add(seconds)
+        if rcode in (NOERROR, NXDOMAIN):
+            self._bad.pop(server, None)
+            self._shunned.pop(server, None)
+            return
+        self._bad[server] = self._bad.get(server, 0) + 1
+        if self._bad[server] >= BAD_REPLIES:
+            self._shunned[server] = now + SHUN_S
 
 
 class _Try:
-    __slots__ = ("edns", "ident", "over", "server", "tcp")
+    __slots__ = ("edns", "ident", "over", "server", "since", "tcp")
 
-    def __init__(self, server: Server, ident: int, tcp: bool, edns: bool) -> None:
+    def __init__(self, server: Server, ident: int, tcp: bool, edns: bool, since: float) -> None:
+        self.since = since
         self.server = server
         self.ident = ident
         self.tcp = tcp
@@ -109,6 +136,9 @@ class Lookup:
         """Time passed: ask the next server, or give up."""
         if self.done:
             return
+        if not self.upstreams.usable():
+            self._finish(None)
+            return
         if now >= self.ended:
             for server in {attempt.server for attempt in self._tries if not attempt.over}:
                 self.upstreams.failed(server, now)
@@ -117,11 +147,11 @@ class Lookup:
         if now < self._next_at:
             return
         if self._left:
-            self._ask(self._left.pop(0))
+            self._ask(self._left.pop(0), now)
             self._next_at = now + NEXT_SERVER_S if self._left else self._next_again()
         else:
-            for server in self.upstreams.servers:
-                self._ask(server)
+            for server in self.upstreams.usable():
+                self._ask(server, now)
             self._next_at = self._next_again()
 
     def reply(self, number: int, source: Server, octets: bytes, now: float) -> bool:
@@ -141,11 +171,11 @@ class Lookup:
         if message is None:
             return False
         attempt.over = True
-        self.upstreams.answered(attempt.server, message.rcode)
+        self.upstreams.answered(attempt.server, message.rcode, now, now - attempt.since)
         if octets[2] & 2 and not attempt.tcp:
-            self._ask(attempt.server, tcp=True, edns=attempt.edns)
+            self._ask(attempt.server, now, tcp=True, edns=attempt.edns)
         elif message.rcode == FORMERR and attempt.edns:
-            self._ask(attempt.server, tcp=attempt.tcp, edns=False)
+            self._ask(attempt.server, now, tcp=attempt.tcp, edns=False)
         elif message.rcode in (NOERROR, NXDOMAIN):
             self._finish(message)
         else:
@@ -174,10 +204,11 @@ class Lookup:
     def _next_again(self) -> float:
         return self._start + self._again.pop(0) if self._again else self.ended
 
-    def _ask(self, server: Server, tcp: bool = False, edns: bool = True) -> None:
+    def _ask(self, server: Server, now: float, tcp: bool = False, edns: bool = True) -> None:
         ident = self._ident()
+        tcp = tcp or server in self.upstreams.tls
         self.outbox.append(Send(len(self._tries), server, query_octets(self.key, ident, edns), tcp))
-        self._tries.append(_Try(server, ident, tcp, edns))
+        self._tries.append(_Try(server, ident, tcp, edns, now))
 
     def _finish(self, message: Message | None) -> None:
         self.result = message

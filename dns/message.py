@@ -1,8 +1,8 @@
-"""Messages on the wire: read a question strictly, take an answer apart, and write one within a size.
+"""Messages on the wire: read a question strictly, take an answer apart; write.py writes one within a size.
 
 Names are kept in wire form (length octets, ending in the root's zero): it is what arrives and what is sent, any octet
 may stand in a label (RFC 2181 section 11), and lower-casing it is one call, since length octets are below "A".
-dnslib makes the rdata (records.py); whole messages are read and written here, because dnslib writes compression
+dnslib makes questions to upstreams (forward.py); messages are read and written here, because dnslib writes compression
 pointers past offset 16383, copies the client's flags into replies, refuses labels that are not UTF-8, and cuts the
 question from truncated answers.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from struct import Struct
 
-NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, NOTAUTH, BADVERS, BADCOOKIE = 0, 1, 2, 3, 4, 5, 9, 16, 23
 A, NS, CNAME, SOA, PTR, MX, TXT, AAAA, SRV, OPT = 1, 2, 5, 6, 12, 15, 16, 28, 33, 41
 IXFR, AXFR, ANY = 251, 252, 255
 TYPE_NAMES = {1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA", 33: "SRV"}
@@ -24,13 +24,11 @@ LONGEST = 65535
 """The largest message over TCP."""
 
 # Extended errors (RFC 8914).
-EDE_STALE, EDE_NOT_READY, EDE_PROHIBITED, EDE_NOT_OURS, EDE_NETWORK = 3, 14, 18, 20, 23
-_COOKIE = 10
-_ROTATED = frozenset((A, AAAA, SRV))
+EDE_STALE, EDE_NOT_READY, EDE_PROHIBITED, EDE_NOT_OURS, EDE_UNSUPPORTED, EDE_NETWORK = 3, 14, 18, 20, 21, 23
+NSID, COOKIE, KEEPALIVE, PADDING = 3, 10, 11, 12
 
 _HEADER = Struct("!HHHHHH")
 _FIXED = Struct("!HHIH")
-_DENIAL = Struct("!HHHHH")
 _U16 = Struct("!H")
 
 
@@ -43,10 +41,17 @@ class Query:
 
     __slots__ = (
         "ad",
+        "block",
         "cd",
+        "cookie",
         "do",
         "edns",
+        "keepalive",
         "key",
+        "nsid",
+        "options",
+        "ordered",
+        "pads",
         "payload",
         "plain",
         "qtype",
@@ -67,6 +72,16 @@ class Query:
         self.do = False
         self.plain = True
         """No EDNS option, and nothing else that could differ between two askers of the same question."""
+        self.ordered = False
+        """The answer's order means something: it is not rotated."""
+        self.cookie = b""
+        """As it came: the client's 8 octets, and ours behind them if it has any (RFC 7873)."""
+        self.nsid = self.keepalive = self.pads = False
+        """Options that it sent (RFC 5001, 7828, 7830)."""
+        self.options = b""
+        """EDNS options for the reply."""
+        self.block = 0
+        """The reply is padded to a multiple of this."""
         self.payload = 512
         """What it takes over UDP, in octets."""
 
@@ -163,7 +178,7 @@ def parents(name: bytes) -> list[bytes]:
     return found
 
 
-def _name_end(message: bytes, at: int) -> int:
+def name_end(message: bytes, at: int) -> int:
     """Where the name at `at` ends. Raises Malformed."""
     start = at
     size = len(message)
@@ -232,21 +247,23 @@ def read_query(message: bytes) -> Query | bytes | None:
     _, _, questions, answers, authorities, additionals = _HEADER.unpack_from(message)
     end = 12
     try:
+        size = len(message)
+        if questions == 0 and answers == authorities == 0 and additionals == 1:
+            return _read_cookie_only(message)
         if questions != 1:
             raise Malformed("not one question")
-        name_end = 12
-        size = len(message)
+        stop = 12
         while True:  # no pointer can be right here: there is nothing before it to point to
-            octet = message[name_end] if name_end < size else 255
+            octet = message[stop] if stop < size else 255
             if octet > 63:
                 raise Malformed("no name")
-            name_end += 1 + octet
+            stop += 1 + octet
             if not octet:
                 break
-        if name_end > 267 or name_end + 4 > size:
+        if stop > 267 or stop + 4 > size:
             raise Malformed("a name of more than 255 octets, or cut off")
-        end = name_end + 4
-        query = Query(message[12:end], message[name_end] << 8 | message[name_end + 1], message[12:name_end].lower())
+        end = stop + 4
+        query = Query(message[12:end], message[stop] << 8 | message[stop + 1], message[12:stop].lower())
         query.rd = bool(message[2] & 1)
         query.ad = bool(message[3] & 0x20)
         query.cd = bool(message[3] & 0x10)
@@ -255,7 +272,7 @@ def read_query(message: bytes) -> Query | bytes | None:
         for index in range(answers + authorities + additionals):
             query.plain = False
             start = at
-            at = _name_end(message, at)
+            at = name_end(message, at)
             if at + 10 > size:
                 raise Malformed("cut off in a record")
             rtype, rclass, ttl, length = _FIXED.unpack_from(message, at)
@@ -269,7 +286,7 @@ def read_query(message: bytes) -> Query | bytes | None:
                 query.payload = max(rclass, 512)
                 query.do = bool(ttl & 0x8000)
                 version = ttl >> 16 & 0xFF
-                _check_options(message, at - length, at)
+                _read_options(query, message, at - length, at)
                 query.plain = not length
         if at != size:
             raise Malformed("octets after the end")
@@ -279,13 +296,31 @@ def read_query(message: bytes) -> Query | bytes | None:
         return error(message, FORMERR, end)
     if version:
         reply = error(message, BADVERS & 15, end)
-        return reply[:10] + b"\0\1" + reply[12:] + _opt(query, BADVERS, ())
+        return reply[:10] + b"\0\1" + reply[12:] + opt_record(query, BADVERS, ())
     if message[end - 2 : end] != b"\0\1":
         return _refusal(message, query, end)
     return query
 
 
-def _check_options(message: bytes, at: int, end: int) -> None:
+def _read_cookie_only(message: bytes) -> Query:
+    """A message without a question that asks for a cookie (RFC 7873 section 5.4). Raises Malformed."""
+    query = Query(b"", 0, b"\0")
+    if len(message) < 23 or message[12:15] != b"\0\0\x29" or message[17] or message[18]:
+        raise Malformed("not one question")
+    if len(message) != 23 + (message[21] << 8 | message[22]):
+        raise Malformed("cut off, or octets after the end")
+    _read_options(query, message, 23, len(message))
+    if not query.cookie:
+        raise Malformed("not one question")
+    query.rd = bool(message[2] & 1)
+    query.edns = True
+    query.plain = False
+    query.payload = max(message[15] << 8 | message[16], 512)
+    return query
+
+
+def _read_options(query: Query, message: bytes, at: int, end: int) -> None:
+    """EDNS options; those that we do not know are passed over (RFC 6891). Raises Malformed."""
     while at < end:
         if at + 4 > end:
             raise Malformed("cut off in an EDNS option")
@@ -293,163 +328,30 @@ def _check_options(message: bytes, at: int, end: int) -> None:
         at += 4 + length
         if at > end:
             raise Malformed("cut off in an EDNS option")
-        if code == _COOKIE and length != 8 and not 16 <= length <= 40:
-            raise Malformed("a cookie of a wrong length")
+        if code == COOKIE:
+            if length != 8 and not 16 <= length <= 40:
+                raise Malformed("a cookie of a wrong length")
+            query.cookie = query.cookie or message[at - length : at]
+        elif code == NSID:
+            query.nsid = True
+        elif code == PADDING:
+            query.pads = True
+        elif code == KEEPALIVE:
+            if length:
+                raise Malformed("a client says no keepalive time")
+            query.keepalive = True
 
 
 def _refusal(message: bytes, query: Query, end: int) -> bytes:
     reply = error(message, REFUSED, end)
     if not query.edns:
         return reply
-    return reply[:10] + b"\0\1" + reply[12:] + _opt(query, REFUSED, ())
+    return reply[:10] + b"\0\1" + reply[12:] + opt_record(query, REFUSED, ())
 
 
-def _opt(query: Query, rcode: int, extended_errors: Sequence[int]) -> bytes:
-    options = b"".join(b"\0\x0f\0\2" + _U16.pack(code) for code in extended_errors)
+def opt_record(query: Query, rcode: int, extended_errors: Sequence[int]) -> bytes:
+    options = query.options + b"".join(b"\0\x0f\0\2" + _U16.pack(code) for code in extended_errors)
     return b"\0" + _FIXED.pack(OPT, PAYLOAD, (rcode >> 4) << 24 | (0x8000 if query.do else 0), len(options)) + options
-
-
-class _Writer:
-    """Octets of the sections after the question, and where names stand in them."""
-
-    __slots__ = ("names", "out", "room")
-
-    def __init__(self, key: bytes, question: bytes, room: int) -> None:
-        self.out = bytearray(question)
-        self.room = room + len(question)
-        self.names: dict[bytes, int] = {}
-        self._note(key, 12)
-
-    def _note(self, name: bytes, offset: int) -> None:
-        """The name, and each name above it, can be pointed at from now on."""
-        at = 0
-        names = self.names
-        while name[at] and offset + at < 0x4000:
-            tail = name[at:]
-            if tail in names:
-                return
-            names[tail] = offset + at
-            at += 1 + name[at]
-
-    def name(self, name: bytes, offset: int) -> bytes:
-        """The name as compressed as it can be at `offset`; `name` as it is to be read, in any case."""
-        key = name.lower()
-        at = 0
-        while key[at]:
-            known = self.names.get(key[at:])
-            if known is not None:
-                self._note(key, offset)
-                return name[:at] + _U16.pack(0xC000 | known)
-            at += 1 + key[at]
-        self._note(key, offset)
-        return name
-
-    def add(self, rrset: RRset, turn: int, whole: bool) -> tuple[int, bool]:
-        """Append its records, starting with number `turn`; (how many, whether that was all).
-
-        `whole`: all or none; else as many as fit.
-        """
-        rdata = rrset.rdata
-        rtype = rrset.rtype
-        if turn and rtype in _ROTATED and len(rdata) > 1:
-            turn %= len(rdata)
-            rdata = rdata[turn:] + rdata[:turn]
-        start = len(self.out)
-        count = 0
-        for data in rdata:
-            before = len(self.out)
-            owner = self.name(rrset.owner, 12 + before)
-            if rtype in _COMPRESSED:
-                data = self._squeezed(rtype, data, 12 + before + len(owner) + 10)
-            if before + len(owner) + 10 + len(data) > self.room:
-                if whole:
-                    del self.out[start:]
-                    self.names = {name: at for name, at in self.names.items() if at < 12 + start}
-                    count = 0
-                return count, False
-            self.out += owner
-            self.out += _FIXED.pack(rtype, IN, rrset.ttl, len(data))
-            if rtype == SRV:
-                self._note(data[6:].lower(), 12 + len(self.out) + 6)
-            self.out += data
-            count += 1
-            if count == 1 and len(rdata) > 1 and not whole and rtype in (A, AAAA):
-                count += self._add_addresses(rrset, rdata[1:])
-                if count > 1:
-                    return count, count == len(rdata)
-        return count, True
-
-    def _add_addresses(self, rrset: RRset, rdata: tuple[bytes, ...]) -> int:
-        """As many further records as fit, of a set of addresses whose first has just been written."""
-        again = self.name(rrset.owner, 12 + len(self.out)) + _FIXED.pack(rrset.rtype, IN, rrset.ttl, len(rdata[0]))
-        if len(again) > 12:  # too far along to be pointed at
-            return 0
-        count = min(len(rdata), (self.room - len(self.out)) // (12 + len(rdata[0])))
-        if count > 0:
-            self.out += again + again.join(rdata[:count])
-        return max(count, 0)
-
-    def _squeezed(self, rtype: int, data: bytes, offset: int) -> bytes:
-        """Rdata of the types whose names may be compressed (RFC 1035; RFC 3597 section 4 forbids it for others)."""
-        if rtype == SOA:
-            split = _name_end(data, 0)
-            first = self.name(data[:split], offset)
-            rest = data[split:]
-            split = _name_end(rest, 0)
-            return first + self.name(rest[:split], offset + len(first)) + rest[split:]
-        if rtype == MX:
-            return data[:2] + self.name(data[2:], offset + 2)
-        return self.name(data, offset)
-
-
-_COMPRESSED = frozenset((NS, CNAME, PTR, SOA, MX))
-
-
-def write_answer(
-    query: Query,
-    rcode: int,
-    answer: Sequence[RRset] = (),
-    authority: Sequence[RRset] = (),
-    additional: Sequence[RRset] = (),
-    *,
-    limit: int,
-    aa: bool = False,
-    ra: bool = False,
-    ad: bool = False,
-    turn: int = 0,
-    extended_errors: Sequence[int] = (),
-) -> bytes:
-    """The reply from its flags on: what follows the two octets of the ID.
-
-    `limit`: octets of the whole message. Answers that do not fit set TC, with as many whole records as do; authority
-    likewise; additional records are left out in silence (RFC 2181 section 9). `turn` rotates addresses and SRV.
-    """
-    opt = _opt(query, rcode, extended_errors) if query.edns else b""
-    writer = _Writer(query.key, query.question, limit - 12 - len(query.question) - len(opt))
-    counts = [0, 0, 0]
-    cut = False
-    for section, rrsets in ((0, answer), (1, authority)):
-        for rrset in rrsets:
-            if not cut:
-                count, complete = writer.add(rrset, turn, False)
-                counts[section] += count
-                cut = not complete
-    for rrset in () if cut else additional:
-        count, complete = writer.add(rrset, turn, True)
-        counts[2] += count
-        if not complete:
-            break
-    flags = 0x8000 | (aa and 0x400) | (cut and 0x200) | (query.rd and 0x100) | (ra and 0x80) | (ad and 0x20)
-    flags |= (query.cd and 0x10) | rcode & 15
-    counts[2] += bool(opt)
-    return _HEADER.pack(0, flags, 1, *counts)[2:] + bytes(writer.out) + opt
-
-
-def write_denial(query: Query, rcode: int, authority: bytes, *, ra: bool) -> bytes:
-    """As `write_answer` for our own zone's "no": `authority` is the SOA record as it stands behind such a question."""
-    opt = _opt(query, rcode, ()) if query.edns else b""
-    flags = 0x8400 | (query.rd and 0x100) | (ra and 0x80) | (query.cd and 0x10) | rcode
-    return _DENIAL.pack(flags, 1, 0, 1, 1 if opt else 0) + query.question + authority + opt
 
 
 # Where names stand in the rdata of types that a sender may have compressed: (octets before, names).

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import random
+import resource
 import socket
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from heapq import nsmallest
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from ..registry.snapshot import Snapshot
-from ._datagrams import BATCH, LARGEST_QUERY, Datagrams
+from ._datagrams import PKTINFO4, Datagrams, limited, network_of
+from ._limit import PASS, Limiter
 from .engine import DnsOptions, Engine, Pending
 from .forward import Server, Upstreams
 from .forwarder import Forwarder
+from .message import REFUSED, error, wire_name
 from .metrics import render
+from .query_log import QueryLog
+from .stream import Stream
+from .tls_files import Certificate
+from .todo import Todo
+from .transfer import Transfer
 
-_WRITE_HIGH = 256 << 10
-_PENDING_PER_CONNECTION = 64
-_PKTINFO4 = getattr(socket, "IP_PKTINFO", 8)
+_OTHER_DESCRIPTORS = 1200
+"""Files and sockets that the process needs beside its TCP clients: questions to upstreams, sources, logs."""
+_HINFO = 13
+UPDATE_WINDOW_S, SLICE_S = 0.02, 0.005
+LARGE_UPDATE_S = 0.5
 _draw = random.random
 
 
@@ -27,64 +42,185 @@ class DnsServer:
     """One server on one address. `update` takes snapshots, also before `start`; until the first, SERVFAIL."""
 
     def __init__(self, options: DnsOptions | None = None) -> None:
-        self.options = options or DnsOptions()
+        options = options or DnsOptions()
+        if not options.cookie_secrets:
+            options = replace(options, cookie_secrets=(os.urandom(16),))
+        self.options = options
         self.engine = Engine(self.options, forwards=False, everyone=False)
+        self.engine.clock_offset = time.time() - time.monotonic()
         self.host = ""
         self.port = 0
         self.warnings: list[str] = []
         """What of the settings could not be used, for the log."""
         self.upstreams = Upstreams(())
+        self.socks: tuple[socket.socket, socket.socket] | None = None
+        """The two that it listens on, for a successor."""
         self._sock: socket.socket | None = None
         self._tcp: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forwarder: Forwarder | None = None
-        self._connections: set[_Connection] = set()
+        self._connections: set[Stream] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._datagrams: Datagrams | None = None
-        self._wildcard = False
+        self.warn: Callable[[str], None] = self.warnings.append
+        """Called with what people should know of later."""
+        self._told = ""
+        """The certificate's problem that was told of."""
+        self._probes: dict[Server, bytes] = {}
+        self._probe_at = 0.0
+        self._snapshot: Snapshot | None = None
+        """What has come and is not yet answered from; what it may change, and since when the first of it waits."""
+        self._addresses: Mapping[str, tuple[str, ...]] | None = None
+        self._todo = Todo()
+        self._slice = 50
+        self._arrived = 0.0
+        self._version = -1
+        self._window = self._spent = 0.0
+        self._gathering: asyncio.TimerHandle | None = None
+        self.limiter = Limiter(self.options.rate_limit) if self.options.rate_limit else None
+        self.log: QueryLog | None = None
+        self._secure: asyncio.Server | None = None
+        self._certificate: Certificate | None = None
 
     @property
     def ready(self) -> bool:
         """Whether a snapshot has come."""
         return self.engine.zone.synced
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen. Port 0: one that is free for both transports; then `.port` says which. Raises OSError."""
+    async def start(
+        self, host: str = "127.0.0.1", port: int = 0, socks: tuple[socket.socket, socket.socket] | None = None
+    ) -> None:
+        """Listen. Port 0: one that is free for both transports; then `.port` says which. `socks`: on these, a datagram
+        and a listening one. Raises OSError."""
         loop = self._loop = asyncio.get_running_loop()
-        self._sock, listener = _bind(host, port)
+        self._sock, listener = socks or bind(host, port)
+        self.socks = (self._sock, listener)
         self.host = host
         self.port = self._sock.getsockname()[1]
-        self._wildcard = host in ("0.0.0.0", "::", "")
         servers, self.warnings = usable_upstreams(self.options.upstreams, host, self.port)
-        self.upstreams = Upstreams(servers)
+        if (most := _raised_descriptors(self.options.max_connections + _OTHER_DESCRIPTORS)) is not None:
+            clients = self.options.max_connections
+            self.warnings.append(f"only {most} open files are allowed: too few for {clients} TCP clients (ulimit -n)")
+        self.upstreams = Upstreams(servers, tls_names(self.options.upstreams or ()))
         self.engine.forwards = bool(servers)
         self.engine.everyone = self.options.recursion is None and _is_loopback(host)
         self._forwarder = Forwarder(self.engine, self.upstreams, loop)
-        self._tcp = await loop.create_server(lambda: _Connection(self), sock=listener, backlog=256)
+        self._tcp = await loop.create_server(lambda: Stream(self), sock=listener, backlog=256)
         self._datagrams = Datagrams(self._sock, self.engine.udp, self._make, self.engine.metrics.durations.add)
-        reader = self._read_with_source if self._wildcard else self._datagrams.read
-        loop.add_reader(self._sock.fileno(), reader)
+        self._datagrams.limiter = self.limiter
+        self.set_log(self.log)
+        loop.add_reader(self._sock.fileno(), self._datagrams.read)
         self._sweep()
 
+    async def start_tls(self, host: str, port: int, certificate: Certificate) -> int:
+        """Listen for DNS over TLS (RFC 7858), too; the port. Raises OSError."""
+        assert self._loop is not None
+        self._secure = await self._loop.create_server(
+            lambda: Stream(self, True), host, port, ssl=certificate.context("dot"), backlog=256, ssl_handshake_timeout=5
+        )
+        self.follow(certificate)
+        return int(self._secure.sockets[0].getsockname()[1])
+
+    def follow(self, certificate: Certificate) -> None:
+        """Look each second whether its files have changed."""
+        self._certificate = certificate
+
+    def set_log(self, log: QueryLog | None) -> None:
+        """Log each question from now on, or (None) none."""
+        self.log = log
+        if self._datagrams is not None:
+            self._datagrams.log = None if log is None else log.datagram
+
     def update(self, snapshot: Snapshot, addresses: Mapping[str, tuple[str, ...]] | None = None) -> None:
-        """Answer from this snapshot from the next question on."""
+        """Answer from this snapshot from the next question on.
+
+        At once, as long as updates take no more than half of the time; in a burst what comes is gathered and taken over
+        in slices of SLICE_S, so that questions are answered in between.
+        """
         start = time.perf_counter()
-        self.engine.update(snapshot, addresses)
-        self.engine.metrics.updated_at = time.monotonic()
-        self.engine.metrics.updates.add(time.perf_counter() - start)
+        if addresses is not None:
+            self._addresses = addresses
+        known = snapshot.changed if snapshot.version == self._version + 1 else None
+        self._version = snapshot.version
+        if self._snapshot is None:
+            self._arrived = start
+        self._todo.add(known)
+        self._snapshot = snapshot
+        if self._loop is None:
+            while self._snapshot is not None:
+                self._apply()
+        elif self._gathering is None:
+            if start - self._window >= UPDATE_WINDOW_S:
+                self._window, self._spent = start, 0.0
+            if self._spent < UPDATE_WINDOW_S / 2:
+                self._apply()
+            self._gather()
+
+    def _gather(self) -> None:
+        """Come back to what is left when others have had their time."""
+        if self._loop is not None and self._snapshot is not None and self._gathering is None:
+            pause = max(self._window + UPDATE_WINDOW_S - time.perf_counter(), 0.0) if self._spent else 0.0
+            self._gathering = self._loop.call_later(min(pause, self._spent), self._resume)
+
+    def _resume(self) -> None:
+        self._gathering = None
+        self._window, self._spent = time.perf_counter(), 0.0
+        self._apply()
+        self._gather()
+
+    def _apply(self) -> None:
+        """Take over the last snapshot that came, or a slice of what it changed."""
+        snapshot = self._snapshot
+        if snapshot is None:
+            return
+        start = time.perf_counter()
+        addresses, self._addresses = self._addresses, None
+        if addresses is not None:
+            self._todo.add(None)
+        piece = self._todo.take(self._slice)
+        if not self._todo:
+            self._snapshot = None
+        collecting = piece is None and gc.isenabled()
+        if collecting:
+            gc.disable()  # a third of the time to take over a large registry, for nothing: it is all still in use
+        try:
+            self.engine.update(snapshot, addresses, piece, self._snapshot is None)
+        finally:
+            if collecting:
+                gc.enable()
+        end = time.perf_counter()
+        self._spent += end - start
+        if piece is not None and (count := len(piece.hosts) + len(piece.workloads)) > 1:
+            self._slice = max(8, min(10_000, int(SLICE_S * count / (end - start))))
+        metrics = self.engine.metrics
+        metrics.updated_at = time.monotonic()
+        metrics.updates.add(end - start)
+        if self._snapshot is None:
+            metrics.programming.add(end - self._arrived)
+        if end - start > LARGE_UPDATE_S:
+            gc.freeze()  # else looking through a registry for garbage stops answers, for a second where it is large
+
+    def stop(self) -> None:
+        """Take no more questions; those in flight are answered."""
+        if self._loop is not None and self._sock is not None:
+            self._loop.remove_reader(self._sock.fileno())
+        if self._tcp is not None:
+            self._tcp.close()
 
     async def close(self) -> None:
         """Stop listening; questions in flight are dropped."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for timer in (self._sweeper, self._gathering):
+            if timer is not None:
+                timer.cancel()
         if self._loop is not None and self._sock is not None:
             self._loop.remove_reader(self._sock.fileno())
             self._sock.close()
             self._sock = None
         if self._forwarder is not None:
             self._forwarder.close()
-        if self._tcp is not None:
-            self._tcp.close()
+        for listener in (self._tcp, self._secure):
+            if listener is not None:
+                listener.close()
         for connection in list(self._connections):
             connection.abort()
         await asyncio.sleep(0)
@@ -93,62 +229,65 @@ class DnsServer:
         """Prometheus text, line by line."""
         if self._datagrams is not None:
             self.engine.metrics.unsent = self._datagrams.failed
+        if self.limiter is not None:
+            self.engine.metrics.slipped, self.engine.metrics.limited = self.limiter.slipped, self.limiter.dropped
         shown = f"[{self.host}]" if ":" in self.host else self.host
         family = "2" if ":" in self.host else "1"
         return render(self.engine, self.upstreams, f"dns://{shown}:{self.port}", family, time.monotonic())
 
     # UDP ------------------------------------------------------------------------------------------------------
 
-    def _make(self, message: bytes, client: tuple[str, int]) -> bytes | None:
+    def _make(self, message: bytes, client: tuple[str, int], local: bytes) -> bytes | None:
         """The reply, or None where there is none, or none yet."""
-        made = self.engine.reply(message, False, client[0], self._now(), _draw())
+        now = self.now()
+        if self.limiter is not None:
+            verdict = self.limiter.take(network_of(client[0]), now)
+            if verdict != PASS and not self.engine.known_client(message, client[0], now):
+                return limited(verdict, message, b"")
+        made = self.engine.reply(message, False, client[0], now, _draw())
         if not isinstance(made, Pending):
-            return made
-        self._forward(made, lambda octets: self._send(octets, client))
+            return made if isinstance(made, bytes) else None
+        self.forward(made, lambda octets: self._send(message, octets, client, local))
         return None
 
-    def _send(self, octets: bytes, client: tuple[str, int]) -> None:
-        if self._sock is not None:
-            try:
-                self._sock.sendto(octets, client)
-            except OSError:
-                self.engine.metrics.overload += 1
+    def _send(self, message: bytes, octets: bytes, client: tuple[str, int], local: bytes) -> None:
+        if self._sock is not None and self._datagrams is not None:
+            if self.log is not None:
+                self.log.add(message, client, octets, "udp")
+            self._datagrams.send(octets, client, local)
 
-    def _read_with_source(self) -> None:
-        """As `_read`, on all of the host's addresses: the reply leaves from the one asked (RFC 2181 section 4)."""
-        sock = self._sock
-        start = time.perf_counter()
-        count = 0
-        try:
-            while sock is not None and count < BATCH:
-                message, ancillary, _, client = sock.recvmsg(LARGEST_QUERY, 128)
-                count += 1
-                made: bytes | Pending | None = self.engine.udp.get(message)
-                if made is None:
-                    made = self.engine.reply(message, False, client[0], self._now(), _draw())
-                send = partial(self._send_from, _reply_from(ancillary), client)
-                if isinstance(made, Pending):
-                    self._forward(made, send)
-                elif made is not None:
-                    send(made)
-        except OSError:
-            pass
-        if count:
-            self.engine.metrics.durations.add((time.perf_counter() - start) / count, count)
+    # All ------------------------------------------------------------------------------------------------------
 
-    def _send_from(self, back: list[tuple[int, int, bytes]], client: tuple[str, int], octets: bytes) -> None:
-        if self._sock is not None:
-            try:
-                self._sock.sendmsg([octets], back, 0, client)
-            except OSError:
-                self.engine.metrics.overload += 1
+    async def ask(self, message: bytes, client: tuple[str, int]) -> bytes | None:
+        """The reply to a message that came in some other way (HTTPS); None: none is owed."""
+        engine = self.engine
+        reply: bytes | Pending | Transfer | None = engine.tcp.get(message) if len(message) > 12 else None
+        if reply is None:
+            reply = engine.reply(message, True, client[0], self.now(), _draw(), True)
+        if isinstance(reply, Transfer):
+            reply = error(message, REFUSED)
+        if isinstance(reply, Pending):
+            assert self._loop is not None
+            came: asyncio.Future[bytes] = self._loop.create_future()
+            pending = reply
 
-    # Both -----------------------------------------------------------------------------------------------------
+            def answered(octets: bytes) -> None:
+                if not came.done():  # the client may have gone
+                    came.set_result(octets)
 
-    def _now(self) -> float:
+            if self.forward(pending, answered):
+                reply = await came
+            else:
+                reply = engine.give_up(pending)
+        if reply is not None and self.log is not None:
+            self.log.add(message, client, reply, "https")
+        return reply
+
+    def now(self) -> float:
         return time.monotonic()
 
-    def _forward(self, pending: Pending, reply: Callable[[bytes], None]) -> bool:
+    def forward(self, pending: Pending, reply: Callable[[bytes], None]) -> bool:
+        """Have `reply` called once an upstream has answered; False: too many wait."""
         assert self._forwarder is not None
         taken = self._forwarder.ask(pending, reply)
         if not taken:
@@ -158,142 +297,59 @@ class DnsServer:
     def _sweep(self) -> None:
         """Each second: close idle connections, let forwarded answers age."""
         assert self._loop is not None
-        if self.engine.forwards:
+        if self.engine.forwards and self._forwarder is not None:
             self.engine.tick()
-        now = self._now()
+            due, self.engine.due = self.engine.due, []
+            for key in due:
+                self._forwarder.refresh(key)
+            self._forwarder.sweep()
+            if self.options.loop_probe_s:
+                self._look_for_loops(self.now())
+        now = self.now()
+        self.engine.clock_offset = time.time() - now
+        if self._certificate is not None and not self._certificate.look():
+            if self._certificate.problem not in ("", self._told):
+                self.warn(self._certificate.problem)
+            self._told = self._certificate.problem
         for connection in list(self._connections):
             connection.check_idle(now, self.options.idle_s)
         self._sweeper = self._loop.call_later(1.0, self._sweep)
 
-    def _opened(self, connection: _Connection) -> None:
+    def _look_for_loops(self, now: float) -> None:
+        """Ask each upstream for a name of our own making now and then: one that comes back to us is a loop."""
+        engine, upstreams = self.engine, self.upstreams
+        back = {server for server, name in self._probes.items() if name in engine.looped}
+        for server in back - upstreams.looping:
+            self.warn(
+                f"upstream {server[0]}:{server[1]} forwards to this server: a loop; it is not asked while it does"
+            )
+        upstreams.looping |= back
+        if now < self._probe_at or self._forwarder is None:
+            return
+        upstreams.looping &= back  # of the last round: who did not ask again is asked again
+        self._probe_at = now + self.options.loop_probe_s
+        self._probes = {
+            server: wire_name(f"{os.urandom(8).hex()}.{os.urandom(8).hex()}") for server in upstreams.servers
+        }
+        engine.probes = set(self._probes.values())
+        engine.looped = set()
+        for server, name in self._probes.items():
+            self._forwarder.probe((name, _HINFO, False, False), server)
+
+    def opened(self, connection: Stream) -> None:
         self._connections.add(connection)
         self.engine.metrics.connections = len(self._connections)
         if len(self._connections) > self.options.max_connections:
+            # The longest idle go, some at a time: to look for one among ten thousand each time costs too much.
             idle = [other for other in self._connections if not other.waiting and other is not connection]
-            min(idle, key=lambda other: other.active, default=connection).abort()
+            for other in nsmallest(1 + self.options.max_connections // 100, idle, key=lambda other: other.active):
+                other.abort()
+            if not idle:
+                connection.abort()
 
-    def _closed(self, connection: _Connection) -> None:
+    def closed(self, connection: Stream) -> None:
         self._connections.discard(connection)
         self.engine.metrics.connections = len(self._connections)
-
-
-class _Connection(asyncio.Protocol):
-    """One TCP client: questions in a row, each with its length before it; replies as they are ready."""
-
-    def __init__(self, server: DnsServer) -> None:
-        self.active = server._now()
-        self.waiting = 0
-        """Questions that are with upstreams."""
-        self._server = server
-        self._transport: asyncio.Transport | None = None
-        self._source = ""
-        self._buffer = bytearray()
-        self._writable = True
-        self._reading = True
-        self._ended = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # uvloop's is one in all but class
-        assert self._transport is not None
-        self._transport.set_write_buffer_limits(high=_WRITE_HIGH)
-        peer = transport.get_extra_info("peername")
-        self._source = peer[0] if peer else ""
-        self._server._opened(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._server._closed(self)
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def check_idle(self, now: float, idle_s: float) -> None:
-        """Close when nothing came or went for too long: a client that is idle, that trickles, or that does not read."""
-        if self._transport is None or now - self.active < idle_s or (self.waiting and self._writable):
-            return
-        if self._writable and not self._buffer:
-            self._transport.close()
-        else:
-            self._transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        self._work()
-
-    def eof_received(self) -> bool:
-        """The client has asked all it wants; it still gets its answers."""
-        self._ended = True
-        self._close_if_done()
-        return True
-
-    def pause_writing(self) -> None:
-        self._writable = False
-
-    def resume_writing(self) -> None:
-        self._writable = True
-        self.active = self._server._now()
-        self._work()
-
-    def _work(self) -> None:
-        """Answer whole questions while the client takes the answers; stop reading while it does not."""
-        buffer, at = self._buffer, 0
-        replies: list[bytes] = []
-        size = 0
-        while self._transport is not None and self._writable and self.waiting < _PENDING_PER_CONNECTION:
-            if len(buffer) - at < 2:
-                break
-            end = at + 2 + (buffer[at] << 8 | buffer[at + 1])
-            if len(buffer) < end:
-                break
-            reply = self._answer(bytes(buffer[at + 2 : end]))
-            at = end
-            if reply is not None:
-                replies.append(len(reply).to_bytes(2, "big") + reply)
-                size += len(reply)
-                if size >= 65536:
-                    self._transport.write(b"".join(replies))
-                    replies, size = [], 0
-        if at:
-            self.active = self._server._now()
-            del buffer[:at]
-        if self._transport is None:
-            return
-        if replies:
-            self._transport.write(b"".join(replies))
-        blocked = not self._writable or self.waiting >= _PENDING_PER_CONNECTION
-        if blocked == self._reading:
-            self._reading = not blocked
-            (self._transport.pause_reading if blocked else self._transport.resume_reading)()
-        self._close_if_done()
-
-    def _answer(self, message: bytes) -> bytes | None:
-        engine = self._server.engine
-        reply = engine.tcp.get(message)
-        if reply is not None:
-            return reply
-        made = engine.reply(message, True, self._source, self._server._now(), _draw())
-        if not isinstance(made, Pending):
-            return made
-        self.waiting += 1
-        if not self._server._forward(made, self._late):
-            self.waiting -= 1
-            return engine.finish(made, None, self._server._now(), _draw())
-        return None
-
-    def _late(self, reply: bytes) -> None:
-        self.waiting -= 1
-        if self._transport is not None:
-            self.active = self._server._now()
-            self._transport.write(len(reply).to_bytes(2, "big") + reply)
-            if not self._reading:
-                self._work()
-            self._close_if_done()
-
-    def _close_if_done(self) -> None:
-        whole = len(self._buffer) >= 2 and len(self._buffer) >= 2 + (self._buffer[0] << 8 | self._buffer[1])
-        if self._ended and not self.waiting and not whole and self._transport is not None:
-            self._transport.close()
 
 
 def usable_upstreams(configured: tuple[str, ...] | None, host: str, port: int) -> tuple[list[Server], list[str]]:
@@ -325,12 +381,24 @@ def resolv_conf_servers(text: str) -> tuple[str, ...]:
     return tuple(words[1] for words in lines if len(words) > 1 and words[0] == "nameserver")
 
 
+def tls_names(configured: Sequence[str]) -> dict[Server, str]:
+    """Of those to be asked over TLS, the name that their certificate must have; empty: their address."""
+    found = {}
+    for entry in configured:
+        if entry.startswith("tls://"):
+            with suppress(ValueError):  # told of by usable_upstreams
+                found[parse_server(entry)] = entry.partition("#")[2]
+    return found
+
+
 def parse_server(text: str) -> Server:
-    """ADDRESS, ADDRESS:PORT, [ADDRESS]:PORT. Raises ValueError, saying what is expected."""
+    """ADDRESS, ADDRESS:PORT, [ADDRESS]:PORT, or tls:// before it and #NAME behind. Raises ValueError."""
     host, port = text.strip(), "53"
+    if host.startswith("tls://"):
+        host, port = host[6:].partition("#")[0], "853"
     if host.startswith("["):
         host, _, rest = host[1:].partition("]")
-        port = rest.removeprefix(":") or "53"
+        port = rest.removeprefix(":") or port
     elif host.count(":") == 1:
         host, _, port = host.partition(":")
     for family in (socket.AF_INET, socket.AF_INET6):
@@ -340,7 +408,23 @@ def parse_server(text: str) -> Server:
             continue
         if port.isascii() and port.isdecimal() and 0 < int(port) < 65536:
             return host, int(port)
-    raise ValueError(f"upstream {text!r}: expected an address, as 192.0.2.1, 192.0.2.1:5353 or [2001:db8::1]:53")
+    raise ValueError(
+        f"upstream {text!r}: expected an address, as 192.0.2.1, 192.0.2.1:5353, [2001:db8::1]:53 or "
+        "tls://192.0.2.1#dns.example"
+    )
+
+
+def _raised_descriptors(wanted: int) -> int | None:
+    """Allow this process so many open files; what it may have where that is fewer, else None."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return None
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    except (OSError, ValueError):
+        return soft
+    return None if most == wanted else most
 
 
 def _is_loopback(host: str) -> bool:
@@ -358,7 +442,7 @@ def _is_own(host: str) -> bool:
     return True
 
 
-def _bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
+def bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
     """A datagram and a listening socket on the same port. Raises OSError."""
     family, _, _, _, where = socket.getaddrinfo(host or None, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)[0]
     for attempt in range(20):
@@ -372,7 +456,7 @@ def _bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
             if where[0] == "::":
                 udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             elif where[0] == "0.0.0.0":
-                udp.setsockopt(socket.IPPROTO_IP, _PKTINFO4, 1)
+                udp.setsockopt(socket.IPPROTO_IP, PKTINFO4, 1)
             tcp.bind(where)
             udp.bind((where[0], tcp.getsockname()[1], *where[2:]))
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
@@ -384,14 +468,3 @@ def _bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
         else:
             return udp, tcp
     raise AssertionError("unreachable")
-
-
-def _reply_from(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
-    """Ancillary data that sends the reply from the address that was asked."""
-    for level, kind, data in ancillary:
-        if level == socket.IPPROTO_IP and kind == _PKTINFO4:
-            # struct in_pktinfo: interface, local address (to send from), address in the header.
-            return [(level, kind, data[:4] + data[8:12] + bytes(4))]
-        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
-            return [(level, kind, data)]
-    return []

@@ -86,6 +86,10 @@ class Certificates:
         """Why the certificate in force is not on disk; empty: it is, or is not to be kept."""
         self.have = asyncio.Event()
 
+    def hand_over(self) -> None:
+        """A successor keeps its own on disk."""
+        self._keep = None
+
     def start_from_disk(self) -> bool:
         """Use the certificate kept on disk, if it is still good."""
         if self._keep is None or not self._keep.is_file():

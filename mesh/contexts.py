@@ -14,7 +14,6 @@ certificate and its roots.
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 import time
 from collections.abc import Callable
@@ -23,6 +22,8 @@ from typing import Any, cast
 from ..policy.tables import UpstreamTLS
 from . import trust
 from .identity import IdentityError
+from .originations import Originations
+from .pem import load_chain
 
 ALPN = ["fairlead", "http/1.1"]
 """What a client offers for HTTP/1 and for opaque connections."""
@@ -63,16 +64,6 @@ def first_certificate(pem: str) -> str:
     if start < 0 or end < start:
         raise IdentityError("expected a certificate in PEM (-----BEGIN CERTIFICATE-----)")
     return pem[start : end + len("-----END CERTIFICATE-----")] + "\n"
-
-
-def load_chain(context: ssl.SSLContext, certificates: str, key: str) -> None:
-    """Put chain and key into a context; ssl takes files only: it gets one in memory, which has no name for others."""
-    descriptor = os.memfd_create("fairlead-key")
-    try:
-        os.write(descriptor, (key.rstrip() + "\n" + certificates).encode())
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
 
 
 def server_context(material: Material) -> ssl.SSLContext:
@@ -171,27 +162,6 @@ def client_context(material: Material, two: bool = False) -> ResumingContext:
     return context
 
 
-def origination_context(tls: UpstreamTLS, two: bool = False) -> ssl.SSLContext:
-    """For DestinationRule tls modes SIMPLE and MUTUAL: files and names as it says. Raises OSError, ssl.SSLError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    if tls.skip_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    elif tls.ca_file:
-        context.load_verify_locations(cafile=tls.ca_file)
-    else:
-        context.load_default_certs()
-    if tls.names:
-        context.check_hostname = False  # `verify` compares with the names given instead
-    if tls.cert_file:
-        context.load_cert_chain(tls.cert_file, tls.key_file or None)
-    if two:
-        context.set_alpn_protocols(["h2", "http/1.1"])
-    return context
-
-
 def peer_certificate(transport: Any) -> bytes | None:
     """The peer's leaf in DER, or None."""
     wire = transport.get_extra_info("ssl_object")
@@ -207,7 +177,8 @@ class Contexts:
         self._server: ssl.SSLContext | None = None
         self._client: ResumingContext | None = None
         self._client_two: ResumingContext | None = None
-        self._others: dict[tuple[Any, ...], ssl.SSLContext] = {}
+        self.others = Originations()
+        """For endpoints outside the mesh, and where a DestinationRule says so."""
         self.material: Material | None = None
         self.taken: Callable[[Material], None] | None = None
         """Told of material that was put in force."""
@@ -227,20 +198,14 @@ class Contexts:
         return self._server
 
     def client(self, tls: UpstreamTLS, two: bool = False) -> ssl.SSLContext | None:
-        """The context for an endpoint; None: there is no certificate yet, or its files cannot be read.
+        """The context for an endpoint; None: there is no certificate yet. Raises NoContextError with the reason where
+        what a DestinationRule names cannot be used.
 
         `two`: it offers HTTP/2.
         """
         if tls.mode == "mesh":
             return self._client_two if two else self._client
-        key = (tls.mode, tls.ca_file, tls.cert_file, tls.key_file, tls.skip_verify, tls.names, two)
-        found = self._others.get(key)
-        if found is None:
-            try:
-                found = self._others[key] = origination_context(tls, two)
-            except (OSError, ssl.SSLError):
-                return None
-        return found
+        return self.others.get(tls, two, time.monotonic())
 
     def identity_of(self, transport: Any) -> str:
         """The SPIFFE id of a client that came by mutual TLS; empty: refused, and counted by reason."""

@@ -26,8 +26,25 @@ from .update import Holdings, RefusedError, UnreadableError
 SILENCE_S = 30.0
 """Longest silence before the connection is given up; control sends something every 10 s."""
 LINE_BYTES_MAX = 256 << 20
+LEAVE_GRACE_S = 1.0
+"""How much longer than what it was asked to wait control may take to answer a farewell."""
 
 logger = logging.getLogger("fairlead.feed")
+
+
+class Farewell(msgspec.Struct):
+    """What control says to a workload that leaves, or enters."""
+
+    version: str = ""
+    """In which it is gone, or there."""
+    waited_s: float = 0.0
+    """How long it took the others to run that."""
+    others: int = 0
+    pending: list[str] = []
+    """Who does not run it yet."""
+    refusing: list[str] = []
+    superseded: bool = False
+    """Another process is the workload's sidecar by now: nothing was taken out."""
 
 
 class Feed:
@@ -51,11 +68,13 @@ class Feed:
         self._urls = urls
         self._holdings = holdings
         self._take = take
-        self._report = dict(report)
+        self._report = {**report, "instance": os.urandom(6).hex()}
         """Sent with the request: who we are and where our sidecar listens."""
         self._headers = headers
         self._keep = keep
         self.connected = False
+        self.url = urls[0]
+        """The control that is, or was last, connected."""
         self.confirmed_at = 0.0
         """Unix seconds at which control last said anything."""
         self.refused: list[str] = []
@@ -118,7 +137,8 @@ class Feed:
             pause_s = min(pause_s * 2, 5.0)
 
     async def _follow(self, url: str) -> None:
-        query = urlencode({**self._report, "since": self._holdings.version})
+        said = dict(self._report)
+        query = urlencode({**said, "since": self._holdings.version})
         async with self._fetch.stream(
             "GET", f"{url}/fairlead/v1/feed?{query}", headers=self._headers(), idle_timeout_s=SILENCE_S
         ) as stream:
@@ -128,8 +148,10 @@ class Feed:
                     raise FetchError(
                         f"feed refused with status {stream.status}: {bytes(chunk[:300]).decode('utf-8', 'replace')}"
                     )
+                if said != self._report and not self.connected:
+                    raise FetchError("what is to be said of us has changed meanwhile: once more")
                 if not self.connected:
-                    self.connected, self.error = True, ""
+                    self.connected, self.error, self.url = True, "", url
                     logger.info("feed connected to %s", url)
                 self.confirmed_at = time.time()
                 buffer += chunk
@@ -178,6 +200,43 @@ class Feed:
         except Exception as error:
             logger.exception("version %s cannot be put in force for a fault of ours", self._holdings.offered)
             raise RefusedError([f"a fault of ours, please report it: {type(error).__name__}: {error}"]) from error
+
+    async def leave(self, timeout_s: float) -> Farewell:
+        """Be taken out of the registry, and wait until the others know, or `timeout_s`. Raises FetchError."""
+        self._report["leaving"] = "1"  # where the stream has to be opened again
+        return await self._say("leave", timeout_s)
+
+    def not_yet(self) -> None:
+        """Before `run`: be known, but not taken for ready before `enter`."""
+        self._report["leaving"] = "1"
+
+    async def enter(self, timeout_s: float) -> Farewell | None:
+        """Be taken for ready from now on, and wait until the others know, or `timeout_s`; None: control is away, and
+        will hear it when it is back. Raises FetchError."""
+        self._report.pop("leaving", None)
+        return await self._say("enter", timeout_s) if self.connected else None
+
+    async def _say(self, what: str, timeout_s: float) -> Farewell:
+        reply = await self._fetch.request(
+            "POST",
+            f"{self.url}/fairlead/v1/feed/{what}",
+            headers={**self._headers(), "content-type": "application/json"},
+            body=msgspec.json.encode({**self._report, "timeout": timeout_s}),
+            timeout_s=timeout_s + LEAVE_GRACE_S,
+        )
+        if reply.status != 200:
+            why = reply.body[:200].decode("utf-8", "replace").strip()
+            raise FetchError(f"{self.url}: status {reply.status}: {why}")
+        try:
+            return msgspec.json.decode(reply.body, type=Farewell)
+        except msgspec.MsgspecError as error:
+            raise FetchError(f"{self.url}: not an answer to a farewell: {error}") from error
+
+    def hand_over(self) -> None:
+        """Another process is this workload's sidecar from now on: what is kept on disk is its, and so is the place in
+        the registry."""
+        self._keep = None
+        self._report["handedOver"] = "1"
 
     async def _acknowledge(self, url: str, version: str, refused: list[str]) -> None:
         body = msgspec.json.encode({**self._report, "version": version, "accepted": not refused, "reasons": refused})

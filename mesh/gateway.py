@@ -61,6 +61,10 @@ class GatewayPorts:
         await self._follow()
         self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
+    def listen_no_more(self) -> None:
+        """Whatever Gateways come and go."""
+        self._started = False
+
     async def close(self) -> None:
         self._started = False
         if self._timer is not None:
@@ -105,7 +109,7 @@ class GatewayPorts:
         self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
         self.servers.look()
         self._tell()
-        if self.failures and self._task is None:  # what was taken may be free by now
+        if self.failures and self._task is None and self._started:  # what was taken may be free by now
             self.failures = {}
             self._task = asyncio.get_running_loop().create_task(self._follow())
 

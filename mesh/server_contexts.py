@@ -6,43 +6,33 @@ there before, and is told.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import os
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..policy.credentials import AUTHORITIES, MUTUAL, names_of, place_of
 from ..policy.gateways import Ports, Server
-from ..policy.ingress import SECRET
 from ..policy.resources import Secret, ServerTLS
-from .contexts import Contexts, load_chain
+from .contexts import Contexts
+from .pem import (
+    CertificateError,
+    Made,
+    authorities_of,
+    load_authorities,
+    load_chain,
+    load_revoked,
+    pair_of,
+    read_file,
+    read_secret,
+    revoked_of,
+    said,
+)
 
 VERSIONS = {
     "TLSV1_2": ssl.TLSVersion.TLSv1_2,
     "TLSV1_3": ssl.TLSVersion.TLSv1_3,
 }
 """Older ones are not spoken (RFC 8996); the check of Gateways says so."""
-FILE_MAX = 1 << 20
-
-
-class CertificateError(Exception):
-    """What a server's TLS is to be made of cannot be had; `str()`: why, and where."""
-
-
-class Made:
-    """What a context is made of: PEM texts."""
-
-    __slots__ = ("authorities", "chains", "revoked")
-
-    def __init__(self, chains: list[tuple[str, str]], authorities: str = "", revoked: str = "") -> None:
-        self.chains = chains
-        """(certificates, key), one for each kind of key."""
-        self.authorities = authorities
-        self.revoked = revoked
-
-    def key(self) -> tuple[Any, ...]:
-        return (tuple(self.chains), self.authorities, self.revoked)
 
 
 class ServerContexts:
@@ -79,7 +69,7 @@ class ServerContexts:
                 if before is None or before[0] != fingerprint:
                     before = (fingerprint, server_context(server, made))
             except (CertificateError, ssl.SSLError, OSError, ValueError) as error:
-                self.problems[f"Gateway {server.gateway} {server.name}"] = _said(error)
+                self.problems[f"Gateway {server.gateway} {server.name}"] = said(error)
             if before is not None:
                 kept[name] = before
         self._made = kept
@@ -109,26 +99,25 @@ class ServerContexts:
     def _material(self, server: Server) -> Made:
         tls = server.tls
         assert tls is not None
-        mutual = server.mode in ("MUTUAL", "OPTIONAL_MUTUAL")
-        names = tls.credential_names or ([tls.credential_name] if tls.credential_name else [])
+        mutual = server.mode in MUTUAL
+        names = names_of(tls)
         if names:
             found = [self._secret(name, server.gateway.endswith(".ingress")) for name in names]
-            authorities = ""
+            authorities, revoked = "", None
             if mutual:
-                authorities = self._authorities(tls, names[0], found[0])
-            return Made([_pair(data, name) for data, name in zip(found, names, strict=True)], authorities)
+                authorities, revoked = self._authorities(tls, names[0], found[0])
+            return Made([pair_of(data, name) for data, name in zip(found, names, strict=True)], authorities, revoked)
         files: Sequence[Any] = tls.tls_certificates or [tls]
-        chains = [(_read(one.server_certificate), _read(one.private_key)) for one in files]
+        chains = [(read_file(one.server_certificate), read_file(one.private_key)) for one in files]
         ca = tls.ca_certificates or next((one.ca_certificates for one in files if one.ca_certificates), "")
-        return Made(chains, _read(ca) if mutual else "", _read(tls.ca_crl) if mutual and tls.ca_crl else "")
+        return Made(chains, read_file(ca) if mutual else "", read_file(tls.ca_crl) if mutual and tls.ca_crl else None)
 
-    def _authorities(self, tls: ServerTLS, name: str, data: Mapping[str, str]) -> str:
-        """Of clients: in the Secret itself, or in one beside it."""
+    def _authorities(self, tls: ServerTLS, name: str, data: Mapping[str, str]) -> tuple[str, str | None]:
+        """(authorities, revoked) of clients: in the Secret itself, or in one beside it."""
         where = tls.ca_cert_credential_name
-        for own in ("ca.crt", "cacert") if not where else ():
-            if own in data:
-                return data[own]
-        beside = where or f"{name}-cacert"
+        if not where and authorities_of(data):
+            return authorities_of(data), revoked_of(data)
+        beside = where or f"{name}{AUTHORITIES}"
         try:
             other = self._secret(beside)
         except CertificateError:
@@ -138,60 +127,28 @@ class ServerContexts:
                 f"Secret {self._namespace}/{name} has no ca.crt, and there is no Secret {self._namespace}/{beside}: "
                 "clients' certificates cannot be checked"
             ) from None
-        for own in ("ca.crt", "cacert"):
-            if own in other:
-                return other[own]
-        raise CertificateError(f"Secret {self._namespace}/{beside} has no ca.crt")
+        if not authorities_of(other):
+            raise CertificateError(f"Secret {self._namespace}/{beside} has no ca.crt")
+        return authorities_of(other), revoked_of(other)
 
-    def _secret(self, name: str, generated: bool = False) -> dict[str, str]:
+    def _secret(self, written: str, generated: bool = False) -> dict[str, str]:
         """`generated`: of an Ingress, whose Secret is in its own namespace."""
-        namespace = self._namespace
-        if name.startswith(SECRET) and generated:
-            namespace, _, name = name.removeprefix(SECRET).partition("/")
-        name = name.removeprefix("kubernetes://")
-        if "://" in name:
-            raise CertificateError(f"{name} is not carried out: name a Secret of the gateway's namespace")
-        secret = self._secrets.get((namespace, name))
-        if secret is None and generated:
-            raise CertificateError(
-                f"there is no Secret {namespace}/{name} (control sends a gateway those of its namespace)"
-            )
-        if secret is None:
-            elsewhere = [namespace for namespace, other in self._secrets if other == name]
+        place = place_of(written, self._namespace, generated)
+        if place is None:
+            raise CertificateError(f"{written} is not carried out: name a Secret of the gateway's namespace")
+        secret = self._secrets.get(place)
+        if secret is not None:
+            return read_secret(secret)
+        namespace, name = place
+        hint = ""
+        if namespace != self._namespace:
             hint = (
-                f"; there is one in {', '.join(elsewhere)}, but it must be in the gateway's namespace"
-                if elsewhere
-                else ""
+                ", where the Ingress is (control sends those of other namespaces to a gateway of the root namespace, "
+                "and to one that a Pod or WorkloadEntry declares, with its labels)"
             )
-            raise CertificateError(f"there is no Secret {self._namespace}/{name}{hint}")
-        data = dict(secret.spec.string_data)
-        for key, value in secret.spec.data.items():
-            try:
-                data.setdefault(key, base64.b64decode(value, validate=True).decode("ascii"))
-            except (binascii.Error, UnicodeDecodeError):
-                if key in ("tls.crt", "tls.key", "ca.crt", "cert", "key", "cacert"):
-                    raise CertificateError(f"Secret {self._namespace}/{name}: {key} is not PEM in base64") from None
-        return data
-
-
-def _pair(data: Mapping[str, str], name: str) -> tuple[str, str]:
-    for certificate, key in (("tls.crt", "tls.key"), ("cert", "key")):
-        if certificate in data and key in data:
-            return data[certificate], data[key]
-    raise CertificateError(f"Secret {name} has no tls.crt and tls.key")
-
-
-def _read(path: str) -> str:
-    """A file's text. Raises CertificateError."""
-    if not path:
-        raise CertificateError("the name of a file is missing")
-    try:
-        if os.path.getsize(path) > FILE_MAX:
-            raise CertificateError(f"{path} has more than {FILE_MAX} octets")
-        with open(path, encoding="ascii") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CertificateError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        elif elsewhere := [other for other, own in self._secrets if own == name]:
+            hint = f"; there is one in {', '.join(elsewhere)}, but it must be in the gateway's namespace"
+        raise CertificateError(f"there is no Secret {namespace}/{name}{hint}")
 
 
 def server_context(server: Server, made: Made) -> ssl.SSLContext:
@@ -207,11 +164,11 @@ def server_context(server: Server, made: Made) -> ssl.SSLContext:
         _choose_ciphers(context, tls.cipher_suites)
     for certificates, key in made.chains:
         load_chain(context, certificates, key)
-    if made.authorities:
+    if server.mode in MUTUAL:
         context.verify_mode = ssl.CERT_REQUIRED if server.mode == "MUTUAL" else ssl.CERT_OPTIONAL
-        context.load_verify_locations(cadata=made.authorities)
-    if made.revoked:
-        _load_revoked(context, made.revoked)
+        load_authorities(context, made.authorities)
+    if made.revoked is not None:
+        load_revoked(context, made.revoked)
     if server.http:
         context.set_alpn_protocols(["h2", "http/1.1"])
     return context
@@ -227,21 +184,3 @@ def _choose_ciphers(context: ssl.SSLContext, names: Sequence[str]) -> None:
             continue
         known.append(name)
     context.set_ciphers(":".join(known) if known else "DEFAULT")
-
-
-def _load_revoked(context: ssl.SSLContext, text: str) -> None:
-    """A list of revoked certificates (PEM), which ssl takes from files only."""
-    descriptor = os.memfd_create("fairlead-crl")
-    try:
-        os.write(descriptor, text.encode())
-        context.load_verify_locations(cafile=f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
-    context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, ssl.SSLError):
-        reason = error.reason or str(error)
-        return "key and certificate do not belong together" if reason == "KEY_VALUES_MISMATCH" else f"TLS: {reason}"
-    return str(error)

@@ -5,6 +5,8 @@ operations, and the row of a worker that died is set to zero by the supervisor. 
 own count plus the rows of the others, and what is admitted is published at once, in the same turn of the loop. Workers
 that look at the same moment may both admit; with N workers a limit can therefore be passed by N - 1, and by no more.
 The exception is maxConnections for HTTP: a worker without a connection to an endpoint may always open one.
+
+Behind the rows stand the buckets of local rate limits, one number each, which all workers change (proxy/rate_limit.py).
 """
 
 from __future__ import annotations
@@ -12,19 +14,39 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
-from ..policy.tables import PoolLimits
+from ..policy.rate_limits import PROXY, Limit
+from ..policy.tables import PoolLimits, Tables
 from ..proxy.cluster import LiveCluster
 from ..proxy.host import Host
+from ..proxy.rate_limit import FULL, Cell
 
 CLUSTERS_MAX = 16384
 """Clusters with limits that can share; the memory of those that are not there is never touched."""
 KINDS = 4
 """Integers of 64 bits for each worker and cluster: active, connections, pending, retrying (proxy/cluster.py)."""
 
+BUCKETS_MAX = 4096
+"""Buckets of local rate limits that can be shared."""
+
 
 def size(workers: int) -> int:
     """Bytes of the memory."""
-    return workers * CLUSTERS_MAX * KINDS * 8
+    return workers * CLUSTERS_MAX * KINDS * 8 + BUCKETS_MAX * 8
+
+
+def buckets(memory: memoryview, workers: int) -> memoryview[float]:
+    """The part of the memory where buckets are, as doubles."""
+    return memory.cast("B")[workers * CLUSTERS_MAX * KINDS * 8 : size(workers)].cast("d")
+
+
+def bucket_key(limit: Limit) -> str:
+    """What a shared bucket goes by: another one where its numbers change."""
+    return " ".join(map(str, (limit.label, *limit.shape)))
+
+
+def wanted_buckets(tables: Tables) -> list[str]:
+    rules = tables.rate_limits
+    return [] if rules is None else [bucket_key(limit) for limit in rules.all() if limit.per == PROXY]
 
 
 def limited(limits: PoolLimits) -> bool:
@@ -34,18 +56,18 @@ def limited(limits: PoolLimits) -> bool:
 
 
 class Places:
-    """Which cluster counts where; kept by the supervisor, who tells the workers."""
+    """Which cluster (or bucket) counts where; kept by the supervisor, who tells the workers."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = CLUSTERS_MAX) -> None:
         self._taken: dict[str, int] = {}
-        self._free: deque[int] = deque(range(CLUSTERS_MAX))
+        self._free: deque[int] = deque(range(most))
         """A place that was given back is used again last: its requests may still run."""
 
     def assigned(self) -> Mapping[str, int]:
         return self._taken
 
     def assign(self, names: Iterable[str]) -> Mapping[str, int]:
-        """A place for each; who has one keeps it. Names beyond CLUSTERS_MAX get none."""
+        """A place for each; who has one keeps it. Names for which no place is left get none."""
         wanted = dict.fromkeys(names)
         for name in [name for name in self._taken if name not in wanted]:
             self._free.append(self._taken.pop(name))
@@ -105,6 +127,13 @@ class SharedCounts:
         self._me = me
         self._tell = tell
         self.places: Mapping[str, int] = {}
+        self.bucket_places: Mapping[str, int] = {}
+        self._buckets = buckets(memory, workers)
+
+    def cell_of(self, limit: Limit) -> Cell | None:
+        """Where the bucket of a limit is (Engine.share_limits); None: there is no room, so each worker has its own."""
+        place = self.bucket_places.get(bucket_key(limit))
+        return (self._buckets, place) if place is not None else None
 
     def share(self, live: LiveCluster) -> None:
         """Let a cluster take part where its limits or its outlier detection ask for it (Engine.share)."""
@@ -120,6 +149,32 @@ class SharedCounts:
             live.shared.publish(live)
         if isinstance(before, ClusterCounts) and (live.shared is None or before._mine != live.shared._mine):
             before.clear()
+
+
+class SharedBuckets:
+    """The supervisor's side: who has which place, and that each begins full."""
+
+    def __init__(self) -> None:
+        self._places = Places(BUCKETS_MAX)
+        self._memory: memoryview[float] | None = None
+
+    def begin(self, memory: memoryview, workers: int) -> None:
+        """There is memory now; before workers look at it."""
+        self._memory = buckets(memory, workers)
+        for place in self._places.assigned().values():
+            self._memory[place] = FULL
+
+    def assign(self, keys: list[str]) -> bool:
+        """A place for each; whether there was room for all."""
+        before = set(self._places.assigned())
+        places = self._places.assign(keys)
+        if self._memory is not None:
+            for key in places.keys() - before:
+                self._memory[places[key]] = FULL
+        return len(places) == len(set(keys))
+
+    def assigned(self) -> Mapping[str, int]:
+        return self._places.assigned()
 
 
 def forget(memory: memoryview, worker: int) -> None:

@@ -3,7 +3,8 @@
 sidecar = Sidecar(options)
 sidecar.update(world)         the first world, and every one after it
 await sidecar.start()         {"outbound": "127.0.0.1:15001", ...}
-await sidecar.drain(30.0)     not ready, no new connections, what runs ends
+sidecar.leave()               not ready, responses say that their connections end
+await sidecar.drain(30.0)     no new connections, what runs ends
 await sidecar.close()
 
 Long because it is where everything of the role meets.
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import to_builtins
 
 from ..policy.compile import CompileCache, compile_tables
+from ..policy.compile_inbound import placed
 from ..policy.gateways import EVERY
 from ..policy.tables import Tables, Viewpoint
 from ..policy.world import World
@@ -33,6 +35,7 @@ from ..proxy.local_server import JSON, TEXT, Answer, Handler, LocalServer, Query
 from ..proxy.metrics import Metrics
 from ..proxy.poller import poller_of
 from ..proxy.recorder import Recorder
+from ..proxy.sockets import Inherited, Sockets
 from ..registry.model import Workload
 from ..registry.snapshot import Snapshot
 from . import loopback
@@ -47,6 +50,11 @@ if TYPE_CHECKING:
     from .gateway import GatewayPorts
 
 LOG_FLUSH_S = 0.2
+DRAIN_IDLE_S = 1.0
+"""How long a connection must be idle to be closed by a drain: who uses it meanwhile is told that it ends."""
+HANDED_IDLE_S = 5.0
+"""The same where a successor serves: nobody need hurry."""
+ASKED_MOST = 64
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 logger = logging.getLogger("fairlead.sidecar")
 
@@ -55,17 +63,25 @@ class Sidecar:
     def __init__(self, options: SidecarOptions) -> None:
         self.options = options
         self.engine: Engine | None = None
+        self.sockets = Sockets()
+        """Where listening sockets come from."""
         self.contexts = Contexts(self._trust_domains)
         self.metrics = Metrics(options.workload)
         self.recorder = Recorder(self.metrics)
         self.dns: DnsServer | None = None
         self.gateway: GatewayPorts | None = None
         self.draining = False
+        """Not ready for good."""
+        self.cut: list[str] = []
+        """What the end of the drain cut off, in words."""
+        self.asked_ready: dict[str, float] = {}
+        """When (monotonic) readiness was last asked, by address."""
         self.at: dict[str, str] = {}
         self.checks: dict[str, Callable[[], str]] = {}
         """Further conditions of readiness: name to what is wrong, empty: nothing."""
         self.notes: dict[str, Callable[[], str]] = {}
         """What is not as it should be and does not make us unready (control away, a stale source)."""
+        self.notes["upstream-tls"] = self.contexts.others.problem
         self.on_quit: Callable[[], None] | None = None
         self._tables: Tables | None = None
         self._cache = CompileCache()
@@ -79,6 +95,8 @@ class Sidecar:
         self._listening: set[tuple[str, int]] = set()
         self._listen_wanted: dict[tuple[str, int], tuple[str, int]] = {}
         self._listen_task: asyncio.Task[None] | None = None
+        self._listen_ended = False
+        self._handed_over = False
         self._listen_failures: dict[tuple[str, int], str] = {}
         self._started = time.time()
         self._tidy = Tidy(lambda: self.contexts.handshakes, did=lambda: self.recorder.count)
@@ -97,7 +115,7 @@ class Sidecar:
             raise RefusedError([str(error)]) from error
         if self.options.app_address:
             for name, cluster in tables.clusters.items():
-                if name.startswith("inbound|"):
+                if name.startswith("inbound|") and not placed(tables.inbound, cluster.port):
                     for endpoint in cluster.endpoints:
                         endpoint.address = self.options.app_address
         self.metrics.workload = workload
@@ -109,6 +127,7 @@ class Sidecar:
         self._log = log
         self.recorder.log = log.lines if log is not None else None
         self._updated_at = time.time()
+        self.contexts.others.update(world.resources.secrets)
         if self.engine is None:
             self.engine = Engine(
                 tables,
@@ -117,6 +136,7 @@ class Sidecar:
                 observer=self.recorder,
                 settings=self.options.limits,
             )
+            self.engine.sockets = self.sockets
             self.metrics.running = self.engine.running
         else:
             self.engine.swap(tables)
@@ -180,7 +200,7 @@ class Sidecar:
             )
         self._listen_failures.clear()  # what could not be listened on may be free by now
         self._answer_addresses(world.snapshot)
-        if self.at and self._listen_task is None:
+        if self.at and self._listen_task is None and not self._listen_ended:
             self._listen_task = asyncio.get_running_loop().create_task(self._listen_loopbacks())
 
     def _answer_addresses(self, snapshot: Snapshot) -> None:
@@ -208,7 +228,7 @@ class Sidecar:
                     if meant is None:
                         continue
                     try:
-                        await self.engine.listen_named(*at, *meant)
+                        await self.engine.listen_named(*at, *meant, name="loopback")
                         self._listening.add(at)
                     except OSError as error:
                         self._listen_failures[at] = str(error)
@@ -231,19 +251,6 @@ class Sidecar:
         if self._log is not None:
             self._log.lines.soon = self._soon()
         self._log_task = asyncio.get_running_loop().create_task(self._write_log())
-        await self._start_local("health", options.health, {
-            ("GET", "/healthz/ready"): self._ready, ("GET", "/readyz"): self._ready,
-            ("GET", "/healthz/live"): live, ("GET", "/livez"): live,
-        })  # fmt: skip
-        await self._start_local("metrics", options.metrics, {
-            ("GET", "/metrics"): self._metrics, ("GET", "/stats/prometheus"): self._metrics,
-        })  # fmt: skip
-        await self._start_local("admin", options.admin, {
-            ("GET", "/ready"): self._ready, ("GET", "/certs"): self._certs, ("GET", "/clusters"): self._clusters,
-            ("GET", "/listeners"): lambda _q: (200, JSON, encode(self.at)), ("GET", "/server_info"): self._server_info,
-            ("GET", "/config_dump"): self._config_dump, ("GET", "/stats/prometheus"): self._metrics,
-            ("GET", "/metrics"): self._metrics, ("POST", "/quitquitquit"): self._quit,
-        })  # fmt: skip
         if options.inbound is not None:
             find = accept.original_destination if options.captured else None
             listen = partial(
@@ -274,18 +281,68 @@ class Sidecar:
             await self.gateway.start(self.at)
         if options.dns is not None and self.dns is not None:
             await self._listen_loopbacks()
-            await self.dns.start(*options.dns)
+            await self._start_dns(options.dns)
             self.at["dns"] = f"{options.dns[0]}:{self.dns.port}"
             for warning in self.dns.warnings:
                 logger.warning("dns: %s", warning)
+        await self._start_own()  # last: who asks must not hear of what is only about to be served
         self.metrics.more.append(self._more_metrics)
         self._tidy.start()
         return self.at
 
-    async def _listen(self, name: str, at: Address, listen: Callable[[str, int], Any]) -> None:
+    async def _start_own(self) -> None:
+        options = self.options
+        await self._start_local("health", options.health, {
+            ("GET", "/healthz/ready"): self._ready, ("GET", "/readyz"): self._ready,
+            ("GET", "/healthz/live"): live, ("GET", "/livez"): live,
+        })  # fmt: skip
+        await self._start_local("metrics", options.metrics, {
+            ("GET", "/metrics"): self._metrics, ("GET", "/stats/prometheus"): self._metrics,
+        })  # fmt: skip
+        await self._start_local("admin", options.admin, {
+            ("GET", "/ready"): self._ready, ("GET", "/certs"): self._certs, ("GET", "/clusters"): self._clusters,
+            ("GET", "/listeners"): lambda _q: (200, JSON, encode(self.at)), ("GET", "/server_info"): self._server_info,
+            ("GET", "/config_dump"): self._config_dump, ("GET", "/stats/prometheus"): self._metrics,
+            ("GET", "/metrics"): self._metrics, ("POST", "/quitquitquit"): self._quit,
+        })  # fmt: skip
+
+    async def _start_dns(self, at: Address) -> None:
+        assert self.dns is not None
+        udp = self.sockets.claim("udp", "dns", *at)
+        tcp = self.sockets.claim("tcp", "dns", *at)
+        if len(udp) == len(tcp) == 1:
+            await self.dns.start(*at, (udp[0], tcp[0]))
+        else:
+            for sock in (*udp, *tcp):
+                sock.close()
+            await self.dns.start(*at)
+        assert self.dns.socks is not None
+        for kind, sock in zip(("udp", "tcp"), self.dns.socks, strict=True):
+            self.sockets.note(kind, "dns", at[0], [sock])
+
+    # --- a successor, a predecessor ---------------------------------------------------------------------------------
+
+    async def offer(self) -> tuple[list[Inherited], dict[str, Any]]:
+        """Copies of all listening sockets, and what else a successor has to know."""
+        return [(place, sock.dup()) for place, sock in self.sockets.open()], {"loopbacks": self._loopbacks}
+
+    def inherit(self, inherited: list[Inherited], state: dict[str, Any]) -> None:
+        """Before the first world: what a predecessor has offered."""
+        self.sockets.give(inherited)
+        self._loopbacks = dict(state.get("loopbacks", {}))
+
+    def hand_over(self) -> None:
+        """A successor has the sockets and is ready: stop with the own ports, and stay ready to whoever still asks."""
+        self._handed_over = True
+        for server in self._locals:
+            server.stop()
+        if self.dns is not None and "dns" in self.at:
+            self.dns.stop()
+
+    async def _listen(self, name: str, at: Address, listen: Callable[..., Any]) -> None:
         host, port = at
         try:
-            self.at[name] = f"{host}:{await listen(host, port)}"
+            self.at[name] = f"{host}:{await listen(host, port, name=name)}"
         except OSError as error:
             raise OSError(f"{name}: {host}:{port} cannot be listened on: {error.strerror or error}") from error
 
@@ -293,15 +350,51 @@ class Sidecar:
         if at is None:
             return
         server = LocalServer(routes)
-        await self._listen(name, at, server.start)
+        await self._listen(name, at, partial(server.start, sockets=self.sockets))
         self._locals.append(server)
 
-    async def drain(self, deadline_s: float) -> bool:
-        """Become not ready, accept no more, let what runs end; False: the deadline cut something off."""
+    def leave(self) -> None:
+        """Become not ready, so that nobody new comes; who comes is served, and told that its connection ends."""
         self.draining = True
+        if self.engine is not None:
+            self.engine.say_farewell()
+
+    async def drain_served(self, deadline_s: float) -> bool:
+        """Accept no more for the app and let what runs in it end; its own calls go on. False: the deadline passed."""
         assert self.engine is not None
-        self.engine.begin_drain()
-        return await self.engine.drained(deadline_s)
+        self.leave()
+        self.engine.begin_drain(DRAIN_IDLE_S, served_only=True)
+        return await self.engine.drained(deadline_s, served_only=True)
+
+    async def drain(self, deadline_s: float, idle_s: float = DRAIN_IDLE_S) -> bool:
+        """Become not ready, accept no more, let what runs end; False: the deadline cut off what stands in `cut`."""
+        assert self.engine is not None
+        self.leave()
+        self._listen_no_more()
+        self.engine.begin_drain(idle_s)
+        whole = await self.engine.drained(deadline_s)
+        self.cut = self.engine.cut
+        return whole
+
+    def running(self) -> int:
+        """Client connections that are not at their end."""
+        return self.engine.busy() if self.engine is not None else 0
+
+    def _listen_no_more(self) -> None:
+        """Whatever versions still come."""
+        self._listen_ended = True
+        if self.gateway is not None:
+            self.gateway.listen_no_more()
+
+    def app_ports(self) -> tuple[str, list[int]]:
+        """Where the app is to listen, as far as it is known."""
+        assert self._tables is not None
+        workload = self._tables.viewpoint.workload
+        address = self.options.app_address or (workload.addresses[0] if workload.addresses else "")
+        return address, [port.number for port in workload.ports if port.protocol == "TCP"] if address else []
+
+    def kill(self) -> None:
+        """End at once what other processes we have."""
 
     async def close(self) -> None:
         self._tidy.stop()
@@ -399,16 +492,25 @@ class Sidecar:
 
     def problems(self) -> list[str]:
         """Why we are not ready; empty: we are."""
-        found = ["draining"] if self.draining else []
-        if self._tables is None:
-            found.append("no configuration yet")
-        if self.options.needs_certificate and self.contexts.material is None:
-            found.append("no certificate yet")
+        found = ["draining"] if self.draining and not self._handed_over else []
+        found += self.lacks()
         return found + [f"{name}: {why}" for name, check in self.checks.items() if (why := check())]
 
-    def _ready(self, _query: Query) -> Answer:
+    def _noted(self) -> list[str]:
+        return [f"{name}: {why}" for name, check in self.notes.items() if (why := check())]
+
+    def lacks(self) -> list[str]:
+        """What is missing to serve at all."""
+        found = ["no configuration yet"] if self._tables is None else []
+        if self.options.needs_certificate and self.contexts.material is None:
+            found.append("no certificate yet")
+        return found
+
+    def _ready(self, query: Query) -> Answer:
+        if query.source in self.asked_ready or len(self.asked_ready) < ASKED_MOST:
+            self.asked_ready[query.source] = time.monotonic()
         problems = self.problems()
-        notes = [f"note: {name}: {why}" for name, check in self.notes.items() if (why := check())]
+        notes = [f"note: {text}" for text in self._noted()]
         text = "\n".join([*(problems or ["ready"]), *notes]) + "\n"
         return (503 if problems else 200), TEXT, text.encode()
 
@@ -436,6 +538,8 @@ class Sidecar:
             lines += family(f"fairlead_cluster_{name}", "gauge", f"Of each cluster: {attribute}.", each(attribute))
         lines += family("fairlead_cluster_ejections_total", "counter", "Hosts ejected.", each("ejections_total"))
         lines += family("fairlead_cluster_ejected_hosts", "gauge", "Hosts out now.", each("ejected"))
+        if engine.limiter is not None:
+            lines += engine.limiter.lines()
         lines += family("fairlead_connections", "gauge", "Client connections.", [({}, engine.busy())])
         lines += family(
             "fairlead_connections_refused_total",

@@ -19,15 +19,19 @@ import msgspec
 
 from ..policy.world import Loader, World
 from ..proxy.cluster import LiveCluster
+from ..proxy.sockets import Inherited
 from ..registry.documents import Document
 from . import worker_link as say
 from .contexts import Material
+from .handover import Channel
 from .identity import IdentityError
 from .memory import settle
 from .shared_counts import SharedCounts, size
-from .sidecar import Sidecar
+from .sidecar import DRAIN_IDLE_S, Sidecar
 from .update import FeedMessage, Holdings, RefusedError, build_world
 
+CONDITION_S = 1.0
+"""How often a worker looks at how it is, besides at once when its listeners change."""
 DOCUMENT = "document/"
 """Items of a supervisor that reads manifests: their documents, in the order of their keys."""
 logger = logging.getLogger("fairlead.worker")
@@ -93,8 +97,10 @@ class Copy:
 
 
 class Worker:
-    def __init__(self, memory_descriptor: int) -> None:
+    def __init__(self, memory_descriptor: int, sockets_descriptor: int) -> None:
         self._memory_descriptor = memory_descriptor
+        self._channel = Channel(socket.socket(fileno=sockets_descriptor))
+        self._inherited: list[Inherited] = []
         self._link = say.Link(say.Down, self._heard, self._gone)
         self._sidecar: WorkerSidecar | None = None
         self._copy = Copy()
@@ -102,12 +108,16 @@ class Worker:
         self._ending = asyncio.Event()
         self._drain_s = 0.0
         """Longest drain once `_ending` is set."""
+        self._idle_s = DRAIN_IDLE_S
         self._started: asyncio.Task[None] | None = None
+        self._served: asyncio.Task[None] | None = None
+        self._offering: asyncio.Task[None] | None = None
 
     async def run(self, descriptor: int) -> int:
         """Serve until told to end, or until the supervisor is gone; the exit code."""
         pair = socket.socket(fileno=descriptor)
         pair.setblocking(False)
+        self._inherited, _ = await self._channel.receive_sockets()
         await asyncio.get_running_loop().create_unix_connection(lambda: self._link, sock=pair)
         await self._ending.wait()
         code = 0
@@ -117,7 +127,8 @@ class Worker:
         sidecar = self._sidecar
         if sidecar is not None and sidecar.engine is not None:
             if self._drain_s and not code:
-                self._link.send(say.Drained(await sidecar.drain(self._drain_s)))
+                whole = await sidecar.drain(self._drain_s, self._idle_s)
+                self._link.send(say.Drained(whole, sidecar.cut))
             await sidecar.close()
         self._link.close()
         return code
@@ -134,14 +145,22 @@ class Worker:
             self._take(message)
         elif isinstance(message, say.Items):
             self._update(message)
+        elif isinstance(message, say.Ask) and message.what == "sockets":
+            self._offering = asyncio.get_running_loop().create_task(self._offer())
         elif isinstance(message, say.Ask):
             self._link.send(say.Told(message.number, sidecar.tell(message.what)))
         elif isinstance(message, say.Ejection):
             sidecar.take_ejection(message)
         elif isinstance(message, say.ReopenLog):
             sidecar.reopen_log()
+        elif isinstance(message, say.Leave):
+            sidecar.leave()
         elif isinstance(message, say.Drain):
-            self._end(message.deadline_s)
+            if message.served_only:
+                self._served = asyncio.get_running_loop().create_task(self._drain_served(message.deadline_s))
+            else:
+                self._idle_s = message.idle_s
+                self._end(message.deadline_s)
         elif isinstance(message, say.End):
             self._end(0.0)
 
@@ -150,6 +169,7 @@ class Worker:
         memory = memoryview(mmap.mmap(self._memory_descriptor, size(begin.workers)))
         counts = SharedCounts(memory, begin.workers, begin.number, self._tell_ejection)
         self._sidecar = WorkerSidecar(pickle.loads(begin.options), counts, self._link)
+        self._sidecar.sockets.give(self._inherited)
 
     def _take(self, message: say.Certificate) -> None:
         assert self._sidecar is not None
@@ -164,6 +184,7 @@ class Worker:
         sidecar = self._sidecar
         assert sidecar is not None
         sidecar.counts.places = message.places
+        sidecar.counts.bucket_places = message.buckets
         try:
             sidecar.update(self._copy.world(message.line))
         except RefusedError as error:
@@ -175,6 +196,7 @@ class Worker:
             return
         self._link.send(say.Refused([]))
         sidecar.listen_to(message.listen)
+        sidecar.tell_condition()
         if self._started is None:
             self._started = asyncio.get_running_loop().create_task(self._start())
 
@@ -188,7 +210,23 @@ class Worker:
             self._end(0.0)
             raise
         settle()
+        self._sidecar.watch_condition()
+        self._sidecar.sockets.close_spare()
         self._link.send(say.Listening())
+
+    async def _offer(self) -> None:
+        """Copies of our listening sockets to the supervisor, for a successor."""
+        assert self._sidecar is not None
+        inherited, _ = await self._sidecar.offer()
+        try:
+            await self._channel.send_sockets(inherited)
+        finally:
+            for _, sock in inherited:
+                sock.close()
+
+    async def _drain_served(self, deadline_s: float) -> None:
+        assert self._sidecar is not None
+        self._link.send(say.Drained(await self._sidecar.drain_served(deadline_s), served_only=True))
 
     def _end(self, drain_s: float) -> None:
         self._drain_s = drain_s
@@ -210,17 +248,23 @@ class WorkerSidecar(Sidecar):
 
     def __init__(self, options: Any, counts: SharedCounts, link: say.Link) -> None:
         super().__init__(options)
+        self.sockets.reuse_port = True
         self.counts = counts
         self._link = link
         self._ejections: dict[tuple[str, str], say.Ejection] = {}
         """Of the others, for clusters whose pool is made later."""
+        self._condition: say.Condition | None = None
+        """As last told."""
+        self._timer: asyncio.TimerHandle | None = None
 
     def update(self, world: World) -> None:
         first = self.engine is None
         super().update(world)
         if first and self.engine is not None:
-            self.engine.reuse_port = True
             self.engine.share = self._share
+            self.engine.share_limits(self.counts.cell_of)
+            if self.gateway is not None:
+                self.gateway.on_change = self.tell_condition
 
     def _share(self, live: LiveCluster) -> None:
         self.counts.share(live)
@@ -264,6 +308,26 @@ class WorkerSidecar(Sidecar):
                 super()._write(piece)
         else:
             super()._write(lines)
+
+    def watch_condition(self) -> None:
+        """Tell how we are, now and whenever it has changed."""
+        self.tell_condition()
+        self._timer = asyncio.get_running_loop().call_later(CONDITION_S, self.watch_condition)
+
+    def tell_condition(self) -> None:
+        now = say.Condition(
+            {name: why for name, check in self.checks.items() if (why := check())},
+            {name: why for name, check in self.notes.items() if (why := check())},
+            {name: at for name, at in self.at.items() if name.startswith("gateway:")},
+        )
+        if now != self._condition:
+            self._condition = now
+            self._link.send(now)
+
+    async def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await super().close()
 
     def tell(self, what: str) -> bytes:
         """The body of an admin page."""

@@ -43,10 +43,15 @@ class Items(msgspec.Struct, tag=True):
     """Of clusters with limits, in the shared memory."""
     listen: list[tuple[str, int, str, int]]
     """Loopback addresses: (address, port, service, service's port)."""
+    buckets: dict[str, int] = {}
+    """Of local rate limits, in the shared memory."""
 
 
 class Drain(msgspec.Struct, tag=True):
     deadline_s: float
+    served_only: bool = False
+    """The app's own calls go on."""
+    idle_s: float = 1.0
 
 
 class End(msgspec.Struct, tag=True):
@@ -92,6 +97,17 @@ class NotListened(msgspec.Struct, tag=True):
     failures: list[tuple[str, int, str]]
 
 
+class Condition(msgspec.Struct, tag=True):
+    """How a worker is, by what it checks; sent when it has changed."""
+
+    problems: dict[str, str]
+    """Why it is not ready: by check."""
+    notes: dict[str, str]
+    """What is not as it should be, and leaves it ready."""
+    at: dict[str, str]
+    """Where it listens by itself: ports of Gateways."""
+
+
 class Told(msgspec.Struct, tag=True):
     """The answer to an Ask."""
 
@@ -102,10 +118,17 @@ class Told(msgspec.Struct, tag=True):
 class Drained(msgspec.Struct, tag=True):
     whole: bool
     """False: the deadline cut something off."""
+    cut: list[str] = []
+    """What, in words."""
+    served_only: bool = False
 
 
-Down = Begin | Certificate | Items | Drain | End | Ask | ReopenLog | Ejection
-Up = Listening | Refused | NotListened | Told | Drained | Ejection
+class Leave(msgspec.Struct, tag=True):
+    """Responses say from now on that their connections end."""
+
+
+Down = Begin | Certificate | Items | Leave | Drain | End | Ask | ReopenLog | Ejection
+Up = Listening | Refused | NotListened | Condition | Told | Drained | Ejection
 _encode = msgspec.msgpack.Encoder().encode
 
 

@@ -6,6 +6,8 @@ own that listen with SO_REUSEPORT. It holds every address with a socket that doe
 it while a worker is away.
 
 sidecar = Supervisor(options, workers=4, drain_s=30.0, command=[...])     otherwise as Sidecar
+
+Long because it is all that there is once for several workers.
 """
 
 from __future__ import annotations
@@ -27,16 +29,20 @@ from ..policy.tables import Cluster, Tables
 from ..policy.world import World
 from ..proxy import exposition
 from ..proxy.local_server import JSON, Answer, Query
+from ..proxy.sockets import Inherited, Place, fits
 from . import merged, shared_counts
 from . import worker_link as say
 from .contexts import Material
-from .sidecar import PROMETHEUS, Sidecar, encode
+from .handover import Channel, HandoverError
+from .sidecar import DRAIN_IDLE_S, PROMETHEUS, Sidecar, encode
 from .sidecar_options import Address, NamedPort, SidecarOptions
 from .worker import difference
 
 BACKOFF_S, BACKOFF_S_MAX = 0.1, 10.0
 STABLE_S = 60.0
 """A worker that has run for so long begins again with the shortest pause when it ends."""
+OWN = ("health", "metrics", "admin", "dns")
+"""Listeners of the supervisor itself."""
 ANSWER_S = 5.0
 """Longest wait for a worker's part of an admin page; then its last metrics stand in."""
 END_S = 5.0
@@ -60,10 +66,17 @@ class Worker:
         """Ends in a row, each before STABLE_S."""
         self.problem = "not started"
         """Why it does not serve, or not what it should; empty: it does."""
+        self.condition = say.Condition({}, {}, {})
         self.heard = asyncio.Event()
         """It has said whether it could listen."""
         self.error = ""
         self.drained: bool | None = None
+        self.channel: Channel | None = None
+        """On which listening sockets go to it and come from it."""
+        self.inherited: list[Inherited] = []
+        """A predecessor's, for its first process."""
+        self.served: asyncio.Future[bool] | None = None
+        """Whether what ran in the app has ended."""
         self.metrics: merged.Families = {}
         """As last told."""
         self.asked: dict[int, asyncio.Future[bytes]] = {}
@@ -78,10 +91,11 @@ class Supervisor(Sidecar):
         self._wanted = options
         self._drain_s = drain_s
         self._command = command
-        """Starts a worker, with the numbers of two inherited descriptors added: link, memory."""
+        """Starts a worker, with the numbers of three inherited descriptors added: link, memory, sockets."""
         self._workers = [Worker(number) for number in range(workers)]
         self._held: Mapping[str, bytes] = {}
         self._places = shared_counts.Places()
+        self._buckets = shared_counts.SharedBuckets()
         self._ejections: dict[tuple[str, str], say.Ejection] = {}
         self._gone: merged.Families = {}
         """Counters of processes that are no more."""
@@ -108,6 +122,8 @@ class Supervisor(Sidecar):
                 shared_counts.CLUSTERS_MAX,
             )  # fmt: skip
         self._crowded = crowded
+        if not self._buckets.assign(shared_counts.wanted_buckets(self._tables)):
+            logger.warning("beyond %d local rate limits each worker applies them alone", shared_counts.BUCKETS_MAX)
         for worker in self._workers:
             self._send_items(worker)
 
@@ -117,7 +133,7 @@ class Supervisor(Sidecar):
         line = difference(self._tables.version, worker.holds, self._held)
         worker.holds = self._held
         listen = [(*at, *meant) for at, meant in self._listen_wanted.items()]
-        worker.link.send(say.Items(line, dict(self._places.assigned()), listen))
+        worker.link.send(say.Items(line, dict(self._places.assigned()), listen, dict(self._buckets.assigned())))
 
     def _certificate(self, material: Material) -> None:
         for worker in self._workers:
@@ -150,6 +166,8 @@ class Supervisor(Sidecar):
         self._memory_descriptor = os.memfd_create("fairlead-counts")
         os.ftruncate(self._memory_descriptor, size)
         self._memory = memoryview(mmap.mmap(self._memory_descriptor, size))
+        self._buckets.begin(self._memory, len(self._workers))
+        self._share_out()
         for worker in self._workers:
             await self._spawn(worker)
         try:
@@ -192,28 +210,81 @@ class Supervisor(Sidecar):
 
     def _hold(self, name: str, host: str, port: int) -> int:
         try:
+            held = self.sockets.claim("held", name, host, port)
+            if held:
+                self._reserved += held
+                self.sockets.note("held", name, host, held)
+                return int(held[0].getsockname()[1])
             family, kind, protocol, _, at = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             # Without SO_REUSEPORT first: two proxies of one user would otherwise share a port without a word.
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(at)
-                bound = probe.getsockname()
-                probe.listen(1)
-            held = socket.socket(family, kind, protocol)
-            self._reserved.append(held)
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            held.bind(bound)
+            live = [one for one in self.sockets.peek() if fits(one[0], "tcp", name, host, port)]
+            for place, sock in live:  # of a predecessor without workers: others come to listen beside it
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                bound = (at[0], place.port, *at[2:])
+            if not live:
+                with socket.socket(family, kind, protocol) as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(at)
+                    bound = probe.getsockname()
+                    probe.listen(1)
+            own = socket.socket(family, kind, protocol)
+            self._reserved.append(own)
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            own.bind(bound)
+            self.sockets.note("held", name, host, [own])
         except OSError as error:
             raise OSError(f"{name}: {host}:{port} cannot be listened on: {error.strerror or error}") from error
         return int(bound[1])
 
-    async def drain(self, deadline_s: float) -> bool:
+    def leave(self) -> None:
+        super().leave()
+        for worker in self._workers:
+            if worker.link is not None:
+                worker.link.send(say.Leave())
+
+    async def drain_served(self, deadline_s: float) -> bool:
+        self.leave()
+        waiting = []
+        for worker in self._workers:
+            if worker.link is not None:
+                worker.served = asyncio.get_running_loop().create_future()
+                waiting.append(worker.served)
+                worker.link.send(say.Drain(deadline_s, True))
+        if waiting:
+            await asyncio.wait(waiting, timeout=deadline_s + END_S)
+        return all(one.done() and one.result() for one in waiting)
+
+    def _share_out(self) -> None:
+        """A predecessor's listening sockets to the workers, all of them: one without anybody would swallow clients."""
+        turn: dict[Place, int] = {}
+        for place, sock in self.sockets.spare():
+            if place.kind != "tcp" or place.name in OWN:
+                self.sockets.give([(place, sock)])
+                continue
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # those that others of us bind beside it
+            number = turn[place] = turn.get(place, -1) + 1
+            self._workers[number % len(self._workers)].inherited.append((place, sock))
+
+    async def offer(self) -> tuple[list[Inherited], dict[str, Any]]:
+        inherited, state = await super().offer()
+        for worker in self._workers:
+            if worker.link is None or worker.channel is None:
+                continue
+            worker.link.send(say.Ask(0, "sockets"))
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    inherited += (await worker.channel.receive_sockets())[0]
+            except (OSError, EOFError, ValueError, HandoverError, TimeoutError) as error:
+                logger.warning("worker %d does not give its sockets: %s", worker.number, error)
+        return inherited, state
+
+    async def drain(self, deadline_s: float, idle_s: float = DRAIN_IDLE_S) -> bool:
         self.draining = self._ending = True
         running = [worker for worker in self._workers if worker.process is not None]
         for worker in running:
             if worker.link is not None:
-                worker.link.send(say.Drain(deadline_s))
+                worker.link.send(say.Drain(deadline_s, idle_s=idle_s))
         try:
             async with asyncio.timeout(deadline_s + END_S):
                 for worker in running:
@@ -222,6 +293,12 @@ class Supervisor(Sidecar):
         except TimeoutError:
             return False
         return all(worker.drained is not False for worker in running)
+
+    def kill(self) -> None:
+        """End every process at once: they would drain when they find us gone."""
+        for worker in self._workers:
+            if worker.process is not None and worker.process.returncode is None:
+                worker.process.kill()
 
     async def close(self) -> None:
         self._ending = True
@@ -250,13 +327,23 @@ class Supervisor(Sidecar):
     async def _spawn(self, worker: Worker) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
+        channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        numbers = (theirs.fileno(), self._memory_descriptor, far.fileno())
         try:
             worker.process = await asyncio.create_subprocess_exec(
-                *self._command, str(theirs.fileno()), str(self._memory_descriptor), stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), self._memory_descriptor), start_new_session=True,
+                *self._command, *map(str, numbers), stdin=asyncio.subprocess.DEVNULL, pass_fds=numbers,
+                start_new_session=True,
             )  # fmt: skip
         finally:
             theirs.close()
+            far.close()
+        if worker.channel is not None:
+            worker.channel.close()
+        worker.channel = Channel(channel)
+        inherited, worker.inherited = worker.inherited, []
+        await worker.channel.send_sockets(inherited)
+        for _, sock in inherited:
+            sock.close()
         worker.started = time.monotonic()
         worker.problem = f"worker {worker.number} is starting"
         worker.error = ""
@@ -285,9 +372,12 @@ class Supervisor(Sidecar):
         worker.metrics = {}
         for future in worker.asked.values():
             future.cancel()
+        if worker.served is not None and not worker.served.done():
+            worker.served.set_result(True)
         worker.asked.clear()
         worker.heard.set()
         worker.problem = f"worker {worker.number} has ended"
+        self._take_condition(worker, say.Condition({}, {}, {}))
         if self._ending:
             return
         lived = time.monotonic() - worker.started
@@ -324,18 +414,34 @@ class Supervisor(Sidecar):
             self._listen_failures = {(address, port): why for address, port, why in message.failures}
             if self._tables is not None and self.dns is not None:
                 self._answer_addresses(self._tables.snapshot)
+        elif isinstance(message, say.Condition):
+            self._take_condition(worker, message)
         elif isinstance(message, say.Told):
             future = worker.asked.pop(message.number, None)
             if future is not None and not future.done():
                 future.set_result(message.body)
         elif isinstance(message, say.Drained):
-            worker.drained = message.whole
+            if not message.served_only:
+                worker.drained = message.whole
+                self.cut += message.cut
+            elif worker.served is not None and not worker.served.done():
+                worker.served.set_result(message.whole)
         elif isinstance(message, say.Ejection):
             self._forget_ejections()
             self._ejections[(message.cluster, message.host)] = message
             for other in self._workers:
                 if other is not worker and other.link is not None:
                     other.link.send(message)
+
+    def _take_condition(self, worker: Worker, condition: say.Condition) -> None:
+        """`at` is that of all workers: they share addresses."""
+        worker.condition = condition
+        found: dict[str, str] = {}
+        for one in self._workers:
+            found |= one.condition.at
+        for name in [name for name in self.at if name.startswith("gateway:") and name not in found]:
+            del self.at[name]
+        self.at.update(found)
 
     def _forget_ejections(self) -> None:
         now = time.monotonic()
@@ -344,7 +450,22 @@ class Supervisor(Sidecar):
     # --- own ports
 
     def problems(self) -> list[str]:
-        return super().problems() + [worker.problem for worker in self._workers if worker.problem]
+        found = super().problems() + [worker.problem for worker in self._workers if worker.problem]
+        return found + self._of_workers(lambda worker: worker.condition.problems)
+
+    def _noted(self) -> list[str]:
+        return super()._noted() + self._of_workers(lambda worker: worker.condition.notes)
+
+    def _of_workers(self, told: Callable[[Worker], Mapping[str, str]]) -> list[str]:
+        """What workers say of themselves, once where all of them say it."""
+        found: dict[str, list[int]] = {}
+        for worker in self._workers:
+            for name, why in told(worker).items():
+                found.setdefault(f"{name}: {why}", []).append(worker.number)
+        return [
+            text if len(numbers) == len(self._workers) else f"worker {', '.join(map(str, numbers))}: {text}"
+            for text, numbers in found.items()
+        ]
 
     async def _ask(self, what: str) -> list[tuple[Worker, bytes | None]]:
         """What each worker answers; None: nothing in time."""
@@ -401,7 +522,10 @@ class Supervisor(Sidecar):
                 "pid": worker.process.pid if worker.process is not None else None,
                 "uptime_s": round(time.monotonic() - worker.started, 1),
                 "restarts": worker.restarts,
-                "problem": worker.problem,
+                "problem": "; ".join(
+                    [worker.problem] * bool(worker.problem)
+                    + [f"{name}: {why}" for name, why in worker.condition.problems.items()]
+                ),
             }
             for worker in self._workers
         ]

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..registry.model import Workload
 from .linear_regex import Regex, RegexError
+from .match import header_values
 from .network_policy import Network, parse_address
 from .network_policy import _network as parse_network
 from .peer import Peer, split_identity
@@ -24,8 +25,11 @@ from .resources import (
     MeshConfigSpec,
 )
 from .tables import Request, Verdict
+from .trace import Trace, note
 from .visibility import labels_hold
 
+SHOWN_MAX = 200
+"""Characters of a value that an explanation repeats."""
 DRY_RUN = "istio.io/dry-run"
 ALLOWED = Verdict(True, "", "no AuthorizationPolicy applies")
 
@@ -73,14 +77,21 @@ class _Group:
 class Rule:
     __slots__ = ("_from", "_to", "_when", "name", "needs_request")
 
-    def __init__(self, rule: AuthorizationRule, name: str, namespace: str, mesh: MeshConfigSpec) -> None:
+    def __init__(
+        self, rule: AuthorizationRule, name: str, namespace: str, mesh: MeshConfigSpec, refuses: bool = False
+    ) -> None:
+        """`refuses`: where it matches, the request is denied."""
         self.name = name
         self._from = [_source(one.source, namespace, mesh) for one in rule.from_]
         self._to = [_operation(one.operation) for one in rule.to]
         self._when = _Group()
         for condition in rule.when:
-            _condition(condition, self._when, namespace, mesh)
+            _condition(condition, self._when, namespace, mesh, refuses)
         self.needs_request = any(group.upper for group in (*self._from, *self._to, self._when))
+
+    @property
+    def path(self) -> str:
+        return f"spec.rules[{self.name.rpartition(' ')[2]}]"
 
     def failure(self, subject: Subject, upper: bool = True) -> str:
         """Empty where the rule matches, else the condition that failed. `upper` False leaves HTTP conditions out."""
@@ -90,6 +101,17 @@ class Rule:
                 return f"{kind}: " + "; ".join(dict.fromkeys(failures))
         failure = self._when.failure(subject, upper)
         return f"when: {failure}" if failure else ""
+
+    def told(self, subject: Subject, upper: bool) -> tuple[str, str]:
+        """(in words what was seen and what is wanted, field) of the failure; for explain."""
+        for kind, groups in (("from", self._from), ("to", self._to)):
+            failures = [group.failure(subject, upper) for group in groups]
+            if failures and all(failures):
+                told = "; ".join(dict.fromkeys(f"{_seen(one, subject)}" for one in failures))
+                path = f".{kind}[0]" if len(failures) == 1 else f".{kind}"
+                return f"{kind}: {told}", self.path + path
+        failure = self._when.failure(subject, upper)
+        return (f"when: {_seen(failure, subject)}", f"{self.path}.when") if failure else ("", self.path)
 
     def certain(self, subject: Subject) -> bool:
         """Whether it matches every request that may come on this connection."""
@@ -112,8 +134,9 @@ class Authorizer:
         for policy in policies:
             if not applies(policy, workload, mesh.root_namespace):
                 continue
+            refuses = policy.spec.action not in ("ALLOW", "AUDIT")
             rules = [
-                Rule(rule, f"AuthorizationPolicy {policy.meta.key} rule {index}", policy.meta.namespace, mesh)
+                Rule(rule, f"AuthorizationPolicy {policy.meta.key} rule {index}", policy.meta.namespace, mesh, refuses)
                 for index, rule in enumerate(policy.spec.rules or [])
             ]
             if policy.spec.action == "ALLOW":
@@ -125,26 +148,30 @@ class Authorizer:
                 self._deny += rules
         self.empty = not (self._deny or self._allow_names)
 
-    def request(self, subject: Subject, trace: list[dict[str, str]] | None = None) -> Verdict:
+    def request(self, subject: Subject, trace: Trace | None = None) -> Verdict:
         """The verdict on an HTTP request."""
         if trace is not None:
             for rule in self._audit:
-                _note(trace, rule, "audit", rule.failure(subject))
+                _note(trace, rule, "audit", subject, True)
         for rule in self._deny:
             failure = rule.failure(subject)
-            _note(trace, rule, "deny", failure)
+            _note(trace, rule, "deny", subject, True)
             if not failure:
                 return Verdict(False, rule.name, f"{rule.name} (DENY) matches")
         return self._allowed(subject, self._allow, True, trace)
 
-    def connection(self, subject: Subject, trace: list[dict[str, str]] | None = None) -> Verdict:
+    def connection(self, subject: Subject, trace: Trace | None = None) -> Verdict:
         """The verdict on an opaque TCP connection."""
         for rule in self._deny:
             failure = rule.failure(subject, False)
-            _note(trace, rule, "deny", failure)
+            _note(trace, rule, "deny", subject, False)
             if not failure:
                 return Verdict(False, rule.name, f"{rule.name} (DENY) matches the connection")
         usable = [rule for rule in self._allow if not rule.needs_request]
+        for rule in self._allow if trace is not None else ():
+            if trace is not None and rule.needs_request:
+                why = "it asks about requests (methods, paths, headers), and an opaque connection has none"
+                note(trace, "authorization", rule.name, "no match", why, rule.name.partition(" rule ")[0], rule.path)
         return self._allowed(subject, usable, False, trace)
 
     def unread(self, subject: Subject) -> Verdict:
@@ -154,26 +181,43 @@ class Authorizer:
                 return Verdict(False, rule.name, f"{rule.name} (DENY) matches whatever is asked")
         return self._allowed(subject, self._allow, False, None)
 
-    def _allowed(
-        self, subject: Subject, rules: Sequence[Rule], upper: bool, trace: list[dict[str, str]] | None
-    ) -> Verdict:
+    def _allowed(self, subject: Subject, rules: Sequence[Rule], upper: bool, trace: Trace | None) -> Verdict:
         if not self._allow_names:
             return ALLOWED if self.empty else Verdict(True, "", "no DENY rule matches, and there is no ALLOW policy")
         for rule in rules:
             failure = rule.failure(subject, upper)
-            _note(trace, rule, "allow", failure)
+            _note(trace, rule, "allow", subject, upper)
             if not failure:
                 return Verdict(True, rule.name, f"{rule.name} (ALLOW) matches")
         names = ", ".join(self._allow_names)
         return Verdict(False, self._allow_names[0], f"no rule of {names} (ALLOW) matches {subject.peer.label}")
 
 
-def _note(trace: list[dict[str, str]] | None, rule: Rule, action: str, failure: str) -> None:
+def _note(trace: Trace | None, rule: Rule, action: str, subject: Subject, upper: bool) -> None:
     if trace is not None:
-        why = f"failed at {failure}" if failure else "every condition holds"
-        trace.append({
-            "step": "authorization", "object": rule.name, "result": "no match" if failure else action, "why": why,
-        })  # fmt: skip
+        failure, path = rule.told(subject, upper)
+        resource = rule.name.partition(" rule ")[0]
+        note(trace, "authorization", rule.name, "no match" if failure else action,
+             failure or "every condition holds", resource, path)  # fmt: skip
+
+
+def _seen(failure: str, subject: Subject) -> str:
+    """`method is none of GET` as `method is 'POST', wanted GET`: with the value that the rule looked at."""
+    name, verb, values = failure.partition(" is none of ")
+    negated = not verb
+    if negated:
+        name, verb, values = failure.partition(" is one of ")
+    get = _VALUES.get(name)
+    if get is None and name.startswith("request.headers["):
+        header = name[len("request.headers[") : -1].lower()
+        get = lambda one: ", ".join(header_values(one.request, header)) if one.request is not None else ""  # noqa: E731
+    elif get is None and name.startswith("request.auth."):
+        get = lambda one: str(_claim(one, _claim_path(name)) or "")  # noqa: E731
+    if not verb or get is None:
+        return failure
+    value = get(subject)
+    shown = repr(value[:SHOWN_MAX]) if value else "absent"
+    return f"{name} is {shown}, wanted {'none of ' if negated else ''}{values}"
 
 
 def applies(policy: AuthorizationPolicy, workload: Workload, root_namespace: str) -> bool:
@@ -351,7 +395,9 @@ def _operation(operation: AuthorizationOperation) -> _Group:
     return group
 
 
-def _condition(condition: AuthorizationCondition, group: _Group, namespace: str, mesh: MeshConfigSpec) -> None:
+def _condition(
+    condition: AuthorizationCondition, group: _Group, namespace: str, mesh: MeshConfigSpec, refuses: bool
+) -> None:
     key = condition.key
     lower: dict[str, Callable[[Sequence[str]], Test]] = {
         "source.ip": _addresses(_peer_ip),
@@ -368,9 +414,8 @@ def _condition(condition: AuthorizationCondition, group: _Group, namespace: str,
         _pair(group.lower, key, condition.values, condition.not_values, lower[key])
     elif key.startswith("request.headers[") and key.endswith("]"):
         name = key[len("request.headers[") : -1].lower()
-        _pair(
-            group.upper, key, condition.values, condition.not_values, _optional(lambda subject: _header(subject, name))
-        )
+        _pair(group.upper, key, condition.values, (), _lines(name, not refuses))
+        _pair(group.upper, key, (), condition.not_values, _lines(name, refuses))
     elif key == "request.auth.principal":
         _pair(group.upper, key, condition.values, condition.not_values, _text(request_principal))
     elif key.startswith("request.auth."):
@@ -380,23 +425,20 @@ def _condition(condition: AuthorizationCondition, group: _Group, namespace: str,
         group.lower.append((f"unknown key {key}", lambda subject: False))
 
 
-def _optional(get: Callable[[Subject], str | None]) -> Callable[[Sequence[str]], Test]:
+def _lines(name: str, every: bool) -> Callable[[Sequence[str]], Test]:
+    """A header's values. Of one with several lines each is looked at, as in Envoy, and what is in doubt is refused:
+    another line beside them neither grants what needs a value (`every`) nor hides one that is denied."""
+
     def test_of(values: Sequence[str]) -> Test:
         test = any_of(values)
 
         def holds(subject: Subject) -> bool:
-            value = get(subject)
-            return value is not None and test(value)
+            found = header_values(subject.request, name) if subject.request is not None else []
+            return bool(found) and (all if every else any)(test(one) for one in found)
 
         return holds
 
     return test_of
-
-
-def _header(subject: Subject, name: str) -> str | None:
-    if subject.request is None:
-        return None
-    return subject.request.authority if name in ("host", ":authority") else subject.request.header(name)
 
 
 # --- tokens: claims come with the request where a verified token gave them --------------------------------------------
@@ -422,14 +464,19 @@ def _claim_path(key: str) -> list[str]:
     return key.removeprefix("request.auth.claims").replace("]", "").split("[")[1:]
 
 
+def _claim(subject: Subject, path: Sequence[str]) -> Any:
+    value: Any = _claims_of(subject)
+    for step in path:
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value
+
+
 def _claims(path: Sequence[str]) -> Callable[[Sequence[str]], Test]:
     def test_of(values: Sequence[str]) -> Test:
         test = any_of(values)
 
         def holds(subject: Subject) -> bool:
-            value: Any = _claims_of(subject)
-            for step in path:
-                value = value.get(step) if isinstance(value, Mapping) else None
+            value = _claim(subject, path)
             if isinstance(value, str):
                 found = value.split(" ") if path[-1:] in (["scope"], ["permission"]) else [value]
             else:
@@ -439,3 +486,23 @@ def _claims(path: Sequence[str]) -> Callable[[Sequence[str]], Test]:
         return holds
 
     return test_of
+
+
+# --- what explain shows of a subject, by the name of a condition ------------------------------------------------------
+
+
+def _account(subject: Subject) -> str:
+    split = split_identity(subject.peer.identity)
+    return f"{split[1]}/{split[2]}" if split is not None else ""
+
+
+_VALUES: dict[str, Callable[[Subject], str]] = {
+    "principal": _principal, "source.principal": _principal, "namespace": _identity_part(1),
+    "source.namespace": _identity_part(1), "service account": _account, "source.serviceAccount": _account,
+    "source.trustDomain": _identity_part(0), "source address": _peer_ip, "remote address": _peer_ip,
+    "source.ip": _peer_ip, "remote.ip": _peer_ip, "request principal": request_principal,
+    "request.auth.principal": request_principal, "destination.ip": lambda subject: subject.destination_ip,
+    "destination.port": lambda subject: str(subject.port), "port": lambda subject: str(subject.port),
+    "connection.sni": lambda subject: subject.sni, "host": _host, "method": _method,
+    "path": lambda subject: subject.path,
+}  # fmt: skip

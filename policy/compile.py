@@ -14,6 +14,7 @@ from .compile_view import View
 from .destination_rules import DestinationRules, MergedRule
 from .gateways import Ports
 from .ingress import with_ingresses
+from .rate_limits import rate_limits
 from .resources import Resources
 from .sidecars import with_policy
 from .tables import Cluster, LoadBalancer, PoolLimits, Tables, Viewpoint
@@ -122,6 +123,7 @@ def compile_tables(
         ports=cache.ports,
         egress=view.egress,
         gateway=cache.gateways if viewpoint.gateway else None,
+        rate_limits=rate_limits(resources, viewpoint.workload, bool(viewpoint.gateway)),
     )
 
 

@@ -83,7 +83,7 @@ def _cluster(
     """`member`: the host of one endpoint of a headless service, where the cluster is of that one alone."""
     chosen = settings(rule, port.number, subset)
     outlier = outlier_policy(chosen.outlier_detection)
-    secure = _Security(view, service, port.number, subset, chosen)
+    secure = _Security(view, service, port.number, subset, chosen, rule)
     reached = []
     for endpoint in endpoints:
         known = verdicts.get(id(endpoint))
@@ -102,6 +102,8 @@ def _cluster(
         reached.append(one)
     balancing = chosen.load_balancer
     locality = balancing.locality_lb_setting if balancing is not None else None
+    if locality is None:
+        locality = view.mesh.locality_lb_setting
     balancer = load_balancer(balancing)
     if wants_dialled_address(service):
         balancer = LoadBalancer("passthrough")
@@ -114,7 +116,12 @@ def _cluster(
         protocol=port_protocol(port),
         load_balancer=balancer,
         limits=pool_limits(
-            chosen.connection_pool, view.mesh.connect_timeout, chosen.proxy_protocol, chosen.retry_budget
+            chosen.connection_pool,
+            view.mesh.connect_timeout,
+            chosen.proxy_protocol,
+            chosen.retry_budget,
+            chosen.tunnel,
+            service.resolution == "DNS",
         ),
         outlier=outlier,
         rule=rule.key if rule is not None else "",
@@ -128,11 +135,15 @@ class _Security:
 
     __slots__ = ("_by_identity", "_files", "_mode", "_service", "_sni", "_view")
 
-    def __init__(self, view: View, service: Service, port: int, subset: str, chosen: Settings) -> None:
+    def __init__(
+        self, view: View, service: Service, port: int, subset: str, chosen: Settings, rule: MergedRule | None
+    ) -> None:
         self._view = view
         self._service = service
         self._mode = chosen.tls.mode if chosen.tls is not None else ""
-        self._files = file_tls(chosen.tls)
+        own = bool(view.gateway) or (rule is not None and bool(rule.selector))
+        host = "" if service.host.startswith("*") else service.host
+        self._files = file_tls(chosen.tls, view.namespace, own, host, service.subject_alt_names)
         self._sni = f"outbound_.{port}_.{subset}_.{service.host}"
         if chosen.tls is not None and chosen.tls.mode == "ISTIO_MUTUAL" and chosen.tls.sni:
             self._sni = chosen.tls.sni
@@ -146,7 +157,7 @@ class _Security:
             automatic = endpoint.mesh_port and view.mesh.enable_auto_mtls and not self._service.external
             if not automatic or view.refuses_mtls(endpoint):
                 return None
-        identities = self._view.identity(endpoint, self._service)
+        identities = self._service.subject_alt_names or self._view.identity(endpoint, self._service)
         found = self._by_identity.get(identities)
         if found is None:
             found = self._by_identity[identities] = UpstreamTLS("mesh", self._sni, identities)

@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping
 
 from ..registry.model import Service
 from .compile_clusters import member_host, members, wants_dialled_address
-from .compile_http import CompiledRule, compile_rule, https_redirect, retry_policy
+from .compile_http import CompiledRule, Dropped, compile_rule, https_redirect, retry_policy
 from .compile_view import View, cluster_name, port_protocol, speaks_http
 from .delegates import with_delegates
 from .gateways import Server, attached
 from .host_names import Domains, complete, covers, spellings
-from .match import EVERYTHING, Arm
-from .resources import VirtualService
+from .match import EVERYTHING, Arm, HttpMatch
+from .resources import HTTPMatchRequest, StringMatch, VirtualService
 from .sidecars import knows
 from .tables import Decision, Destination
 from .visibility import exported
 
+PLAIN = HttpMatch(HTTPMatchRequest(scheme=StringMatch(exact="http")))
 UNKNOWN_HOST_PORT = 80
 """Hosts of rules that no service has are served on this port alone (Istio)."""
 GATEWAY_PORTS = (80, 443, 8080, 8443)
@@ -33,8 +34,8 @@ class VirtualHost:
         port: int,
         arms: tuple[Arm, ...],
         rule: VirtualService | None = None,
-        dropped: tuple[tuple[str, str], ...] = (),
-        skipped: tuple[tuple[VirtualService, tuple[tuple[str, str], ...]], ...] = (),
+        dropped: tuple[Dropped, ...] = (),
+        skipped: tuple[tuple[VirtualService, tuple[Dropped, ...]], ...] = (),
     ) -> None:
         self.host = host
         self.port = port
@@ -194,7 +195,7 @@ def _choose(
 ) -> VirtualHost:
     """The oldest rule that has a route for this client, alone; else the plain service."""
     host = service.host
-    skipped: list[tuple[VirtualService, tuple[tuple[str, str], ...]]] = []
+    skipped: list[tuple[VirtualService, tuple[Dropped, ...]]] = []
     for rule in rules:
         made = compile_once(rule, port)
         if made.arms:
@@ -264,9 +265,19 @@ def _gateway_hosts(view: View, table: HttpTable, rules: list[VirtualService], co
             _join(table, port, host, port, group[0], [compile_once(rule, port) for rule in group])
 
 
-def _join(table: HttpTable, key: int, host: str, port: int, first: VirtualService, made: list[CompiledRule]) -> None:
+def _join(
+    table: HttpTable,
+    key: int,
+    host: str,
+    port: int,
+    first: VirtualService,
+    made: list[CompiledRule],
+    before: Arm | None = None,
+) -> None:
     arms = [arm for one in made for arm in one.arms]
     arms = [arm for arm in arms if not arm.match.catches_all] + [arm for arm in arms if arm.match.catches_all]
+    if before is not None:
+        arms.insert(0, before)
     if arms:
         dropped = tuple(entry for one in made for entry in one.dropped)
         table.claim(key, host, VirtualHost(host, port, tuple(arms), first, dropped))
@@ -275,8 +286,9 @@ def _join(table: HttpTable, key: int, host: str, port: int, first: VirtualServic
 def _server_hosts(view: View, table: HttpTable, rules: list[VirtualService], compile_once: Compile) -> None:
     """The same by the servers of Gateways: a host is there where rule and server both have it. A server at which TLS
     ends has routes of its own, those of plain HTTP share their port's; where one of them asks for it, a host is
-    redirected to https whatever its rules say (Istio)."""
+    redirected to https whatever its rules say (Istio), unless a proxy before us that we trust says that it is there."""
     assert view.gateways is not None
+    redirected: dict[tuple[int, str], Arm] = {}
     groups: dict[tuple[int, str], dict[tuple[int, str], tuple[VirtualService, Server]]] = {}
     for server in view.gateways.servers:
         if not server.http or (server.tls is not None and not server.terminates):
@@ -294,13 +306,16 @@ def _server_hosts(view: View, table: HttpTable, rules: list[VirtualService], com
         if server.redirects:
             own = [host for _, host in server.hosts]
             narrower = [host for key, host in groups if key == server.table and any(covers(one, host) for one in own)]
-            for host in dict.fromkeys((*own, *narrower)):
-                arm = Arm(EVERYTHING, *https_redirect(server.port, server.gateway), 0, "httpsRedirect")
-                table.claim(server.table, host, VirtualHost(host, server.port, (arm,)))
+            for host in (*own, *narrower):
+                arm = Arm(PLAIN, *https_redirect(server.port, server.gateway), 0, "httpsRedirect")
+                redirected.setdefault((server.table, host), arm)
     for (key, host), group in groups.items():
         port = key & 0xFFFF
         members = sorted(group.values(), key=lambda one: rules.index(one[0]))
-        _join(table, key, host, port, members[0][0], [compile_once(rule, port, at.gateway) for rule, at in members])
+        made = [compile_once(rule, port, at.gateway) for rule, at in members]
+        _join(table, key, host, port, members[0][0], made, redirected.get((key, host)))
+    for (key, host), arm in redirected.items():
+        table.claim(key, host, VirtualHost(host, key & 0xFFFF, (arm,)))
 
 
 def declared_ports(services: Mapping[str, Service]) -> dict[tuple[str, int], str]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from .compile_view import View, cluster_name
 from .cors import Cors
 from .decision_changes import with_changes
 from .header_operations import merged, new_authority
 from .linear_regex import RegexError, search_pattern
-from .match import Arm, HttpMatch
+from .match import Arm, HttpMatch, scheme_of
 from .resources import (
     DestinationRef,
     HTTPFaultInjection,
@@ -37,6 +37,8 @@ BACKOFF_S = 0.025
 CARRIED_OUT = (301, 302, 303, 307, 308)
 
 Change = Callable[[Decision, Request, HttpMatch], Decision]
+Dropped = tuple[str, str, str, str]
+"""(rule, route, why, path of the field) of a route or block that this client can never reach; for explain."""
 
 
 class CompiledRule:
@@ -44,38 +46,38 @@ class CompiledRule:
 
     __slots__ = ("arms", "dropped")
 
-    def __init__(self, arms: tuple[Arm, ...], dropped: tuple[tuple[str, str], ...]) -> None:
+    def __init__(self, arms: tuple[Arm, ...], dropped: tuple[Dropped, ...]) -> None:
         self.arms = arms
         self.dropped = dropped
-        """(route, why) of routes and blocks that this client can never reach; for explain."""
 
 
 def compile_rule(view: View, service: VirtualService, port: int) -> CompiledRule:
     """The routes of `service` as this client sees them on `port`; a catch-all ends the list."""
     arms: list[Arm] = []
-    dropped: list[tuple[str, str]] = []
-    namespace = service.meta.namespace
+    dropped: list[Dropped] = []
+    namespace, key = service.meta.namespace, service.meta.key
     for index, route in enumerate(service.spec.http):
-        label = route.name or str(index)
+        label, path = route.name or str(index), f"spec.http[{index}]"
         if arms and arms[-1].match.catches_all:
-            dropped.append((label, f"route {arms[-1].label} before it catches everything"))
+            dropped.append((key, label, f"route {arms[-1].label} before it catches everything", path))
             continue
         matches = []
-        for block in route.match:
+        for number, block in enumerate(route.match):
             why = static_failure(view, block, service, port)
             if why:
-                dropped.append((label, why))
+                dropped.append((key, label, why, f"{path}.match[{number}]"))
             else:
-                matches.append(HttpMatch(block))
+                matches.append(HttpMatch(block, number))
         if not route.match:
             matches.append(HttpMatch(None))
         if not matches:
             continue
         if route.delegate is not None:
-            dropped.append((label, delegate_problem(route)))
+            dropped.append((key, label, delegate_problem(route), f"{path}.delegate"))
             continue
         if route.redirect is not None and route.redirect.redirect_code not in CARRIED_OUT:
-            dropped.append((label, f"redirectCode {route.redirect.redirect_code} is not carried out"))
+            why = f"redirectCode {route.redirect.redirect_code} is not carried out"
+            dropped.append((key, label, why, f"{path}.redirect.redirectCode"))
             continue
         maker = _RouteMaker(view, service, route, port, namespace)
         for match in matches:
@@ -106,9 +108,15 @@ def static_failure(view: View, block: HTTPMatchRequest, service: VirtualService,
     if block.source_namespace and block.source_namespace != view.namespace:
         return f"it is for clients in namespace {block.source_namespace}, not {view.namespace}"
     if not labels_hold(block.source_labels, view.workload.labels):
-        wanted = ", ".join(f"{key}={value}" for key, value in block.source_labels.items())
-        return f"it is for clients with labels {wanted}"
+        own_labels = view.workload.labels
+        return f"it is for clients with labels {_pairs(block.source_labels)}; this one has " + _pairs(
+            {key: own_labels[key] for key in block.source_labels if key in own_labels}
+        )
     return ""
+
+
+def _pairs(labels: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in labels.items()) or "none of them"
 
 
 class _RouteMaker:
@@ -267,7 +275,7 @@ def https_redirect(port: int, gateway: str) -> tuple[Decision, Change]:
 
 def _redirecting(redirect: HTTPRedirect, port: int) -> Change:
     def change(decision: Decision, request: Request, match: HttpMatch) -> Decision:
-        location = redirect_location(redirect, match, request.path, request.authority, request.scheme, port)
+        location = redirect_location(redirect, match, request.path, request.authority, scheme_of(request), port)
         return Decision(
             "redirect",
             status=decision.status,
@@ -325,6 +333,7 @@ def retry_policy(view: View, retries: HTTPRetry | None, hashes: bool = False) ->
         wanted.backoff if wanted.backoff is not None else BACKOFF_S,
         not hashes if ignore_previous is None else ignore_previous,
         retry_on=listed,
+        remote=bool(wanted.retry_remote_localities),
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from ..registry.model import Endpoint, Service, Workload
 from ..registry.snapshot import Snapshot
 from .authorize import Authorizer
+from .compile_settings import pool_limits
 from .compile_view import endpoint_serves, port_protocol, protocol_of
 from .network_policy import isolation_of
 from .peer import Peer
 from .peer_authentication import PeerMode, peer_mode
-from .resources import Resources
-from .tables import Cluster, ClusterEndpoint, Decision, Destination, PoolLimits, RetryPolicy, Verdict
+from .resources import ConnectionPoolSettings, IngressListener, Resources
+from .sidecars import read_endpoint, sidecar_of
+from .tables import Cluster, ClusterEndpoint, Decision, Destination, RetryPolicy, Verdict
 from .visibility import labels_hold
 
 LOOPBACK = "127.0.0.1"
@@ -20,7 +22,19 @@ RETRIES = RetryPolicy(2, frozenset({"reset-before-request"}), retry_on=("reset-b
 class Inbound:
     """What decide and admit read of the workload that they protect. `memo` keeps what depends on the peer alone."""
 
-    __slots__ = ("authorizer", "isolation", "memo", "modes", "ports", "resources", "services", "snapshot", "workload")
+    __slots__ = (
+        "authorizer",
+        "isolation",
+        "limits",
+        "listeners",
+        "memo",
+        "modes",
+        "ports",
+        "resources",
+        "services",
+        "snapshot",
+        "workload",
+    )
 
     def __init__(self, resources: Resources, snapshot: Snapshot, workload: Workload) -> None:
         self.resources = resources
@@ -33,6 +47,10 @@ class Inbound:
         """Declared protocol by own port."""
         self.services: dict[tuple[str, int], int] = {}
         """Own port by (service host, service port)."""
+        self.listeners: dict[int, IngressListener] = {}
+        """What a Sidecar says of own ports."""
+        self.limits: ConnectionPoolSettings | None = None
+        """Of each own port, where its listener has none."""
         self.memo: dict[tuple[str, str, int, bool], tuple[Verdict, Peer, Decision]] = {}
 
     def mode(self, port: int) -> PeerMode:
@@ -81,6 +99,13 @@ def inbound_of(
                 inbound.ports[number] = declared or inbound.ports.get(number, "")
     if cache is not None:
         cache.workload, cache.behind = workload, kept
+    sidecar = sidecar_of(resources, workload) if resources.sidecars else None
+    if sidecar is not None:
+        inbound.limits = sidecar.spec.inbound_connection_pool
+        for listener in sidecar.spec.ingress:
+            number = listener.port.number
+            inbound.listeners.setdefault(number, listener)
+            inbound.ports[number] = listener.port.protocol.lower() or inbound.ports.get(number, "")
     return inbound
 
 
@@ -116,7 +141,8 @@ def target_port(workload: Workload, target: int | str, number: int) -> int:
 
 
 def inbound_clusters(inbound: Inbound, connect_timeout_s: float) -> dict[str, Cluster]:
-    """`inbound|PORT||` for every own port: the app at the workload's address, else on loopback."""
+    """`inbound|PORT||` for every own port: the app at the workload's address, else on loopback, or where a Sidecar says
+    that it listens."""
     workload = inbound.workload
     address = workload.addresses[0] if workload.addresses else LOOPBACK
     found = {}
@@ -130,15 +156,18 @@ def inbound_clusters(inbound: Inbound, connect_timeout_s: float) -> dict[str, Cl
             ),
             ("", ""),
         )
-        endpoint = _own_endpoint(workload, address, port)
+        listener = inbound.listeners.get(port)
+        at = read_endpoint(listener.default_endpoint) if listener is not None else None
+        own, number = (at[0] or address, at[1]) if at is not None else (address, port)
+        pool = (listener.connection_pool if listener is not None else None) or inbound.limits
         found[name] = Cluster(
             name,
             host,
             port,
             "",
-            (ClusterEndpoint(address, port, endpoint),),
+            (ClusterEndpoint(own, number, _own_endpoint(workload, own, number)),),
             protocol=protocol,
-            limits=PoolLimits(connect_timeout_s=connect_timeout_s),
+            limits=pool_limits(pool, connect_timeout_s),
             service_name=service_name,
             service_namespace=workload.namespace,
         )
@@ -154,6 +183,13 @@ def _own_endpoint(workload: Workload, address: str, port: int) -> Endpoint:
         namespace=workload.namespace,
         service_account=workload.service_account,
     )
+
+
+def placed(inbound: Inbound, port: int) -> bool:
+    """Whether a Sidecar says where the app listens for this port: then nobody else does."""
+    listener = inbound.listeners.get(port)
+    at = read_endpoint(listener.default_endpoint) if listener is not None else None
+    return at is not None and bool(at[0])
 
 
 def inbound_cluster(port: int) -> str:

@@ -63,7 +63,7 @@ class L4Host:
 
 
 class L4Table:
-    __slots__ = ("addresses", "hosts", "names")
+    __slots__ = ("addresses", "blocks", "hosts", "names")
 
     def __init__(self) -> None:
         self.hosts: dict[tuple[str, int], L4Host] = {}
@@ -71,6 +71,16 @@ class L4Table:
         """Service host by spelling; a ServiceEntry's wildcard host too."""
         self.addresses: dict[str, str] = {}
         """Service host by virtual address."""
+        self.blocks: list[tuple[Network, str]] = []
+        """Service hosts by blocks of virtual addresses, the narrowest first."""
+
+    def at(self, address: str) -> str:
+        """The host of the service with this virtual address; empty: none."""
+        found = self.addresses.get(address, "")
+        if not found and self.blocks:
+            parsed = parse_address(address)
+            found = next((host for block, host in self.blocks if parsed is not None and parsed in block), "")
+        return found
 
     def by_server_name(self, host: str, port: int) -> bool:
         """Whether a TLS client's server name (SNI) may change what is decided for this service and port."""
@@ -87,10 +97,15 @@ def l4_table(view: View, index: HostIndex) -> L4Table:
             if service.headless:
                 table.names.claim(f"*.{name}", real.host)
         for address in service.addresses:
-            table.addresses.setdefault(address, real.host)
+            block = parse_network(address) if "/" in address else None
+            if block is not None:
+                table.blocks.append((block, real.host))
+            else:
+                table.addresses.setdefault(address, real.host)
         if real is service:
             _service(view, table, service, index.rules_for(service.host))
             _members(view, table, service)
+    table.blocks.sort(key=lambda one: -one[0].prefixlen)
     return table
 
 
@@ -146,7 +161,7 @@ def _service(view: View, table: L4Table, service: Service, rules: Sequence[Virtu
             continue
         name = cluster_name(port.number, "", service.host)
         # Without endpoints in the registry (resolution NONE) an opaque connection goes where it was dialled.
-        verdict = "passthrough" if service.external and service.resolution == "NONE" else "route"
+        verdict = "passthrough" if service.external and service.resolution in ("NONE", "DYNAMIC_DNS") else "route"
         plain = Decision(verdict, destinations=view.plain(name, service.host, port.number))
         host = table.hosts[(service.host, port.number)] = L4Host(service.host, port.number, plain)
         for rule in rules:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from .credentials import place_of
 from .resources import (
     ClientTLSSettings,
     ConnectionPoolSettings,
@@ -11,14 +12,18 @@ from .resources import (
     OutlierDetection,
     ProxyProtocol,
     RetryBudget,
+    TunnelSettings,
 )
-from .tables import LoadBalancer, OutlierPolicy, PoolLimits, UpstreamTLS
+from .tables import LoadBalancer, OutlierPolicy, PoolLimits, UpstreamTLS, Warmup
 
 _SIMPLE = {
     "ROUND_ROBIN": "round_robin",
     "RANDOM": "random",
     "PASSTHROUGH": "passthrough",
+    "PEAK_EWMA": "peak_ewma",
 }
+WARMED_UP = ("round_robin", "least_request")
+"""Balancers that let new endpoints begin with less."""
 IDLE_S = 3600.0
 RING_POINTS = 1024
 MAGLEV_SIZE = 65537
@@ -34,7 +39,8 @@ def load_balancer(settings: LoadBalancerSettings | None) -> LoadBalancer:
         return _BALANCED
     hashing = settings.consistent_hash
     if hashing is None:
-        return LoadBalancer(_SIMPLE.get(settings.simple or "", "least_request"))
+        kind = _SIMPLE.get(settings.simple or "", "least_request")
+        return LoadBalancer(kind, warmup=_warmup(settings) if kind in WARMED_UP else None)
     kind, size = "ring_hash", hashing.minimum_ring_size or RING_POINTS
     if hashing.maglev is not None:
         kind, size = "maglev", hashing.maglev.table_size
@@ -52,16 +58,25 @@ def load_balancer(settings: LoadBalancerSettings | None) -> LoadBalancer:
     return LoadBalancer(kind, "", "", size)
 
 
+def _warmup(settings: LoadBalancerSettings) -> Warmup | None:
+    wanted = settings.warmup
+    if wanted is not None:
+        return Warmup(wanted.duration, wanted.minimum_percent / 100, wanted.aggression)
+    return Warmup(settings.warmup_duration_secs) if settings.warmup_duration_secs else None
+
+
 def pool_limits(
     settings: ConnectionPoolSettings | None,
     connect_timeout_s: float,
     proxy_protocol: ProxyProtocol | None = None,
     retry_budget: RetryBudget | None = None,
+    tunnel: TunnelSettings | None = None,
+    spread: bool = False,
 ) -> PoolLimits:
     """Absent means without limit; the HTTP idle timeout takes precedence over the TCP one."""
-    if settings is None and proxy_protocol is None and retry_budget is None:
+    if settings is None and proxy_protocol is None and retry_budget is None and tunnel is None and not spread:
         return _unlimited(connect_timeout_s)
-    return _pool_limits(settings, connect_timeout_s, proxy_protocol, retry_budget)
+    return _pool_limits(settings, connect_timeout_s, proxy_protocol, retry_budget, tunnel, spread)
 
 
 @lru_cache(maxsize=8)
@@ -75,6 +90,8 @@ def _pool_limits(
     connect_timeout_s: float,
     proxy_protocol: ProxyProtocol | None = None,
     retry_budget: RetryBudget | None = None,
+    tunnel: TunnelSettings | None = None,
+    spread: bool = False,
 ) -> PoolLimits:
     tcp = settings.tcp if settings is not None else None
     http = settings.http if settings is not None else None
@@ -87,6 +104,7 @@ def _pool_limits(
     if tcp is not None and tcp.tcp_keepalive is not None:
         alive = tcp.tcp_keepalive
         keepalive = (alive.probes, alive.time or 0.0, alive.interval or 0.0)
+    asking = http.http2_keep_alive if http is not None else None
     return PoolLimits(
         max_connections=tcp.max_connections if tcp else 0,
         connect_timeout_s=tcp.connect_timeout if tcp and tcp.connect_timeout else connect_timeout_s,
@@ -103,7 +121,17 @@ def _pool_limits(
         max_streams=http.max_concurrent_streams if http else 0,
         retry_percent=retry_budget.percent if retry_budget is not None else -1.0,
         retry_least=retry_budget.min_retry_concurrency if retry_budget is not None else 0,
+        tcp_idle_timeout_s=tcp.idle_timeout if tcp is not None and tcp.idle_timeout is not None else -1.0,
+        ping_every_s=asking.interval if asking is not None else 0.0,
+        ping_answer_s=asking.timeout if asking is not None else 0.0,
+        tunnel=_authority(tunnel) if tunnel is not None else "",
+        spread=spread,
     )
+
+
+def _authority(tunnel: TunnelSettings) -> str:
+    host = f"[{tunnel.target_host}]" if ":" in tunnel.target_host else tunnel.target_host
+    return f"{host}:{tunnel.target_port}"
 
 
 def outlier_policy(settings: OutlierDetection | None) -> OutlierPolicy | None:
@@ -112,6 +140,9 @@ def outlier_policy(settings: OutlierDetection | None) -> OutlierPolicy | None:
         return None
     five = settings.consecutive5xx_errors
     local = settings.consecutive_local_origin_failures
+    hosts, volume = settings.success_rate_minimum_hosts, settings.success_rate_request_volume
+    factor = settings.success_rate_stdev_factor
+    by_rate = any(one is not None for one in (hosts, volume, factor))
     return OutlierPolicy(
         consecutive_5xx=5 if five is None else five,
         consecutive_gateway=settings.consecutive_gateway_errors or 0,
@@ -121,19 +152,48 @@ def outlier_policy(settings: OutlierDetection | None) -> OutlierPolicy | None:
         base_ejection_s=settings.base_ejection_time if settings.base_ejection_time is not None else 30.0,
         max_ejection_percent=settings.max_ejection_percent or 10,
         min_health_percent=settings.min_health_percent,
+        codes=frozenset(settings.outlier_detection_http_error_codes) or None,
+        success_hosts=(5 if hosts is None else hosts) if by_rate else 0,
+        success_volume=100 if volume is None else volume,
+        success_stdev_factor=1900 if factor is None else factor,
     )
 
 
-def file_tls(settings: ClientTLSSettings | None) -> UpstreamTLS | None:
-    """SIMPLE and MUTUAL, by files; None for mesh TLS, plain text, and where nothing is said."""
+def file_tls(
+    settings: ClientTLSSettings | None,
+    client: str = "",
+    applies: bool = False,
+    host: str = "",
+    names: tuple[str, ...] = (),
+) -> UpstreamTLS | None:
+    """SIMPLE and MUTUAL; None for mesh TLS, plain text, and where nothing is said.
+
+    `client`: namespace of the client, where a Secret of `credentialName` is looked for; `applies`: it is for this
+    client (else, as with Istio, a sidecar goes by files, of which there are none). `host`: the service, whose name is
+    asked for and looked for in the certificate where the rule names no other; empty: as the endpoint is called.
+    `names`: subjectAltNames of the ServiceEntry, over which the rule's go.
+    """
     if settings is None or settings.mode not in ("SIMPLE", "MUTUAL"):
         return None
+    named = settings.credential_name
+    place = place_of(named, client) if named and applies else None
+    unusable = ""
+    if named and applies and place is None:
+        unusable = f"credentialName {named} is not carried out: name a Secret of the client's namespace"
+    elif named and not applies and settings.mode == "MUTUAL":
+        unusable = (
+            f"credentialName {named} is for gateways, and for sidecars that a workloadSelector of the DestinationRule "
+            "selects: give it one, or clientCertificate and privateKey"
+        )
     return UpstreamTLS(
         settings.mode.lower(),
-        sni=settings.sni,
-        names=tuple(settings.subject_alt_names),
+        sni=settings.sni or host,
+        names=tuple(settings.subject_alt_names) or (() if settings.insecure_skip_verify else names),
         ca_file=settings.ca_certificates,
         cert_file=settings.client_certificate,
         key_file=settings.private_key,
         skip_verify=bool(settings.insecure_skip_verify),
+        crl_file=settings.ca_crl,
+        credential=place,
+        unusable=unusable,
     )

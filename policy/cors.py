@@ -54,6 +54,8 @@ class Cors:
         for name, value in (("methods", methods), ("headers", headers)):
             if value:
                 found.append((f"access-control-allow-{name}", value))
+        if self._exposed:
+            found.append(("access-control-expose-headers", self._exposed))
         if self._max_age:
             found.append(("access-control-max-age", self._max_age))
         return tuple(found)

@@ -12,6 +12,7 @@ from ..registry import reasons
 from .authorize import Subject
 from .compile_clusters import PASSTHROUGH
 from .compile_hosts import HttpTable, VirtualHost
+from .compile_http import Dropped
 from .compile_inbound import Inbound, inbound_decision, split_mesh_sni
 from .compile_l4 import L4Host, L4Table
 from .gateways import table_key
@@ -20,8 +21,9 @@ from .match import Arm, HttpMatch, query_parameter
 from .network_policy import Isolation
 from .peer import Peer, identify
 from .tables import Arrival, Decision, Destination, LoadBalancer, Request, Tables, Verdict
+from .trace import Trace
+from .trace import note as _note
 
-Trace = list[dict[str, str]]
 MEMO_MAX = 4096
 ALLOWED = Verdict(True, "", "no policy applies")
 _NO_ROUTE_WHY = "no route of VirtualService %s matches"
@@ -138,10 +140,10 @@ def _unknown(tables: Tables, gateway: bool, host: str, port: int) -> Decision:
 def _traced(tables: Tables, host: VirtualHost, request: Request, trace: Trace) -> Decision:
     """As the untraced loop, saying for each route what held and what did not."""
     for rule, dropped in host.skipped:
-        for label, why in dropped:
-            _note(trace, "route", f"VirtualService {rule.meta.key} route {label}", "skipped", why)
+        _note_dropped(trace, dropped)
         why = "no route is left for this client and port: the next rule, else the plain service, applies"
-        _note(trace, "virtual-service", _named("VirtualService", rule.meta.key, rule.meta.source), "skipped", why)
+        name = f"VirtualService {rule.meta.key}"
+        _note(trace, "virtual-service", name, "skipped", why, name)
     if host.rule is None:
         decision = host.arms[0].decision
         if decision.verdict == "route":
@@ -150,30 +152,31 @@ def _traced(tables: Tables, host: VirtualHost, request: Request, trace: Trace) -
         else:
             _note(trace, "host", f"{host.host}:{host.port}", decision.verdict, decision.why)
         return decision
-    chosen = _named("VirtualService", host.rule.meta.key, host.rule.meta.source)
-    _note(trace, "virtual-service", chosen, "chosen", f"it is the rule in force for {host.host}:{host.port}")
-    for label, why in host.dropped:
-        _note(trace, "route", f"VirtualService {host.rule.meta.key} route {label}", "skipped", why)
+    chosen = f"VirtualService {host.rule.meta.key}"
+    why = f"it is the rule in force for {host.host}:{host.port}"
+    _note(trace, "virtual-service", chosen, "chosen", why, chosen, "spec.hosts")
+    _note_dropped(trace, host.dropped)
     path, _, query = request.path.partition("?")
     for arm in host.arms:
-        name = f"VirtualService {arm.decision.virtual_service} route {arm.label}"
-        failure = arm.match.failure(request, path, query)
+        rule_name = f"VirtualService {arm.decision.virtual_service}"
+        name, field = f"{rule_name} route {arm.label}", f"spec.http[{arm.index}]"
+        if arm.match.number >= 0:
+            field += f".match[{arm.match.number}]"
+        below, failure = arm.match.failure(request, path, query)
         if failure:
-            _note(trace, "route", name, "no match", failure)
+            _note(trace, "route", name, "no match", failure, rule_name, f"{field}.{below}")
             continue
-        _note(trace, "route", name, "match", str(arm.match))
+        _note(trace, "route", name, "match", str(arm.match), rule_name, field)
         return arm.decision if arm.change is None else arm.change(arm.decision, request, arm.match)
     decision = _no_route(host)
-    _note(trace, "route", chosen, "not-found", decision.why + "; nothing else is tried")
+    _note(trace, "route", chosen, "not-found", decision.why + "; nothing else is tried", chosen, "spec.http")
     return decision
 
 
-def _named(kind: str, key: str, source: str) -> str:
-    return f"{kind} {key} ({source})" if source else f"{kind} {key}"
-
-
-def _note(trace: Trace, step: str, object_: str, result: str, why: str) -> None:
-    trace.append({"step": step, "object": object_, "result": result, "why": why})
+def _note_dropped(trace: Trace, dropped: tuple[Dropped, ...]) -> None:
+    for key, label, why, path in dropped:
+        rule = f"VirtualService {key}"
+        _note(trace, "route", f"{rule} route {label}", "skipped", why, rule, path)
 
 
 # --- outbound TCP -----------------------------------------------------------------------------------------------------
@@ -184,14 +187,14 @@ def service_of(tables: Tables, name: str) -> str:
     l4: L4Table = tables.tcp
     lowered = name.lower()
     lowered = lowered[:-1] if lowered.endswith(".") else lowered
-    return l4.names.find(lowered) or l4.addresses.get(lowered) or ""
+    return l4.names.find(lowered) or l4.at(lowered)
 
 
 def _decide_connection(tables: Tables, arrival: Arrival, trace: Trace | None) -> Decision:
     l4: L4Table = tables.tcp
     host = service_of(tables, arrival.host) if arrival.host else ""
     if not host and arrival.destination_ip:
-        host = l4.addresses.get(arrival.destination_ip, "")
+        host = l4.at(arrival.destination_ip)
     if not host and arrival.sni:
         host = service_of(tables, arrival.sni)
     found = l4.hosts.get((host, arrival.port))
@@ -249,9 +252,8 @@ def _decide_at_gateway(tables: Tables, arrival: Arrival, trace: Trace | None) ->
     if decision.verdict == "not-found":
         why = decision.why
     if trace is not None:
-        _note(
-            trace, "gateway", _named("Gateway", f"{server.gateway} {server.name}", server.source), decision.verdict, why
-        )
+        name = f"Gateway {server.gateway}"
+        _note(trace, "gateway", f"{name} {server.name}", decision.verdict, why, name, server.name)
     return decision
 
 

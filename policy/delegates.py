@@ -34,6 +34,22 @@ def with_delegates(root: VirtualService, rules: Sequence[VirtualService], cluste
     return msgspec.structs.replace(root, spec=msgspec.structs.replace(root.spec, http=routes))
 
 
+def merged_from(
+    root: VirtualService, rules: Sequence[VirtualService], cluster_domain: str
+) -> list[tuple[int, VirtualService | None, int]]:
+    """(route of `root`, delegate, its route) for each route of `with_delegates`; for explain."""
+    found: list[tuple[int, VirtualService | None, int]] = []
+    for outer, route in enumerate(root.spec.http):
+        delegate = _find(route, root, rules)
+        if delegate is None:
+            found.append((outer, None, outer))
+            continue
+        for index, inner in enumerate(delegate.spec.http):
+            if inner.delegate is None and _merge(route, inner, delegate, cluster_domain) is not None:
+                found.append((outer, delegate, index))
+    return found
+
+
 def _find(route: HTTPRoute, root: VirtualService, rules: Sequence[VirtualService]) -> VirtualService | None:
     if route.delegate is None:
         return None
@@ -110,7 +126,7 @@ def _compatible(root: HTTPMatchRequest, inner: HTTPMatchRequest) -> bool:
         outer, own = getattr(root, name), getattr(inner, name)
         if any(not _inside(outer[key], own[key]) for key in outer.keys() & own.keys()):
             return False
-    if root.uri is not None and inner.uri is not None and root.ignore_uri_case != inner.ignore_uri_case:
+    if root.ignore_uri_case != inner.ignore_uri_case:
         return False
     if root.port and inner.port and root.port != inner.port:
         return False

@@ -44,7 +44,15 @@ class MergedRule:
 class Settings:
     """The blocks in force for one port and subset; None: the default."""
 
-    __slots__ = ("connection_pool", "load_balancer", "outlier_detection", "proxy_protocol", "retry_budget", "tls")
+    __slots__ = (
+        "connection_pool",
+        "load_balancer",
+        "outlier_detection",
+        "proxy_protocol",
+        "retry_budget",
+        "tls",
+        "tunnel",
+    )
 
     def __init__(self, policy: TrafficPolicy | PortTrafficPolicy | None = None) -> None:
         self.load_balancer: LoadBalancerSettings | None = policy.load_balancer if policy else None
@@ -53,6 +61,7 @@ class Settings:
         self.tls: ClientTLSSettings | None = policy.tls if policy else None
         self.proxy_protocol = policy.proxy_protocol if isinstance(policy, TrafficPolicy) else None
         self.retry_budget = policy.retry_budget if isinstance(policy, TrafficPolicy) else None
+        self.tunnel = policy.tunnel if isinstance(policy, TrafficPolicy) else None
 
 
 def settings(rule: MergedRule | None, port: int, subset: str = "") -> Settings:
@@ -64,6 +73,7 @@ def settings(rule: MergedRule | None, port: int, subset: str = "") -> Settings:
     if rule.policy is not None:
         found.proxy_protocol = rule.policy.proxy_protocol  # no port has its own
         found.retry_budget = rule.policy.retry_budget
+        found.tunnel = rule.policy.tunnel
     own = rule.subsets[subset].traffic_policy if subset and subset in rule.subsets else None
     if own is None:
         return found
@@ -72,6 +82,7 @@ def settings(rule: MergedRule | None, port: int, subset: str = "") -> Settings:
         alone = Settings(entry)
         alone.proxy_protocol = own.proxy_protocol or found.proxy_protocol
         alone.retry_budget = own.retry_budget or found.retry_budget
+        alone.tunnel = own.tunnel or found.tunnel
         return alone
     found.load_balancer = own.load_balancer or found.load_balancer
     found.connection_pool = own.connection_pool or found.connection_pool
@@ -79,6 +90,7 @@ def settings(rule: MergedRule | None, port: int, subset: str = "") -> Settings:
     found.tls = own.tls or found.tls
     found.proxy_protocol = own.proxy_protocol or found.proxy_protocol
     found.retry_budget = own.retry_budget or found.retry_budget
+    found.tunnel = own.tunnel or found.tunnel
     return found
 
 

@@ -42,14 +42,28 @@ ADDRESSES = "endpoints may be a list of ADDRESS:PORT, those that are ready, in a
 class Case:
     """One test: a question, and what its answer must have."""
 
-    __slots__ = ("expected", "name", "question", "source")
+    __slots__ = ("_document", "_path", "expected", "name", "question", "source")
 
-    def __init__(self, source: str, name: str, question: dict[str, Any], expected: dict[str, Any]) -> None:
-        self.source = source
+    def __init__(
+        self, document: Document, path: str, name: str, question: dict[str, Any], expected: dict[str, Any]
+    ) -> None:
+        self._document = document
+        self._path = path
+        self.source = document.at(path)
         """`file.yaml:12`."""
         self.name = name
         self.question = question
         self.expected = expected
+
+    def line_of(self, difference: str) -> int | None:
+        """The line of the expectation that a sentence of `differences` is about; None where lines are not known."""
+        path = f"{self._path}.expect.{difference.partition(': ')[0]}"
+        return self._document.line_of(path) or self._document.line or None
+
+    def at(self, difference: str) -> str:
+        """`file.yaml:14` of it."""
+        line = self.line_of(difference)
+        return f"{self._document.file}:{line}" if line else self._document.file
 
 
 def is_tests(document: Document) -> bool:
@@ -117,7 +131,7 @@ def _case(document: Document, at: str, test: Any, defaults: dict[str, Any], prob
     if len(problems) > before:
         return None
     told = str(name) if name else f"{question.get('method') or 'GET'} {question['url']}"
-    return Case(document.at(at), told, question, expected)
+    return Case(document, at, told, question, expected)
 
 
 def _problem(document: Document, path: str, message: str) -> Problem:

@@ -148,7 +148,7 @@ class Ports:
             return "UNIX sockets are not listened on" if kind else f"protocol {server.port.protocol} is unknown"
         made = Server(gateway, server, index, kind)
         if made.mode == "AUTO_PASSTHROUGH":
-            return "mode AUTO_PASSTHROUGH is not carried out: there are no network gateways here"
+            return "mode AUTO_PASSTHROUGH is not carried out: there are no network gateways here; write PASSTHROUGH"
         port = self.ports.setdefault(made.port, Port(made.port, kind))
         if port.kind != kind:
             first = port.servers[0]

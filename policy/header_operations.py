@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .format_operators import FormatError, Template, read
 from .resources import HeaderOperations
 from .tables import HeaderOps
 
@@ -33,17 +34,17 @@ def merged(levels: Sequence[HeaderOperations | None], removals_first: bool) -> H
                 added.pop(name.lower(), None)
         for name, value in level.set.items():
             if value and name.lower() not in AUTHORITY:
-                final_set[name.lower()] = unescaped(value)
+                final_set[name.lower()] = value_of(value)
                 added.pop(name.lower(), None)
         for name, value in level.add.items():
             if value and name.lower() not in AUTHORITY:
-                added.setdefault(name.lower(), []).append(unescaped(value))
+                added.setdefault(name.lower(), []).append(value_of(value))
     if not (removed or final_set or added):
         return None
     return HeaderOps(
         set=tuple(final_set.items()),
         add=tuple((name, value) for name, values in added.items() for value in values),
-        remove=tuple(name for name in removed if name not in final_set),
+        remove=tuple(name for name in removed if isinstance(final_set.get(name, Template()), Template)),
     )
 
 
@@ -57,6 +58,15 @@ def new_authority(*levels: HeaderOperations | None) -> str | None:
     return None
 
 
+def value_of(text: str) -> str:
+    """The value with `%%` as a percent sign, or a Template. What cannot be read is passed on as written: validation has
+    refused it."""
+    try:
+        return read(text)
+    except FormatError:
+        return text
+
+
 def unescaped(value: str) -> str:
-    """`%%` is a literal percent sign. Envoy's `%COMMAND%` operators are passed on as written."""
+    """`%%` is a literal percent sign."""
     return value.replace("%%", "%") if "%%" in value else value

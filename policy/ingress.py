@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from msgspec.structs import replace
+
 from ..registry.snapshot import Snapshot
 from .host_names import complete
 from .linear_regex import RegexError, search_pattern
@@ -49,22 +51,21 @@ def with_ingresses(resources: Resources, snapshot: Snapshot) -> Resources:
     """The resources with what Ingresses of our classes stand for."""
     mesh = resources.mesh.spec
     ours = [one for one in resources.ingresses if why_not(one, resources) == ""]
-    if not ours or mesh.ingress_controller_mode == "OFF":
+    gateways = ingress_gateways(resources)
+    if not gateways:
         return resources
-    gateways = tuple(_gateway(one, mesh.ingress_selector) for one in ours)
     rules = _rules(ours, snapshot, mesh.cluster_domain)
-    return Resources(
+    return replace(
+        resources,
         virtual_services=resources.virtual_services + tuple(rules),
-        destination_rules=resources.destination_rules,
-        network_policies=resources.network_policies,
-        peer_authentications=resources.peer_authentications,
-        authorization_policies=resources.authorization_policies,
         gateways=resources.gateways + gateways,
-        secrets=resources.secrets,
-        ingresses=resources.ingresses,
-        ingress_classes=resources.ingress_classes,
-        mesh=resources.mesh,
     )
+
+
+def ingress_gateways(resources: Resources) -> tuple[Gateway, ...]:
+    """The Gateways that Ingresses of our classes stand for."""
+    selector = resources.mesh.spec.ingress_selector
+    return tuple(_gateway(one, selector) for one in resources.ingresses if why_not(one, resources) == "")
 
 
 def why_not(ingress: Ingress, resources: Resources) -> str:

@@ -3,11 +3,13 @@
 
 Field lists follow Istio's networking and security APIs and the Kubernetes API. A field that Fairlead does not carry out
 is either refused, with the reason, or taken with a warning that says that it has no effect.
+Long because one page shows every field of every kind of rule.
 """
 
 from __future__ import annotations
 
 from ..registry.kinds import ENTRY_PROTOCOLS, FACT_KINDS, NO_STATUS, PORT, PROTOCOL, Kind, kind
+from ..registry.kinds_kept import KEPT_KINDS
 from ..registry.schema import (
     STRINGS,
     TEXTS,
@@ -57,7 +59,7 @@ RETRIES = obj(
     perTryTimeout=duration(),
     retryOn=text("Comma list of conditions, without blanks."),
     backoff=duration(),
-    retryRemoteLocalities=unused(flag(), "later tries keep to the same priority"),
+    retryRemoteLocalities=flag("After two tries, go on where none was made: to further priorities of endpoints."),
     retryIgnorePreviousHosts=flag(),
 )
 CORS = obj(
@@ -139,10 +141,21 @@ VIRTUAL_SERVICE = obj(
     status=NO_STATUS,
 )  # fmt: skip
 
+LOCALITY_SETTING = obj(
+    "By place.",
+    distribute=items(obj("Shares for clients of one locality; the first entry that covers the client counts.", required=("from", "to"),
+                         from_=text("Locality of the client: REGION/ZONE/SUBZONE, or less of it, or with * as its last part."),
+                         to=table(integer("Percent.", 1, 100), "Percent by locality of the endpoints; the sum is 100."))),
+    failover=items(obj("Where a region's traffic goes when its own endpoints fail.", required=("from", "to"),
+                       from_=text("Region of the client."), to=text("Region."))),
+    failoverPriority=TEXTS,
+    enabled=flag(),
+)  # fmt: skip
 LOAD_BALANCER = obj(
     "Which endpoint is next.",
     one_of=(("simple", "consistentHash"),),
-    simple=text("", "UNSPECIFIED", "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST"),
+    simple=text("LEAST_REQUEST (default), ROUND_ROBIN, RANDOM, PASSTHROUGH or, of Fairlead's own, PEAK_EWMA.", "UNSPECIFIED",
+                "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST", "PEAK_EWMA"),
     consistentHash=obj(
         "Always the same endpoint for the same key.",
         one_of=(("httpHeaderName", "httpCookie", "useSourceIp", "httpQueryParameterName"), ("ringHash", "maglev")),
@@ -155,10 +168,12 @@ LOAD_BALANCER = obj(
         maglev=obj(tableSize=integer("A prime.", 1, 5000011)),
         minimumRingSize=integer("Old form of ringHash.minimumRingSize.", 1, 8388608),
     ),
-    localityLbSetting=obj("By place.", distribute=items(anything()), failover=items(anything()), failoverPriority=TEXTS,
-                          enabled=flag()),
-    warmup=unused(obj(open="-"), "endpoints take their full share at once"),
-    warmupDurationSecs=unused(duration(), "endpoints take their full share at once"),
+    localityLbSetting=LOCALITY_SETTING,
+    zoneAwareLbSetting=refused("use localityLbSetting"),
+    warmup=obj("New endpoints begin with a part of their share.", required=("duration",), duration=duration("Until the full share."),
+               minimumPercent=decimal("What they begin with; default 10.", 0, 100),
+               aggression=decimal("1 (default) grows evenly, more is faster at first.", 0)),
+    warmupDurationSecs=duration("Old form of warmup.duration."),
 )  # fmt: skip
 POOL = obj(
     "Limits of connections and requests.",
@@ -180,21 +195,35 @@ POOL = obj(
         ),
         useClientProtocol=flag("Speak to endpoints what the client speaks."),
         maxConcurrentStreams=integer("Streams of one HTTP/2 connection; 0 is no limit.", 0, 2**31 - 1),
-        http2KeepAlive=unused(obj(open="-"), "HTTP/2 connections are always asked after 60 s of silence"),
+        http2KeepAlive=obj(
+            "Ask HTTP/2 connections by PING; without it after 60 s of silence.",
+            required=("interval", "timeout"),
+            interval=duration("How often, to the second."),
+            timeout=duration("For the answer, to the second."),
+        ),
     ),
 )
 OUTLIER = obj(
     "When an endpoint is taken out.",
     consecutiveErrors=unused(integer("", 0), "use consecutive5xxErrors"),
     splitExternalLocalOriginErrors=flag(),
-    consecutiveLocalOriginFailures=integer("", 0),
-    consecutiveGatewayErrors=integer("", 0),
-    consecutive5xxErrors=integer("", 0),
+    consecutiveLocalOriginFailures=integer("", 0, 2**32 - 1),
+    consecutiveGatewayErrors=integer("", 0, 2**32 - 1),
+    consecutive5xxErrors=integer("", 0, 2**32 - 1),
     interval=duration(),
     baseEjectionTime=duration(),
     maxEjectionPercent=integer("", 0, 100),
     minHealthPercent=integer("", 0, 100),
-    outlierDetectionHttpErrorCodes=refused("all of 5xx count"),
+    outlierDetectionHttpErrorCodes=items(integer("", 100, 599), doc="Answers that count as errors; default: 5xx."),
+    successRateMinimumHosts=integer(
+        "Fairlead's own, as in Envoy: endpoints that must have the volume; default 5.", 1, 2**32 - 1
+    ),
+    successRateRequestVolume=integer(
+        "Fairlead's own, as in Envoy: answers in an interval that it takes to be judged; default 100.", 1, 2**32 - 1
+    ),
+    successRateStdevFactor=integer(
+        "Fairlead's own, as in Envoy: out below mean - stdev * this / 1000; default 1900.", 0, 2**32 - 1
+    ),
 )
 CLIENT_TLS = obj(
     "How connections to endpoints are secured.",
@@ -202,18 +231,22 @@ CLIENT_TLS = obj(
     clientCertificate=text(),
     privateKey=text(),
     caCertificates=text(),
-    credentialName=refused("give files (clientCertificate, privateKey, caCertificates)"),
+    credentialName=text(
+        "Secret in place of files: at gateways one of their namespace; at sidecars only with workloadSelector."
+    ),
     subjectAltNames=TEXTS,
     sni=text(),
     insecureSkipVerify=flag(),
-    caCrl=refused("revocation lists are not read"),
+    caCrl=text("File with lists of revoked certificates, one of each authority in the server's chain."),
 )
 POLICY = {"loadBalancer": LOAD_BALANCER, "connectionPool": POOL, "outlierDetection": OUTLIER, "tls": CLIENT_TLS}
 TRAFFIC_POLICY = obj(
     "How the service is used.",
     also=POLICY,
     portLevelSettings=items(obj("For one port, in place of all above.", port=PORT_SELECTOR, also=POLICY)),
-    tunnel=refused("tunnels are not made"),
+    tunnel=obj("TCP and TLS connections go on through the endpoint, an HTTP proxy.", required=("targetHost", "targetPort"),
+               protocol=text("CONNECT, the default; POST is refused."), targetHost=text("Where to: a full name or an IP address."),
+               targetPort=PORT),
     proxyProtocol=obj("Tell endpoints by the PROXY protocol who the client is.", version=text("V1 (text, the default) or V2 (binary).", "V1", "V2")),
     retryBudget=obj("Retries at a time, as a share of requests; takes the place of maxRetries.",
                     percent=decimal("Of the requests in flight; default 20.", 0, 100),
@@ -302,7 +335,7 @@ SERVER_TLS = obj(
     serverCertificate=text("File."),
     privateKey=text("File."),
     caCertificates=text("File."),
-    caCrl=text("File."),
+    caCrl=text("File with lists of revoked certificates, one of each authority in a client's chain."),
     credentialName=text("Secret."),
     credentialNames=TEXTS,
     caCertCredentialName=text("Secret."),
@@ -337,15 +370,20 @@ SIDECAR = obj(
     "What a sidecar needs to know.",
     spec=obj(
         workloadSelector=obj(labels=STRINGS),
-        ingress=unused(items(obj(required=("port",), port=SIDECAR_PORT, bind=text(), captureMode=CAPTURE,
-                                 defaultEndpoint=text(), tls=SERVER_TLS, connectionPool=POOL)),
-                       "what comes in is for the ports that the workload declares"),
+        ingress=items(obj("What comes in on a port of the workload; other ports are as without.", required=("port",),
+                          port=obj("A port.", number=integer("", 0, 65535), name=text(), protocol=text(),
+                                   targetPort=unused(integer(), "defaultEndpoint says where the app listens")),
+                          bind=unused(text(), "a sidecar's listeners are its command line's (--inbound)"),
+                          captureMode=unused(CAPTURE, "capture is the command line's"),
+                          defaultEndpoint=text("127.0.0.1:PORT, [::1]:PORT, 0.0.0.0:PORT or [::]:PORT (the workload's address), unix:///PATH."),
+                          tls=refused("clients outside the mesh use TLS of the app's own, or a gateway"),
+                          connectionPool=POOL)),
         egress=items(obj(required=("hosts",), port=SIDECAR_PORT, hosts=items(text(), 1),
                          bind=unused(text(), "a sidecar's listeners are its command line's"),
                          captureMode=unused(CAPTURE, "capture is the command line's"))),
         outboundTrafficPolicy=obj(mode=text("", "ALLOW_ANY", "REGISTRY_ONLY"),
                                   egressProxy=refused("name the gateway in a ServiceEntry or VirtualService")),
-        inboundConnectionPool=unused(POOL, "limits of the app are a DestinationRule's, at its clients"),
+        inboundConnectionPool=POOL,
     ),
     status=NO_STATUS,
 )  # fmt: skip
@@ -393,15 +431,70 @@ MESH_CONFIG = obj(
         accessLogFile=text("Empty: no access log."),
         accessLogEncoding=text("", "TEXT", "JSON"),
         accessLogFormat=text(),
+        localityLbSetting=LOCALITY_SETTING,
         ingressClass=text("Class of the Ingresses that gateways serve."),
         ingressControllerMode=text("STRICT: of our class; DEFAULT: also those without one; OFF.", "STRICT", "DEFAULT", "OFF"),
         ingressSelector=text("Value of the label istio of the gateways that serve Ingresses."),
     ),
 )  # fmt: skip
 
+TOKEN_BUCKET = obj(
+    "How many in how much time. It begins full, and is filled by the time that has passed, in fractions of a token.",
+    required=("maxTokens", "fillInterval"),
+    maxTokens=integer("Tokens that it holds at most: what may come at once.", 1, 2**32 - 1),
+    tokensPerFill=integer("Tokens that each fillInterval brings; default 1.", 1, 2**32 - 1),
+    fillInterval=duration("50ms or more."),
+)
+LOCAL_RATE_LIMIT = obj(
+    "How many requests and connections a proxy takes in; each proxy counts for itself.",
+    required=("spec",),
+    spec=obj(
+        "The limits.",
+        selector=obj("Whose proxies; without labels all of the namespace (of the mesh in the root namespace).", matchLabels=STRINGS),
+        context=text("Where a proxy counts: what comes to its workload (default), what its workload sends, or what a "
+                     "gateway takes in.", "SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "GATEWAY"),
+        limits=items(obj(
+            "Of HTTP requests. A request counts in all limits that it matches, and is let through if none refuses it.",
+            required=("name", "tokenBucket"),
+            name=text("Names it in metrics and logs."),
+            match=obj(
+                "All must hold; left out: every request.",
+                hosts=items(text(), doc="Services, or names that clients ask for; may begin with a star."),
+                port=integer("That the client dialled; inbound the workload's own.", 1, 65535),
+                route=obj("A route that was chosen.", required=("virtualService",),
+                          virtualService=text("name, or namespace/name."), name=text("Of its http route; default: any.")),
+                methods=TEXTS,
+                uri=MATCH,
+                headers=table(MATCH),
+            ),
+            tokenBucket=TOKEN_BUCKET,
+            per=text("Who has a bucket: PROXY with all its workers (default), CLIENT (identity, else address), or CONNECTION.",
+                     "PROXY", "CLIENT", "CONNECTION"),
+            enforce=flag("false: only count what would be refused."),
+            percentage=obj("Of the requests over the limit, those that are refused.", value=decimal("Percent.", 0, 100)),
+            response=obj(
+                "The answer to what is over the limit.",
+                status=integer("Default 429.", 400, 599),
+                headers=table(text(), "Added to it."),
+                grpcResourceExhausted=flag("gRPC calls end with RESOURCE_EXHAUSTED, not UNAVAILABLE."),
+            ),
+        )),
+        connections=items(obj(
+            "Of new connections, HTTP or not; what is over the limit is closed at once.",
+            required=("name", "tokenBucket"),
+            name=text("Names it in metrics and logs."),
+            port=integer("That the client dialled; inbound the workload's own; default: any.", 1, 65535),
+            tokenBucket=TOKEN_BUCKET,
+            per=text("Who has a bucket: PROXY (default), or CLIENT (source address).", "PROXY", "CLIENT"),
+            enforce=flag("false: only count what would be refused."),
+        )),
+    ),
+    status=NO_STATUS,
+)  # fmt: skip
+
 _NET = ("istio-io", "networking-istio-io")
 _SEC = ("istio-io", "security-istio-io")
-_LATER = "it is checked and kept, but nothing acts by it yet"
+_LATER = "is checked and kept, but nothing acts by it yet"
 RULE_KINDS: tuple[Kind, ...] = (
     kind("networking.istio.io", "v1 v1beta1 v1alpha3", "VirtualService", "virtualservices", VIRTUAL_SERVICE, "vs", categories=_NET),
     kind("networking.istio.io", "v1 v1beta1 v1alpha3", "DestinationRule", "destinationrules", DESTINATION_RULE, "dr", categories=_NET),
@@ -417,16 +510,29 @@ RULE_KINDS: tuple[Kind, ...] = (
     kind("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", CLUSTER_ROLE, namespaced=False, inert=_LATER),
     kind("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", BINDING, namespaced=False, inert=_LATER),
     kind("fairlead.dev", "v1", "MeshConfig", "meshconfigs", MESH_CONFIG, namespaced=False),
+    kind("fairlead.dev", "v1", "LocalRateLimit", "localratelimits", LOCAL_RATE_LIMIT, "lrl"),
 )  # fmt: skip
-KINDS: tuple[Kind, ...] = (*FACT_KINDS, *RULE_KINDS)
+KINDS: tuple[Kind, ...] = (*FACT_KINDS, *RULE_KINDS, *KEPT_KINDS)
 BY_NAME: dict[tuple[str, str], Kind] = {(version, k.kind): k for k in KINDS for version in k.api_versions}
+_GATEWAY_API = (
+    "the Gateway API is not carried out: use Istio's Gateway and VirtualService (networking.istio.io), or Ingress"
+)
 REFUSED_KINDS = {
     "RequestAuthentication": "tokens of end users are not verified yet; Fairlead would let in what this means to keep out",
-    "EnvoyFilter": "there is no Envoy to configure",
+    "EnvoyFilter": "there is no Envoy to configure; for local rate limits write a LocalRateLimit (fairlead.dev/v1)",
     "WasmPlugin": "there are no WebAssembly filters",
     "ProxyConfig": "use fairlead's settings",
     "Telemetry": "use MeshConfig for the access log; metrics and trace headers are always on",
     "WorkloadGroup": "declare each workload (Pod or WorkloadEntry)",
+    "IstioOperator": "install nothing: fairlead's roles are started as they are",
+    "GatewayClass": _GATEWAY_API,
+    "HTTPRoute": _GATEWAY_API,
+    "GRPCRoute": _GATEWAY_API,
+    "TLSRoute": _GATEWAY_API,
+    "TCPRoute": _GATEWAY_API,
+    "ReferenceGrant": _GATEWAY_API,
+    "Endpoints": "it is deprecated upstream: use EndpointSlice (discovery.k8s.io/v1)",
+    "CustomResourceDefinition": "the kinds are built in; no others can be added",
 }
 GATEWAY_PROTOCOLS = tuple(p for p in ENTRY_PROTOCOLS)
 
@@ -435,6 +541,8 @@ def why_unknown(api_version: str, name: str) -> str:
     """What to say of a document whose apiVersion and kind are not in the table."""
     if not api_version or not name:
         return "apiVersion and kind must both be given, e.g. apiVersion: v1, kind: Service"
+    if name == "Gateway" and api_version.startswith("gateway.networking.k8s.io/"):
+        return f"kind {name} of {api_version} may not be used: {_GATEWAY_API}"
     if name in REFUSED_KINDS:
         return f"kind {name} may not be used: {REFUSED_KINDS[name]}"
     same = [version for version, other in BY_NAME if other == name]

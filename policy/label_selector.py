@@ -29,3 +29,18 @@ def selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
         else:
             return False  # validation refuses other operators; an unreadable rule admits nobody
     return True
+
+
+def wanted(selector: LabelSelector) -> str:
+    """The selector in words."""
+    found = [f"{key}={value}" for key, value in selector.match_labels.items()]
+    for one in selector.match_expressions:
+        values = f" ({', '.join(one.values)})" if one.values else ""
+        found.append(f"{one.key} {one.operator}{values}")
+    return ", ".join(found) or "any labels"
+
+
+def seen(selector: LabelSelector, labels: Mapping[str, str]) -> str:
+    """Of the labels those that the selector asks about."""
+    keys = dict.fromkeys((*selector.match_labels, *(one.key for one in selector.match_expressions)))
+    return ", ".join(f"{key}={labels[key]}" if key in labels else f"no label {key}" for key in keys) or "its labels"

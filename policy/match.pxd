@@ -43,6 +43,7 @@ cdef class HttpMatch:
     cdef public str uri_value
     cdef public bint ignore_case
     cdef public str name
+    cdef public int number
     cdef public tuple conditions
     cdef public Py_ssize_t uri_length
 
@@ -58,5 +59,7 @@ cdef class Arm:
     cdef public bint unconditional
 
 cpdef header_value(request, str name)
+cpdef list header_values(request, str name)
+cpdef str scheme_of(request)
 @cython.locals(part=str)
 cpdef query_parameter(str query, str name)

@@ -13,6 +13,8 @@ from .resources import HTTPMatchRequest, StringMatch
 from .tables import Decision, Request
 
 CLAIMS_PREFIX = "@request.auth.claims"
+SHOWN_MAX = 200
+"""Characters of a value that an explanation repeats."""
 
 
 class TextTest:
@@ -65,6 +67,18 @@ class Condition:
     def holds(self, request: Request, query: str) -> bool:
         raise NotImplementedError
 
+    def field(self) -> str:
+        """Where it stands below the block."""
+        raise NotImplementedError
+
+    def seen(self, request: Request, query: str) -> str:
+        """What the request has, in words."""
+        raise NotImplementedError
+
+
+def _shown(what: str, value: str | None) -> str:
+    return f"{what} is absent" if value is None else f"{what} is {value[:SHOWN_MAX]!r}"
+
 
 class _Field(Condition):
     """Method, scheme or authority."""
@@ -74,13 +88,23 @@ class _Field(Condition):
         self._test = TextTest(match)
 
     def holds(self, request: Request, query: str) -> bool:
+        if self._name == "scheme":
+            return bool(self._test.holds(scheme_of(request)))
         return bool(self._test.holds(getattr(request, self._name)))
+
+    def field(self) -> str:
+        return self._name
+
+    def seen(self, request: Request, query: str) -> str:
+        return _shown(self._name, scheme_of(request) if self._name == "scheme" else getattr(request, self._name))
 
     def __str__(self) -> str:
         return f"{self._name} {self._test}"
 
 
 class _Header(Condition):
+    """Of a header with several lines one that fits is enough (Envoy since 1.39; before, they were joined first)."""
+
     def __init__(self, name: str, match: StringMatch) -> None:
         self._name = name.lower()
         self._test = TextTest(match)
@@ -91,12 +115,27 @@ class _Header(Condition):
         value = header_value(request, self._name)
         if value is None:
             return False
+        if "," in value and not self._present:
+            return _line_holds(self._test, request, self._name)
         if self._exact is not None:
             return bool(value == self._exact)
         return self._present or bool(self._test.holds(value))
 
+    def field(self) -> str:
+        return f"headers[{self._name}]"
+
+    def seen(self, request: Request, query: str) -> str:
+        return _shown(f"header {self._name}", header_value(request, self._name))
+
     def __str__(self) -> str:
         return f"header {self._name} {self._test}"
+
+
+def _line_holds(test: TextTest, request: Request, name: str) -> bool:
+    for value in header_values(request, name):  # noqa: SIM110 - compiled, a generator is more
+        if test.holds(value):
+            return True
+    return False
 
 
 class _WithoutHeader(Condition):
@@ -111,7 +150,15 @@ class _WithoutHeader(Condition):
         value = header_value(request, self._name)
         if self._absent:
             return value is None
+        if value is not None and "," in value:
+            return not _line_holds(self._test, request, self._name)
         return not self._test.holds(value or "")
+
+    def field(self) -> str:
+        return f"withoutHeaders[{self._name}]"
+
+    def seen(self, request: Request, query: str) -> str:
+        return _shown(f"header {self._name}", header_value(request, self._name))
 
     def __str__(self) -> str:
         return f"header {self._name} absent" if self._absent else f"header {self._name} not {self._test}"
@@ -125,6 +172,12 @@ class _Query(Condition):
     def holds(self, request: Request, query: str) -> bool:
         value = query_parameter(query, self._name)
         return value is not None and self._test.holds(value)
+
+    def field(self) -> str:
+        return f"queryParams[{self._name}]"
+
+    def seen(self, request: Request, query: str) -> str:
+        return _shown(f"query parameter {self._name}", query_parameter(query, self._name))
 
     def __str__(self) -> str:
         return f"query parameter {self._name} {self._test}"
@@ -141,15 +194,26 @@ class _Claim(Condition):
         self._negate = negate
 
     def holds(self, request: Request, query: str) -> bool:
-        value: Any = getattr(request, "claims", None)
-        for step in self._path:
-            value = value.get(step) if isinstance(value, Mapping) else None
+        value = self._value(request)
         values = value if isinstance(value, list) else [value]
         found = False
         for one in values:
             if isinstance(one, str) and self._test.holds(one):
                 found = True
         return found != self._negate
+
+    def _value(self, request: Request) -> Any:
+        value: Any = getattr(request, "claims", None)
+        for step in self._path:
+            value = value.get(step) if isinstance(value, Mapping) else None
+        return value
+
+    def field(self) -> str:
+        return "withoutHeaders" if self._negate else "headers"  # its name holds brackets that a path cannot
+
+    def seen(self, request: Request, query: str) -> str:
+        value = self._value(request)
+        return _shown(f"claim {self._name}", value if value is None else str(value))
 
     def __str__(self) -> str:
         return f"claim {self._name} {'not ' if self._negate else ''}{self._test}"
@@ -160,8 +224,23 @@ def header_value(request: Request, name: str) -> str | None:
     if name == "host" or name == ":authority":
         return request.authority or None
     if name[:1] == ":":
-        return {":method": request.method, ":path": request.path, ":scheme": request.scheme}.get(name)
+        return {":method": request.method, ":path": request.path, ":scheme": scheme_of(request)}.get(name)
     return request.header(name)
+
+
+def header_values(request: Request, name: str) -> list[str]:
+    """The same line by line."""
+    if name == "host" or name[:1] == ":":
+        value = header_value(request, name)
+        return [] if value is None else [value]
+    return request.values(name)
+
+
+def scheme_of(request: Request) -> str:
+    """What the client spoke as far as we may believe it: X-Forwarded-Proto of those who may say so (`at_edge` takes it
+    out of what others send), else what it spoke to us."""
+    told = request.header("x-forwarded-proto")
+    return told if told == "https" or told == "http" else request.scheme
 
 
 def query_parameter(query: str, name: str) -> str | None:
@@ -174,9 +253,10 @@ def query_parameter(query: str, name: str) -> str | None:
 
 
 class HttpMatch:
-    """One block of `match`: all its conditions hold. `prefix` is what a rewrite replaces."""
+    """One block of `match`: all its conditions hold. `number`: of the block in its route, for explain; -1 for none."""
 
-    def __init__(self, block: HTTPMatchRequest | None) -> None:
+    def __init__(self, block: HTTPMatchRequest | None, number: int = -1) -> None:
+        self.number = number
         self.uri: TextTest | None = None
         self.uri_kind = 0
         """0 no condition, 1 exact, 2 prefix, 3 anything else (by `uri`)."""
@@ -223,14 +303,20 @@ class HttpMatch:
                 return False
         return True
 
-    def failure(self, request: Request, path: str, query: str) -> str:
-        """The first condition that does not hold, in words; empty where all hold."""
+    def failure(self, request: Request, path: str, query: str) -> tuple[str, str]:
+        """(field below the block, in words what was seen and what is wanted) of the first condition that does not
+        hold; empty where all hold."""
         if self.uri is not None and not self.uri.holds(path):
-            return f"path {path!r} is not {self.uri}{' without case' if self.ignore_case else ''}"
+            wanted = f"{self.uri}{' without case' if self.ignore_case else ''}"
+            return "uri", f"path is {path[:SHOWN_MAX]!r}, wanted {wanted}"
         for condition in self.conditions:
             if not condition.holds(request, query):
-                return f"not: {condition}"
-        return ""
+                seen = condition.seen(request, query)
+                return (
+                    condition.field(),
+                    f"{seen}, wanted {str(condition).removeprefix(seen.partition(' is ')[0]).strip()}",
+                )
+        return "", ""
 
     def __str__(self) -> str:
         parts = [f"path {self.uri}"] if self.uri is not None else []

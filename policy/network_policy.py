@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 
 from ..registry.model import Workload
 from ..registry.snapshot import Snapshot
-from .label_selector import selects
+from .label_selector import seen, selects, wanted
 from .peer import Peer
 from .resources import IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort
 from .tables import Verdict
+from .trace import Trace, note
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -70,9 +71,35 @@ class _PeerRule:
                 return False
         return True
 
+    def failure(self, snapshot: Snapshot, peer: Peer, address: Address | None) -> str:
+        """In words what it asks for, and what of that the peer is not; for explain, where `holds` is False."""
+        if self._block is not None:
+            return f"address {address or 'unknown'} is not in {self._block.text}"
+        pods, namespaces = self._rule.pod_selector, self._rule.namespace_selector
+        if pods is None and namespaces is None:
+            return "it names nobody"
+        if not peer.workloads:
+            return "no workload of the mesh is known behind it, and only a workload has labels"
+        for workload in peer.workloads:
+            own = snapshot.namespace_labels(workload.namespace)
+            if namespaces is None:
+                if workload.namespace != self._namespace:
+                    wanted_one = f"{self._namespace} (there is no namespaceSelector)"
+                    return f"namespace is {workload.namespace}, wanted {wanted_one}"
+            elif not selects(namespaces, own):
+                return f"namespace {workload.namespace} has {seen(namespaces, own)}, wanted {wanted(namespaces)}"
+            if pods is not None and not selects(pods, workload.labels):
+                return f"it has {seen(pods, workload.labels)}, wanted {wanted(pods)}"
+        return ""
+
 
 class _PortRule:
     __slots__ = ("_name", "_protocol", "_range")
+
+    def __str__(self) -> str:
+        first, last = self._range or (0, 0)
+        number = f"{first}-{last}" if last > first else str(first or "any")
+        return f"{self._name or number}/{self._protocol}"
 
     def __init__(self, rule: NetworkPolicyPort) -> None:
         self._protocol = rule.protocol
@@ -129,21 +156,16 @@ class Isolation:
                     self.rules.append(_Rule(policy, index, egress.to, egress.ports))
         self._own_ports = port_names(workload)
 
-    def verdict(
-        self, peer: Peer, port: int, protocol: str = "TCP", trace: list[dict[str, str]] | None = None
-    ) -> Verdict:
+    def verdict(self, peer: Peer, port: int, protocol: str = "TCP", trace: Trace | None = None) -> Verdict:
         """On a connection to workload port `port`: of this workload (Ingress), or of the peer (Egress)."""
         if any(own.key == self.workload.key and self.workload.name for own in peer.workloads):
             return Verdict(True, "", "a workload's traffic with itself is always allowed")
         address = parse_address(peer.ip)
         for rule in self.rules:
-            why = self._failure(rule, peer, address, port, protocol)
+            holds = self._holds_port(rule, peer, port, protocol) and self._holds_peer(rule, peer, address)
             if trace is not None:
-                trace.append({
-                    "step": f"network-policy-{self.direction.lower()}", "object": rule.name,
-                    "result": "no match" if why else "allow", "why": why or f"it admits {peer.label} on port {port}",
-                })  # fmt: skip
-            if not why:
+                self._note(trace, rule, peer, port, protocol, holds)
+            if holds:
                 return Verdict(True, rule.name, f"{rule.name} ({self.direction.lower()}) admits it")
         whom = f"{self.workload.namespace}/{self.workload.name or '(any)'}"
         pair = (
@@ -155,12 +177,25 @@ class Isolation:
             False, self.names[0], f"no {self.direction.lower()} rule of {', '.join(self.names)} admits {pair}"
         )
 
-    def _failure(self, rule: _Rule, peer: Peer, address: Address | None, port: int, protocol: str) -> str:
-        if rule.ports and not any(one.holds(port, protocol, self._names_for(peer)) for one in rule.ports):
-            return f"port {port}/{protocol} is not among its ports"
-        if rule.peers and not any(one.holds(self._snapshot, peer, address) for one in rule.peers):
-            return f"{peer.label} is none of its peers"
-        return ""
+    def _holds_port(self, rule: _Rule, peer: Peer, port: int, protocol: str) -> bool:
+        return not rule.ports or any(one.holds(port, protocol, self._names_for(peer)) for one in rule.ports)
+
+    def _holds_peer(self, rule: _Rule, peer: Peer, address: Address | None) -> bool:
+        return not rule.peers or any(one.holds(self._snapshot, peer, address) for one in rule.peers)
+
+    def _note(self, trace: Trace, rule: _Rule, peer: Peer, port: int, protocol: str, holds: bool) -> None:
+        """A step that says of a rule that does not hold what was seen and what is wanted."""
+        step, side = f"network-policy-{self.direction.lower()}", self.direction.lower()
+        path, why = f"spec.{side}[{rule.index}]", f"it admits {peer.label} on port {port}"
+        if not holds and not self._holds_port(rule, peer, port, protocol):
+            path += ".ports"
+            why = f"port is {port}/{protocol}, wanted {' or '.join(map(str, rule.ports))}"
+        elif not holds:
+            path += ".from" if side == "ingress" else ".to"
+            address = parse_address(peer.ip)
+            failures = dict.fromkeys(one.failure(self._snapshot, peer, address) for one in rule.peers)
+            why = f"{peer.label} is none of its peers: {'; '.join(failures)}"
+        note(trace, step, rule.name, "allow" if holds else "no match", why, rule.name.partition(" rule ")[0], path)
 
     def _names_for(self, peer: Peer) -> Mapping[tuple[str, str], frozenset[int]]:
         """Named ports are those of the destination: this workload, or every workload that the peer may be."""

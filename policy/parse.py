@@ -30,6 +30,7 @@ RESOURCES: dict[str, tuple[Any, Any]] = {
     "Ingress": (r.Ingress, r.IngressSpec),
     "IngressClass": (r.IngressClass, r.IngressClassSpec),
     "Secret": (r.Secret, r.SecretSpec),
+    "LocalRateLimit": (r.LocalRateLimit, r.LocalRateLimitSpec),
     "MeshConfig": (r.MeshConfig, r.MeshConfigSpec),
 }
 """Kinds with a typed resource, and their spec; the others become facts, or are only kept."""
@@ -45,6 +46,7 @@ Resource = (
     | r.Ingress
     | r.IngressClass
     | r.Secret
+    | r.LocalRateLimit
     | r.MeshConfig
 )
 
@@ -100,7 +102,7 @@ def check_object(
     """
     found = Findings()
     if kind.inert:
-        found.warnings.append(("", f"{kind.kind}: {kind.inert}"))
+        found.warnings.append(("", f"{kind.kind} {kind.inert}"))
     rest = {key: value for key, value in body.items() if key not in ("apiVersion", "kind", "metadata")}
     made = check(kind.schema, rest, "", found)
     made = made if isinstance(made, dict) else {}

@@ -8,8 +8,6 @@ Long because one page shows every kind with all its fields.
 
 from __future__ import annotations
 
-from typing import Any
-
 from msgspec import Struct, field
 
 
@@ -384,12 +382,41 @@ class ConsistentHashLB(Spec, frozen=True):
     minimum_ring_size: int | None = None
 
 
+class LocalityDistribute(Spec, frozen=True):
+    """Localities are REGION/ZONE/SUBZONE, or less of it, or end with `*`."""
+
+    from_: str = field(default="", name="from")
+    to: dict[str, int] = {}
+    """Percent."""
+
+
+class LocalityFailover(Spec, frozen=True):
+    """Regions."""
+
+    from_: str = field(default="", name="from")
+    to: str = ""
+
+
+class LocalityLbSetting(Spec, frozen=True):
+    distribute: list[LocalityDistribute] = []
+    failover: list[LocalityFailover] = []
+    failover_priority: list[str] = []
+    """LABEL or LABEL=VALUE, the most important first."""
+    enabled: bool | None = None
+
+
+class WarmupConfiguration(Spec, frozen=True):
+    duration: float
+    minimum_percent: float = 10.0
+    aggression: float = 1.0
+
+
 class LoadBalancerSettings(Spec, frozen=True):
     simple: str | None = None
-    """UNSPECIFIED, LEAST_REQUEST, LEAST_CONN, ROUND_ROBIN, RANDOM, PASSTHROUGH."""
+    """UNSPECIFIED, LEAST_REQUEST, LEAST_CONN, ROUND_ROBIN, RANDOM, PASSTHROUGH; of our own: PEAK_EWMA."""
     consistent_hash: ConsistentHashLB | None = None
-    locality_lb_setting: dict[str, Any] | None = None
-    warmup: dict[str, Any] | None = None
+    locality_lb_setting: LocalityLbSetting | None = None
+    warmup: WarmupConfiguration | None = None
     warmup_duration_secs: float | None = None
 
 
@@ -407,6 +434,13 @@ class TCPSettings(Spec, frozen=True):
     idle_timeout: float | None = None
 
 
+class Http2KeepAlive(Spec, frozen=True):
+    """Seconds."""
+
+    interval: float
+    timeout: float
+
+
 class HTTPSettings(Spec, frozen=True):
     http1_max_pending_requests: int = field(default=0, name="http1MaxPendingRequests")
     http2_max_requests: int = field(default=0, name="http2MaxRequests")
@@ -416,7 +450,7 @@ class HTTPSettings(Spec, frozen=True):
     h2_upgrade_policy: str = field(default="", name="h2UpgradePolicy")
     use_client_protocol: bool = False
     max_concurrent_streams: int = 0
-    http2_keep_alive: dict[str, Any] | None = field(default=None, name="http2KeepAlive")
+    http2_keep_alive: Http2KeepAlive | None = field(default=None, name="http2KeepAlive")
 
 
 class ConnectionPoolSettings(Spec, frozen=True):
@@ -436,6 +470,11 @@ class OutlierDetection(Spec, frozen=True):
     base_ejection_time: float | None = None
     max_ejection_percent: int = 0
     min_health_percent: int = 0
+    outlier_detection_http_error_codes: list[int] = []
+    success_rate_minimum_hosts: int | None = None
+    """This and the next two are Fairlead's own, with Envoy's meaning and defaults; none of them: off."""
+    success_rate_request_volume: int | None = None
+    success_rate_stdev_factor: int | None = None
 
 
 class ClientTLSSettings(Spec, frozen=True):
@@ -468,13 +507,19 @@ class RetryBudget(Spec, frozen=True):
     min_retry_concurrency: int = 3
 
 
+class TunnelSettings(Spec, frozen=True):
+    target_host: str
+    target_port: int
+    protocol: str = "CONNECT"
+
+
 class TrafficPolicy(Spec, frozen=True):
     load_balancer: LoadBalancerSettings | None = None
     connection_pool: ConnectionPoolSettings | None = None
     outlier_detection: OutlierDetection | None = None
     tls: ClientTLSSettings | None = None
     port_level_settings: list[PortTrafficPolicy] = []
-    tunnel: dict[str, Any] | None = None
+    tunnel: TunnelSettings | None = None
     proxy_protocol: ProxyProtocol | None = None
     retry_budget: RetryBudget | None = None
 
@@ -657,12 +702,21 @@ class EgressListener(Spec, frozen=True):
     port: ServerPort | None = None
 
 
+class IngressListener(Spec, frozen=True):
+    port: ServerPort
+    default_endpoint: str = ""
+    """Empty: the workload's address, at the same port."""
+    connection_pool: ConnectionPoolSettings | None = None
+
+
 class WorkloadSelector(Spec, frozen=True):
     labels: dict[str, str] = {}
 
 
 class SidecarSpec(Spec, frozen=True):
     workload_selector: WorkloadSelector | None = None
+    ingress: list[IngressListener] = []
+    inbound_connection_pool: ConnectionPoolSettings | None = None
     egress: list[EgressListener] = []
     outbound_traffic_policy: OutboundTrafficPolicy | None = None
 
@@ -693,11 +747,73 @@ class MeshConfigSpec(Spec, frozen=True):
     ingress_controller_mode: str = "STRICT"
     """STRICT, DEFAULT (also those without a class), OFF."""
     ingress_selector: str = "ingressgateway"
+    locality_lb_setting: LocalityLbSetting | None = None
+    """For services whose DestinationRule has none."""
 
 
 class MeshConfig(Struct, frozen=True):
     meta: Meta = Meta(name="default")
     spec: MeshConfigSpec = MeshConfigSpec()
+
+
+class TokenBucket(Spec, frozen=True):
+    max_tokens: int
+    fill_interval: float
+    tokens_per_fill: int = 1
+
+
+class RateLimitRoute(Spec, frozen=True):
+    virtual_service: str
+    """name, or namespace/name."""
+    name: str = ""
+
+
+class RateLimitMatch(Spec, frozen=True):
+    hosts: list[str] = []
+    port: int = 0
+    route: RateLimitRoute | None = None
+    methods: list[str] = []
+    uri: StringMatch | None = None
+    headers: dict[str, StringMatch] = {}
+
+
+class RateLimitResponse(Spec, frozen=True):
+    status: int = 429
+    headers: dict[str, str] = {}
+    grpc_resource_exhausted: bool = False
+
+
+class RequestLimit(Spec, frozen=True):
+    name: str
+    token_bucket: TokenBucket
+    match: RateLimitMatch = RateLimitMatch()
+    per: str = "PROXY"
+    """PROXY, CLIENT, CONNECTION."""
+    enforce: bool = True
+    percentage: Percent | None = None
+    response: RateLimitResponse = RateLimitResponse()
+
+
+class ConnectionLimit(Spec, frozen=True):
+    name: str
+    token_bucket: TokenBucket
+    port: int = 0
+    per: str = "PROXY"
+    """PROXY, CLIENT."""
+    enforce: bool = True
+
+
+class LocalRateLimitSpec(Spec, frozen=True):
+    selector: LabelsSelector | None = None
+    context: str = "SIDECAR_INBOUND"
+    """SIDECAR_INBOUND, SIDECAR_OUTBOUND, GATEWAY."""
+    limits: list[RequestLimit] = []
+    connections: list[ConnectionLimit] = []
+
+
+class LocalRateLimit(Struct, frozen=True):
+    meta: Meta
+    spec: LocalRateLimitSpec
 
 
 class Resources(Struct, frozen=True):
@@ -714,4 +830,5 @@ class Resources(Struct, frozen=True):
     ingresses: tuple[Ingress, ...] = ()
     ingress_classes: tuple[IngressClass, ...] = ()
     sidecars: tuple[Sidecar, ...] = ()
+    local_rate_limits: tuple[LocalRateLimit, ...] = ()
     mesh: MeshConfig = MeshConfig()

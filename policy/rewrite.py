@@ -40,8 +40,22 @@ def rewrite_target(target: str, match: HttpMatch, rewrite: HTTPRewrite, pattern:
     """The new request target; the query is kept. `pattern` is `uriRegexRewrite.match`, compiled."""
     path, rest = split_target(target)
     if pattern is not None and rewrite.uri_regex_rewrite is not None:
-        return pattern.sub(substitution(rewrite.uri_regex_rewrite.get("rewrite", "")), path) + rest
+        return replace_all(pattern, substitution(rewrite.uri_regex_rewrite.get("rewrite", "")), path) + rest
     return replace_matched(path, match, rewrite.uri) + rest if rewrite.uri else target
+
+
+def replace_all(pattern: re.Pattern[str], template: str, text: str) -> str:
+    """All that matches replaced as RE2's GlobalReplace does: an empty match right behind another one does not count."""
+    end = -1
+
+    def one(found: re.Match[str]) -> str:
+        nonlocal end
+        if found.start() == found.end() == end:
+            return ""
+        end = found.end()
+        return found.expand(template)
+
+    return pattern.sub(one, text)
 
 
 def substitution(text: str) -> str:

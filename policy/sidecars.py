@@ -2,7 +2,8 @@
 
 In force is the oldest whose selector holds for the workload, else the one of its namespace without a selector, else the
 one of the root namespace. With `egress` a workload knows the services that one of its hosts covers (on a listener's
-port alone, where it has one), and those that the VirtualServices for them send traffic to.
+port alone, where it has one), and those that the VirtualServices for them send traffic to. `ingress` says where what
+comes in on a port goes (compile_inbound).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from ..registry.model import Service, Workload
 from .host_names import complete, covers
 from .resources import DestinationRef, EgressListener, MeshConfig, Resources, Sidecar, VirtualService
 from .visibility import exported, labels_hold
+
+_ENDPOINTS = {"127.0.0.1": "127.0.0.1", "[::1]": "::1", "0.0.0.0": "", "[::]": ""}
 
 
 def sidecar_of(resources: Resources, workload: Workload) -> Sidecar | None:
@@ -33,6 +36,18 @@ def sidecar_of(resources: Resources, workload: Workload) -> Sidecar | None:
         elif one.meta.namespace == root and (selector is None or not selector.labels):
             mesh = mesh or one
     return whole or mesh
+
+
+def read_endpoint(text: str) -> tuple[str, int] | None:
+    """(address, port) of a `defaultEndpoint`: an empty address is the workload's own, a UNIX socket's is
+    `unix:///PATH` with port 0. None: it is none."""
+    if text.startswith("unix://"):
+        path = text.removeprefix("unix://")
+        return (text, 0) if path.startswith("/") and not path.endswith("/") else None
+    address, _, port = text.rpartition(":")
+    if address not in _ENDPOINTS or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65535):
+        return None
+    return _ENDPOINTS[address], int(port)
 
 
 def with_policy(mesh: MeshConfig, sidecar: Sidecar | None) -> MeshConfig:

@@ -13,6 +13,7 @@ cdef class Arrival:
     cdef public str sni
     cdef public str alpn
     cdef public int server
+    cdef public object buckets
 
 cdef class Verdict:
     cdef public bint allowed
@@ -43,6 +44,7 @@ cdef class RetryPolicy:
     cdef public object per_try_timeout_s
     cdef public double backoff_s
     cdef public bint ignore_previous_hosts
+    cdef public bint remote
 
 cdef class Decision:
     cdef public str verdict
@@ -72,6 +74,7 @@ cdef class LoadBalancer:
     cdef public Py_ssize_t table_size
     cdef public object cookie_ttl_s
     cdef public str cookie_path
+    cdef public object warmup
 
 cdef class PoolLimits:
     cdef public str h2_upgrade
@@ -87,8 +90,28 @@ cdef class PoolLimits:
     cdef public double max_connection_duration_s
     cdef public tuple keepalive
     cdef public int proxy_protocol
+    cdef public double ping_every_s
+    cdef public double ping_answer_s
+    cdef public str tunnel
+    cdef public bint spread
     cdef public double retry_percent
     cdef public Py_ssize_t retry_least
+    cdef public double tcp_idle_timeout_s
+
+cdef class OutlierPolicy:
+    cdef public Py_ssize_t consecutive_5xx
+    cdef public Py_ssize_t consecutive_gateway
+    cdef public Py_ssize_t consecutive_local
+    cdef public bint split
+    cdef public double interval_s
+    cdef public double base_ejection_s
+    cdef public Py_ssize_t max_ejection_percent
+    cdef public Py_ssize_t min_health_percent
+    cdef public object codes
+    cdef public Py_ssize_t success_hosts
+    cdef public Py_ssize_t success_volume
+    cdef public Py_ssize_t success_stdev_factor
+    cdef public bint simple
 
 cdef class ClusterEndpoint:
     cdef public str address
@@ -97,6 +120,7 @@ cdef class ClusterEndpoint:
     cdef public object tls
     cdef public Py_ssize_t weight
     cdef public int priority
+    cdef public double locality_weight
     cdef public Verdict egress
     cdef public object last
 
@@ -109,7 +133,7 @@ cdef class Cluster:
     cdef public str protocol
     cdef public LoadBalancer load_balancer
     cdef public PoolLimits limits
-    cdef public object outlier
+    cdef public OutlierPolicy outlier
     cdef public str rule
     cdef public str service_name
     cdef public str service_namespace
@@ -120,6 +144,7 @@ cdef class Cluster:
 cdef class Tables:
     cdef public object egress
     cdef public object gateway
+    cdef public object rate_limits
     cdef public str version
     cdef public object viewpoint
     cdef public object mesh

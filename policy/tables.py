@@ -34,6 +34,8 @@ class Arrival:
         alpn: str = "",
         server: int = 0,
     ) -> None:
+        self.buckets: Any = None
+        """Left to the proxy: token buckets of this connection."""
         self.listener = listener
         """`outbound`, `inbound` or `gateway`."""
         self.source_ip = source_ip
@@ -70,6 +72,10 @@ class Request(Protocol):
         """Value of a header by its lower-case name, several lines joined with `,`; None where absent."""
         ...
 
+    def values(self, name: str) -> list[str]:
+        """The value of each line of a header by its lower-case name, in order."""
+        ...
+
     def header_names(self) -> list[str]:
         """Lower-case names of all headers."""
         ...
@@ -100,6 +106,9 @@ class SimpleRequest:
     def header(self, name: str) -> str | None:
         found = [value for own, value in self.headers if own == name]
         return ",".join(found) if found else None
+
+    def values(self, name: str) -> list[str]:
+        return [value for own, value in self.headers if own == name]
 
     def header_names(self) -> list[str]:
         return [name for name, _ in self.headers]
@@ -169,7 +178,10 @@ class RetryPolicy:
         backoff_s: float = 0.025,
         ignore_previous_hosts: bool = True,
         retry_on: tuple[str, ...] = (),
+        remote: bool = False,
     ) -> None:
+        self.remote = remote
+        """retryRemoteLocalities: later tries go to priorities at which none was made."""
         self.retry_on = retry_on
         """As written, in order; for people."""
         self.attempts = attempts
@@ -267,8 +279,21 @@ class Decision:
         """Verdict of the policies looked at (inbound: ingress; outbound: None, see ClusterEndpoint.egress)."""
 
 
+class Warmup:
+    """How an endpoint that is new, or back, comes to its full share (Envoy's slow start)."""
+
+    __slots__ = ("aggression", "duration_s", "minimum")
+
+    def __init__(self, duration_s: float, minimum: float = 0.1, aggression: float = 1.0) -> None:
+        self.duration_s = duration_s
+        self.minimum = minimum
+        """Share that it begins with, of 1."""
+        self.aggression = aggression
+        """The share grows with time to the power of 1 / aggression."""
+
+
 class LoadBalancer:
-    """kind: least_request, round_robin, random, ring_hash, maglev, passthrough."""
+    """kind: least_request, round_robin, random, peak_ewma, ring_hash, maglev, passthrough."""
 
     def __init__(
         self,
@@ -278,7 +303,10 @@ class LoadBalancer:
         table_size: int = 1024,
         cookie_ttl_s: float | None = None,
         cookie_path: str = "",
+        warmup: Warmup | None = None,
     ) -> None:
+        self.warmup = warmup
+        """With least_request and round_robin only."""
         self.kind = kind
         self.hash_on = hash_on
         """header, cookie, source-ip, query, or empty."""
@@ -310,7 +338,23 @@ class PoolLimits:
         max_streams: int = 0,
         retry_percent: float = -1.0,
         retry_least: int = 0,
+        tcp_idle_timeout_s: float = -1.0,
+        ping_every_s: float = 0.0,
+        ping_answer_s: float = 0.0,
+        tunnel: str = "",
+        spread: bool = False,
     ) -> None:
+        self.tcp_idle_timeout_s = tcp_idle_timeout_s
+        """Of an opaque connection: closed when nothing moves for so long; 0: never; below 0: as the proxy's own limit
+        (relay-idle-timeout) has it."""
+        self.spread = spread
+        """Where an endpoint is a name: its connections go to all its addresses; else to the resolver's first."""
+        self.ping_every_s = ping_every_s
+        """http2KeepAlive: an HTTP/2 connection is asked by PING so often; 0: as its silence suggests."""
+        self.ping_answer_s = ping_answer_s
+        """So long it may take to answer."""
+        self.tunnel = tunnel
+        """HOST:PORT that opaque connections ask an endpoint for by CONNECT; empty: it is what they want itself."""
         self.retry_percent = retry_percent
         """retryBudget: so many retries at a time as this share of the requests in flight, but `retry_least`; below 0:
         `max_retries` counts."""
@@ -347,7 +391,21 @@ class OutlierPolicy:
         base_ejection_s: float = 30.0,
         max_ejection_percent: int = 10,
         min_health_percent: int = 0,
+        codes: frozenset[int] | None = None,
+        success_hosts: int = 0,
+        success_volume: int = 100,
+        success_stdev_factor: int = 1900,
     ) -> None:
+        self.codes = codes
+        """Statuses that are errors; None: 5xx."""
+        self.success_hosts = success_hosts
+        """Success rate: judged where so many hosts have the volume; 0: off."""
+        self.success_volume = success_volume
+        """Answers in an interval."""
+        self.success_stdev_factor = success_stdev_factor
+        """In thousandths: a host is out below mean - stdev * factor / 1000."""
+        self.simple = not split and codes is None and not success_hosts
+        """An answer below 500 says nothing new about a host without errors."""
         self.consecutive_5xx = consecutive_5xx
         self.consecutive_gateway = consecutive_gateway
         self.consecutive_local = consecutive_local
@@ -361,7 +419,19 @@ class OutlierPolicy:
 class UpstreamTLS:
     """How to secure the connection to an endpoint."""
 
-    __slots__ = ("ca_file", "cert_file", "identities", "key_file", "mode", "names", "skip_verify", "sni")
+    __slots__ = (
+        "ca_file",
+        "cert_file",
+        "credential",
+        "crl_file",
+        "identities",
+        "key_file",
+        "mode",
+        "names",
+        "skip_verify",
+        "sni",
+        "unusable",
+    )
 
     def __init__(
         self,
@@ -373,9 +443,12 @@ class UpstreamTLS:
         cert_file: str = "",
         key_file: str = "",
         skip_verify: bool = False,
+        crl_file: str = "",
+        credential: tuple[str, str] | None = None,
+        unusable: str = "",
     ) -> None:
         self.mode = mode
-        """mesh (our own certificates, peer must show one of `identities`), simple, or mutual (by files)."""
+        """mesh (our own certificates, peer must show one of `identities`), simple, or mutual (by files or a Secret)."""
         self.sni = sni
         self.identities = identities
         self.names = names
@@ -384,6 +457,12 @@ class UpstreamTLS:
         self.cert_file = cert_file
         self.key_file = key_file
         self.skip_verify = skip_verify
+        self.crl_file = crl_file
+        """Lists of revoked certificates; empty: none are looked at."""
+        self.credential = credential
+        """(namespace, name) of the Secret that stands in for files; None: files."""
+        self.unusable = unusable
+        """Why no connection can be made so; empty: one can."""
 
 
 class ClusterEndpoint:
@@ -398,7 +477,10 @@ class ClusterEndpoint:
         weight: int = 1,
         priority: int = 0,
         egress: Verdict | None = None,
+        locality_weight: float = 0.0,
     ) -> None:
+        self.locality_weight = locality_weight
+        """Percent for its whole locality, where a DestinationRule distributes by locality; else 0."""
         self.address = address
         """Where to connect: with mesh TLS the sidecar's mesh port."""
         self.port = port
@@ -406,6 +488,7 @@ class ClusterEndpoint:
         self.tls = tls
         self.weight = weight
         self.priority = priority
+        """From 0, which is the nearest, without gaps."""
         self.egress = egress
         """None: no egress policy applies. Not allowed: a connection must not be made (FL-DENIED)."""
         self.last: Any = None
@@ -481,7 +564,10 @@ class Tables:
         ports: Mapping[tuple[str, int], str] | None = None,
         egress: Any = None,
         gateway: Any = None,
+        rate_limits: Any = None,
     ) -> None:
+        self.rate_limits = rate_limits
+        """policy.rate_limits.RateLimits; None: there are none here."""
         self.gateway = gateway
         """policy.gateways.Ports; None: a sidecar's."""
         self.egress = egress

@@ -15,6 +15,7 @@ from ..registry.snapshot import Snapshot
 from .parse import Parsed, parse
 from .resources import MeshConfig, Resources
 from .validate_references import check_references
+from .validate_relations import check_relations
 
 
 class Told(Struct, frozen=True):
@@ -25,6 +26,10 @@ class Told(Struct, frozen=True):
     message: str
     at: str = ""
     """`file.yaml:14`, the line of the field."""
+
+    def to_json(self) -> dict[str, Any]:
+        line = self.at.rpartition(":")[2]
+        return {"path": self.path, "message": self.message, "line": int(line) if line.isdecimal() else None}
 
 
 class Report(Struct, frozen=True):
@@ -50,8 +55,8 @@ class Report(Struct, frozen=True):
             "namespace": self.namespace,
             "name": self.name,
             "valid": self.valid,
-            "errors": [{"path": told.path, "message": told.message} for told in self.errors],
-            "warnings": [{"path": told.path, "message": told.message} for told in self.warnings],
+            "errors": [told.to_json() for told in self.errors],
+            "warnings": [told.to_json() for told in self.warnings],
         }
 
     def sentences(self) -> list[str]:
@@ -100,7 +105,9 @@ class Judged:
 
 def validate(documents: Sequence[Document], problems: Sequence[Problem] = ()) -> list[Report]:
     """A report for each document in order, those that could not be read among them. Never raises."""
-    reports = Judged(documents).reports(strict=True)
+    judged = Judged(documents)
+    check_relations(judged.parsed, judged.resources, judged.snapshot)
+    reports = judged.reports(strict=True)
     unread = list(problems)
     merged: list[Report] = []
     for document, report in zip(documents, reports, strict=True):
@@ -172,6 +179,7 @@ def resources_of(parsed: Sequence[Parsed]) -> Resources:
         sidecars=ordered.get("Sidecar", ()),
         ingresses=ordered.get("Ingress", ()),
         ingress_classes=ordered.get("IngressClass", ()),
+        local_rate_limits=ordered.get("LocalRateLimit", ()),
         mesh=mesh or MeshConfig(),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..registry.kinds import ENTRY_PROTOCOLS
 from ..registry.schema import Findings
+from .validate_destination_rule import check_locality
 from .validate_values import (
     check_export_to,
     check_host,
@@ -113,7 +114,11 @@ def _check_resolution(found: Findings, spec: Object, resolution: str) -> None:
             protocol = str(port.get("protocol") or "TCP").upper()
             if protocol not in DYNAMIC:
                 not_supported(found, f"spec.ports[{index}].protocol", protocol, DYNAMIC)
-        warn(found, "spec.resolution", "DYNAMIC_DNS is taken, but the requested name is not resolved yet")
+        warn(
+            found,
+            "spec.resolution",
+            "requests go to the name in their Host header, TLS to the address that was dialled",
+        )
 
 
 def _check_endpoint(found: Findings, path: str, endpoint: Object, ports: set[str], resolution: str) -> None:
@@ -123,7 +128,11 @@ def _check_endpoint(found: Findings, path: str, endpoint: Object, ports: set[str
         if name not in ports:
             invalid(found, f"{path}.ports[{name}]", name, "is not the name of a port of this ServiceEntry")
     if address.startswith("unix://"):
-        return  # refused by check_workload
+        if resolution != "STATIC":
+            invalid(found, f"{path}.address", address, "a UNIX socket is for resolution STATIC")
+        if len(ports) > 1:
+            invalid(found, f"{path}.address", address, "a UNIX socket is for a service with one port")
+        return
     if resolution == "STATIC" and address and not is_ip(address):
         invalid(found, f"{path}.address", address, "must be an IP address with resolution STATIC; for names write DNS")
 
@@ -137,7 +146,11 @@ def check_workload(found: Findings, path: str, spec: Object) -> None:
         else:
             required(found, f"{path}.address")
     elif address.startswith("unix://"):
-        invalid(found, f"{path}.address", address, "UNIX sockets are not dialled yet; give an IP address")
+        socket = address.removeprefix("unix://")
+        if not socket.startswith("/") or socket.endswith("/"):
+            invalid(found, f"{path}.address", address, "must be unix:///PATH of a socket, whole and no folder")
+        if mapping(spec, "ports"):
+            forbidden(found, f"{path}.ports", "a UNIX socket has none")
     elif not is_ip(address) and (fault := host_fault(address, wildcard=False)):
         invalid(found, f"{path}.address", address, fault)
     check_labels(found, f"{path}.labels", mapping(spec, "labels"))
@@ -211,6 +224,13 @@ def _check_server_tls(found: Findings, path: str, tls: Any, protocol: str) -> No
         required(found, path, "serverCertificate and privateKey, or credentialName")
     if mode in ("MUTUAL", "OPTIONAL_MUTUAL") and files and not tls.get("caCertificates"):
         required(found, f"{path}.caCertificates", f"mode {mode} checks the certificates of clients")
+    if tls.get("caCrl"):
+        if mode not in ("MUTUAL", "OPTIONAL_MUTUAL"):
+            forbidden(found, f"{path}.caCrl", f"mode {mode} asks clients for no certificate; write MUTUAL")
+        elif not files and not tls.get("tlsCertificates"):
+            forbidden(found, f"{path}.caCrl", "put the lists into the Secret, as ca.crl")
+    if tls.get("caCertificates") and (tls.get("credentialName") or tls.get("credentialNames")):
+        warn(found, f"{path}.caCertificates", "has no effect: authorities come from the Secret's ca.crt")
     if tls.get("minProtocolVersion") in ("TLSV1_0", "TLSV1_1"):
         warn(found, f"{path}.minProtocolVersion", "TLS below 1.2 is not spoken (RFC 8996)")
     if tls.get("maxProtocolVersion") in ("TLSV1_0", "TLSV1_1"):
@@ -321,3 +341,5 @@ def check_mesh_config(found: Findings, spec: Object) -> None:
             invalid(found, f"spec.{key}", spec[key], fault)
     if spec.get("rootNamespace") and not is_dns_label(spec["rootNamespace"]):
         invalid(found, "spec.rootNamespace", spec["rootNamespace"], "must be the name of a namespace")
+    if spec.get("localityLbSetting") is not None:
+        check_locality(found, "spec.localityLbSetting", spec["localityLbSetting"], {})

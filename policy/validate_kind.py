@@ -20,6 +20,7 @@ from .validate_entries import (
 )
 from .validate_ingress import check_ingress
 from .validate_network_policy import check_network_policy
+from .validate_rate_limit import check_local_rate_limit
 from .validate_security import check_authorization_policy, check_peer_authentication
 from .validate_sidecar import check_sidecar
 from .validate_values import (
@@ -142,4 +143,5 @@ _CHECKS: dict[tuple[str, str], Callable[[Findings, Object, str], None]] = {
     ("", "Pod"): lambda f, b, n: check_pod(f, b),
     ("discovery.k8s.io", "EndpointSlice"): lambda f, b, n: check_endpoint_slice(f, b),
     ("fairlead.dev", "MeshConfig"): lambda f, b, n: check_mesh_config(f, _spec(b)),
+    ("fairlead.dev", "LocalRateLimit"): lambda f, b, n: check_local_rate_limit(f, _spec(b)),
 }  # fmt: skip

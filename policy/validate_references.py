@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..registry.kinds_kept import template_labels
 from ..registry.model import Service
 from ..registry.snapshot import Snapshot
 from .host_names import complete, covers
 from .ingress import backends, why_not
-from .label_selector import selects
+from .label_selector import selects, wanted
 from .parse import Parsed
 from .resources import (
     AuthorizationPolicy,
     DestinationRef,
     DestinationRule,
     Ingress,
+    LocalRateLimit,
     NetworkPolicy,
     PeerAuthentication,
     PortSelector,
@@ -27,6 +29,7 @@ from .resources import (
     Subset,
     VirtualService,
 )
+from .validate_rate_limit import check_references_of
 from .visibility import exported, gateway_name, labels_hold
 
 
@@ -42,6 +45,10 @@ def check_references(parsed: Sequence[Parsed], resources: Resources, snapshot: S
             context.destination_rule(one, one.resource)
         elif isinstance(one.resource, (NetworkPolicy, PeerAuthentication, AuthorizationPolicy)):
             context.policy(one, one.resource)
+        elif isinstance(one.resource, LocalRateLimit):
+            context.policy(one, one.resource)
+            rules = context.rules
+            check_references_of(one, one.resource, rules, snapshot, context.root, context.domain)
         elif isinstance(one.resource, Ingress):
             context.ingress(one, one.resource)
         elif one.kind.kind == "Service":
@@ -69,6 +76,16 @@ def destinations(rule: VirtualService) -> Iterator[tuple[str, DestinationRef]]:
             yield f"{path}.route[{number}].destination", share.destination
 
 
+def templates_of(parsed: Sequence[Parsed]) -> dict[str, list[Mapping[str, str]]]:
+    """Labels of what Deployments and the like would start, by namespace: nothing that runs, but what is meant."""
+    found: dict[str, list[Mapping[str, str]]] = {}
+    for one in parsed:
+        labels = template_labels(one.document.kind, one.body) if one.usable else None
+        if labels is not None:
+            found.setdefault(one.namespace, []).append(labels)
+    return found
+
+
 class _Context:
     def __init__(self, parsed: Sequence[Parsed], resources: Resources, snapshot: Snapshot) -> None:
         self.resources = resources
@@ -80,6 +97,7 @@ class _Context:
             for one in parsed
             if one.usable and one.kind is not None and one.kind.kind == "Gateway"
         }
+        self.templates = templates_of(parsed)
         self.rules = {rule.meta.key: rule for rule in resources.virtual_services}
         self.by_host: dict[str, list[DestinationRule]] = {}
         """DestinationRules by their full host."""
@@ -88,11 +106,12 @@ class _Context:
             self.by_host.setdefault(host, []).append(rule)
         self.wild_rules = [host for host in self.by_host if host.startswith("*")]
         self.wild_services = [host for host in snapshot.services if host.startswith("*")]
-        self.claimed: dict[tuple[str, str], VirtualService] = {}
+        self.claimed: dict[tuple[str, str, str], VirtualService] = {}
         for virtual in resources.virtual_services:
             for host in virtual.spec.hosts:
-                key = (complete(host, virtual.meta.namespace, self.domain), _places(virtual))
-                self.claimed.setdefault(key, virtual)
+                for kind in _alone(virtual):
+                    key = (complete(host, virtual.meta.namespace, self.domain), _places(virtual), kind)
+                    self.claimed.setdefault(key, virtual)
 
     def find_service(self, host: str) -> Service | None:
         service = self.snapshot.services.get(host)
@@ -135,14 +154,12 @@ class _Context:
             if route.delegate is not None:
                 self._delegate(one, f"spec.http[{index}].delegate", route.delegate.name, route.delegate.namespace)
         for index, host in enumerate(rule.spec.hosts):
-            first = self.claimed[(complete(host, one.namespace, self.domain), _places(rule))]
-            visible = exported(first.spec.export_to, first.meta.namespace, one.namespace)
-            if first is not rule and _places(rule) == "mesh" and visible:
-                message = (
-                    f"{host} is the host of VirtualService {first.meta.key} already, which is older and alone counts "
-                    "for sidecars; put the routes of both into one rule"
-                )
-                one.warnings.append((f"spec.hosts[{index}]", message))
+            for kind in _alone(rule) if _places(rule) == "mesh" else ():
+                first = self.claimed[(complete(host, one.namespace, self.domain), "mesh", kind)]
+                if first is not rule and exported(first.spec.export_to, first.meta.namespace, one.namespace):
+                    told = f"{host} is the host of VirtualService {first.meta.key} already, which is older: its {kind} "
+                    told += "routes alone are in force for sidecars; put the routes of both into one rule"
+                    one.warnings.append((f"spec.hosts[{index}]", told))
 
     def _destination(self, one: Parsed, path: str, destination: DestinationRef) -> None:
         host = complete(destination.host, one.namespace, self.domain)
@@ -242,8 +259,10 @@ class _Context:
         for index, subset in enumerate(rule.spec.subsets):
             self._subset_endpoints(one, f"spec.subsets[{index}].labels", host, subset)
 
-    def policy(self, one: Parsed, policy: NetworkPolicy | PeerAuthentication | AuthorizationPolicy) -> None:
-        if not self.snapshot.workloads:
+    def policy(
+        self, one: Parsed, policy: NetworkPolicy | PeerAuthentication | AuthorizationPolicy | LocalRateLimit
+    ) -> None:
+        if not self.snapshot.workloads and not self.templates:
             return
         namespaces = {one.namespace}
         if isinstance(policy, NetworkPolicy):
@@ -257,15 +276,15 @@ class _Context:
                 if isinstance(policy, PeerAuthentication) and labels:
                     one.warnings.append((path, "a selector in the root namespace is ignored: the policy has no effect"))
                     return
-                namespaces = {workload.namespace for workload in self.snapshot.workloads.values()}
+                namespaces = {own.namespace for own in self.snapshot.workloads.values()} | set(self.templates)
         if empty:
             return
-        for workload in self.snapshot.workloads.values():
-            if workload.namespace in namespaces and (
-                selects(written, workload.labels) if written is not None else labels_hold(labels, workload.labels)
-            ):
+        for own in (own for namespace in namespaces for own in self._labels_in(namespace)):
+            if selects(written, own) if written is not None else labels_hold(labels, own):
                 return
-        one.warnings.append((path, f"selects no workload of {' and '.join(sorted(namespaces))[:200]} that is known"))
+        told = wanted(written) if written is not None else ", ".join(f"{key}={value}" for key, value in labels.items())
+        where = " and ".join(sorted(namespaces))[:200]
+        one.warnings.append((path, f"selects no workload of {where} that is known: none has {told}; it has no effect"))
 
     def service_entry(self, one: Parsed) -> None:
         for index, host in enumerate((one.body.get("spec") or {}).get("hosts") or ()):
@@ -277,12 +296,23 @@ class _Context:
 
     def service(self, one: Parsed) -> None:
         selector = (one.body.get("spec") or {}).get("selector")
-        if not selector or not self.snapshot.workloads:
+        if not selector or not (self.snapshot.workloads or self.templates):
             return
-        for workload in self.snapshot.workloads.values():
-            if workload.namespace == one.namespace and labels_hold(selector, workload.labels):
-                return
-        one.warnings.append(("spec.selector", f"selects no workload of {one.namespace} that is known"))
+        if any(labels_hold(selector, labels) for labels in self._labels_in(one.namespace)):
+            return
+        told = ", ".join(f"{key}={value}" for key, value in selector.items())
+        message = f"selects no workload of {one.namespace} that is known: none has {told}"
+        one.warnings.append(("spec.selector", message))
+
+    def _labels_in(self, namespace: str) -> Iterator[Mapping[str, str]]:
+        """Labels of the workloads of a namespace, and of those that something in it would start."""
+        yield from (own.labels for own in self.snapshot.workloads.values() if own.namespace == namespace)
+        yield from self.templates.get(namespace, ())
+
+
+def _alone(rule: VirtualService) -> list[str]:
+    """Protocols of which, among several rules for one host, the oldest rule's routes alone count (not so for tls)."""
+    return [kind for kind, routes in (("http", rule.spec.http), ("tcp", rule.spec.tcp)) if routes]
 
 
 def _places(rule: VirtualService) -> str:

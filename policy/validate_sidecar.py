@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..registry.kinds import ENTRY_PROTOCOLS
 from ..registry.schema import Findings
-from .validate_values import check_host, invalid, is_dns_label, listed, mapping, warn
+from .sidecars import read_endpoint
+from .validate_values import (
+    check_host,
+    check_port,
+    invalid,
+    is_dns_label,
+    listed,
+    mapping,
+    not_supported,
+    warn,
+)
 
 Object = dict[str, Any]
 
@@ -16,6 +27,7 @@ def check_sidecar(found: Findings, spec: Object, namespace: str, root: str = "is
         warn(found, "spec.workloadSelector", "is empty: the Sidecar is for all workloads of its namespace")
     if selector and namespace == root:
         invalid(found, "spec.workloadSelector", str(selector), "may not be set in the root namespace")
+    _check_ingress(found, spec)
     seen: set[int] = set()
     for index, listener in enumerate(listed(spec, "egress")):
         path = f"spec.egress[{index}]"
@@ -27,6 +39,24 @@ def check_sidecar(found: Findings, spec: Object, namespace: str, root: str = "is
             invalid(found, path, "no port", "a listener without a port is the catch-all, and must be the last")
         for place, text in enumerate(listed(listener, "hosts")):
             _check_host(found, f"{path}.hosts[{place}]", str(text))
+
+
+def _check_ingress(found: Findings, spec: Object) -> None:
+    seen: set[int] = set()
+    for index, listener in enumerate(listed(spec, "ingress")):
+        path = f"spec.ingress[{index}]"
+        port = mapping(listener, "port")
+        number, protocol = int(port.get("number") or 0), str(port.get("protocol") or "")
+        check_port(found, f"{path}.port.number", number)
+        if number in seen:
+            invalid(found, f"{path}.port", str(number), "stands in another ingress listener already")
+        seen.add(number)
+        if protocol and protocol.upper() not in ENTRY_PROTOCOLS:
+            not_supported(found, f"{path}.port.protocol", protocol, ENTRY_PROTOCOLS)
+        endpoint = str(listener.get("defaultEndpoint") or "")
+        if endpoint and read_endpoint(endpoint) is None:
+            told = "must be 127.0.0.1:PORT, [::1]:PORT, 0.0.0.0:PORT, [::]:PORT or unix:///PATH"
+            invalid(found, f"{path}.defaultEndpoint", endpoint, told)
 
 
 def _check_host(found: Findings, path: str, text: str) -> None:

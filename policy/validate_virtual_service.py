@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..registry.schema import Findings
+from .format_operators import FormatError, Template, fault, left_out, read
 from .host_names import covers
+from .validate_shadows import check_shadows
 from .validate_values import (
     SUBSET_RULE,
     check_export_to,
@@ -66,18 +68,14 @@ def check_virtual_service(found: Findings, spec: Object, namespace: str) -> None
     _check_hosts(found, hosts, in_mesh)
     if not (http or tls or tcp):
         required(found, "spec", "http, tls or tcp must be provided in virtual service")
-    ended = ""
     for index, route in enumerate(http):
-        path = f"spec.http[{index}]"
-        check_http_route(found, path, route, in_mesh, delegate=not hosts)
-        if ended:
-            warn(found, path, f"is never reached: {ended} takes every request")
-        elif catches_all(route):
-            ended = path
+        check_http_route(found, f"spec.http[{index}]", route, in_mesh, delegate=not hosts)
     for index, route in enumerate(tls):
         _check_tls_route(found, f"spec.tls[{index}]", route, hosts, in_mesh)
     for index, route in enumerate(tcp):
         _check_tcp_route(found, f"spec.tcp[{index}]", route)
+    for kind, routes in (("http", http), ("tls", tls), ("tcp", tcp)):
+        check_shadows(found, kind, routes, gateways)
 
 
 def _check_hosts(found: Findings, hosts: list[str], in_mesh: bool) -> None:
@@ -104,19 +102,6 @@ def _check_delegate(found: Findings, spec: Object) -> None:
 # --- HTTP -----------------------------------------------------------------------------------------------------------
 
 
-def catches_all(route: Object) -> bool:
-    """A route without conditions, after which no other is reached."""
-    matches = listed(route, "match")
-    return not matches or any(_is_open(match) for match in matches)
-
-
-def _is_open(match: Object) -> bool:
-    conditions = {key: value for key, value in match.items() if key not in ("name", "statPrefix", "ignoreUriCase")}
-    uri = conditions.pop("uri", None) or {}
-    open_uri = not uri or uri.get("prefix") in ("/", "") or uri.get("regex") in (".*", "*")
-    return open_uri and not any(conditions.values())
-
-
 def check_http_route(found: Findings, path: Path, route: Object, in_mesh: bool, delegate: bool) -> None:
     """One entry of spec.http."""
     destinations = listed(route, "route")
@@ -127,6 +112,8 @@ def check_http_route(found: Findings, path: Path, route: Object, in_mesh: bool, 
     for key, check in _PARTS.items():
         if route.get(key) is not None:
             check(found, f"{path}.{key}", route[key])
+    if route.get("timeout") and route.get("retries"):
+        _check_times(found, path, route["timeout"], route["retries"])
     if route.get("redirect") is not None:
         _check_redirect(found, f"{path}.redirect", route["redirect"], listed(route, "match"))
     if delegate and route.get("delegate") is not None:
@@ -224,6 +211,12 @@ def _check_destinations(found: Findings, path: Path, destinations: list[Any], ht
             _check_headers(found, f"{at}.headers", one["headers"])
     if len(destinations) > 1 and total == 0:
         invalid(found, path, 0, "the weights of several destinations may not all be 0 (a missing weight is 0)")
+    elif len(destinations) > 1 and total != 100:
+        shares = ", ".join(f"{100 * max(one.get('weight', 0), 0) / total:.3g} %" for one in destinations)
+        warn(found, path, f"the weights add up to {total}, not 100: the shares are {shares}; write what is meant")
+    elif len(destinations) == 1 and destinations[0].get("weight", 100) not in (0, 100):
+        told = "it is the only destination and gets everything; add the one that gets the rest, or leave weight out"
+        warn(found, f"{path}[0].weight", f"{destinations[0]['weight']} has no effect: {told}")
 
 
 def _check_rewrite(found: Findings, path: Path, rewrite: Object) -> None:
@@ -297,6 +290,21 @@ def _check_retries(found: Findings, path: Path, retries: Object) -> None:
                 elif item.lower() in RETRY_ON:
                     detail += f'; did you mean "{item.lower()}"?'
                 invalid(found, f"{path}.retryOn", item, detail)
+
+
+def _check_times(found: Findings, path: Path, timeout: float, retries: Object) -> None:
+    """Whether the tries that are asked for fit into the whole."""
+    attempts, each = retries.get("attempts", 0), retries.get("perTryTimeout")
+    if not attempts or not each:
+        return
+    need = each * (attempts + 1)
+    if each >= timeout:
+        told = f"{each:g} s is no less than the route's timeout, {timeout:g} s: a try that times out is never repeated"
+        warn(found, f"{path}.retries.perTryTimeout", f"{told}; shorten it, or lengthen timeout to {need:g}s")
+    elif need > timeout:
+        told = f"{timeout:g} s is shorter than what its retries need: {attempts + 1} tries of {each:g} s are {need:g} s"
+        fits = max(1, int(timeout / each))
+        warn(found, f"{path}.timeout", f"{told}; {fits} of them fit; write timeout: {need:g}s, or fewer attempts")
 
 
 def _check_fault(found: Findings, path: Path, fault: Object) -> None:
@@ -400,11 +408,18 @@ def _check_operation_name(found: Findings, path: Path, name: str, host_allowed: 
 def _check_header_value(found: Findings, path: Path, value: str) -> None:
     if any(character in value for character in "\r\n\0"):
         invalid(found, path, value, "a header's value may not have line breaks")
-    rest = value.replace("%%", "")
-    if rest.count("%") % 2:
-        invalid(found, path, value, "a single '%': write %% for a percent sign, %COMMAND% for a format operator")
-    elif "%" in rest:
-        warn(found, path, "format operators (%COMMAND%) are not carried out: the text is sent as it stands")
+    try:
+        made = read(value)
+    except FormatError as error:
+        invalid(found, path, value, str(error))
+        return
+    for piece in made.pieces if isinstance(made, Template) else ():
+        if isinstance(piece, str):
+            continue
+        if problem := fault(piece):
+            invalid(found, path, value, problem)
+        elif why := left_out(piece):
+            warn(found, path, f"the format operator %{piece.name}% has no value: {why}")
 
 
 def _check_one_authority(found: Findings, path: Path, route: Object) -> None:

@@ -96,6 +96,10 @@ class Entry(asyncio.Protocol):
         self.arrival, protocol = found
         if self.source is not None:
             self.arrival.source_ip, self.arrival.source_port = self.source
+        if not self.counted and engine.over_limit(self.arrival):
+            self._leave()
+            transport.abort()
+            return
         self.opaque = protocol == "tcp"
         if self.ahead is not None:
             self.arrival = self.ahead.arrival
@@ -105,7 +109,8 @@ class Entry(asyncio.Protocol):
             self._serve_tcp()
         else:
             engine.entries.add(self)
-            self._wait("idle", engine.settings.relay_idle_timeout_s)
+            if engine.settings.relay_idle_timeout_s:
+                self._wait("idle", engine.settings.relay_idle_timeout_s)
             engine.soon(self._look_ahead)  # octets that are here already come first
 
     def _wants_server_name(self) -> bool:

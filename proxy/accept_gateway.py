@@ -68,6 +68,9 @@ class GatewayListener(TlsListener):
         source_ip, source_port = address_of(peer)
         return Arrival("gateway", source_ip=source_ip, source_port=source_port, port=self.port)
 
+    def seen(self, sock: socket.socket, peer: Any, hello: sniff.Hello | None) -> Arrival:
+        return self._arrival(peer)
+
     def hand_over(
         self, sock: socket.socket, peer: Any, hello: sniff.Hello | None, ahead: Session | None = None
     ) -> None:

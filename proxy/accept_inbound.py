@@ -36,6 +36,10 @@ class TlsListener:
         self.failed_handshakes = 0
         self.listener: Listener
 
+    def seen(self, sock: socket.socket, peer: Any, hello: sniff.Hello | None) -> Arrival:
+        """What is known of a connection before a byte of it is read."""
+        raise NotImplementedError
+
     def look_ahead(self, sock: socket.socket, peer: Any) -> Session | None:
         """What would be done for a plaintext client that waits for its server to speak; None: nobody would."""
         return None
@@ -123,6 +127,12 @@ class Inbound(TlsListener):
             entry = self.by_tls(entry, context)
         Wire(self.poller, sock, entry).begin()
 
+    def seen(self, sock: socket.socket, peer: Any, hello: sniff.Hello | None) -> Arrival:
+        arrival = self._plain_arrival(sock, peer)
+        if hello is not None and mesh_name(hello.sni) is not None:
+            arrival.port = self.engine.inbound_port(self.engine.tables, hello.sni)
+        return arrival
+
     def look_ahead(self, sock: socket.socket, peer: Any) -> Session | None:
         arrival = self._plain_arrival(sock, peer)
         config = self.engine.tables.clusters.get(f"inbound|{arrival.port}||")
@@ -206,6 +216,8 @@ class Peek(Watcher):
         self.header = bool(inbound.trusted) and proxy_protocol.is_trusted(inbound.trusted, address_of(peer)[0])
         """A PROXY protocol header is still to come."""
         self.ahead: Session | None = None
+        self.counted_port = -1
+        """The port for which local rate limits have counted it."""
 
     def readable(self) -> None:
         self.look()
@@ -281,11 +293,31 @@ class Peek(Watcher):
     def _look_ahead(self) -> None:
         if not self.waiting or self.low_water > 1 or self.header or self.ahead is not None:
             return
+        if self.inbound.engine.limiter is not None:
+            if not self.inbound.seen(self.sock, self.peer, None).port:
+                return  # nor would anybody be connected to
+            if self._over_limit(None):
+                return
         session = self.ahead = self.inbound.look_ahead(self.sock, self.peer)
         if session is not None:
             session.on_spoken = lambda: self._pass(None)
             session.on_failed = self._unreachable
             session.look_ahead()
+
+    def _over_limit(self, hello: sniff.Hello | None) -> bool:
+        """Whether it is closed for a local rate limit, which counts it once for its port. Where nothing has come yet, a
+        TLS client's server name may still say another."""
+        engine = self.inbound.engine
+        if engine.limiter is None:
+            return False
+        arrival = self.inbound.seen(self.sock, self.peer, hello)
+        if arrival.port == self.counted_port:
+            return False
+        self.counted_port = arrival.port
+        if engine.over_limit(arrival):
+            self.drop()
+            return True
+        return False
 
     def _unreachable(self) -> None:
         """The app is not there; a client that waits for it need not wait long."""
@@ -309,6 +341,8 @@ class Peek(Watcher):
             self.timer.cancel()
 
     def _pass(self, hello: sniff.Hello | None) -> None:
+        if self._over_limit(hello):
+            return
         self._leave()
         if self.low_water > 1:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)

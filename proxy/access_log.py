@@ -7,7 +7,7 @@ Whatever a peer controls is escaped: no line breaks, no control characters, no q
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -16,7 +16,7 @@ import msgspec
 
 from .access_line import Lines, escaped
 from .grpc import NAMES
-from .message import Outcome
+from .message import Head, Outcome
 
 ENVOY_DEFAULT = (
     '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% '
@@ -53,8 +53,9 @@ JSON_KEYS = {
     "reason": "REASON",
     "why": "WHY",
 }
-_OPERATOR = re.compile(r"%(?:([A-Z_]+(?:\([^)%]*\))?)(?::(\d+))?)?%")
+_OPERATOR = re.compile(r"%(?:([A-Z][A-Z0-9_]*(?:\([^)]*\))?)(?::(\d+))?)?%")
 """An operator with the length to cut it to, or `%%`."""
+_FRACTION = re.compile(r"(%[1-9]?f|%s)")
 _encode = msgspec.json.Encoder().encode
 Value = str | int | None
 Operator = Callable[[Outcome, float], Value]
@@ -105,6 +106,38 @@ def _remote(outcome: Outcome, _skew: float) -> Value:
     return f"{arrival.source_ip}:{arrival.source_port}" if arrival is not None and arrival.source_ip else None
 
 
+def _start_as(form: str) -> Operator:
+    """START_TIME(FORM): strftime's letters in UTC, and `%s`, `%f`, `%3f` (Envoy)."""
+    parts = _FRACTION.split(form)
+
+    def text(outcome: Outcome, skew: float) -> Value:
+        at = outcome.started_unix or outcome.started_at + skew
+        moment = datetime.fromtimestamp(at, UTC)
+        nanoseconds = f"{int(at % 1 * 1e9):09d}"
+        done = ""
+        for number, part in enumerate(parts):
+            if number % 2:
+                done += str(int(at)) if part == "%s" else nanoseconds[: int(part[1:-1] or 9)]
+            elif part:
+                done += moment.strftime(part)
+        return done
+
+    return text
+
+
+def _half(whole: Operator, port: bool) -> Operator:
+    """The port of an `ip:port`, or what stands before it."""
+
+    def half(outcome: Outcome, skew: float) -> Value:
+        text = whole(outcome, skew)
+        if not isinstance(text, str):
+            return None
+        host, _, number = text.rpartition(":")
+        return number if port else host
+
+    return half
+
+
 def _upstream(outcome: Outcome, _skew: float) -> Value:
     return f"{outcome.endpoint.address}:{outcome.endpoint.port}" if outcome.endpoint is not None else None
 
@@ -115,6 +148,16 @@ def _route(outcome: Outcome, _skew: float) -> Value:
 
 def _authority(outcome: Outcome, _skew: float) -> Value:
     return outcome.authority or (outcome.request.authority if outcome.request is not None else None)
+
+
+def _id(outcome: Outcome, _skew: float) -> Value:
+    return outcome.request_id or (outcome.request.header("x-request-id") if outcome.request is not None else None)
+
+
+def _proto(outcome: Outcome, _skew: float) -> Value:
+    """As the endpoint saw it: where the client said nothing, what it spoke."""
+    request = outcome.request
+    return (request.header("x-forwarded-proto") or request.scheme) if request is not None else None
 
 
 OPERATORS: dict[str, Operator] = {
@@ -133,44 +176,76 @@ OPERATORS: dict[str, Operator] = {
     "UPSTREAM_CLUSTER_RAW": lambda o, _: o.cluster.config.name if o.cluster is not None else None,
     "UPSTREAM_LOCAL_ADDRESS": lambda o, _: o.upstream_local or None,
     "DOWNSTREAM_LOCAL_ADDRESS": lambda o, _: o.local_address or None,
-    "DOWNSTREAM_REMOTE_ADDRESS": _remote,
-    "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": lambda o, _: o.arrival.source_ip if o.arrival is not None else None,
     "DOWNSTREAM_PEER_URI_SAN": lambda o, _: o.source_identity or None,
     "REQUESTED_SERVER_NAME": lambda o, _: (o.arrival.sni or None) if o.arrival is not None else None,
     "ROUTE_NAME": _route,
+    "STREAM_ID": _id,
     "UPSTREAM_REQUEST_ATTEMPT_COUNT": lambda o, _: o.attempts,
     "GRPC_STATUS": _grpc_status,
     "GRPC_STATUS_NUMBER": lambda o, _: o.grpc_status or None,
     "REASON": lambda o, _: o.reason or None,
     "WHY": lambda o, _: o.why or None,
 }
+for _own, _whole in (
+    ("DOWNSTREAM_REMOTE", _remote),
+    ("DOWNSTREAM_LOCAL", OPERATORS["DOWNSTREAM_LOCAL_ADDRESS"]),
+    ("UPSTREAM_REMOTE", _upstream),
+    ("UPSTREAM_LOCAL", OPERATORS["UPSTREAM_LOCAL_ADDRESS"]),
+):
+    for _name in (_own, _own.replace("DOWNSTREAM_", "DOWNSTREAM_DIRECT_")):
+        OPERATORS |= {
+            f"{_name}_ADDRESS": _whole,
+            f"{_name}_ADDRESS_WITHOUT_PORT": _half(_whole, False),
+            f"{_name}_PORT": _half(_whole, True),
+        }
 _PSEUDO: dict[str, Operator] = {
     ":method": lambda o, _: o.request.method if o.request is not None else None,
     ":path": lambda o, _: o.request.path if o.request is not None else None,
     ":authority": _authority,
     ":scheme": lambda o, _: o.request.scheme if o.request is not None else None,
-    "x-request-id": lambda o, _: o.request_id or (o.request.header("x-request-id") if o.request is not None else None),
+    "x-request-id": _id,
+    "x-forwarded-proto": _proto,
 }
 
 
-def operator(name: str) -> Operator:
-    """The function for one operator's text, as `REQ(USER-AGENT)`; raises FormatError."""
+def _line(head: Head | None, name: str, first: bool) -> Value:
+    """A header's value; of several lines the `first`, or all joined."""
+    value = head.header(name) if head is not None else None
+    return head.values(name)[0] if first and head is not None and value is not None and "," in value else value
+
+
+def _response_line(name: str, first: bool) -> Operator:
+    return lambda o, _: _line(o.response, name, first)
+
+
+def _request_line(name: str, first: bool) -> Operator:
+    return lambda o, _: _line(o.request, name, first)
+
+
+def operator(name: str, first: bool = False) -> Operator:
+    """The function for one operator's text, as `REQ(USER-AGENT)`; raises FormatError. `first`: of a header with several
+    lines the first one, as Envoy does it, instead of all."""
     found = OPERATORS.get(name)
     if found is not None:
         return found
     word, bracket, inner = name.partition("(")
+    if word == "START_TIME" and bracket:
+        return _start_as(inner.removesuffix(")"))
     if word not in ("REQ", "RESP") or not bracket:
         raise FormatError(f"access log format: %{name}% is not known; known are REQ(), RESP(), {', '.join(OPERATORS)}")
     names = [part.lower() for part in inner.rstrip(")").split("?")]
     if word == "RESP":
         if names == ["x-envoy-upstream-service-time"]:
             return _service_time
-        return lambda o, _: o.response.header(names[0]) if o.response is not None else None
+        return _first([_response_line(n, first) for n in names])
     if names == ["x-envoy-original-path", ":path"]:
         return _path
-    functions = [
-        _PSEUDO.get(n) or (lambda o, _, n=n: o.request.header(n) if o.request is not None else None) for n in names
-    ]
+    functions = [_PSEUDO.get(n) or _request_line(n, first) for n in names]
+    return _first(functions)
+
+
+def _first(functions: Sequence[Operator]) -> Operator:
+    """The first value that there is."""
     if len(functions) == 1:
         return functions[0]
 

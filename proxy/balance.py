@@ -5,10 +5,10 @@ Runs compiled (with balance.pxd) or as it stands.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from itertools import accumulate
-from math import ceil
+from math import ceil, inf, log2
 from typing import TYPE_CHECKING
 
 from ..registry.digest import blake2b
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Draw = Callable[[], float]
 RING_POINTS_MAX = 1 << 16
+HASHING = ("ring_hash", "maglev")
 
 
 class Balancer:
@@ -26,6 +27,9 @@ class Balancer:
 
     def pick(self, key: str | None, draw: Draw) -> Host:
         raise NotImplementedError
+
+    def reweigh(self) -> None:
+        """Weights of hosts have changed (they warm up): go on with the new ones. Only where Warmup is for this kind."""
 
 
 def hash64(text: str) -> int:
@@ -38,11 +42,14 @@ class RoundRobin(Balancer):
 
     def __init__(self, hosts: list[Host]) -> None:
         self.hosts = hosts
-        self.weights = [max(host.endpoint.weight, 1) for host in hosts]
+        self.current = [0.0] * len(hosts)
+        self.turn = -1
+        self.reweigh()
+
+    def reweigh(self) -> None:
+        self.weights = [host.weight for host in self.hosts]
         self.equal = len(set(self.weights)) <= 1
         self.total = sum(self.weights)
-        self.current = [0] * len(hosts)
-        self.turn = -1
 
     def pick(self, key: str | None, draw: Draw) -> Host:
         if self.equal:
@@ -52,13 +59,14 @@ class RoundRobin(Balancer):
             if self.turn >= len(self.hosts):
                 self.turn = 0
             return self.hosts[self.turn]
-        best, most = 0, None
-        for index, weight in enumerate(self.weights):
-            value = self.current[index] + weight
-            self.current[index] = value
-            if most is None or value > most:
+        weights, current = self.weights, self.current
+        best, most = 0, -inf
+        for index in range(len(weights)):
+            value = current[index] + weights[index]
+            current[index] = value
+            if value > most:
                 best, most = index, value
-        self.current[best] -= self.total
+        current[best] = most - self.total
         return self.hosts[best]
 
 
@@ -66,6 +74,37 @@ class LeastRequest(Balancer):
     """Two hosts at random, and of these the one with fewer requests in flight; with weights, per weight.
 
     Envoy's P2C for equal weights. With weights, the draws are by weight and the comparison is of requests per weight.
+    """
+
+    def __init__(self, hosts: list[Host]) -> None:
+        self.hosts = hosts
+        self.random = WeightedRandom(hosts)
+
+    def reweigh(self) -> None:
+        self.random = WeightedRandom(self.hosts)
+
+    def pick(self, key: str | None, draw: Draw) -> Host:
+        hosts = self.hosts
+        count = len(hosts)
+        if count == 1:
+            return hosts[0]
+        if self.random.equal:
+            first = int(draw() * count)
+            second = int(draw() * (count - 1))
+            if second >= first:
+                second += 1
+            one, other = hosts[first], hosts[second]
+            return one if one.active <= other.active else other
+        one, other = self.random.pick(None, draw), self.random.pick(None, draw)
+        # Equally busy: the first, which was drawn by weight; so shares keep to the weights without load, too.
+        return one if one.active * other.weight <= other.active * one.weight else other
+
+
+class PeakEwma(Balancer):
+    """Two hosts at random, and of these the one that would answer first: latency, times requests in flight and one.
+
+    The latency (Host.took) is a moving average that takes any higher value at once and forgets it in seconds. As in
+    Finagle and Linkerd; Envoy has no such balancer.
     """
 
     def __init__(self, hosts: list[Host]) -> None:
@@ -83,38 +122,60 @@ class LeastRequest(Balancer):
             if second >= first:
                 second += 1
             one, other = hosts[first], hosts[second]
-            return one if one.active <= other.active else other
-        one, other = self.random.pick(None, draw), self.random.pick(None, draw)
-        # Equally busy: the first, which was drawn by weight; so shares keep to the weights without load, too.
-        left = one.active * max(other.endpoint.weight, 1)
-        right = other.active * max(one.endpoint.weight, 1)
+        else:
+            one, other = self.random.pick(None, draw), self.random.pick(None, draw)
+        left = one.latency_s * (one.active + 1) * other.weight
+        right = other.latency_s * (other.active + 1) * one.weight
         return one if left <= right else other
 
 
 class WeightedRandom(Balancer):
-    def __init__(self, hosts: list[Host]) -> None:
+    def __init__(self, hosts: list[Host], weights: list[float] | None = None) -> None:
+        """`weights`: others than the hosts' own."""
         self.hosts = hosts
-        weights = [max(host.endpoint.weight, 1) for host in hosts]
-        self.equal = len(set(weights)) <= 1
-        self.sums = list(accumulate(weights))
+        self.sums = list(accumulate(weights if weights is not None else [host.weight for host in hosts]))
+        self.equal = len({*weights} if weights is not None else {host.weight for host in hosts}) <= 1
 
     def pick(self, key: str | None, draw: Draw) -> Host:
         if self.equal:
             return self.hosts[int(draw() * len(self.hosts))]
-        # bisect on draw * total: sums are exclusive upper ends
-        return self.hosts[bisect_left(self.sums, int(draw() * self.sums[-1]) + 1)]
+        sums = self.sums
+        # Sums are exclusive upper ends; a draw next to 1 may be rounded up to the last of them.
+        at = bisect_right(sums, draw() * sums[-1])
+        return self.hosts[at if at < len(sums) else at - 1]
+
+
+class Spread(Balancer):
+    """Several balancers, each with its share of the requests: of priorities, and of localities."""
+
+    def __init__(self, parts: list[Balancer], shares: list[float]) -> None:
+        self.parts = parts
+        self.ends = list(accumulate(shares))
+
+    def reweigh(self) -> None:
+        for part in self.parts:
+            part.reweigh()
+
+    def pick(self, key: str | None, draw: Draw) -> Host:
+        # A key stays with one priority, too, while shares are the same.
+        point = draw() if key is None else hash64(key) % 100 / 100
+        ends = self.ends
+        at = bisect_right(ends, point * ends[-1])
+        part: Balancer = self.parts[at if at < len(ends) else at - 1]
+        return part.pick(key, draw)
 
 
 class RingHash(Balancer):
-    """Consistent hashing on a ring of at least `size` points, shared out by weight."""
+    """Consistent hashing on a ring of at least `size` points, shared out by weight (`weights`: not the hosts' own)."""
 
-    def __init__(self, hosts: list[Host], size: int) -> None:
+    def __init__(self, hosts: list[Host], size: int, weights: list[float] | None = None) -> None:
         self.hosts = hosts
-        self.random = WeightedRandom(hosts)
-        weights = [max(host.endpoint.weight, 1) for host in hosts]
+        weights = weights if weights is not None else [host.weight for host in hosts]
+        self.random = WeightedRandom(hosts, weights)
         least, total = min(weights), sum(weights)
         points: list[tuple[int, int]] = []
-        scale = min(max(size / total, 1 / least), RING_POINTS_MAX / total)
+        # A power of two, so that it is mostly the same when a host comes or goes: then no key of the others moves.
+        scale = min(2.0 ** ceil(log2(max(size / total, 1 / least))), RING_POINTS_MAX / total)
         for index, (host, weight) in enumerate(zip(hosts, weights, strict=True)):
             name = host.name
             points += [(hash64(f"{name}_{n}"), index) for n in range(max(ceil(weight * scale), 1))]
@@ -132,19 +193,21 @@ class RingHash(Balancer):
 class Maglev(Balancer):
     """Maglev's table: even shares, and little disruption when a host comes or goes (Eisenbud et al., NSDI 2016)."""
 
-    def __init__(self, hosts: list[Host], size: int) -> None:
+    def __init__(self, hosts: list[Host], size: int, weights: list[float] | None = None) -> None:
+        """`weights`: others than the hosts' own."""
         self.hosts = hosts
-        self.random = WeightedRandom(hosts)
+        weights = weights if weights is not None else [host.weight for host in hosts]
+        self.random = WeightedRandom(hosts, weights)
         self.table = [-1] * size
-        most = max(max(host.endpoint.weight, 1) for host in hosts)
+        most = max(weights)
         offsets = [hash64(host.name) % size for host in hosts]
         skips = [hash64("skip_" + host.name) % (size - 1) + 1 for host in hosts]
         upcoming = [0] * len(hosts)
         credit = [0.0] * len(hosts)
         filled = 0
         while filled < size:
-            for index, host in enumerate(hosts):
-                credit[index] += max(host.endpoint.weight, 1) / most
+            for index, weight in enumerate(weights):
+                credit[index] += weight / most
                 if credit[index] < 1.0:
                     continue
                 credit[index] -= 1.0
@@ -164,14 +227,16 @@ class Maglev(Balancer):
         return self.hosts[self.table[hash64(key) % len(self.table)]]
 
 
-def balancer_for(settings: LoadBalancer, hosts: list[Host]) -> Balancer:
-    """The balancer that a DestinationRule asks for, over a non-empty set of hosts."""
+def balancer_for(settings: LoadBalancer, hosts: list[Host], weights: list[float] | None = None) -> Balancer:
+    """The balancer that a DestinationRule asks for, over a non-empty set of hosts; `weights`: of HASHING."""
     if settings.kind == "round_robin":
         return RoundRobin(hosts)
     if settings.kind == "random":
         return WeightedRandom(hosts)
     if settings.kind == "ring_hash":
-        return RingHash(hosts, settings.table_size)
+        return RingHash(hosts, settings.table_size, weights)
     if settings.kind == "maglev":
-        return Maglev(hosts, settings.table_size)
+        return Maglev(hosts, settings.table_size, weights)
+    if settings.kind == "peak_ewma":
+        return PeakEwma(hosts)
     return LeastRequest(hosts)

@@ -69,4 +69,4 @@ cdef class Downstream(Client):
     cdef bint _stuck(self, double now) except *
     cdef _wake_in_head(self, double now)
     cpdef detach(self)
-    cpdef drain(self)
+    cpdef drain(self, double before=*)

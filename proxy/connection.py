@@ -524,8 +524,13 @@ class Downstream(Client):
             self._timer.cancel()
             self._timer = None
 
-    def drain(self) -> None:
-        """Close when idle; else after the running exchange, whose response says so."""
+    def drain(self, before: float = NEVER) -> None:
+        """Close when idle (since before `before`); else after the running exchange, whose response says so."""
         if self.exchange is None and self.relay is None and not self.lingering and not self.closing:
+            if before != NEVER:
+                if not self.since:  # idle since some request's end, not looked at before
+                    self.since = self.engine.now()
+                if self.since > before or self.parser.unread() or self.early:
+                    return
             self.flush()
             self._end_transport()

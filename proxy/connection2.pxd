@@ -68,6 +68,7 @@ cdef class Downstream2:
     cdef public str local
     cdef public double since
     cdef double _heard_at
+    cdef double _announced_at
     cdef bint _leaving
     cdef bint _pending
     cdef Outbox _outbox
@@ -98,5 +99,5 @@ cdef class Downstream2:
     cpdef Py_ssize_t buffered(self) except *
     cpdef cut_off(self, reason, str why)
     cpdef list running(self)
-    cpdef drain(self)
+    cpdef drain(self, double before=*)
     cdef _arm(self, double delay_s)

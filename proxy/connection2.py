@@ -250,6 +250,7 @@ class Downstream2:
         self.since = 0.0
         """Since when there is no exchange, or nothing came."""
         self._heard_at = 0.0
+        self._announced_at = 0.0
         self._leaving = False
         """It is closed, and the timer is that of what still waits to be written."""
         self._pending = False
@@ -513,10 +514,18 @@ class Downstream2:
         """The exchanges under way."""
         return [stream.exchange for stream in self.streams if stream.exchange is not None]
 
-    def drain(self) -> None:
-        """Say that the connection ends; what runs may end, also for long."""
+    def drain(self, before: float = NEVER) -> None:
+        """Say that the connection ends; what runs may end, also for long. `before`: first announce it, which leaves the
+        client time to send no more; end it once that was said before then (RFC 9113 section 6.8)."""
         if self.closing or self.lost:
             return
+        if before != NEVER:
+            if not self._announced_at:
+                self._announced_at = self.engine.now()
+                self.codec.announce_end()
+                self.send_soon()
+            if self._announced_at > before:
+                return
         self.closing = True
         self.codec.shutdown()
         self.flush()

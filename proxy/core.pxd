@@ -4,6 +4,7 @@ from ..policy.tables cimport Tables
 from .outbox cimport Outbox
 from .poller cimport Protocol
 from .pool cimport Pool
+from .rate_limit cimport Limiter
 
 cdef extern from *:
     """
@@ -48,6 +49,7 @@ cdef class Core:
     cdef public object hash_input
     cdef public object observe
     cdef public bint draining
+    cdef public Limiter limiter
     cdef public str own_identity
     cdef public dict pools
     cdef public Outbox outbox

@@ -13,6 +13,7 @@ from .limits import Settings
 from .message import Outcome
 from .poller import Protocol
 from .pool import Pool
+from .rate_limit import Limiter
 
 COMPILED = not __file__.endswith((".py", ".pyc"))
 
@@ -115,6 +116,8 @@ class Core:
         self.hash_input = rules.hash_input
         self.observe = observe
         self.draining = False
+        self.limiter: Limiter | None = None
+        """Local rate limits; None: there are none."""
         self.own_identity = ""
         self.pools: dict[str, Pool] = {}
         """By the cluster's name."""

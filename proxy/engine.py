@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..policy.decide import admit, decide, egress_verdict, hash_input, inbound_port, pick
 from ..policy.path_normalization import normalize_path
+from ..policy.rate_limits import Limit
 from ..policy.tables import (
     Arrival,
     Cluster,
@@ -29,7 +30,7 @@ from ..policy.tables import (
     Verdict,
 )
 from ..registry.model import Endpoint
-from ..registry.reasons import DENIED, DRAINING, IDLE, OVERFLOW, Reason
+from ..registry.reasons import DENIED, DRAINING, DURATION, IDLE, OVERFLOW, RATE, Reason
 from . import accept, accept_inbound
 from .arrive import address_of
 from .cluster import ACTIVE, LiveCluster
@@ -41,9 +42,11 @@ from .limits import Members, Settings
 from .message import Outcome, RequestHead
 from .mirror import Mirror as MirrorCopy
 from .outbox import Outbox
-from .poller import Listener, Poller, listening, poller_of
+from .poller import Listener, Poller, poller_of
 from .pool import Pool
 from .proxy_protocol import Network, proxy_header
+from .rate_limit import Cell, Limiter
+from .sockets import Sockets
 from .tcp import Session
 from .upstream import Upstream
 from .wire import Wire
@@ -52,6 +55,8 @@ if TYPE_CHECKING:
     from .accept_gateway import ClientOf, GatewayListener, ServerContext
 
 TICK_S = 1.0
+DRAIN_LOOK_S = 0.1
+"""How often a drain looks for who is idle."""
 
 
 class Observer(Protocol):
@@ -99,8 +104,8 @@ class Engine(Core):
         self._normalize = rules.normalize
         self.inbound_port = rules.inbound_port
         self._egress_verdict = rules.egress_verdict
-        self.reuse_port = False
-        """Several processes listen on the same addresses (SO_REUSEPORT); the kernel spreads connections over them."""
+        self.sockets = Sockets()
+        """Where listening sockets come from."""
         self.share: Callable[[LiveCluster], None] | None = None
         """Where there are several workers: sets `shared` of a cluster by its limits."""
         self.outside: dict[str, Pool] = {}
@@ -129,9 +134,17 @@ class Engine(Core):
         self._date_at = 0
         self._date = b""
         self.outbox = Outbox(lambda callback: asyncio.get_running_loop().call_soon(callback))
+        self.cut: list[str] = []
+        """What the end of a drain cut off, in words."""
         self._tick: asyncio.TimerHandle | None = None
+        self._drain_tick: asyncio.TimerHandle | None = None
+        self._idle_s = 0.0
+        self._served_only = False
+        self._silent_since: dict[int, float] = {}
+        """By id: when those who have not said anything were first seen in a drain."""
         self._empty: asyncio.Event | None = None
         self._normalization = ""
+        self._cell_of: Callable[[Limit], Cell | None] = lambda _limit: None
         self._take_tables(tables)
 
     # --- what cores ask for
@@ -150,6 +163,10 @@ class Engine(Core):
             self._date_at = now
             self._date = b"date: " + http_date(now) + b"\r\n"
         return self._date
+
+    def place(self) -> tuple[float, str]:
+        """Wall minus monotonic clock in seconds, and this machine's name."""
+        return time.time() - self.clock(), socket.gethostname()
 
     def normalize(self, path: str) -> str:
         return self._normalize(path, self._normalization)
@@ -229,7 +246,9 @@ class Engine(Core):
         header: bytes = b"",
     ) -> Any:
         """See Dialer.dial."""
-        return self._dialer.dial(endpoint, limits, lambda _: protocol, lambda _: connected(), failed, header)
+        return self._dialer.dial(
+            endpoint, limits, lambda _: protocol, lambda _: connected(), failed, header, tunnel=limits.tunnel
+        )
 
     def _connect(self, pool: Pool, host: Host, two: bool) -> None:
         """`two`: by HTTP/2, without TLS by prior knowledge, else where the endpoint agrees."""
@@ -319,11 +338,23 @@ class Engine(Core):
         self._observe_refusal(Arrival(listener, source_ip=source, source_port=port), why)
         return False
 
-    def _observe_refusal(self, arrival: Arrival, why: str) -> None:
+    def over_limit(self, arrival: Arrival) -> bool:
+        """Whether a local rate limit closes this new connection, which is counted; the observer then hears why."""
+        limiter = self.limiter
+        if limiter is None:
+            return False
+        now = self.clock()
+        refusing = limiter.connection(arrival.listener, arrival, now, self.draw)
+        if refusing is None:
+            return False
+        self._observe_refusal(arrival, refusing.why(arrival, now), RATE)
+        return True
+
+    def _observe_refusal(self, arrival: Arrival, why: str, reason: Reason = OVERFLOW) -> None:
         outcome = Outcome()
         outcome.kind = "tcp"
         outcome.arrival = arrival
-        outcome.reason, outcome.flag, outcome.why = OVERFLOW.code, OVERFLOW.flag, why
+        outcome.reason, outcome.flag, outcome.why = reason.code, reason.flag, why
         outcome.started_at = outcome.ended_at = self.clock()
         self.observe(outcome)
 
@@ -404,12 +435,19 @@ class Engine(Core):
         self._normalization = mesh.path_normalization.normalization
         workload = tables.viewpoint.workload
         self.own_identity = f"spiffe://{mesh.trust_domain}/ns/{workload.namespace}/sa/{workload.service_account}"
+        self._take_limits(tables)
 
     def _withdraw(self, tables: Tables) -> None:
         """Close what the new tables no longer permit."""
         for downstream in list(self.connections):
-            running = downstream.running() if downstream.arrival.listener == "inbound" else ()
-            if running:
+            inbound = downstream.arrival.listener == "inbound"
+            upgraded = getattr(downstream, "relay", None) if inbound else None  # HTTP/2 has none
+            running = downstream.running() if inbound else ()
+            if upgraded is not None:
+                verdict = self.admit(tables, downstream.arrival)
+                if not verdict.allowed:
+                    upgraded.abort(DENIED, f"Permission was withdrawn: {verdict.why or verdict.by}")
+            elif running:
                 verdict = self.admit(tables, downstream.arrival)
                 if not verdict.allowed:
                     for exchange in running:
@@ -435,20 +473,45 @@ class Engine(Core):
                     return now.egress.why or now.egress.by
         return ""
 
+    def share_limits(self, cell_of: Callable[[Limit], Cell | None]) -> None:
+        """From now on limits for the proxy as a whole count where `cell_of` says, together with other workers."""
+        self._cell_of = cell_of
+        self.limiter = None
+        self._take_limits(self.tables)
+
+    def _take_limits(self, tables: Tables) -> None:
+        rules = tables.rate_limits
+        if rules is None:
+            self.limiter = None
+            return
+        if self.limiter is None:
+            self.limiter = Limiter(self._cell_of)
+        self.limiter.update(rules)
+
     # --- listeners
 
-    async def listen_outbound(self, host: str, port: int, *, trusted: tuple[Network, ...] = ()) -> int:
+    async def listen_outbound(
+        self, host: str, port: int, *, trusted: tuple[Network, ...] = (), name: str = "outbound"
+    ) -> int:
         """Way 2, by Host, and HTTP_PROXY. Returns the port; so do the others.
 
-        `trusted`: peers that must say by the PROXY protocol for whom they come; so in the others, too.
+        `trusted`: peers that must say by the PROXY protocol for whom they come; `name`: as Sockets knows the listener;
+        so in the others, too.
         """
-        return await self._listen(host, port, accept.arrive_by_host, trusted)
+        return await self._listen(host, port, accept.arrive_by_host, trusted, name)
 
     async def listen_named(
-        self, host: str, port: int, service_host: str, service_port: int, *, trusted: tuple[Network, ...] = ()
+        self,
+        host: str,
+        port: int,
+        service_host: str,
+        service_port: int,
+        *,
+        trusted: tuple[Network, ...] = (),
+        name: str = "named",
     ) -> int:
         """Ways 1 and 3: `host:port` stands for one port of one service."""
-        return await self._listen(host, port, accept.arrive_named(self, service_host, service_port), trusted)
+        return await self._listen(host, port, accept.arrive_named(self, service_host, service_port), trusted, name)
 
     async def listen_original(
         self,
@@ -457,9 +520,10 @@ class Engine(Core):
         find: Callable[[Any], tuple[str, int] | None] = accept.original_destination,
         *,
         trusted: tuple[Network, ...] = (),
+        name: str = "redirect",
     ) -> int:
         """Way 4: outbound connections that the packet filter redirects."""
-        return await self._listen(host, port, accept.arrive_redirected(self, find), trusted)
+        return await self._listen(host, port, accept.arrive_redirected(self, find), trusted, name)
 
     async def listen_inbound(
         self,
@@ -470,10 +534,11 @@ class Engine(Core):
         *,
         find: Callable[[Any], tuple[str, int] | None] | None = None,
         trusted: tuple[Network, ...] = (),
+        name: str = "inbound",
     ) -> int:
         """Mutual TLS from other sidecars, and plaintext for policy to judge. `find`: as listen_original's."""
         poller = self._poller()
-        socks = await listening(host, port, self.reuse_port)
+        socks = await self.sockets.listening(host, port, name)
         for sock in socks:
             inbound = accept_inbound.Inbound(self, poller, sock, server_context, identity_of, find, trusted)
             self._inbounds.append(inbound)
@@ -493,17 +558,17 @@ class Engine(Core):
         from .accept_gateway import GatewayListener  # for gateways
 
         poller = self._poller()
-        socks = await listening(host, port, self.reuse_port)
+        socks = await self.sockets.listening(host, port, f"gateway:{number}")
         for sock in socks:
             made = GatewayListener(self, poller, sock, number, server_context, client_of, trusted)
             self._inbounds.append(made)
         return self._listens(host, socks)
 
     async def _listen(
-        self, host: str, port: int, arrive: Callable[[Any], Any], trusted: tuple[Network, ...] = ()
+        self, host: str, port: int, arrive: Callable[[Any], Any], trusted: tuple[Network, ...], name: str
     ) -> int:
         poller = self._poller()
-        socks = await listening(host, port, self.reuse_port)
+        socks = await self.sockets.listening(host, port, name)
 
         def accepted(sock: socket.socket, peer: Any) -> None:
             wire = Wire(poller, sock, accept.Entry(self, arrive, trusted=trusted))
@@ -559,7 +624,10 @@ class Engine(Core):
         longest = self.settings.relay_idle_timeout_s
         for relay in list(self.relays):
             if relay.sweep(now, longest):
-                relay.abort(IDLE, f"Nothing went through for {longest:g} s.")
+                idle_s = relay.idle_s if relay.idle_s >= 0 else longest
+                relay.abort(IDLE, f"Nothing went through for {idle_s:g} s.")
+            elif relay.ends_at and relay.ends_at <= now:
+                relay.abort(DURATION, f"It was open for maxConnectionDuration {relay.lasts_s:g} s.")
         self._check_empty()
 
     def _forget_outside(self) -> None:
@@ -568,35 +636,102 @@ class Engine(Core):
                 del self.outside[key]
                 pool.retire()
 
-    def begin_drain(self) -> None:
-        """Accept no more, close what is idle; responses from now on say that the connection ends."""
+    def say_farewell(self) -> None:
+        """Responses from now on say that their connection ends; connections are still accepted."""
         self.draining = True
-        for listener in self._listeners:
-            listener.close()
+
+    def begin_drain(self, idle_s: float = 0.0, served_only: bool = False) -> None:
+        """Accept no more, close what has been idle for `idle_s`; responses from now on say that the connection ends.
+
+        `served_only`: all this for those who come to our app, not for the app's own calls.
+        """
+        self.draining = True
+        self._served_only = served_only
+        self._idle_s = idle_s
         for inbound in self._inbounds:
+            inbound.listener.accept_rest()
             inbound.stop()
+        if not served_only:
+            for listener in self._listeners:
+                listener.accept_rest()
+                listener.close()
+        if self._drain_tick is not None:
+            self._drain_tick.cancel()
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        """Let go who is idle for long enough; again and again, until nothing runs."""
+        now = self.clock()
+        idle_s, served_only = self._idle_s, self._served_only
+        self._drain_tick = self.later(DRAIN_LOOK_S, self._close_idle) if idle_s else None
         for downstream in list(self.connections):
-            downstream.drain()
+            if served_only and downstream.arrival.listener == "outbound":
+                continue
+            if idle_s:
+                downstream.drain(now - idle_s)
+            else:
+                downstream.drain()
+        silent = [(peek, peek.drop) for inbound in self._inbounds for peek in inbound.peeks if peek.low_water == 1]
+        for entry in self.entries:
+            if not entry.first and not (served_only and entry.listener == "outbound"):
+                silent.append((entry, entry.transport.abort))
+        for one, end in silent:
+            if now >= self._silent_since.setdefault(id(one), now) + idle_s:
+                end()
+        self._check_empty()
 
-    def busy(self) -> int:
-        """Client connections that still have something running."""
-        return len(self.connections) + len(self.sessions) + len(self.entries)
+    def busy(self, served_only: bool = False) -> int:
+        """Client connections that still have something running; `served_only`: of those who come to our app."""
+        shaking: int = sum(len(inbound.peeks) + len(inbound.shaking) for inbound in self._inbounds)
+        if not served_only:
+            have: int = len(self.connections) + len(self.sessions) + len(self.entries) + shaking
+            return have
+        kept = [one.arrival.listener for many in (self.connections, self.sessions) for one in many]
+        kept += [one.listener for one in self.entries]
+        return shaking + len([listener for listener in kept if listener != "outbound"])
 
-    async def drained(self, deadline_s: float) -> bool:
-        """Wait until nothing runs; after `deadline_s` seconds what still does is cut off, and the answer is False."""
+    async def drained(self, deadline_s: float, served_only: bool = False) -> bool:
+        """Wait until nothing runs; after `deadline_s` seconds the answer is False, and what still does is cut off and
+        named in `cut`, unless others go on (`served_only`)."""
         self._empty = asyncio.Event()
+        self._served_only = served_only
         self._check_empty()
         try:
             async with asyncio.timeout(deadline_s):
                 await self._empty.wait()
         except TimeoutError:
-            self._cut_off()
+            if not served_only:
+                self.cut = self.running_named()
+                self._cut_off()
             return False
+        finally:
+            if not served_only and self._drain_tick is not None:
+                self._drain_tick.cancel()
+                self._drain_tick = None
         return True
 
     def _check_empty(self) -> None:
-        if self._empty is not None and not self.busy():
+        if self._empty is not None and not self.busy(self._served_only):
             self._empty.set()
+
+    def running_named(self) -> list[str]:
+        """What runs, each in a few words, for people."""
+        named = []
+        for downstream in self.connections:
+            whose = f"from {downstream.arrival.source_ip or 'a client'}"
+            exchanges = downstream.running()
+            for exchange in exchanges:
+                head = exchange.head
+                named.append(f"{head.method} {head.authority}{head.path.partition('?')[0]} {whose}")
+            if not exchanges:
+                upgraded = getattr(downstream, "relay", None) is not None
+                named.append(f"{'an upgraded connection' if upgraded else 'a connection without a request'} {whose}")
+        for session in self.sessions:
+            outcome, arrival = session.outcome, session.arrival
+            where = outcome.authority or arrival.host or f"port {arrival.port}"
+            named.append(f"TCP to {where} from {arrival.source_ip or 'a client'}")
+        rest = self.busy() - len(self.connections) - len(self.sessions)
+        return named + ["a connection that has not said anything yet"] * rest
 
     def _cut_off(self) -> None:
         for downstream in list(self.connections):
@@ -614,9 +749,10 @@ class Engine(Core):
         """Close everything at once. Idempotent."""
         if not self.draining:
             self.begin_drain()
-        if self._tick is not None:
-            self._tick.cancel()
-            self._tick = None
+        for timer in (self._tick, self._drain_tick):
+            if timer is not None:
+                timer.cancel()
+        self._tick = self._drain_tick = None
         self._cut_off()
         for inbound in self._inbounds:
             inbound.close()

@@ -8,6 +8,7 @@ from .host cimport Host
 from .http1 cimport chunk
 from .message cimport Outcome, RequestHead, ResponseHead
 from .pool cimport Pool, Waiter
+from .rate_limit cimport Limiter, LiveLimit
 from .upstream cimport Upstream
 
 cdef int NEW
@@ -58,6 +59,7 @@ cdef class Exchange(Waiter):
     cdef public bint retried_stale
     cdef public bint counts_as_retry
     cdef public list tried
+    cdef public list attempted
     cdef public double resume_at
     cdef public double route_deadline
     cdef public double try_deadline
@@ -69,6 +71,8 @@ cdef class Exchange(Waiter):
     @cython.locals(head=RequestHead, path=str, engine=Core, decision=Decision)
     cpdef start(self, bytes body, bint complete)
     cdef bint _last_stop(self) except *
+    @cython.locals(limiter=Limiter, refusing=LiveLimit, now=double, engine=Core)
+    cdef bint _limited(self, Decision decision) except *
     cdef bint _fault(self, Decision decision) except *
     cdef bint _abort(self, Decision decision) except *
     @cython.locals(head=RequestHead, verdict=str, destination=Destination, destinations=tuple)
@@ -90,8 +94,10 @@ cdef class Exchange(Waiter):
     @cython.locals(data=bytes, body=list, outcome=Outcome)
     cdef _begin(self, Upstream upstream, double now)
     @cython.locals(head=RequestHead, outcome=Outcome, extra=bytes, inbound=bint, decision=Decision, engine=Core,
-                   arrival=Arrival, destination=Destination, authority=str)
+                   retries=RetryPolicy, arrival=Arrival, destination=Destination, authority=str)
     cdef bytes _request_head(self, Upstream upstream)
+    cpdef _filled(self, ops)
+    cdef bytes _expected(self, double per_try_s)
     cdef bint _upgrading(self) except *
     cpdef connect_failed(self, str why)
     @cython.locals(upstream=Upstream)
@@ -123,7 +129,7 @@ cdef class Exchange(Waiter):
     cdef _done(self, double now)
     cpdef upstream_full(self, bint full)
     cpdef client_full(self, bint full)
-    cdef _reply(self, reason, str why, int status=*)
+    cdef _reply(self, reason, str why, int status=*, bytes lines=*)
     cdef _own(self, int status, bytes body, str code, bytes lines, ops)
     cdef _own_two(self, int status, bytes body, str code, bytes lines)
     cdef _cut(self, reason, str why)

@@ -22,6 +22,7 @@ from ..registry.reasons import (
     NO_HEALTHY,
     NO_ROUTE,
     OVERFLOW,
+    RATE,
     REASONS,
     RESET,
     SLOW,
@@ -41,9 +42,10 @@ from .headers import (
     request_bytes,
     response_bytes,
     safe_trailers,
+    without,
 )
 from .http1 import LAST_CHUNK, chunk
-from .message import BIT, Outcome, RequestHead, ResponseHead
+from .message import BIT, Outcome, RequestHead, ResponseHead, needle
 from .pool import Overflow, Pool, Waiter
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
@@ -63,6 +65,7 @@ DETAILS = {
     "FL-FAULT": "fault_filter_abort",
     "FL-UP-MALFORMED": "upstream_reset_before_response_started{protocol_error}",
     "FL-SLOW": "request_body_timeout",
+    "FL-RATE": "local_rate_limited",
 }
 
 # Phases.
@@ -108,8 +111,9 @@ class Exchange(Waiter):
         """The endpoint is to be asked by HTTP/2, where it can."""
         self.counts_as_retry = False
         self.tried: Any = None
+        self.attempted: Any = None
         self.abort_grpc = -1
-        """gRPC status of a fault; -1: none."""
+        """gRPC status of a fault or rate limit; -1: none."""
         self.resume_at = 0.0
         self.route_deadline = 0.0
         self.call_deadline = 0.0
@@ -165,6 +169,8 @@ class Exchange(Waiter):
         decision = engine.decide(self.tables, head)
         self.decision = decision
         self.outcome.decision = decision
+        if engine.limiter is not None and self._limited(decision):
+            return
         if decision.fault is not None and self._fault(decision):
             return
         self._carry_out(decision)
@@ -181,6 +187,29 @@ class Exchange(Waiter):
             status, lines = (200, b"") if head.method == "OPTIONS" else (405, b"allow: OPTIONS\r\n")
             self._own(status, b"", "", lines, None)
         return left == 0
+
+    def _limited(self, decision: Decision) -> bool:
+        """Whether a local rate limit ends the exchange. What policy refuses takes no tokens."""
+        engine = self.engine
+        limiter = engine.limiter
+        if decision.verdict == "denied":
+            return False
+        now = engine.now()
+        refusing = limiter.request(self.head, decision, now, engine.draw)
+        if refusing is None:
+            return False
+        arrival = self.head.arrival
+        limit = refusing.limit
+        wait = refusing.bucket_of(arrival, now).wait_s(now)
+        lines = b"x-envoy-ratelimited: true\r\n" + refusing.lines
+        if b"retry-after:" not in lines:
+            # Envoy sends none; but what common clients do without it is to try again at once. In whole seconds
+            # (RFC 9110 section 10.2.3), rounded up.
+            lines += b"retry-after: %d\r\n" % max(1, -int(-wait // 1))
+        if limit.exhausted:
+            self.abort_grpc = grpc.RESOURCE_EXHAUSTED
+        self._reply(RATE, refusing.why(arrival, now), limit.status, lines)
+        return True
 
     def _fault(self, decision: Decision) -> bool:
         """Whether a fault delays or ends the exchange."""
@@ -242,7 +271,9 @@ class Exchange(Waiter):
             location = b"location: " + clean(decision.location) + b"\r\n"
             self._own(decision.status or 301, b"", "", location, decision.response_headers)
         elif verdict == "direct-response":
-            self._own(decision.status or 200, decision.body, "", b"", decision.response_headers)
+            status = decision.status or 200
+            kind = b"content-type: text/plain\r\n" if decision.body and status not in (204, 304) else b""
+            self._own(status, decision.body, "", kind, decision.response_headers)
         else:
             reason = REASONS.get(decision.reason) or (
                 DENIED if verdict == "denied" else NO_ROUTE if verdict == "not-found" else NO_CLUSTER
@@ -254,8 +285,10 @@ class Exchange(Waiter):
         head = self.head
         self.pool = pool
         self.outcome.cluster = pool.live
-        self.path = decision.path if decision.path is not None else head.path
-        if decision.path is not None and decision.path != head.path:
+        if decision.path is None:
+            self.path = head.path
+        else:
+            self.path = decision.path
             self.outcome.original_path = head.path
         balancer = pool.live.config.load_balancer
         if balancer.hash_on:
@@ -350,7 +383,10 @@ class Exchange(Waiter):
     def _attempt(self) -> None:
         pool = self.pool
         live = pool.live
-        host = live.choose(self.key, self.engine.draw, self.tried or ())
+        if self.attempted is None:
+            host = live.choose(self.key, self.engine.draw, self.tried or ())
+        else:
+            host = live.choose_remote(self.key, self.engine.draw, self.tried or (), self.attempted)
         if host is None:
             total = len(live.hosts)
             self._reply(
@@ -384,6 +420,7 @@ class Exchange(Waiter):
                 or (endpoint.tls is not None and endpoint.tls.mode == "mesh" and not config.http1)
             ) and not head_upgrades(self.head)
         self.phase = WAITING
+        self.outcome.attempts += 1
         live.active += 1
         live.requests += 1
         host.active += 1
@@ -424,7 +461,6 @@ class Exchange(Waiter):
         self.phase = SENT
         self.upstream = upstream
         outcome = self.outcome
-        outcome.attempts += 1
         outcome.sent_at = now
         outcome.upstream_local = upstream.local
         outcome.upstream_tls = self.host.endpoint.tls is not None
@@ -518,20 +554,46 @@ class Exchange(Waiter):
                 extra += b"x-envoy-attempt-count: 1\r\n"
             else:
                 extra += b"x-envoy-attempt-count: %d\r\n" % outcome.attempts
-            if decision.timeout_s and engine.settings.expected_timeout_header:
-                extra += _timeout_line(decision.timeout_s)
+            retries = decision.retries
+            if retries is not None and retries.per_try_timeout_s:
+                extra += self._expected(retries.per_try_timeout_s)
+            elif decision.timeout_s:
+                extra += self._expected(0.0)
             if outcome.original_path:
                 extra += b"x-envoy-original-path: %b\r\n" % clean(outcome.original_path)
         destination: Destination | None = self.destination
         authority = decision.authority
         ops = None
         if destination is not None:
-            ops = destination.request_headers
+            ops = self._filled(destination.request_headers)
             if destination.authority is not None:
                 authority = destination.authority
         if not head.authority and not authority:  # HTTP/1.0 without Host
             authority = self.pool.live.config.host
+        elif authority and head.authority and not inbound:
+            extra += b"x-envoy-original-host: %b\r\n" % clean(head.authority)
         return request_bytes(head, self.path, authority or "", ops, inbound, extra)
+
+    def _filled(self, ops: Any) -> Any:
+        """Header operations with the values of this exchange in the place of format operators."""
+        if ops is None:
+            return None
+        formatted = prepared(ops).formatted
+        if formatted is None:
+            return ops
+        skew, host = self.engine.place()
+        return formatted.filled(self.outcome, skew, host)
+
+    def _expected(self, per_try_s: float) -> bytes:
+        """How long this try may take, for the endpoint: what is left of the route's timeout, or less."""
+        if not self.engine.settings.expected_timeout_header:
+            return b""
+        whole: float = self.decision.timeout_s or 0.0
+        if whole and self.outcome.attempts > 1 and self.route_deadline:
+            left = max(self.route_deadline - self.outcome.sent_at, 0.001)
+            if not per_try_s or left < per_try_s:  # of no use to others: not kept
+                return b"x-envoy-expected-rq-timeout-ms: %d\r\n" % (left * 1000)
+        return _timeout_line(whole if whole and (not per_try_s or whole < per_try_s) else per_try_s)
 
     def _upgrading(self) -> bool:
         head = self.head
@@ -602,6 +664,10 @@ class Exchange(Waiter):
             if self.tried is None:
                 self.tried = []
             self.tried.append(self.host)
+        if retries.remote and self.host is not None:
+            if self.attempted is None:
+                self.attempted = []
+            self.attempted.append(self.host)
         live.retrying += 1
         if live.shared is not None:
             live.shared.publish(live)
@@ -660,6 +726,8 @@ class Exchange(Waiter):
         outcome.response = head
         status = head.status
         live = self.pool.live
+        if live.measures:
+            self.host.took(now - outcome.sent_at, now)
         if self.grpc:
             self._grpc_answer(head, complete)
             if complete and self.outcome.grpc_status:
@@ -704,8 +772,9 @@ class Exchange(Waiter):
         if self.cookie:
             extra += self.cookie
         destination = self.destination
-        data = response_bytes(head, destination.response_headers if destination is not None else None, extra)
         outcome.status = status
+        ops = self._filled(destination.response_headers) if destination is not None else None
+        data = response_bytes(head, ops, extra)
         self.response_started = True
         self.try_deadline = 0.0
         self.phase = ANSWERED
@@ -736,8 +805,9 @@ class Exchange(Waiter):
         if head.seen & HAS_TRAILER:
             extra += announced(head.header("trailer") or "")
         destination = self.destination
-        text = response_bytes(head, destination.response_headers if destination is not None else None, extra)
         outcome.status = head.status
+        ops = self._filled(destination.response_headers) if destination is not None else None
+        text = response_bytes(head, ops, extra)
         self.response_started = True
         self.try_deadline = 0.0
         self.phase = ANSWERED
@@ -790,6 +860,8 @@ class Exchange(Waiter):
             if complete and self.phase != ENDED:
                 self._finish(self.engine.now())
             return
+        if not self.request_complete:
+            self.body_at = self.engine.now()
         if body:
             self.outcome.sent_bytes += len(body)
             if self.response_chunked:
@@ -816,6 +888,8 @@ class Exchange(Waiter):
         )
         if self.grpc and self.outcome.grpc_status and self.outcome.response.status == 200:
             wanted = grpc.RETRY_ON.get(int(self.outcome.grpc_status), "-") in conditions
+        if self.outcome.response.header("x-envoy-ratelimited") is not None:  # as Envoy: it must not be asked the more
+            wanted = "envoy-ratelimited" in conditions
         if not wanted:
             return False
         upstream = self.upstream
@@ -846,12 +920,9 @@ class Exchange(Waiter):
             self._reply(UP_MALFORMED, "The endpoint switched protocols without having been asked to.")
             return
         destination = self.destination
-        data = response_bytes(
-            head,
-            destination.response_headers if destination is not None else None,
-            b"connection: upgrade\r\nupgrade: websocket\r\n",
-        )
         self.outcome.status = 101
+        ops = self._filled(destination.response_headers) if destination is not None else None
+        data = response_bytes(head, ops, b"connection: upgrade\r\nupgrade: websocket\r\n")
         self.outcome.sent_bytes += len(body)
         self.response_started = True
         self.phase = ANSWERED
@@ -916,15 +987,16 @@ class Exchange(Waiter):
 
     # --- endings that are ours
 
-    def _reply(self, reason: Reason, why: str, status: int = 0) -> None:
-        """Answer with a reason of ours; `why` is one sentence with the numbers in it."""
+    def _reply(self, reason: Reason, why: str, status: int = 0, lines: bytes = b"") -> None:
+        """Answer with a reason of ours; `why` is one sentence with the numbers in it; `lines`: more header lines."""
         outcome = self.outcome
         outcome.reason = reason.code
         outcome.why = why
         outcome.flag = f"{outcome.flag},{reason.flag}" if outcome.flag and reason.flag != "-" else reason.flag
         if not outcome.details:
             outcome.details = DETAILS.get(reason.code, "")
-        lines = b"x-envoy-overloaded: true\r\n" if reason is OVERFLOW else b""
+        if reason is OVERFLOW:
+            lines = b"x-envoy-overloaded: true\r\n"
         decision = self.decision
         ops = decision.response_headers if decision is not None else None
         told = why if reason is not UP_MALFORMED else "The endpoint's answer was malformed; the access log says how."
@@ -933,12 +1005,17 @@ class Exchange(Waiter):
     def _own(self, status: int, body: bytes, code: str, lines: bytes, ops: Any) -> None:
         request = self.head
         close = not request.keep_alive or self.engine.draining or not self.request_complete or bool(request.upgrade)
-        lines += self.engine.date_line()
+        self.outcome.status = status
         if ops is not None:
-            lines += prepared(ops).added
+            ops = self._filled(ops)
+            wire = prepared(ops)
+            if b"\r\ncontent-type:" in wire.lower:
+                lines = without(lines, (needle("content-type"),))
+            lines = without(lines, wire.gone) + wire.added
+        if ops is None or b"\r\ndate:" not in wire.lower:
+            lines += self.engine.date_line()
         if not close and request.minor == 0:
             lines += b"connection: keep-alive\r\n"
-        self.outcome.status = status
         if not self.outcome.details:
             self.outcome.details = "direct_response"
         self.outcome.sent_bytes += len(body)
@@ -1090,7 +1167,7 @@ class Exchange(Waiter):
         """Of a request's body. A stream on which both sides talk, or a call, is only idle when both are silent."""
         settings = self.engine.settings
         longest: float = settings.body_timeout_s
-        if self.two and (self.grpc or self.response_started):
+        if self.response_started or (self.two and self.grpc):
             longest = settings.relay_idle_timeout_s
         return longest
 

@@ -6,7 +6,9 @@ its `cuts` name, and with ours at its end. Runs compiled (with headers.pxd) or a
 
 from __future__ import annotations
 
+from ..policy.format_operators import Template
 from ..policy.tables import HeaderOps
+from .header_formats import Formatted
 from .message import BIT, RequestHead, ResponseHead, needle
 
 # Header operations of policy never touch these: they are the codec's, or the rewrite's.
@@ -52,12 +54,14 @@ _FORGED_NEEDLES = tuple(
 _XFCC_NEEDLES = (needle("x-forwarded-client-cert"),)
 _SERVICE_TIME_NEEDLES = (needle("x-envoy-upstream-service-time"),)
 _HOST_NEEDLES = (needle("host"),)
+_ORIGINAL_HOST_NEEDLES = (*_HOST_NEEDLES, needle("x-envoy-original-host"))
 _LIMITED_NEEDLES = (needle("max-forwards"),)
 _SECRET_NEEDLES = tuple(needle(name) for name in ("max-forwards", "authorization", "cookie", "proxy-authorization"))
 _TOLD = frozenset((b"forwarded", b"x-real-ip", b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip"))
 """Headers in which proxies tell where a request came from; nobody else may."""
 _TOLD_PREFIXES = (b"x-forwarded-", b"x-envoy-", b"x-fairlead-", b"x-original-forwarded-")
 _KEPT_OF_TRUSTED = frozenset((b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port"))
+_ID = BIT["x-request-id"]
 _PROTO = BIT["x-forwarded-proto"]
 _FOR = BIT["x-forwarded-for"]
 
@@ -93,15 +97,19 @@ class Prepared:
     """Header operations in the form in which the proxy applies them; kept in HeaderOps.wire."""
 
     def __init__(self, ops: HeaderOps) -> None:
+        removed = [name for name in ops.remove if name != "date"]  # every answer has one, as with Envoy
         self.gone = tuple(
-            needle(name) for name in (*ops.remove, *(name for name, _ in ops.set)) if name not in _UNTOUCHABLE
+            needle(name) for name in (*removed, *(name for name, _ in ops.set)) if name not in _UNTOUCHABLE
         )
         self.added = b"".join(
             name.encode("latin-1", "replace") + b": " + clean(value) + b"\r\n"
             for name, value in (*ops.set, *ops.add)
             if name not in _UNTOUCHABLE
         )
-        self.names = tuple(name for name, _ in (*ops.set, *ops.add))
+        self.lower = b"\r\n" + self.added.lower()
+        dynamic = any(isinstance(value, Template) for _, value in (*ops.set, *ops.add))
+        self.formatted = Formatted(ops) if dynamic else None
+        """Where values have format operators: to be filled first; the rest of this is of no use then."""
 
 
 def clean(value: str) -> bytes:
@@ -167,20 +175,27 @@ def request_bytes(
     if forged:
         block = without(block, _XFCC_NEEDLES if inbound else _FORGED_NEEDLES)
     if authority:
-        block = b"Host: " + clean(authority) + b"\r\n" + without(block, _HOST_NEEDLES)
+        block = (
+            b"Host: "
+            + clean(authority)
+            + b"\r\n"
+            + without(block, _HOST_NEEDLES if inbound else _ORIGINAL_HOST_NEEDLES)
+        )
     elif not head.seen & 1 and head.authority:  # an absolute target in HTTP/1.0
         block = b"Host: " + head.authority.encode() + b"\r\n" + block
-    if ops is not None:
-        wire = prepared(ops)
-        if wire.gone:
-            block = without(block, wire.gone)
-        block = block + wire.added
     raw = head.raw  # compiled: a pointer
     if path == head.target and head.minor == 1:
         first = raw[: head.first]
     else:
         first = (head.method + " " + path + " HTTP/1.1\r\n").encode("utf-8", "replace")
-    return b"".join((first, block, extra, head.told, b"\r\n"))
+    if ops is None:
+        return b"".join((first, block, extra, head.told, b"\r\n"))
+    # Ours too: what a rule sets or removes is the last word, as with Envoy.
+    wire = prepared(ops)
+    block = b"".join((block, extra, head.told))
+    if wire.gone:
+        block = without(block, wire.gone)
+    return b"".join((first, block, wire.added, b"\r\n"))
 
 
 def response_bytes(head: ResponseHead, ops: HeaderOps | None, extra: bytes) -> bytes:
@@ -198,15 +213,15 @@ def response_bytes(head: ResponseHead, ops: HeaderOps | None, extra: bytes) -> b
     block = kept(head.raw, head.first, head.cuts)
     if head.seen & _SERVICE_TIME:
         block = without(block, _SERVICE_TIME_NEEDLES)
-    if ops is not None:
-        wire = prepared(ops)
-        if wire.gone:
-            block = without(block, wire.gone)
-        block = block + wire.added
     raw = head.raw  # compiled: a pointer
-    if head.minor == 1:
-        return b"".join((raw[: head.first], block, extra, b"\r\n"))
-    return b"".join((b"HTTP/1.1", raw[8 : head.first], block, extra, b"\r\n"))
+    first = raw[: head.first] if head.minor == 1 else b"HTTP/1.1" + raw[8 : head.first]
+    if ops is None:
+        return b"".join((first, block, extra, b"\r\n"))
+    wire = prepared(ops)
+    block = block + extra
+    if wire.gone:
+        block = without(block, wire.gone)
+    return b"".join((first, block, wire.added, b"\r\n"))
 
 
 def own_response(
@@ -232,19 +247,25 @@ def own_response(
 def at_edge(head: RequestHead, source_ip: str, trusted_proxies: int) -> None:
     """Take out of a request what its sender, whom nobody vouches for, says of its origin, and note what we know.
 
-    Of X-Forwarded-For the last `trusted_proxies` entries stay: the proxies before us wrote them. To be called before
+    Of X-Forwarded-For the last `trusted_proxies` entries stay: the proxies before us wrote them. At a gateway that
+    nobody stands before the request gets an identifier of our own: a stranger's would mix its lines with others' in
+    every log behind us (Envoy's edge does so too; sidecars keep what their apps say). To be called before
     policy sees the request, so that policy, endpoint and log see the same.
     """
     entries: list[bytes] = []
     lines: list[bytes] = []
     dropped = False
     seen = head.seen
+    names_anew = not trusted_proxies and head.arrival is not None and head.arrival.listener == "gateway"
     for line in kept(head.raw, head.first, head.cuts).split(b"\r\n"):
         if not line:
             continue
         name, _, value = line.partition(b":")
         name = name.lower()
-        if name in _TOLD or name.startswith(_TOLD_PREFIXES):
+        if names_anew and name == b"x-request-id":
+            dropped = True
+            seen &= ~_ID
+        elif name in _TOLD or name.startswith(_TOLD_PREFIXES):
             if trusted_proxies and name in _KEPT_OF_TRUSTED:
                 lines.append(line)
                 continue

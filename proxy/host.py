@@ -6,9 +6,10 @@ nobody can tell from a request that was lost): from its Keep-Alive header, or fr
 
 from __future__ import annotations
 
+from math import exp
 from typing import Any
 
-from ..policy.tables import ClusterEndpoint
+from ..policy.tables import ClusterEndpoint, Warmup
 from . import outlier
 
 FRESH_S = 0.5
@@ -22,6 +23,14 @@ SAME_MOMENT_S = 0.05
 """What is closed within so long is closed by one event."""
 SIDECAR_KEEPS_S = 300.0
 """What other sidecars keep idle connections for at least, unless told otherwise (their default: 3600 s)."""
+FORGETS_S = 10.0
+"""Within so long a latency of the past counts for 1/e (Peak EWMA; Linkerd's value)."""
+FAILURE_S, FAILURE_S_MAX = 1.0, 60.0
+"""What a failure counts for as a latency at least, and at most after several: to fail at once is not to be fast."""
+UNMEASURED_S = 1e-6
+"""Latency where nothing is known, for Peak EWMA: among such hosts, requests in flight decide."""
+WARM_LEAST = 0.001
+"""Share of a host that warms up from 0 %: no weight is 0."""
 
 
 class Host:
@@ -41,6 +50,13 @@ class Host:
         """HTTP/2 was offered, and it chose HTTP/1.1."""
         self.requests = 0
         self.health = outlier.Health()
+        self.weight = float(max(endpoint.weight, 1))
+        """As balancers count it: of the endpoint, less while it warms up."""
+        self.warm_from = -1.0
+        """Since when it warms up; below 0: it does not."""
+        self.latency_s = UNMEASURED_S
+        """Moving average, where it is measured (LiveCluster.measures)."""
+        self._latency_at = 0.0
         self.fresh_s = FRESH_S
         """Idle time up to which a connection is used without asking `may_use`."""
         self.closes_s = 0.0
@@ -60,6 +76,38 @@ class Host:
             return idle_s < closes - max(MARGIN_S, closes * MARGIN)
         kept = self.kept_s
         return again or idle_s <= max(FRESH_S, kept - max(MARGIN_S, kept * MARGIN))
+
+    def warm(self, warmup: Warmup | None, now: float) -> bool:
+        """Set the weight as it is now; whether it still warms up."""
+        self.weight = float(max(self.endpoint.weight, 1))
+        if warmup is None or self.warm_from < 0:
+            self.warm_from = -1.0
+            return False
+        age_s = now - self.warm_from
+        if age_s >= warmup.duration_s:
+            self.warm_from = -1.0
+            return False
+        share = max(age_s, 0.001) / warmup.duration_s
+        self.weight *= max(share ** (1 / warmup.aggression), warmup.minimum, WARM_LEAST)
+        return True
+
+    def took(self, seconds: float, now: float) -> None:
+        """It answered after so long."""
+        before = self.latency_s
+        if seconds < before:
+            kept = exp((self._latency_at - now) / FORGETS_S)
+            seconds = before * kept + seconds * (1 - kept)
+        self.latency_s = seconds
+        self._latency_at = now
+
+    def failed(self, now: float) -> None:
+        """It gave no answer, or one that it is at fault for."""
+        self.took(min(max(2 * self.latency_s, FAILURE_S), FAILURE_S_MAX), now)
+
+    def fade(self, now: float) -> None:
+        """The past counts for less with time, so that a host nobody asks is asked again."""
+        self.latency_s = max(self.latency_s * exp((self._latency_at - now) / FORGETS_S), UNMEASURED_S)
+        self._latency_at = now
 
     def says(self, seconds: float) -> None:
         """Its Keep-Alive header."""

@@ -132,6 +132,7 @@ cdef class Http2:
     cdef _give_back(self, Py_ssize_t octets)
     @cython.locals(more=Py_ssize_t)
     cdef _give_stream(self, Stream stream, Py_ssize_t octets)
+    cpdef announce_end(self)
     cpdef shutdown(self, int code=*)
     cpdef ping(self, bytes payload)
     cpdef respond(self, Stream stream, bytes text, bint end)

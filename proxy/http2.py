@@ -499,6 +499,10 @@ class Http2:
             stream.window_in += more
             stream.unasked = 0
 
+    def announce_end(self) -> None:
+        """GOAWAY that refuses nothing yet: streams on their way are served; who reads it opens no more."""
+        self._frame(GOAWAY, 0, 0, _TWO.pack(WINDOW_MOST, NO_ERROR))
+
     def shutdown(self, code: int = NO_ERROR) -> None:
         """GOAWAY; streams that there are go on, new ones are refused."""
         self.goaway_sent = True

@@ -14,6 +14,7 @@ from http import HTTPStatus
 
 from .http1 import RequestParser
 from .message import ProtocolError, RequestHead
+from .sockets import Sockets
 
 HEAD_TIMEOUT_S = 10.0
 IDLE_TIMEOUT_S = 75.0
@@ -30,32 +31,43 @@ logger = logging.getLogger("fairlead.local")
 class Query:
     """A request as handlers see it."""
 
-    __slots__ = ("body", "head", "path", "query")
+    __slots__ = ("body", "head", "path", "query", "source")
 
-    def __init__(self, head: RequestHead, body: bytes) -> None:
+    def __init__(self, head: RequestHead, body: bytes, source: str = "") -> None:
         self.head = head
         self.path, _, self.query = head.path.partition("?")
         self.body = body
+        self.source = source
+        """Address of who asks."""
 
 
 class LocalServer:
     def __init__(self, routes: Mapping[tuple[str, str], Handler]) -> None:
         """Keys are (method, path); a path that ends in `/*` takes everything below it. GET also answers HEAD."""
         self._routes = dict(routes)
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
+        self._ending = False
         self._connections: set[_Connection] = set()
         self.port = 0
 
-    async def start(self, host: str, port: int) -> int:
+    async def start(self, host: str, port: int, sockets: Sockets | None = None, name: str = "") -> int:
         """Listen; the port. Raises OSError."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), host, port, backlog=128)
-        self.port = int(self._server.sockets[0].getsockname()[1])
+        socks = await (sockets or Sockets()).listening(host, port, name)
+        self.port = int(socks[0].getsockname()[1])
+        for sock in socks:
+            self._servers.append(await loop.create_server(lambda: _Connection(self), sock=sock, backlog=128))
         return self.port
 
+    def stop(self) -> None:
+        """Accept no more; who is connected gets one more answer."""
+        self._ending = True
+        for server in self._servers:
+            server.close()
+        self._servers = []
+
     async def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        self.stop()
         for connection in list(self._connections):
             connection.abort()
         await asyncio.sleep(0)
@@ -163,7 +175,8 @@ class _Connection(asyncio.Protocol):
             self._task = asyncio.get_running_loop().create_task(self._answer(self._head, b"".join(self._body)))
 
     async def _answer(self, head: RequestHead, body: bytes) -> None:
-        query = Query(head, body)
+        peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+        query = Query(head, body, peer[0] if peer else "")
         handler = self._server.find(head.method, query.path)
         try:
             if isinstance(handler, int):
@@ -176,11 +189,12 @@ class _Connection(asyncio.Protocol):
         except Exception:
             logger.exception("%s %s failed for a fault of ours", head.method, query.path)
             answer = (500, TEXT, b"an error of ours; the log says more\n")
-        self._send(answer, head.keep_alive, head.method == "HEAD")
+        keep = head.keep_alive and not self._server._ending
+        self._send(answer, keep, head.method == "HEAD")
         await self._until_taken()
         self._task = None
         self._head, self._body, self._size = None, [], 0
-        if self._transport is not None and head.keep_alive:
+        if self._transport is not None and keep:
             self._parser.next_message()
             self._wait(IDLE_TIMEOUT_S)
             if self._parser.unread():

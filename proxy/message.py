@@ -166,6 +166,10 @@ class Head:
             at = lower.find(sought, end)
         return ",".join(values)
 
+    def values(self, name: str) -> list[str]:
+        """The value of each line of a header by its lower-case name, in order."""
+        return [value for own, value in self.headers() if own.lower() == name]
+
     def note_line(self, start: int, name_size: int, first: int) -> None:
         """A header line begins at `start`, with a name of this size whose first octet, in lower case, is `first`; for
         compiled modules, which find lines by it."""

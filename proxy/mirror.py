@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .headers import request_bytes
+from .headers import clean, request_bytes
 from .http1 import LAST_CHUNK, chunk
 from .message import BIT, Outcome
 from .pool import Overflow, Waiter
@@ -27,15 +27,20 @@ class Mirror(Waiter):
         extra = b""
         if self.head.chunked:
             extra = b"transfer-encoding: chunked\r\n"
-        if not self.head.seen & BIT["x-request-id"] and exchange.outcome.request_id:
+        if not self.head.seen & BIT["x-request-id"]:
+            if not exchange.outcome.request_id:  # the request itself still waits for a connection
+                exchange.outcome.request_id = engine.new_id()
             extra += b"x-request-id: %b\r\n" % exchange.outcome.request_id.encode()
+        if not self.head.seen & BIT["x-forwarded-proto"]:
+            extra += b"x-forwarded-proto: %b\r\n" % self.head.scheme.encode()
+        extra += b"x-envoy-attempt-count: 1\r\n"
+        authority = destination.authority or exchange.decision.authority or ""
+        if exchange.outcome.original_path:
+            extra += b"x-envoy-original-path: %b\r\n" % clean(exchange.outcome.original_path)
+        if authority and self.head.authority:
+            extra += b"x-envoy-original-host: %b\r\n" % clean(self.head.authority)
         self.data = request_bytes(
-            self.head,
-            exchange.path,
-            destination.authority or exchange.decision.authority or "",
-            destination.request_headers,
-            False,
-            extra,
+            self.head, exchange.path, authority, exchange._filled(destination.request_headers), False, extra
         )
         self.body = list(exchange.body or ())
         self.outcome = Outcome()

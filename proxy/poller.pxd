@@ -59,7 +59,10 @@ cdef class Listener(Watcher):
     cdef public Poller poller
     cdef public object sock
     cdef public object accepted
+    cdef public Py_ssize_t taken
     cdef object _timer
+
+    cpdef accept_rest(self)
 
 cdef class Poller:
     cdef public object loop

@@ -84,6 +84,8 @@ class Listener(Watcher):
         self.poller = poller
         self.sock = sock
         self.accepted = accepted
+        self.taken = 0
+        """Connections so far."""
         self._timer: Any = None
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is accepted inherits it
@@ -99,12 +101,22 @@ class Listener(Watcher):
                 self.poller.forget(self.sock.fileno())
                 self._timer = self.poller.loop.call_later(OUT_OF_DESCRIPTORS_S, self._again)
                 return
+            self.taken += 1
             sock.setblocking(False)
             self.accepted(sock, peer)
 
     def _again(self) -> None:
         self._timer = None
         self.poller.watch(self.sock.fileno(), self, _IN)
+
+    def accept_rest(self) -> None:
+        """Take what the kernel holds: it resets what is not accepted when the socket is closed."""
+        if self.sock.fileno() >= 0 and self._timer is None:
+            for _ in range(BACKLOG // ACCEPTS_A_TURN):
+                before = self.taken
+                self.readable()
+                if self.taken < before + ACCEPTS_A_TURN:
+                    return
 
     def close(self) -> None:
         """Accept no more. Idempotent."""

@@ -38,6 +38,7 @@ cdef class Pool:
     @cython.locals(live=LiveCluster)
     cdef _count_waiting(self)
     cdef _open(self, Host host, bint two)
+    cdef _close_idle_but(self, Host host)
     cdef _opened(self, Host host, bint two)
     cpdef give(self, connection)
     cpdef ready(self, upstream)

@@ -141,7 +141,10 @@ class Pool:
             live.shared.publish(live)
 
     def _open(self, host: Host, two: bool) -> None:
-        if self.connecting >= len(self.waiting) or not self.open_allowed(host):
+        if self.connecting >= len(self.waiting):
+            return
+        if not self.open_allowed(host):
+            self._close_idle_but(host)
             return
         if two:
             opening = self.opening_two.get(host, 0)
@@ -151,6 +154,20 @@ class Pool:
         self.connecting += 1
         self.count_open(host)
         self.connect(self, host, two)
+
+    def _close_idle_but(self, host: Host) -> None:
+        """Close what is idle for longest at another endpoint, which uses up maxConnections: who waits for this endpoint
+        could otherwise wait for a stream that never ends. When it is closed, `_open_next`."""
+        for other in self.live.hosts:
+            if other is host:
+                continue
+            if other.idle:
+                other.idle[0].close()
+                return
+            for connection in other.shared:
+                if not connection.taken:
+                    connection.retire()
+                    return
 
     def _opened(self, host: Host, two: bool) -> None:
         self.connecting -= 1

@@ -30,6 +30,9 @@ cdef class Relay:
     cdef public bint over
     cdef public bint moved
     cdef public double idle_since
+    cdef public double idle_s
+    cdef public double ends_at
+    cdef public double lasts_s
     cdef public object reason
     cdef public str why
 

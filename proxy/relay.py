@@ -119,6 +119,12 @@ class Relay:
         self.moved = True
         """Something went through since `idle_since` was looked at."""
         self.idle_since = now
+        self.idle_s = -1.0
+        """Seconds without an octet after which it is over; 0: never; below 0: as `sweep` is told."""
+        self.ends_at = 0.0
+        """When it is over whatever moves; 0: never."""
+        self.lasts_s = 0.0
+        """How long it was given by that."""
         self.reason: Any = None
         """Reason (registry/reasons.py) where it was ended from outside."""
         self.why = ""
@@ -170,10 +176,13 @@ class Relay:
         self.server.abort()
 
     def sweep(self, now: float, idle_s: float) -> bool:
-        """Whether nothing has moved for too long; called now and then."""
+        """Whether nothing has moved for too long (0: nothing is too long); called now and then."""
         if self.moved or self.client.moved or self.server.moved:
             self.moved = self.client.moved = self.server.moved = False
             self.idle_since = now
             return False
-        half = self.client.ended or self.server.ended
-        return now - self.idle_since >= (min(idle_s, HALF_CLOSED_IDLE_S) if half else idle_s)
+        if self.idle_s >= 0:
+            idle_s = self.idle_s
+        if self.client.ended or self.server.ended:
+            idle_s = min(idle_s, HALF_CLOSED_IDLE_S) if idle_s else HALF_CLOSED_IDLE_S
+        return bool(idle_s) and now - self.idle_since >= idle_s

@@ -60,6 +60,8 @@ class Session:
         self.pool: Any = None
         self.host: Any = None
         self.tried: list[Any] = []
+        self.dialled_at = 0.0
+        """Set where latencies are measured (LiveCluster.measures)."""
         self.ahead = False
         """The client has not joined yet."""
         self.abandoned = False
@@ -234,6 +236,8 @@ class Session:
         live.requests += 1
         self.outcome.attempts += 1
         header = self._header(endpoint, limits) if limits.proxy_protocol else b""
+        if live.measures:
+            self.dialled_at = engine.clock()
         self._dialing = engine.dial(endpoint, limits, self.relay.server, self._connected, self._not_connected, header)
 
     def _header(self, endpoint: Any, limits: Any) -> bytes:
@@ -260,6 +264,9 @@ class Session:
             if not self.abandoned:
                 self._finish()
             return
+        if self.pool.live.measures:
+            now = engine.clock()
+            self.host.took(now - self.dialled_at, now)
         self.pool.live.report(self.host, 200, False, engine.clock())
         self.outcome.sent_at = self.outcome.first_at = engine.clock()
         if not self.ahead:
@@ -269,6 +276,11 @@ class Session:
         """Both sides are there."""
         relay = self.relay
         self.relay_running = True
+        limits = self.pool.live.config.limits
+        relay.idle_s = limits.tcp_idle_timeout_s
+        if limits.max_connection_duration_s:
+            relay.lasts_s = limits.max_connection_duration_s
+            relay.ends_at = self.engine.clock() + relay.lasts_s
         self.engine.relays.add(relay)
         if self.confirm:
             relay.client.write(self.confirm)

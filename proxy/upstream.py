@@ -213,6 +213,9 @@ class Upstream(Protocol):
             most = limits.max_requests_per_connection
             if most:
                 self.last = self.requests + 1 >= most
+            if limits.max_connection_duration_s and now - self.opened_at >= limits.max_connection_duration_s:
+                self.close()
+                return
             self.idle_since = now
             self.idle_s = 0.0
             if self.paused:  # by a client that was slow to take the end of its response

@@ -53,6 +53,7 @@ cdef class Connection2:
     cdef public double heard_at
     cdef public double idle_since
     cdef public double asked_at
+    cdef public double pinged_at
     cdef Outbox _outbox
     cdef bint _pending
     cdef Py_ssize_t _unread

@@ -177,6 +177,8 @@ class Connection2:
         self.idle_since = 0.0
         self.asked_at = 0.0
         """When a PING was sent that is not answered yet; 0: none."""
+        self.pinged_at = 0.0
+        """When the last was sent, or the connection made."""
         self._outbox = outbox
         self._pending = False
         self._unread = 0
@@ -212,16 +214,20 @@ class Connection2:
         """Once a second: close what was idle or open for too long, ask what is silent."""
         limits = self.pool.live.config.limits
         if self.asked_at:
-            if now - self.asked_at >= ANSWER_S:
-                self._lose(f"{self._name()} did not answer PING within {ANSWER_S:g} s")
+            patience = limits.ping_answer_s or ANSWER_S
+            if now - self.asked_at >= patience:
+                self._lose(f"{self._name()} did not answer PING within {patience:g} s")
             return
         if limits.max_connection_duration_s and now - self.opened_at >= limits.max_connection_duration_s:
             self.retire()
-        elif not self.taken:
-            if limits.idle_timeout_s and now - self.idle_since >= limits.idle_timeout_s:
-                self.retire()
-        elif now - self.heard_at >= SILENT_S:
-            self.asked_at = now
+            return
+        if not self.taken and limits.idle_timeout_s and now - self.idle_since >= limits.idle_timeout_s:
+            self.retire()
+            return
+        every = limits.ping_every_s
+        due = now - self.pinged_at >= every if every else bool(self.taken) and now - self.heard_at >= SILENT_S
+        if due:
+            self.asked_at = self.pinged_at = now
             self.codec.ping(_PING)
             self.flush()
 
@@ -239,7 +245,7 @@ class Connection2:
     def ready(self) -> None:
         """The connection is made and the peer is who it should be."""
         self.usable = True
-        self.opened_at = self.heard_at = self.idle_since = self.clock()
+        self.opened_at = self.heard_at = self.idle_since = self.pinged_at = self.clock()
         self.flush()
         self.pool.ready(self)
 

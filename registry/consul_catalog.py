@@ -152,6 +152,9 @@ def instance(
         addresses=(address,),
         ports=(WorkloadPort(port),),
         labels=labels,
+        annotations={"consul.io/node": str(node["Node"]), "consul.io/node-address": str(node.get("Address") or "")}
+        if node.get("Node")
+        else {},
         service_account=account or "default",
         locality=f"/{zone}" if zone else "",
         mesh_port=mesh_port,

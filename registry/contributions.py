@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from .merge import NAME_LABEL, selected, union
+from .merge import NAME_LABEL, left, selected, union
 from .model import Changed, Endpoint, Facts, Service, SourceStatus, Workload
 from .snapshot import Snapshot
 
@@ -24,6 +24,8 @@ class Contributions:
         self._precedence = {name: rank for rank, name in enumerate(precedence)}
         self._facts: dict[str, Facts] = {}
         self._ordered: list[Facts] = []
+        self._leaving: frozenset[str] = frozenset()
+        """Workloads that take no more, whatever sources say of them."""
         self._selecting: dict[str, set[str]] = {}
         """Hosts of services with selectors, by namespace."""
         self._by_label: dict[tuple[str, str, str], dict[str, Workload]] | None = None
@@ -62,6 +64,13 @@ class Contributions:
             return None
         return self._merge(hosts, workloads, namespaces)
 
+    def leave(self, workloads: frozenset[str]) -> Changed | None:
+        """These, and no others, take no more; what is different, None: nothing."""
+        other = workloads ^ self._leaving
+        self._leaving = workloads
+        hosts = {host for key in other for host in self._naming_hosts(key)}
+        return self._merge(hosts, set(other), set()) if other else None
+
     def snapshot(self, version: int, statuses: Mapping[str, SourceStatus], changed: Changed | None) -> Snapshot:
         return Snapshot(
             version, self.services, self.endpoints, self.workloads, self.namespaces, dict(statuses), changed
@@ -91,6 +100,8 @@ class Contributions:
         for key in keys:
             old = self.workloads.get(key)
             new = _first(key, (facts.workloads for facts in self._ordered))
+            if new is not None and key in self._leaving:
+                new = left(new)
             if old != new:
                 found[key] = (old, new)
         self.workloads = _with(self.workloads, {key: new for key, (_, new) in found.items()})
@@ -114,13 +125,16 @@ class Contributions:
 
     def _concerned(self, key: str, old: Workload | None, new: Workload | None) -> Iterable[str]:
         """Hosts whose endpoints may be others because of a workload."""
-        naming = self._naming.get(key, ())
-        yield from (naming,) if isinstance(naming, str) else naming
+        yield from self._naming_hosts(key)
         for one in filter(None, (old, new)):
             for host in self._selecting.get(one.namespace, ()):
                 selector = self.services[host].selector or {}
                 if all(one.labels.get(label) == value for label, value in selector.items()):
                     yield host
+
+    def _naming_hosts(self, key: str) -> tuple[str, ...]:
+        naming = self._naming.get(key, ())
+        return (naming,) if isinstance(naming, str) else naming
 
     # --- services and endpoints
 
@@ -153,7 +167,7 @@ class Contributions:
                 continue
             if service.selector:
                 groups.append(selected(service, self._labelled()))
-            new = union(groups, self.workloads)
+            new = union(groups, self.workloads, self._leaving)
             if old is None or old != new:
                 found[host] = new
         self.endpoints = _with(self.endpoints, found)

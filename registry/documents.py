@@ -106,11 +106,14 @@ class Document:
         """An object that did not come from a text, `source` saying where from."""
         return cls(body, source, 0, None, default_namespace)
 
-    def line_of(self, path: str) -> int | None:
-        """The line of a field by its path, or of the nearest field above it; None: not from a text."""
+    def line_of(self, path: str, lines: dict[Path, int] | None = None) -> int | None:
+        """The line of a field by its path, or of the nearest field above it; None: not from a text.
+
+        `lines`: as `self.lines.read()` gave them, for who asks for many.
+        """
         if self.lines is None:
             return None
-        line, lines = self.line, self.lines.read()
+        line, lines = self.line, self.lines.read() if lines is None else lines
         steps: Path = ()
         for bracket, name in _SEGMENT.findall(path):
             index: Path = (*steps, int(bracket)) if bracket.isdecimal() and len(bracket) < 9 else ()

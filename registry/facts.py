@@ -154,6 +154,7 @@ class _Facts:
             labels=_labels(metadata),
             annotations=_labels(metadata, "annotations"),
             publish_not_ready=bool(spec.get("publishNotReadyAddresses")),
+            traffic_distribution=str(spec.get("trafficDistribution") or ""),
             export_to=tuple(part for part in _labels(metadata, "annotations").get(EXPORT_TO, "").split(",") if part),
             created=created(metadata),
             source=self.source,
@@ -307,6 +308,7 @@ class _Facts:
                 annotations=_labels(metadata, "annotations"),
                 external=str(spec.get("location") or "MESH_EXTERNAL") == "MESH_EXTERNAL",
                 resolution=resolution,
+                subject_alt_names=tuple(str(one) for one in _list(spec, "subjectAltNames")),
                 export_to=tuple(str(e) for e in _list(spec, "exportTo")),
                 created=created(metadata),
                 source=self.source,
@@ -330,7 +332,9 @@ class _Facts:
                 found.append(
                     Endpoint(
                         address=str(entry.get("address") or ""),
-                        port=number(own_ports.get(port.name), default),
+                        port=0
+                        if str(entry.get("address")).startswith("unix:")
+                        else number(own_ports.get(port.name), default),
                         port_name=port.name,
                         weight=number(entry.get("weight"), 1) or 1,
                         labels=_labels(entry),

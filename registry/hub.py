@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from .contributions import Contributions
 from .model import Changed, Facts, SourceStatus
@@ -23,15 +23,21 @@ class Registry:
 
         `touched`: what may differ from its last contribution, where the source knows.
         """
-        changed = self._contributions.take(source, facts, touched)
-        if changed is not None:
-            version = self.snapshot.value.version + 1
-            self.snapshot.set(self._contributions.snapshot(version, self._statuses, changed))
+        self._publish(self._contributions.take(source, facts, touched))
 
     def status(self, status: SourceStatus) -> None:
         """Take how a source is doing; changes no version, since no answer depends on it."""
         self._statuses[status.name] = status
         self.snapshot.value.sources = dict(self._statuses)
 
+    def leave(self, workloads: Iterable[str]) -> None:
+        """These (namespace/name), and no others, take no more, whatever sources say of them."""
+        self._publish(self._contributions.leave(frozenset(workloads)))
+
     def facts(self, source: str) -> Facts | None:
         return self._contributions.facts(source)
+
+    def _publish(self, changed: Changed | None) -> None:
+        if changed is not None:
+            version = self.snapshot.value.version + 1
+            self.snapshot.set(self._contributions.snapshot(version, self._statuses, changed))

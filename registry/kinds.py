@@ -112,6 +112,12 @@ SERVICE = obj(
         clusterIPs=items(text(), doc="Virtual addresses of both families."),
         externalName=text("Of type ExternalName: the name that this one is an alias of."),
         publishNotReadyAddresses=flag("Take workloads that are not ready as endpoints, too."),
+        trafficDistribution=text(
+            "PreferClose: DNS gives the endpoints nearest to who asks first.",
+            "PreferClose",
+            "PreferSameZone",
+            "PreferSameNode",
+        ),
         sessionAffinity=text("None; ClientIP is for a DestinationRule to do.", "None", "ClientIP"),
         also={
             **elsewhere("ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy", "allocateLoadBalancerNodePorts"),
@@ -125,7 +131,6 @@ SERVICE = obj(
                     "loadBalancerIP",
                     "loadBalancerSourceRanges",
                     "sessionAffinityConfig",
-                    "trafficDistribution",
                 )
             },
         },

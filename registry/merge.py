@@ -8,7 +8,7 @@ the new snapshot as in the one before, so that what is made from it need not be 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -18,12 +18,19 @@ from .snapshot import Snapshot
 
 V = TypeVar("V")
 NAME_LABEL = "kubernetes.io/metadata.name"
+LEFT = "its sidecar drains, has ended, or waits for its app"
 
 
 def merge(
-    contributions: Sequence[tuple[str, Facts]], statuses: Mapping[str, SourceStatus], previous: Snapshot
+    contributions: Sequence[tuple[str, Facts]],
+    statuses: Mapping[str, SourceStatus],
+    previous: Snapshot,
+    leaving: Set[str] = frozenset(),
 ) -> Snapshot:
-    """The snapshot of these contributions, highest precedence first; `previous` where nothing but statuses changed."""
+    """The snapshot of these contributions, highest precedence first; `previous` where nothing but statuses changed.
+
+    `leaving`: workloads whose sidecar takes no more, whatever sources say of them: terminating, as Kubernetes has it.
+    """
     services: dict[str, Service] = {}
     listed: dict[str, list[tuple[Endpoint, ...]]] = {}
     workloads: dict[str, Workload] = {}
@@ -37,13 +44,15 @@ def merge(
             workloads.setdefault(key, workload)
         for name, labels in facts.namespaces.items():
             namespaces.setdefault(name, labels)
+    for key in leaving & workloads.keys():
+        workloads[key] = left(workloads[key])
     by_label = _by_label(workloads)
     merged: dict[str, tuple[Endpoint, ...]] = {}
     for host, service in services.items():
         groups = listed.get(host, [])
         if service.selector:
             groups = [*groups, selected(service, by_label)]
-        endpoints = union(groups, workloads)
+        endpoints = union(groups, workloads, leaving)
         before = previous.endpoints.get(host)
         merged[host] = before if before == endpoints else endpoints
     for name in {service.namespace for service in services.values()} | {w.namespace for w in workloads.values()}:
@@ -53,6 +62,11 @@ def merge(
     workloads = _same(workloads, previous.workloads)
     named = _same(named, previous.namespaces)
     return Snapshot(previous.version + 1, services, merged, workloads, named, dict(statuses))
+
+
+def left(workload: Workload) -> Workload:
+    """A workload whose sidecar takes no more."""
+    return replace(workload, terminating=True, why=workload.why or LEFT)
 
 
 def _same(new: dict[str, V], old: Mapping[str, Any]) -> dict[str, V]:
@@ -121,14 +135,19 @@ def endpoint_of(workload: Workload, address: str, port: int, port_name: str, ser
     )
 
 
-def union(groups: Sequence[tuple[Endpoint, ...]], workloads: Mapping[str, Workload]) -> tuple[Endpoint, ...]:
+def union(
+    groups: Sequence[tuple[Endpoint, ...]], workloads: Mapping[str, Workload], leaving: Set[str] = frozenset()
+) -> tuple[Endpoint, ...]:
     """One endpoint for each (address, port, port name), the first counts; completed from the workload it names."""
     found: dict[tuple[str, int, str], Endpoint] = {}
     for group in groups:
         for endpoint in group:
             key = (endpoint.address, endpoint.port, endpoint.port_name)
             if key not in found:
-                found[key] = completed(endpoint, workloads)
+                made = completed(endpoint, workloads)
+                if made.workload in leaving:
+                    made = replace(made, ready=False, terminating=True, why=LEFT)
+                found[key] = made
     return tuple(found.values())
 
 

@@ -41,10 +41,14 @@ class Service(Struct, frozen=True, omit_defaults=True):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     publish_not_ready: bool = False
+    traffic_distribution: str = ""
+    """PreferClose and the like: which endpoints clients should be given first."""
     external: bool = False
     """Outside the mesh (ServiceEntry MESH_EXTERNAL): no mesh TLS."""
     resolution: str = "STATIC"
     """Of a ServiceEntry: NONE (the dialled address), STATIC, DNS, DNS_ROUND_ROBIN."""
+    subject_alt_names: tuple[str, ...] = ()
+    """What a server's certificate must have one of, in place of its endpoints' identities."""
     export_to: tuple[str, ...] = ()
     created: float = 0.0
     """Unix seconds; the age of an object where age decides."""

@@ -26,6 +26,8 @@ CONNECT = Reason("FL-CONNECT", 503, "UF")
 RESET = Reason("FL-RESET", 503, "UC")
 TIMEOUT = Reason("FL-TIMEOUT", 504, "UT")
 IDLE = Reason("FL-IDLE", 0, "SI")
+DURATION = Reason("FL-DURATION", 0, "DT")
+"""A TCP connection that was open for maxConnectionDuration."""
 DENIED = Reason("FL-DENIED", 403, "RBAC")
 MALFORMED = Reason("FL-MALFORMED", 400, "DPE")
 TOO_LARGE = Reason("FL-TOO-LARGE", 431, "DPE")

@@ -70,7 +70,7 @@ class ConsulRegistration:
     async def run(self) -> None:
         backoff = Backoff(0.25, 5.0)
         known = False
-        while True:
+        while not self._closed:
             self._wake.clear()
             try:
                 fresh = not known
@@ -123,6 +123,12 @@ class ConsulRegistration:
 
     def _headers(self) -> dict[str, str]:
         return self._settings.headers
+
+    async def hand_over(self) -> None:
+        """A successor has registered the same: end without taking it out."""
+        self._closed = True
+        self._wake.set()
+        await self._fetch.close()
 
     async def close(self) -> None:
         """Take the app out of Consul. Idempotent."""

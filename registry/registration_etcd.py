@@ -68,7 +68,7 @@ class EtcdRegistration:
 
     async def run(self) -> None:
         backoff = Backoff(0.25, 5.0)
-        while True:
+        while not self._closed:
             self._wake.clear()
             try:
                 if not self._put:
@@ -104,6 +104,12 @@ class EtcdRegistration:
         value = json.dumps(self.value(), sort_keys=True)
         await self.client.call("/v3/kv/put", {"key": b64(self.key), "value": b64(value), "lease": self._lease})
         self._put = True
+
+    async def hand_over(self) -> None:
+        """A successor has put the same key under a lease of its own: end without taking it out."""
+        self._closed = True
+        self._wake.set()
+        await self.client.fetch.close()
 
     async def close(self) -> None:
         """Take the app out of etcd. Idempotent."""

@@ -15,14 +15,16 @@ PEM = serialization.Encoding.PEM
 class Authority:
     """`pem`: its own certificate."""
 
-    def __init__(self, name: str = "test ca") -> None:
+    def __init__(self, name: str = "test ca", above: Authority | None = None) -> None:
+        """`above`: who vouches for it; None: it is a root."""
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        made = self._builder(self._name, self._key.public_key())
+        signing = above or self
+        made = signing._builder(self._name, self._key.public_key())
         made = made.add_extension(x509.BasicConstraints(True, None), True)
         made = made.add_extension(x509.KeyUsage(True, False, False, False, False, True, True, False, False), True)
         made = made.add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), False)
-        self.pem = made.sign(self._key, hashes.SHA256()).public_bytes(PEM).decode()
+        self.pem = made.sign(signing._key, hashes.SHA256()).public_bytes(PEM).decode()
 
     def _builder(
         self, subject: x509.Name, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey

@@ -1,6 +1,7 @@
 """The shop's front end: finds catalogue and reviews by their DNS names and calls them, as any app would.
 
-Its resolver is pointed at the sidecar's DNS (--dns); on a host of your own, the system's resolver would be.
+Its resolver is pointed at the sidecar's DNS (--dns); on a host of your own, the system's resolver would be. Or it calls
+them by the sidecar's outbound port (--proxy), as HTTP_PROXY would have it.
 """
 
 import argparse
@@ -39,11 +40,13 @@ class Resolver(AbstractResolver):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--listen", required=True, metavar="HOST:PORT")
-    parser.add_argument("--dns", required=True, metavar="HOST:PORT")
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--dns", metavar="HOST:PORT")
+    how.add_argument("--proxy", metavar="URL")
     options = parser.parse_args()
 
     async def session(app: web.Application) -> Any:
-        connector = aiohttp.TCPConnector(resolver=Resolver(options.dns), limit=0)
+        connector = aiohttp.TCPConnector(resolver=Resolver(options.dns) if options.dns else None, limit=0)
         app["session"] = aiohttp.ClientSession(connector=connector)
         yield
         await app["session"].close()
@@ -52,7 +55,7 @@ def main() -> None:
         service, path = request.match_info["service"], request.match_info["path"]
         headers = {name: request.headers[name] for name in HEADERS_PASSED_ON if name in request.headers}
         url = f"http://{service}.default.svc.cluster.local:8080/{path}"
-        async with request.app["session"].get(url, headers=headers) as answer:
+        async with request.app["session"].get(url, headers=headers, proxy=options.proxy) as answer:
             body = await answer.read()
             reason = {k: v for k, v in answer.headers.items() if k.lower() == "x-fairlead-reason"}
             return web.Response(body=body, status=answer.status, headers=reason)

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from fairlead.control.authority_files import Issuer, open_authority
-from fairlead.mesh.contexts import load_chain
 from fairlead.mesh.csr import make as make_csr
+from fairlead.mesh.pem import load_chain
 from tests.mesh.certificates_made import authority, leaf, material
 
 WEB = "spiffe://cluster.local/ns/default/sa/web"

@@ -56,9 +56,9 @@ def test_both_forms_of_discovery_list_the_same() -> None:
 
 
 def test_what_is_not_served_is_not_listed() -> None:
-    assert discovery.resource_list(CATALOG, "apps", "v1") is None
+    assert discovery.resource_list(CATALOG, "gateway.networking.k8s.io", "v1") is None
     assert discovery.resource_list(CATALOG, "networking.istio.io", "v9") is None
-    assert discovery.group(CATALOG, "apps") is None
+    assert discovery.group(CATALOG, "gateway.networking.k8s.io") is None
     assert discovery.group(CATALOG, "") is None
     assert CATALOG.find("", "v1", "frobs") is None
 

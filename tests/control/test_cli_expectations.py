@@ -36,9 +36,9 @@ def test_what_fails_is_told_with_the_way_it_was_decided_and_the_exit_code_says_s
     tests, mesh = files(tmp_path, BAD)
     done = run(tests, "-f", mesh)
     assert done.returncode == 1
-    assert f"FAIL  {tests}:2 wrong & <odd>\n        status: expected 302, got 301\n" in done.stdout
+    assert f"FAIL  {tests}:2 wrong & <odd>\n        status: expected 302, got 301  {tests}:4\n" in done.stdout
     assert "how it was decided:" in done.stdout and "VirtualService default/web" in done.stdout
-    assert done.stdout.endswith("1 tests, 1 failed\n")
+    assert done.stdout.endswith("1 test, 1 failed\n")
 
 
 def test_manifests_may_be_named_in_the_file_or_lie_beside_it(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_manifests_that_are_not_valid_fail_the_run_whatever_the_tests_say(tmp_pa
     tests, mesh = files(tmp_path, GOOD, broken)
     done = run(tests, "-f", mesh)
     assert done.returncode == 1
-    assert "ERROR " in done.stdout and "1 tests, 0 failed; 1 errors in the manifests" in done.stdout
+    assert "ERROR " in done.stdout and "1 test, 0 failed; 1 errors in the manifests" in done.stdout
 
 
 def test_a_file_that_cannot_be_read_is_a_mistake_of_usage_and_names_the_place(tmp_path: Path) -> None:

@@ -338,10 +338,10 @@ async def test_mistakes_are_refused_with_their_field(tmp_path: Path) -> None:
 
 async def test_an_unknown_kind_is_named(tmp_path: Path) -> None:
     async with kubectl_in(tmp_path, "") as kubectl:
-        deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n"
-        code, out, error = await kubectl.run("apply", "-f", "-", text=f"{deployment}---{MANIFESTS}")
+        route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: web}\n"
+        code, out, error = await kubectl.run("apply", "-f", "-", text=f"{route}---{MANIFESTS}")
         assert code == 1
-        assert 'no matches for kind "Deployment" in version "apps/v1"' in error
+        assert 'no matches for kind "HTTPRoute" in version "gateway.networking.k8s.io/v1"' in error
         assert "service/web created" in out
 
 
@@ -366,3 +366,36 @@ async def test_a_rule_before_the_one_that_it_needs_is_taken_with_a_warning(tmp_p
         code, _, error = await kubectl.run("label", "vs", "web", "now=complete")
         assert code == 0
         assert "Warning" not in error
+
+
+PUBLISHED = Path(__file__).parents[1] / "policy" / "samples_published.yaml"
+
+
+async def test_published_manifests_apply_unchanged_with_a_warning_for_what_is_only_kept(tmp_path: Path) -> None:
+    text = PUBLISHED.read_text()
+    async with kubectl_in(tmp_path, "") as kubectl:
+        code, out, error = await kubectl.run("apply", "-f", "-", text=text)
+        assert code == 0, error
+        assert "deployment.apps/ledger-v1 created" in out and "persistentvolume/disk created" in out
+        warnings = [line for line in error.splitlines() if "Warning: Deployment" in line]
+        assert len(warnings) == 1 and "Fairlead starts no processes" in warnings[0] and "fairlead run" in warnings[0]
+        assert "created" not in (again := await kubectl.done("apply", "-f", "-", text=text)), again
+        # kubectl sends a budget's selector each time: its type says patchStrategy replace.
+        assert [line for line in again.splitlines() if not line.endswith(" unchanged")] in (
+            [], ["poddisruptionbudget.policy/store configured"],
+        ), again  # fmt: skip
+        shown = await kubectl.done("get", "deploy,sts,ds,rs,rc,jobs,cj,pvc,pv,sc,hpa,pdb,limits,quota,pc")
+        for name in ("deployment.apps/ledger-v1", "statefulset.apps/store", "cronjob.batch/nightly", "priorityclass"):
+            assert name in shown, shown
+        listed = await kubectl.done("api-resources")
+        assert "deployments" in listed and "deploy" in listed and "apps/v1" in listed
+        assert "replicas" in await kubectl.done("explain", "deploy.spec")
+        added = text.replace(
+            '          value: "/tmp/logs"', '          value: "/var/logs"\n        - name: B\n          value: c'
+        )
+        out = await kubectl.done("apply", "-f", "-", text=added)
+        assert "deployment.apps/ledger-v1 configured" in out
+        (container,) = (await kubectl.json("get", "deploy", "ledger-v1"))["spec"]["template"]["spec"]["containers"]
+        assert {one["name"]: one["value"] for one in container["env"]} == {"LOG_DIR": "/var/logs", "B": "c"}
+        assert container["image"] == "registry.example/ledger:1.0", "what was not changed stays"
+        assert 'deployment.apps "ledger-v1" deleted' in await kubectl.done("delete", "-f", "-", text=added)

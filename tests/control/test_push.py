@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from hypothesis import given as given_
+from hypothesis import settings
+from hypothesis import strategies as st
+
 from fairlead.control import push
-from fairlead.control.push import Book
+from fairlead.control.push import NONE, Book, Held, Holds
 from fairlead.registry.model import Endpoint, Service
 from fairlead.registry.snapshot import Snapshot
 
@@ -35,18 +39,95 @@ def test_who_has_nothing_gets_everything() -> None:
     }
 
 
-def test_secrets_are_for_those_of_their_namespace_who_ask_for_them() -> None:
+def keys(*names: str) -> frozenset[str]:
+    return frozenset(f"object/secrets/edge/{name}" for name in names)
+
+
+def given(book: Book, since: str, wanted: frozenset[str], holds: Holds = (NONE, NONE)) -> tuple[set[str], set[str]]:
+    """(keys set, keys removed) of a message."""
+    message = json.loads(book.message_since(since, wanted, holds) or b'{"set":{},"remove":[]}')
+    return set(message["set"]), set(message["remove"])
+
+
+def test_a_reader_gets_the_secrets_that_it_is_to_have_and_no_other() -> None:
     book = Book("e1")
-    book.objects({"object/a": {}, "object/secrets/edge/cert": {"n": 1}, "object/secrets/shop/cert": {"n": 2}})
+    book.objects({"object/a": {}, "object/secrets/edge/cert": {"n": 1}, "object/secrets/edge/other": {"n": 2}})
     assert told(book) == {"version": "e1.1", "full": True, "set": {"object/a": {}}, "remove": []}
-    full = json.loads(book.message_since("", "edge") or b"")
-    assert full["set"] == {"object/a": {}, "object/secrets/edge/cert": {"n": 1}}
-    book.objects({"object/secrets/edge/cert": {"n": 3}, "object/secrets/shop/cert": None})
+    assert given(book, "", keys("cert", "missing")) == ({"object/a", *keys("cert")}, set())
+    book.objects({"object/secrets/edge/cert": {"n": 3}, "object/secrets/edge/other": None})
     assert book.message_since("e1.1") is None, "nothing of it is for everybody"
-    assert json.loads(book.message_since("e1.1", "edge") or b"")["set"] == {"object/secrets/edge/cert": {"n": 3}}
-    assert json.loads(book.message_since("e1.1", "shop") or b"")["remove"] == ["object/secrets/shop/cert"]
+    both = (keys("cert"), keys("cert"))
+    assert given(book, "e1.1", keys("cert"), both) == (set(keys("cert")), set())
+    assert given(book, "e1.1", keys("other"), (keys("other"), keys("other"))) == (set(), set(keys("other")))
     book.objects({"object/b": {}})
-    assert json.loads(book.message_since("e1.1") or b"")["set"] == {"object/b": {}}
+    message = json.loads(book.message_since("e1.1") or b"")
+    assert (message["set"], message["remove"]) == ({"object/b": {}}, [])
+
+
+def test_a_secret_named_later_is_sent_and_one_named_no_more_is_withdrawn() -> None:
+    book = Book("e1")
+    book.objects({f"object/secrets/edge/{name}": {} for name in "abc"})
+    book.objects({"object/gateway": {}})
+    assert given(book, "e1.1", keys("b", "c"), (keys("a", "b"), keys("a", "b"))) == (
+        {"object/gateway", *keys("c")}, set(keys("a")),
+    )  # fmt: skip
+    assert given(book, "e1.2", NONE, (keys("a"), keys("a"))) == (set(), set(keys("a")))
+    assert given(book, "e1.2", keys("a"), (keys("a"), keys("a"))) == (set(), set())
+
+
+def test_who_may_have_missed_what_was_sent_last_gets_all_of_it_again() -> None:
+    held = Held()
+    held.sent("e1.1", keys("a"))
+    assert held.at("e1.1") == (keys("a"), keys("a"))
+    held.sent("e1.2", keys("b"))
+    assert held.at("e1.2") == (keys("b"), keys("b"))
+    assert held.at("e1.1") == (NONE, keys("a", "b")), "it may have neither, or both"
+    book = Book("e1")
+    book.objects({f"object/secrets/edge/{name}": {} for name in "abc"})
+    book.objects({"object/gateway": {}})
+    assert given(book, "e1.1", keys("b"), held.at("e1.1")) == ({"object/gateway", *keys("b")}, set(keys("a")))
+    held.taken("e1.1")
+    assert held.at("e1.1") == (NONE, keys("a", "b")), "that is not the latest"
+    held.taken("e1.2")
+    assert held.at("e1.1") == (NONE, keys("b"))
+
+
+STEPS = st.tuples(st.sampled_from(["name", "name", "item", "restart"]), st.sets(st.sampled_from("ab")), st.booleans())
+
+
+@settings(max_examples=400, deadline=None)
+@given_(st.lists(STEPS, min_size=4, max_size=12))
+def test_whatever_happens_a_reader_ends_with_exactly_what_it_is_to_have(
+    steps: list[tuple[str, set[str], bool]],
+) -> None:
+    """Names change, Secrets come and go, messages are lost with their connection, the reader comes back."""
+    book, held, wanted = Book("e1"), Held(), NONE
+    has: set[str] = set()
+    since = ""  # what the reader has
+    sent_at, holds = "", (NONE, NONE)  # the connection's
+    for what, names, lost in [*steps, ("restart", set(), False)]:
+        if what == "name":
+            wanted = keys(*names)
+            book.objects({"object/rule": {"n": sorted(names), "v": book.number}})
+        elif what == "item":
+            book.objects({key: {"v": book.number} if key in keys(*names) else None for key in keys("a", "b")})
+        elif what == "restart":
+            sent_at, holds = since, held.at(since)
+        message = book.message_since(sent_at, wanted, holds)
+        if message is None:
+            sent_at = book.version
+            continue
+        sent_at = book.version
+        held.sent(sent_at, wanted)
+        holds = (wanted, wanted)
+        if lost:
+            sent_at, holds = since, held.at(since)  # the connection broke
+            continue
+        change = json.loads(message)
+        has = (set() if change["full"] else has - set(change["remove"])) | set(change["set"])
+        since = change["version"]
+    present = {key for key in wanted if key in book._items}
+    assert {key for key in has if key.startswith("object/secrets/")} == present
 
 
 def test_who_is_up_to_date_gets_nothing() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from fairlead.control.sidecars import Known, Sidecars
 from fairlead.registry.model import Facts, Workload
 
@@ -44,6 +46,44 @@ def test_after_a_restart_of_control_it_is_ready_until_it_is_known_to_be_away() -
     assert again.alone(()).workloads["default/front-1"].ready
     again.connected([])
     assert again.alone(()).workloads["default/front-1"].ready
+
+
+def test_who_has_left_stays_left_when_it_is_gone_and_over_a_restart_of_control_until_it_is_back() -> None:
+    sidecars = Sidecars()
+    sidecars.connected([FRONT])
+    assert sidecars.left() == []
+    assert sidecars.connected([replace(FRONT, left=True)])
+    assert sidecars.left() == ["default/front-1"]
+    sidecars.connected([])
+    assert sidecars.left() == ["default/front-1"]
+    again = Sidecars(sidecars.dump())
+    assert again.left() == ["default/front-1"]
+    assert again.connected([FRONT])
+    assert again.left() == []
+
+
+def test_who_leaves_while_its_stream_is_away_is_left_too() -> None:
+    sidecars = Sidecars()
+    assert not sidecars.leave("default/front-1")  # never heard of: nothing leads to it through us
+    sidecars.connected([FRONT])
+    sidecars.connected([])
+    assert sidecars.leave("default/front-1")
+    assert not sidecars.leave("default/front-1")
+    assert sidecars.left() == ["default/front-1"]
+
+
+def test_one_without_a_mesh_port_can_leave_and_come_back_and_loses_no_port_it_had() -> None:
+    bare = replace(FRONT, mesh_port=0)
+    sidecars = Sidecars()
+    sidecars.connected([bare])
+    assert sidecars.known == {}
+    sidecars.connected([replace(bare, left=True)])
+    assert sidecars.left() == ["default/front-1"]
+    sidecars.connected([bare])
+    assert sidecars.left() == []
+    sidecars.connected([FRONT])
+    sidecars.connected([bare])
+    assert sidecars.known["default/front-1"].mesh_port == 15006
 
 
 def test_nothing_new_is_no_change() -> None:

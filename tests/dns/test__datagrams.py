@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dns.flags
+import dns.message
 import pytest
 
 import fairlead.dns
 from fairlead.dns import _datagrams
 from fairlead.dns._fast import Entry, Finished
+from fairlead.dns._limit import Limiter
+from tests.dns.world import host, question
 
 
 @pytest.fixture(params=["as installed", "plain"])
@@ -50,7 +54,8 @@ def test_a_batch_is_answered_each_to_its_own(kind: type[Any], pair: tuple[socket
     made: list[tuple[bytes, Any]] = []
     measured: list[int] = []
 
-    def make(message: bytes, source: Any) -> bytes | None:
+    def make(message: bytes, source: Any, local: bytes) -> bytes | None:
+        assert local == b""
         made.append((message, source))
         return None if message.startswith(b"no") else message[:2] + b" made"
 
@@ -76,7 +81,7 @@ def test_a_client_that_cannot_be_reached_is_counted_and_the_next_is_served(
     server, client = pair
     too_long = b"z" * 70000
     finished = Finished(10)
-    reader = kind(server, finished, lambda message, _: too_long if message[:1] == b"l" else message, lambda *_: None)
+    reader = kind(server, finished, lambda message, *_: too_long if message[:1] == b"l" else message, lambda *_: None)
     client.send(b"long")
     client.send(b"short")
     reader.read()
@@ -88,3 +93,56 @@ def test_a_reader_is_not_pickled(kind: type[Any], pair: tuple[socket.socket, soc
     reader = kind(pair[0], Finished(1), lambda *_: None, lambda *_: None)
     with pytest.raises(TypeError):
         pickle.dumps(reader)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8"])
+def test_on_all_addresses_a_reply_leaves_from_the_one_that_was_asked(kind: type[Any], address: str, late: bool) -> None:
+    finished = Finished(10)
+    finished.put(question(host("web")), Entry((b" finished",), (), "label", True))
+    waiting: list[tuple[Any, bytes]] = []
+
+    def make(message: bytes, source: Any, local: bytes) -> bytes | None:
+        waiting.append((source, local))
+        return None if late else message[:2] + b" made"
+
+    with socket.socket(type=socket.SOCK_DGRAM) as server, socket.socket(type=socket.SOCK_DGRAM) as client:
+        server.setsockopt(socket.IPPROTO_IP, _datagrams.PKTINFO4, 1)
+        server.bind(("0.0.0.0", 0))
+        server.setblocking(False)
+        client.settimeout(5)
+        where = (address, server.getsockname()[1])
+        reader = kind(server, finished, make, lambda *_: None)
+        client.sendto(question(host("web")), where)
+        client.sendto(b"a new question", where)
+        for _ in range(2):
+            reader.read()
+        for source, local in waiting:
+            assert local
+            if late:
+                reader.send(b"a  made", source, local)
+        assert [client.recvfrom(100) for _ in range(2)] == [(b"\x124 finished", where), (b"a  made", where)]
+
+
+def test_beyond_the_limit_every_second_reply_says_to_come_by_tcp_and_the_others_are_left_out(
+    kind: type[Any], pair: tuple[socket.socket, socket.socket]
+) -> None:
+    server, client = pair
+    octets = question(host("web"))
+    finished = Finished(10)
+    finished.put(octets, Entry((b"finished",), (), "label", True))
+    reader = kind(server, finished, lambda *_: None, lambda *_: None)
+    reader.limiter = Limiter(5)
+    heard: list[bytes] = []
+    reader.log = lambda message, source, reply: heard.append(reply)
+    for _ in range(15):
+        client.send(octets)
+    reader.read()
+    replies = [client.recv(500) for _ in range(10)]
+    assert (reader.limiter.slipped, reader.limiter.dropped) == (5, 5)
+    assert replies[:5] == [octets[:2] + b"finished"] * 5
+    for reply in replies[5:]:
+        got = dns.message.from_wire(reply)
+        assert got.flags & dns.flags.TC
+        assert not got.answer
+    assert heard == replies

@@ -6,7 +6,8 @@ import dns.message
 import pytest
 
 from fairlead.dns.answer import VARIANTS, from_zone, rotations, size_limit, special
-from fairlead.dns.message import Query, RRset, read_query, wire_name, write_denial
+from fairlead.dns.message import Query, RRset, read_query, wire_name
+from fairlead.dns.write import write_denial
 from tests.dns.world import host, question, shared
 
 

@@ -119,3 +119,22 @@ def test_names_can_be_forgotten() -> None:
     cache.forget([NAME])
     assert cache.get(key(), 0.0) is None
     assert cache.get(key("other.example"), 0.0) is not None
+
+
+def test_only_what_is_in_demand_and_near_its_end_is_asked_for_anew_and_once() -> None:
+    cache = Cache()
+    key = (wire_name("a"), 1, False, False)
+    message = Message(0, 0, wire_name("a") + b"\0\1\0\1")
+    message.answer = [RRset(wire_name("a"), 1, 100, (b"1234",))]
+    cache.put(key, message, 0.0)
+    entry = cache.get(key, 95.0)
+    assert entry is not None
+    assert not cache.fading(entry, 95.0), "asked for once"
+    cache.get(key, 96.0)
+    assert not cache.fading(entry, 89.0)
+    assert cache.fading(entry, 96.0)
+    assert not cache.fading(entry, 97.0), "it is on its way"
+    message.answer = [RRset(wire_name("a"), 1, 4, (b"1234",))]
+    short = cache.put(key, message, 0.0)
+    short.asked = 9
+    assert not cache.fading(short, 3.9), "it was to be short"

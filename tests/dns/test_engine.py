@@ -22,6 +22,7 @@ from tests.dns.world import (
     ask,
     engine,
     external,
+    finish,
     host,
     outcome,
     question,
@@ -192,7 +193,7 @@ def test_other_names_are_asked_upstream_and_kept_while_their_ttl_counts_down() -
     waiting = pending(server, octets)
     assert waiting.key == (wire_name("www.example.com"), 1, False, False)
     known = server.learn(waiting.key, upstream("www.example.com", ("www.example.com.", 30, "A", "192.0.2.7")), 0.0)
-    got = read(octets, server.finish(waiting, known, 0.0, 0.0))
+    got = read(octets, finish(server, waiting, known, 0.0, 0.0))
     assert records(got.answer) == ["wWw.example.com. 30 A 192.0.2.7"]
     assert not got.flags & dns.flags.AA
     assert got.flags & dns.flags.RA
@@ -213,7 +214,7 @@ def test_an_alias_to_elsewhere_is_joined_with_what_the_upstream_says() -> None:
     assert waiting.key[0] == wire_name("www.example.com")
     chain = (("www.example.com.", 30, "CNAME", "e.example.net."), ("e.example.net.", 20, "A", "192.0.2.8"))
     known = server.learn(waiting.key, upstream("www.example.com", *chain), 0.0)
-    got = read(octets, server.finish(waiting, known, 0.0, 0.0))
+    got = read(octets, finish(server, waiting, known, 0.0, 0.0))
     assert [r.name.to_text() for r in got.answer] == [f"{host('outside')}.", "www.example.com.", "e.example.net."]
     assert got.flags & dns.flags.AA
 
@@ -223,7 +224,7 @@ def test_an_alias_to_a_missing_name_elsewhere_is_nxdomain() -> None:
     octets = question(host("outside"))
     waiting = pending(server, octets)
     known = server.learn(waiting.key, upstream("www.example.com", rcode=3, soa=True), 0.0)
-    got = read(octets, server.finish(waiting, known, 0.0, 0.0))
+    got = read(octets, finish(server, waiting, known, 0.0, 0.0))
     assert outcome(got) == "NXDOMAIN"
     assert len(got.answer) == 1
     assert got.authority
@@ -232,7 +233,7 @@ def test_an_alias_to_a_missing_name_elsewhere_is_nxdomain() -> None:
 def test_nxdomain_of_an_upstream_holds_for_all_types() -> None:
     server = engine(forwards=True)
     waiting = pending(server, question("no.example.com"))
-    server.finish(waiting, server.learn(waiting.key, upstream("no.example.com", rcode=3, soa=True), 0.0), 0.0, 0.0)
+    finish(server, waiting, server.learn(waiting.key, upstream("no.example.com", rcode=3, soa=True), 0.0), 0.0, 0.0)
     reply = server.reply(question("no.example.com", "AAAA"), False, "127.0.0.1", 1.0, 0.0)
     assert isinstance(reply, bytes)
     got = dns.message.from_wire(reply)
@@ -247,7 +248,7 @@ def test_without_an_upstreams_answer_what_has_expired_is_given_and_marked() -> N
     server.learn(waiting.key, upstream("www.example.com", ("www.example.com.", 30, "A", "192.0.2.7")), 0.0)
     late = server.reply(octets, False, "127.0.0.1", 100.0, 0.0)
     assert isinstance(late, Pending)
-    got = read(octets, server.finish(late, None, 104.0, 0.0))
+    got = read(octets, finish(server, late, None, 104.0, 0.0))
     assert records(got.answer) == ["www.example.com. 30 A 192.0.2.7"]
     assert [int(option.code) for option in got.options if isinstance(option, dns.edns.EDEOption)] == [3]
     soon = server.reply(octets, False, "127.0.0.1", 110.0, 0.0)
@@ -258,7 +259,7 @@ def test_without_an_upstreams_answer_what_has_expired_is_given_and_marked() -> N
 def test_without_any_answer_it_is_servfail_with_the_reason() -> None:
     server = engine(forwards=True)
     octets = question("www.example.com", use_edns=0)
-    got = read(octets, server.finish(pending(server, octets), None, 4.4, 0.0))
+    got = read(octets, finish(server, pending(server, octets), None, 4.4, 0.0))
     assert outcome(got) == "SERVFAIL"
     assert [int(option.code) for option in got.options if isinstance(option, dns.edns.EDEOption)] == [23]
 
@@ -274,7 +275,7 @@ def test_a_stranger_is_refused_what_is_not_ours() -> None:
     waiting = server.reply(octets, False, "10.1.2.3", 0.0, 0.0)
     assert isinstance(waiting, Pending)
     known = server.learn(waiting.key, upstream("www.example.com", ("www.example.com.", 30, "A", "192.0.2.7")), 0.0)
-    server.finish(waiting, known, 0.0, 0.0)
+    finish(server, waiting, known, 0.0, 0.0)
     assert outcome(read(octets, send(server, octets, source="203.0.113.9"))) == "REFUSED"  # type: ignore[arg-type]
 
 

@@ -226,3 +226,37 @@ def test_no_octets_of_an_upstream_raise(octets: bytes, at: int, octet: int) -> N
         third = lookup(ONE)
         sent(third)
         third.reply(0, ONE, answer(send)[:size], 0.01)
+
+
+def test_a_server_that_is_there_and_no_help_is_asked_last() -> None:
+    upstreams = Upstreams((ONE, TWO))
+    for number in range(3):
+        one = lookup(upstreams=upstreams, now=float(number))
+        (send,) = sent(one)
+        assert send.server == ONE
+        one.reply(send.number, ONE, answer(send, rcode=2), number + 0.01)
+    assert upstreams.order(3.0) == [TWO, ONE]
+    upstreams.answered(ONE, 0, 3.0)
+    assert upstreams.order(3.0) == [ONE, TWO]
+
+
+def test_when_all_fail_all_are_still_asked_and_it_is_counted() -> None:
+    upstreams = Upstreams((ONE, TWO))
+    for server in (ONE, TWO):
+        upstreams.failed(server, 0.0)
+    assert upstreams.order(1.0) == [ONE, TWO]
+    assert upstreams.broken == 1
+
+
+def test_without_a_usable_server_a_question_ends_at_once() -> None:
+    upstreams = Upstreams((ONE,))
+    upstreams.looping.add(ONE)
+    one = lookup(upstreams=upstreams)
+    assert one.done
+    assert one.result is None
+    assert not one.outbox
+
+
+def test_a_server_for_tls_is_never_asked_over_udp() -> None:
+    one = lookup(upstreams=Upstreams((ONE,), {ONE: "dns.test"}))
+    assert [send.tcp for send in sent(one)] == [True]

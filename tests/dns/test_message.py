@@ -22,8 +22,8 @@ from fairlead.dns.message import (
     read_query,
     show_name,
     wire_name,
-    write_answer,
 )
+from fairlead.dns.write import write_answer
 from tests.dns.world import question
 
 HEADER = b"\x12\x34\x01\x00\0\1\0\0\0\0\0\0"

@@ -42,8 +42,8 @@ def test_addresses_are_told_from_names() -> None:
 
 
 def test_reverse_names_have_all_their_nibbles() -> None:
-    assert reverse_name("10.1.2.3") == wire_name("3.2.1.10.in-addr.arpa")
-    assert reverse_name("fd00::1").count(b"\1") >= 32
+    assert reverse_name(bytes((10, 1, 2, 3))) == wire_name("3.2.1.10.in-addr.arpa")
+    assert reverse_name(b"\xfd" + bytes(14) + b"\1").count(b"\1") >= 32
 
 
 @pytest.mark.parametrize(("text", "ttl"), [("0", 0), ("60", 60), ("99999999", 604800), ("x", 5), ("-5", 5), ("", 5)])

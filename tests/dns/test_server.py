@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import shutil
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import dns.asyncquery
+import dns.edns
 import dns.flags
 import dns.message
 import dns.query
@@ -20,7 +24,7 @@ import pytest
 
 from fairlead.dns.engine import DnsOptions
 from fairlead.dns.server import DnsServer, parse_server, resolv_conf_servers, usable_upstreams
-from fairlead.registry.model import Endpoint
+from fairlead.registry.model import Changed, Endpoint
 from fairlead.registry.snapshot import Snapshot
 from tests.dns.world import HTTP, WORLD, external, host, outcome, question, read, records, service, snapshot
 
@@ -213,6 +217,58 @@ async def test_connections_are_limited_and_idle_ones_give_way() -> None:
         await frame(pairs[-1][0])
         for _, writer in pairs:
             writer.close()
+
+
+CLIENTS = """
+import resource, socket, sys
+port, count, octets = int(sys.argv[1]), int(sys.argv[2]), bytes.fromhex(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_NOFILE, (count + 100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+clients = [socket.create_connection(("127.0.0.1", port), 60) for _ in range(count)]
+print("connected", flush=True)
+sys.stdin.readline()
+for client in clients:
+    client.sendall(octets)
+answered = 0
+for client in clients:
+    reply = b""
+    while len(reply) < 2 or len(reply) < 2 + int.from_bytes(reply[:2], "big"):
+        more = client.recv(4096)
+        if not more:
+            break
+        reply += more
+    answered += reply[2:4] == octets[2:4]
+print(answered, flush=True)
+sys.stdin.readline()
+"""
+
+
+async def test_ten_thousand_tcp_clients_are_served_at_once() -> None:
+    """Each keeps its connection and gets its answer; one more is let in for the longest idle; UDP goes on."""
+    count = 10_000
+    async with running(max_connections=count, idle_s=600.0) as server:
+        assert not server.warnings, "the test needs a descriptor for each client: raise the limit of open files"
+        octets = framed(question(host("web")))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", CLIENTS, str(server.port), str(count), octets.hex(),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            assert await asyncio.wait_for(process.stdout.readline(), 60) == b"connected\n"
+            await until(lambda: server.engine.metrics.connections == count, 60)
+            process.stdin.write(b"\n")
+            assert outcome(await over_udp(server, host("web"))) == "NOERROR"
+            assert await asyncio.wait_for(process.stdout.readline(), 60) == b"%d\n" % count
+            reader, writer = await connect(server)
+            writer.write(octets)
+            read(octets[2:], await frame(reader))
+            assert server.engine.metrics.connections <= count
+            writer.close()
+        finally:
+            process.kill()
+            await process.wait()
+        await until(lambda: server.engine.metrics.connections == 0, 60)
 
 
 async def test_octets_that_are_no_question_do_no_harm() -> None:
@@ -523,3 +579,162 @@ async def test_a_taken_port_is_an_error_that_says_so() -> None:
         with pytest.raises(OSError, match="in use"):
             await other.start("127.0.0.1", server.port)
         await other.close()
+
+
+async def test_a_burst_of_changes_loses_none_and_leaves_time_for_questions() -> None:
+    """Ten thousand snapshots as fast as they come: what was asked meanwhile is answered, and the last is what holds."""
+    async with running(snapshot()) as server:
+        count = 10_000
+        version = 1
+        answered = 0
+        asking = True
+
+        async def ask_on() -> None:
+            nonlocal answered
+            while asking:
+                assert outcome(await over_udp(server, host("s1"))) in ("NOERROR", "NXDOMAIN")
+                answered += 1
+
+        client = asyncio.ensure_future(ask_on())
+        services, endpoints = {}, {}
+        for number in range(count):
+            version += 1
+            name = host(f"s{number % 500}")
+            services[name] = service(f"s{number % 500}", headless=True, ports=(HTTP,))
+            endpoints[name] = (Endpoint(f"10.0.{number // 250}.{number % 250}", 80, "http"),)
+            server.update(Snapshot(version, dict(services), dict(endpoints), changed=Changed(frozenset({name}))))
+            if not number % 20:
+                await asyncio.sleep(0)
+        asking = False
+        await until(lambda: server._snapshot is None)
+        assert server.engine.zone.version == version
+        await client
+        assert answered > 10
+        assert sum(server.engine.metrics.updates.counts) < count, "gathered"
+        for number in (count - 1, count - 250, count - 499):
+            got = await over_udp(server, host(f"s{number % 500}"))
+            assert records(got.answer)[0].split()[-1] == f"10.0.{number // 250}.{number % 250}"
+
+
+async def test_a_version_that_was_skipped_is_looked_at_in_full() -> None:
+    async with running(snapshot(service("a", addresses=("10.0.0.1",)))) as server:
+        world = snapshot(service("b", addresses=("10.0.0.2",)), version=7)
+        world.changed = Changed()
+        server.update(world)
+        assert outcome(await over_udp(server, host("a"))) == "NXDOMAIN"
+        assert outcome(await over_udp(server, host("b"))) == "NOERROR"
+        world = snapshot(service("c", addresses=("10.0.0.3",)), version=8)
+        world.changed = Changed(frozenset({host("c")}))
+        server.update(world)
+        assert outcome(await over_udp(server, host("b"))) == "NOERROR", "it was told what changed"
+
+
+def mutations(seed: int) -> list[bytes]:
+    """Questions with octets changed, cut, doubled and appended; random octets."""
+    chance = random.Random(seed)
+    starts = [
+        question(host("web"), use_edns=0), question(host("db"), "SRV"), question("cluster.local", "AXFR"),
+        question(host("web"), use_edns=0, options=[dns.edns.GenericOption(dns.edns.OptionType.COOKIE, b"12345678")]),
+    ]  # fmt: skip
+    made = []
+    for _ in range(400):
+        octets = bytearray(chance.choice(starts))
+        for _ in range(chance.randrange(1, 4)):
+            what, at = chance.randrange(4), chance.randrange(len(octets))
+            if what == 0:
+                octets[at] = chance.randrange(256)
+            elif what == 1:
+                del octets[at:]
+            elif what == 2:
+                octets[at:at] = octets[at : at + chance.randrange(20)]
+            else:
+                octets += chance.randbytes(chance.randrange(1, 30))
+            if not octets:
+                octets = bytearray(b"x")
+        made.append(bytes(octets))
+    return made
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_raw_packets_get_an_error_or_nothing_and_the_sockets_stay(seed: int) -> None:
+    """Over UDP and TCP; after each batch a good question is answered, and nothing of ours failed."""
+    async with running(WORLD, allow_transfer=("192.0.2.0/24",)) as server:
+        loop = asyncio.get_running_loop()
+        packets = mutations(seed)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setblocking(False)
+            client.connect(("127.0.0.1", server.port))
+            for packet in packets:
+                client.send(packet)
+                mark = question(host("web"), ident=0xFFFF)
+                client.send(mark)
+                while True:
+                    reply = await asyncio.wait_for(loop.sock_recv(client, 65535), 5)
+                    if reply[:2] == mark[:2]:
+                        break
+                    assert reply[:2] == packet[:2]
+                    assert reply[2] & 0x80
+                    assert reply[3] & 15 in (0, 1, 3, 4, 5)
+                    if reply[3] & 15 in (0, 3) and reply[2] & 0x78 == 0 and reply[4:6] == b"\0\1":
+                        dns.message.from_wire(reply, raise_on_truncation=False)
+        for packet in packets:
+            reader, writer = await connect(server)
+            writer.write(framed(packet) + framed(question(host("web"), ident=0xFFFF)))
+            while (await frame(reader))[:2] != b"\xff\xff":
+                pass
+            writer.transport.abort()
+        assert server.engine.metrics.panics == 0
+
+
+@pytest.mark.parametrize("name", ["web", "none", "www.example.com"])
+async def test_beyond_the_limit_a_network_is_sent_no_more_than_it_sends_and_can_come_by_tcp(name: str) -> None:
+    """Whether the answer is finished or has to be made; a cookie of ours shows that the address is not made up."""
+    name = name if "." in name else host(name)
+    async with running(WORLD, rate_limit=20) as server:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(0.3)
+            client.connect(("127.0.0.1", server.port))
+            plain = question(name)
+            for _ in range(200):
+                client.send(plain)
+            whole = cut = 0
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    reply = await asyncio.to_thread(client.recv, 4096)
+                    cut += bool(reply[2] & 2)
+                    whole += not reply[2] & 2
+            assert server.limiter is not None
+            assert whole <= 60, "a second's worth, or those of three if the machine was slow"
+            assert cut == server.limiter.slipped > 0
+            assert server.limiter.dropped > 0
+            assert outcome(await over_tcp(server, name)) in ("NOERROR", "NXDOMAIN", "REFUSED")
+            cookie = dns.edns.CookieOption(b"12345678", b"")
+            first = await over_tcp(server, name, use_edns=0, options=[cookie])
+            good = question(name, use_edns=0, options=list(first.options))
+            for _ in range(50):
+                client.send(good)
+                reply = await asyncio.to_thread(client.recv, 4096)
+                assert not reply[2] & 2, "who has a good cookie is not limited"
+        text = "\n".join(server.metric_lines())
+        assert f'fairlead_dns_rate_limited_total{{what="slipped"}} {server.limiter.slipped}' in text
+
+
+async def test_metrics_have_corednss_names() -> None:
+    async with running(WORLD) as server:
+        await over_udp(server, host("web"), want_dnssec=True)
+        await over_tcp(server, host("none"))
+        text = "\n".join(server.metric_lines())
+        for name in (
+            "coredns_dns_requests_total", "coredns_dns_responses_total", "coredns_dns_request_duration_seconds",
+            "coredns_dns_request_size_bytes", "coredns_dns_response_size_bytes", "coredns_dns_do_requests_total",
+            "coredns_cache_entries", "coredns_cache_hits_total", "coredns_cache_misses_total",
+            "coredns_cache_prefetch_total", "coredns_cache_served_stale_total", "coredns_cache_evictions_total",
+            "coredns_forward_healthcheck_broken_total", "coredns_forward_max_concurrent_rejects_total",
+            "coredns_autopath_success_total", "coredns_panics_total",
+            "coredns_kubernetes_dns_programming_duration_seconds", "coredns_proxy_request_duration_seconds",
+        ):  # fmt: skip
+            assert f"# TYPE {name} " in text, name
+        assert 'coredns_dns_do_requests_total{server="dns://127.0.0.1' in text
+        size = len(question(host("web"), want_dnssec=True))
+        of = f'server="dns://127.0.0.1:{server.port}",zone="cluster.local.",view="",proto="udp"'
+        assert f"coredns_dns_request_size_bytes_sum{{{of}}} {size}" in text

@@ -8,7 +8,7 @@ import pytest
 from fairlead.dns.message import show_name, wire_name
 from fairlead.dns.records import ZoneOptions
 from fairlead.dns.zone import Zone
-from fairlead.registry.model import Endpoint, Service, ServicePort, Workload
+from fairlead.registry.model import Changed, Endpoint, Service, ServicePort, Workload
 from tests.dns.world import HTTP, WORLD, ask, engine, external, host, outcome, records, service, shared, snapshot
 
 # question | answer, one record a line | additional
@@ -359,7 +359,7 @@ def test_endpoints_with_one_hostname_share_a_record_and_give_all_addresses() -> 
 
 def test_workload_names_can_be_left_out() -> None:
     server = engine(
-        snapshot(workloads={"default/a": Workload("default", "a", ("10.0.0.1", "not an address"))}), pods=False
+        snapshot(workloads={"default/a": Workload("default", "a", ("10.0.0.1", "not an address"))}), pods="disabled"
     )
     assert outcome(ask(server, "10-0-0-1.default.pod.cluster.local")) == "NXDOMAIN"
 
@@ -369,3 +369,67 @@ def test_another_cluster_domain() -> None:
     server = engine(snapshot(one), cluster_domain="example.internal")
     assert outcome(ask(server, "a.b.svc.example.internal")) == "NOERROR"
     assert outcome(ask(server, "web.default.svc.cluster.local")) == "REFUSED"
+
+
+def test_pods_of_any_address_where_that_is_wanted() -> None:
+    server = engine(WORLD, pods="insecure")
+    got = ask(server, "10-9-9-9.default.pod.cluster.local")
+    assert records(got.answer) == ["10-9-9-9.default.pod.cluster.local. 5 A 10.9.9.9"]
+    assert records(ask(server, "fd00--9.empty.pod.cluster.local", "AAAA").answer) == [
+        "fd00--9.empty.pod.cluster.local. 5 AAAA fd00::9"
+    ]
+    assert outcome(ask(server, "10-9-9-9.default.pod.cluster.local", "AAAA")) == "NODATA"
+    for name in (
+        "10-9-9.default.pod.cluster.local",
+        "10-9-9-9.nowhere.pod.cluster.local",
+        "x.10-9-9-9.default.pod.cluster.local",
+    ):
+        assert outcome(ask(server, name)) == "NXDOMAIN"
+    assert outcome(ask(server, "empty.pod.cluster.local")) == "NODATA"
+
+
+def test_what_is_said_to_be_touched_is_all_that_is_looked_at_and_leaves_the_same_zone() -> None:
+    """Step by step with what changed told, and afresh: the same names and records."""
+    services = {s.host: s for s in WORLD.services.values()}
+    endpoints, workloads = dict(WORLD.endpoints), dict(WORLD.workloads)
+    zone = Zone(ZoneOptions(consul_domain="consul"))
+    zone.update(WORLD)
+    steps: list[tuple[str, str]] = [
+        ("drop", host("web")),
+        ("down", host("db")),
+        ("move", "default/web-1"),
+        ("new", host("new", "fresh")),
+    ]
+    for version, (what, key) in enumerate(steps, start=2):
+        hosts, moved, namespaces = frozenset({key}), frozenset[str](), frozenset[str]()
+        if what == "drop":
+            del services[key]
+        elif what == "down":
+            endpoints[key] = endpoints[key][:1]
+        elif what == "move":
+            hosts, moved = frozenset(), frozenset({key})
+            workloads[key] = Workload("shop", "web-1", ("10.1.0.99",))
+        else:
+            services[key] = service("new", "fresh", addresses=("10.96.0.77",))
+            namespaces = frozenset({"fresh"})
+        names = {*WORLD.namespaces, *namespaces}
+        world = snapshot(*services.values(), version=version, endpoints=dict(endpoints), namespaces=tuple(names))
+        world.workloads = dict(workloads)
+        changed = zone.update(world, None, Changed(hosts, moved, namespaces))
+        assert len(changed) < 40
+        fresh = Zone(ZoneOptions(consul_domain="consul"))
+        fresh.update(world)
+        assert dict(zone.names()) == dict(fresh.names()), what
+        assert zone.workloads_at("10.1.0.99") == fresh.workloads_at("10.1.0.99")
+
+
+def test_pods_come_and_go_with_their_workloads() -> None:
+    server = engine(snapshot(workloads={"default/a": Workload("default", "a", ("10.0.0.1", "fd00::1"))}))
+    assert outcome(ask(server, "10-0-0-1.default.pod.cluster.local")) == "NOERROR"
+    assert outcome(ask(server, "default.pod.cluster.local")) == "NODATA"
+    assert outcome(ask(server, "10-0-0-1.shop.pod.cluster.local")) == "NXDOMAIN"
+    server.update(snapshot(version=2, workloads={"shop/b": Workload("shop", "b", ("10.0.0.1",))}))
+    assert outcome(ask(server, "10-0-0-1.default.pod.cluster.local")) == "NXDOMAIN"
+    assert outcome(ask(server, "default.pod.cluster.local")) == "NXDOMAIN"
+    assert outcome(ask(server, "10-0-0-1.shop.pod.cluster.local")) == "NOERROR"
+    assert outcome(ask(server, "fd00--1.default.pod.cluster.local", "AAAA")) == "NXDOMAIN"

@@ -11,7 +11,9 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
+from fairlead.dns.cache import Entry
 from fairlead.dns.engine import DnsOptions, Engine, Pending
+from fairlead.dns.transfer import Transfer
 from fairlead.registry.model import Endpoint, Service, ServicePort, Workload
 from fairlead.registry.snapshot import Snapshot
 
@@ -126,8 +128,16 @@ def send(
     if reply is not None:
         return reply
     made = server.reply(octets, tcp, source, 0.0, draw)
+    assert not isinstance(made, Transfer)
     assert not isinstance(made, Pending), f"wants to ask upstream for {made.key}"
     assert server.metrics.panics == 0
+    return made
+
+
+def finish(server: Engine, pending: Pending, known: Entry | None, now: float, draw: float) -> bytes:
+    """The reply to a question that waited."""
+    made = server.finish(pending, known, now, draw)
+    assert isinstance(made, bytes)
     return made
 
 

@@ -15,7 +15,7 @@ EXAMPLES = str(Path(__file__).resolve().parents[2] / "examples" / "manifests")
 URL = "http://catalogue.default.svc.cluster.local:8080/items"
 EXPLAIN_KEYS = [
     "verdict", "status", "reason", "virtualService", "route", "destinations", "request", "response", "redirect",
-    "directResponse", "timeout_s", "retries", "fault", "mirrors", "endpoints", "policy", "trace",
+    "directResponse", "timeout_s", "retries", "fault", "mirrors", "endpoints", "policy", "trace", "dns",
 ]  # fmt: skip
 
 
@@ -146,3 +146,29 @@ async def test_a_line_of_requests_that_cannot_be_read_is_named_and_gives_2(tmp_p
     code, _, err = await call(tmp_path, "explain", "-f", EXAMPLES, "--requests", "requests")
     assert code == 2
     assert err.startswith("fairlead explain: requests:2: ")
+
+
+async def test_explain_names_file_and_line_and_of_a_live_mesh_the_revision(tmp_path: Path) -> None:
+    asked = ("--from", "default/front-1", "-o", "json", "GET", URL)
+    _, found, _ = await call(tmp_path, "explain", "-f", EXAMPLES, *asked)
+    lines = {one["object"]: (Path(one["file"]).name, one["line"]) for one in found["trace"] if "line" in one}
+    assert lines["VirtualService default/catalogue route testers"] == ("30-traffic.yaml", 39)
+    assert found["dns"]["answer"] == "catalogue.default.svc.cluster.local"
+    async with roles_in(tmp_path) as roles:
+        control = await roles.start("control", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "control"))
+        url = f"http://{control.at['api']}"
+        code, _, err = await roles.command("apply", "-f", EXAMPLES, "--control", url)
+        assert code == 0, err
+        code, out, err = await roles.command("explain", "--control", url, *asked)
+        assert code == 0, err
+        got = await roles.command("get", "pod", "front-1", "-o", "json", "--control", url)
+    live = {one["resource"]: one for one in json.loads(out)["trace"] if "resource" in one}
+    assert live["Pod default/front-1"]["revision"] == json.loads(got[1])["metadata"]["resourceVersion"]
+    assert all(one["revision"].isdecimal() and "file" not in one for one in live.values())
+
+
+async def test_colour_is_for_terminals_unless_it_is_asked_for(tmp_path: Path) -> None:
+    async with roles_in(tmp_path) as roles:
+        for flags, coloured in (((), False), (("--color", "always"), True), (("--color", "never"), False)):
+            code, out, _ = await roles.command("validate", "-f", EXAMPLES, *flags)
+            assert (code, "\x1b[" in out) == (0, coloured)

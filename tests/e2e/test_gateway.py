@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from tests.certificates import Authority
 from tests.e2e.roles import App, Role, Roles, apps, roles_in, static_service, until
 from tests.e2e.test_mesh import shop
+from tests.servers import free_ports
 
 pytestmark = pytest.mark.asyncio
 
@@ -157,15 +160,9 @@ async def test_servers_by_port_and_name(tmp_path: Path, workers: int) -> None:
         edge = Edge(roles, authority)
         flags: tuple[str, ...] = ()
         if workers > 1:
-            from tests.servers import free_ports
-
-            numbers = free_ports(4)
-            moved = dict(zip((80, 8080, 443, 9090), numbers, strict=True))
-            flags = ("--workers", str(workers), *(f"--map={a}={b}" for a, b in moved.items()))
+            moved = zip((80, 8080, 443, 9090), free_ports(4), strict=True)
+            flags = ("--workers", str(workers), *(f"--map={a}={b}" for a, b in moved))
         await edge.start(web, db, *flags)
-        if workers > 1:
-            for number, own in moved.items():
-                edge.role.at[f"gateway:{number}"] = f"*:{own}"
         answer = await edge.raw(edge.port(80), "shop.example", "/a?b=c")
         assert answer.startswith("HTTP/1.1 301 ") and "location: https://shop.example/a?b=c\r\n" in answer
         told = json.loads(await edge.get(edge.port(8080), "plain.example", "/x"))
@@ -238,10 +235,50 @@ async def test_ports_come_and_go_with_the_gateways_and_what_runs_goes_on(tmp_pat
         assert json.loads(await held)["path"] == "/hold"
 
 
-async def test_what_cannot_be_served_is_told_and_the_rest_is_served(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_port_that_cannot_be_opened_later_is_told_where_readiness_is_asked_for(
+    tmp_path: Path, workers: int
+) -> None:
     async with roles_in(tmp_path) as roles, apps("web") as (web,):
         edge = Edge(roles, Authority())
-        await edge.start(web, 1)
+        numbers = dict(zip((80, 8080, 443, 9090), free_ports(4), strict=True))
+        flags = [f"--map={a}={b}" for a, b in numbers.items()]
+        await edge.start(web, 1, "--workers", str(workers), *flags)
+        health = int(edge.role.at["health"].rpartition(":")[2])
+
+        async def ready() -> str:
+            return await edge.raw(health, "localhost", "/healthz/ready")
+
+        with socket.socket() as taken:
+            taken.bind(("0.0.0.0", numbers[9090]))
+            taken.listen()
+            edge.write("gateway", GATEWAY.replace("number: 8080", "number: 9090"))
+
+            async def told() -> bool:
+                return "gateway: port 9090: it cannot be listened on: " in await ready()
+
+            await until("a word about the port", told)
+            answer = await ready()
+            assert answer.startswith("HTTP/1.1 503 ")
+            assert answer.count("it cannot be listened on") == 1, "once, though all workers say it"
+            admin = int(edge.role.at["admin"].rpartition(":")[2])
+            for path in ("/ready", *(("/server_info",) if workers > 1 else ())):
+                assert "port 9090: it cannot be listened on" in await edge.raw(admin, "localhost", path)
+            edge.write("gateway", GATEWAY)
+
+            async def well() -> bool:
+                return (await ready()).startswith("HTTP/1.1 200 ")
+
+            await until("readiness without that port", well)
+        assert "gateway:8080" in await edge.listeners() and "gateway:9090" not in await edge.listeners()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_what_cannot_be_served_is_told_and_the_rest_is_served(tmp_path: Path, workers: int) -> None:
+    async with roles_in(tmp_path) as roles, apps("web") as (web,):
+        edge = Edge(roles, Authority())
+        flags = [f"--map={a}={b}" for a, b in zip((80, 8080, 443, 9090), free_ports(4), strict=True)]
+        await edge.start(web, 1, "--workers", str(workers), *flags)
         (edge.folder / "shop.yaml").unlink()
         edge.write("gateway", GATEWAY.replace("credentialName: shop", "credentialName: gone"))
         health = int(edge.role.at["health"].rpartition(":")[2])
@@ -384,7 +421,82 @@ async def test_a_gateway_of_the_mesh_gets_its_secrets_and_reaches_apps_by_mutual
         assert told["path"] == "/in"
         shown = told["headers"]["x-forwarded-client-cert"]
         assert "URI=spiffe://cluster.local/ns/edge/sa/gateway" in shown, "the app's sidecar has seen who the gateway is"
-        for name in ("web", "friend"):  # a sidecar's disk has no Secret, a gateway's only those of its namespace
+        for name in ("web", "friend"):  # a sidecar's disk has no Secret, a gateway's those that its Gateways name
             kept = b"".join(path.read_bytes() for path in (tmp_path / name).iterdir() if path.is_file())
             assert b"tls.key" not in kept
         assert b"tls.key" in b"".join(path.read_bytes() for path in (tmp_path / "gateway").iterdir() if path.is_file())
+
+
+INGRESS_OF_SHOP = """
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web}
+spec:
+  ingressClassName: istio
+  tls: [{hosts: [ingress.example], secretName: of-the-ingress}]
+  defaultBackend: {service: {name: web, port: {number: 80}}}
+"""
+
+
+def own_secrets(folder: Path) -> set[str]:
+    """What of Secrets stands on a proxy's disk."""
+    kept = b"".join(path.read_bytes() for path in folder.iterdir() if path.is_file()).decode()
+    return set(re.findall(r"object/secrets/([a-z0-9/-]+)", kept))
+
+
+async def test_a_gateway_gets_exactly_the_secrets_that_its_rules_name_and_the_set_follows_them(tmp_path: Path) -> None:
+    authority = Authority()
+    async with shop(tmp_path) as made:
+        namespaces = "apiVersion: v1\nkind: Namespace\nmetadata: {name: istio-system}\n"
+        texts = [namespaces, MESH_GATEWAY]
+        for name, where in (("shop", "istio-system"), ("other", "istio-system"), ("shop", "default"),
+                            ("of-the-ingress", "default"), ("not-named", "default")):  # fmt: skip
+            host = {"of-the-ingress": "ingress.example"}.get(name, "shop.example")
+            text = secret(name, authority.issue(host))
+            texts.append(text.replace(f"{{name: {name}}}", f"{{name: {name}, namespace: {where}}}"))
+        await made.apply("\n---\n".join(texts))
+        code, token, err = await made.roles.command(
+            "token", "create", "-n", "istio-system", "--service-account", "gateway", "--control", made.url
+        )
+        assert code == 0, err
+        (tmp_path / "gateway.token").write_text(token)
+        folder = tmp_path / "gateway"
+        gateway = await made.roles.start(
+            "gateway", "--workload", "istio-system/gateway-1", "--labels", "istio=ingressgateway", "--control",
+            made.url, "--token-file", str(tmp_path / "gateway.token"), "--data-dir", str(folder), "--map", "443=0",
+            "--map", "80=0", "--address", "127.0.0.1", *QUIET,
+        )  # fmt: skip
+        port = int(gateway.at["gateway:443"].rpartition(":")[2])
+
+        async def holds(*names: str) -> None:
+            async def told() -> bool:
+                return own_secrets(folder) == set(names)
+
+            await until(f"exactly {names}", told)
+
+        async def answers(name: str) -> bool:
+            context = ssl.create_default_context(cadata=authority.pem)
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
+            except (ssl.SSLError, ConnectionError):
+                return False
+            writer.close()
+            return True
+
+        await holds("istio-system/shop")
+        assert await answers("shop.example")
+        await made.apply(INGRESS_OF_SHOP)
+        await holds("istio-system/shop", "default/of-the-ingress")
+        await until("the certificate of an Ingress of another namespace", lambda: answers("ingress.example"))
+        await made.apply(MESH_GATEWAY.replace("credentialName: shop", "credentialName: other"))
+        await holds("istio-system/other", "default/of-the-ingress")
+        code, _, err = await made.roles.command("delete", "ingress", "web", "--control", made.url)
+        assert code == 0, err
+        await holds("istio-system/other")
+        assert made.control is not None
+        await made.control.stop()
+        await made.start_control()  # another epoch: all anew
+        await made.apply(MESH_GATEWAY)
+        await holds("istio-system/shop")
+        for name in ("web", "friend", "stranger"):
+            assert not own_secrets(tmp_path / name)

@@ -17,6 +17,7 @@ import hpack as hpack_oracle
 from fairlead.dns import message as dns_message
 from fairlead.dns.engine import DnsOptions, Pending
 from fairlead.dns.engine import Engine as DnsEngine
+from fairlead.dns.transfer import Transfer
 from fairlead.mesh import trust
 from fairlead.mesh.identity import IdentityError
 from fairlead.mesh.update import Holdings, RefusedError, build_world
@@ -473,8 +474,13 @@ def dns_question(data: bytes) -> None:
         assert read[:2] == data[:2]
         assert read[2] & 0x80
     for tcp in (False, True):
-        reply = _DNS.reply(data, tcp, "127.0.0.1", 1.0, 0.5)
-        if isinstance(reply, Pending):
+        reply = _DNS.reply(data, tcp, "127.0.0.1", 1.0, 0.5, tcp)
+        if isinstance(reply, Transfer):
+            for message in reply.messages():
+                assert message[:2] == data[:2]
+                assert len(message) <= 65535
+            continue
+        while isinstance(reply, Pending):
             reply = _DNS.finish(reply, None, 1.0, 0.5)
         if reply is not None:
             assert reply[:2] == data[:2]
@@ -482,7 +488,18 @@ def dns_question(data: bytes) -> None:
             dns_message.read_message(reply) if reply[5] == 1 else None
 
 
-_DNS = DnsEngine(DnsOptions(), forwards=False, everyone=True)
+_DNS = DnsEngine(
+    DnsOptions(
+        consul_domain="consul",
+        autopath="question",
+        pods="insecure",
+        allow_transfer=("127.0.0.1",),
+        nsid="n",
+        cookie_secrets=(bytes(16),),
+    ),
+    forwards=False,
+    everyone=True,
+)
 _DNS.update(dns_world.WORLD)
 
 

@@ -17,11 +17,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fairlead.mesh import contexts as contexts_module
 from fairlead.mesh.authority import Authority, moment, usage
 from fairlead.mesh.contexts import Contexts, Material, client_context, server_context
 from fairlead.mesh.identity import IdentityError
+from fairlead.mesh.pem import load_chain
 from fairlead.policy.tables import UpstreamTLS
+from fairlead.proxy.dial import NoContextError
 from tests.mesh.certificates_made import authority, leaf, material
 
 pytestmark = pytest.mark.asyncio
@@ -149,7 +150,7 @@ def showing(chain: str, key: str, roots: str) -> ssl.SSLContext:
     made.check_hostname = False
     made.load_verify_locations(cadata=roots)
     if chain:
-        contexts_module.load_chain(made, chain, key)
+        load_chain(made, chain, key)
     return made
 
 
@@ -251,7 +252,7 @@ async def test_a_server_is_taken_for_the_service_only_by_its_identity(
     chain_and_key: tuple[str, str], allowed: tuple[str, ...], why: str | None
 ) -> None:
     serving_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    contexts_module.load_chain(serving_context, *chain_and_key)
+    load_chain(serving_context, *chain_and_key)
     ours = contexts(material(CA, "other"))
     tls = UpstreamTLS("mesh", "outbound_.80_._.web", allowed)
     loop = asyncio.get_running_loop()
@@ -267,7 +268,7 @@ async def test_a_server_is_taken_for_the_service_only_by_its_identity(
 @pytest.mark.parametrize("which", ["expired", "of a foreign root", "below a leaf"])
 async def test_a_server_with_a_wrong_chain_fails_the_handshake(which: str) -> None:
     serving_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    contexts_module.load_chain(serving_context, *WRONG[which])
+    load_chain(serving_context, *WRONG[which])
     loop, client = asyncio.get_running_loop(), client_context(material(CA))
     async with listening(serving_context) as at:
         transport = None
@@ -346,16 +347,17 @@ async def test_the_key_is_never_in_a_file_that_has_a_name(monkeypatch: pytest.Mo
     good, other = material(CA), material(CA)
     server_context(good)
     with pytest.raises(ssl.SSLError):
-        contexts_module.load_chain(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), good.certificates, other.key)
+        load_chain(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), good.certificates, other.key)
     assert len(made) == 2
     for descriptor in made:
         with pytest.raises(OSError):
             os.fstat(descriptor)
 
 
-async def test_files_of_a_destination_rule_that_are_missing_mean_no_connection() -> None:
+async def test_files_of_a_destination_rule_that_are_missing_mean_no_connection_and_are_named() -> None:
     found = contexts(material(CA))
-    assert found.client(UpstreamTLS("simple", ca_file="/nonexistent/ca.pem")) is None
+    with pytest.raises(NoContextError, match=r"/nonexistent/ca\.pem: No such file"):
+        found.client(UpstreamTLS("simple", ca_file="/nonexistent/ca.pem"))
 
 
 async def test_both_sides_insist_on_a_certificate_and_on_tls_1_3() -> None:

@@ -191,6 +191,7 @@ async def test_versions_are_put_in_force_in_turn_and_acknowledged() -> None:
     async with running(Following()) as it:
         connection = await it.connected()
         assert connection.path == "/fairlead/v1/feed"
+        assert connection.query.pop("instance")
         assert connection.query == {"role": "sidecar", "namespace": "default", "workload": "web-1", "since": ""}
         assert (connection.sent, connection.idle_timeout_s) == ({"authorization": "first"}, SILENCE_S)
         assert not it.feed.in_force.is_set()

@@ -222,6 +222,60 @@ def test_revoked_certificates_of_clients_are_refused(tmp_path: Path) -> None:
         shake(contexts.of(server), client_with(bad, tmp_path))
 
 
+@pytest.mark.parametrize("authorities", ["", "no pem"])
+def test_without_an_authority_mutual_tls_lets_nobody_in(authorities: str, tmp_path: Path) -> None:
+    """An empty file of authorities must not mean that no client is asked for a certificate."""
+    for name, text in {"c": pair()[0], "k": pair()[1], "ca": authorities}.items():
+        (tmp_path / name).write_text(text)
+    tls = ServerTLS(mode="MUTUAL", server_certificate=str(tmp_path / "c"), private_key=str(tmp_path / "k"),
+                    ca_certificates=str(tmp_path / "ca"))  # fmt: skip
+    contexts, server = made(tls)
+    assert contexts.of(server) is None
+    assert "certificate of an authority" in "".join(contexts.problems.values())
+
+
+def test_a_secrets_list_revokes_too_and_what_is_no_list_is_not_taken_for_none(tmp_path: Path) -> None:
+    good, bad = authority().issue("good.example"), authority().issue("bad.example")
+    own = {"tls_crt": pair()[0], "tls_key": pair()[1], "ca_crt": authority().pem}
+    tls = ServerTLS(mode="MUTUAL", credential_name="cert")
+    contexts, server = made(tls, secret("cert", **own, ca_crl=authority().revoke(bad[0])))
+    shake(contexts.of(server), client_with(good, tmp_path))
+    with pytest.raises(ssl.SSLError):
+        shake(contexts.of(server), client_with(bad, tmp_path))
+    contexts.update(ports_of(tls), [secret("cert", **own, ca_crl=authority().revoke())], "edge")
+    shake(contexts.of(server), client_with(bad, tmp_path))
+    for text in ("", Authority("of a stranger").pem):
+        contexts, server = made(tls, secret("cert", **own, ca_crl=text))
+        assert contexts.of(server) is None
+        assert "list of revoked certificates" in "".join(contexts.problems.values())
+    beside = [secret("cert", tls_crt=pair()[0], tls_key=pair()[1]),
+              secret("cert-cacert", ca_crt=authority().pem, ca_crl=authority().revoke(bad[0]))]  # fmt: skip
+    contexts, server = made(tls, *beside)
+    with pytest.raises(ssl.SSLError):
+        shake(contexts.of(server), client_with(bad, tmp_path))
+
+
+def test_each_certificate_of_a_chain_is_looked_for_as_envoy_does(tmp_path: Path) -> None:
+    middle = Authority("middle", authority())
+    client = middle.issue("client.example")
+    shown = (client[0] + middle.pem, client[1])
+    own = {"tls_crt": pair()[0], "tls_key": pair()[1], "ca_crt": authority().pem}
+    tls = ServerTLS(mode="MUTUAL", credential_name="cert")
+    for lists, good in (
+        (authority().revoke() + middle.revoke(), True),
+        (authority().revoke(), False),
+        (middle.revoke(), False),
+        (authority().revoke(middle.pem) + middle.revoke(), False),
+        (authority().revoke() + middle.revoke(client[0]), False),
+    ):
+        contexts, server = made(tls, secret("cert", **own, ca_crl=lists))
+        if good:
+            shake(contexts.of(server), client_with(shown, tmp_path))
+        else:
+            with pytest.raises(ssl.SSLError):
+                shake(contexts.of(server), client_with(shown, tmp_path))
+
+
 def test_versions_ciphers_and_protocols_are_as_the_server_says(tmp_path: Path) -> None:
     tls = ServerTLS(mode="SIMPLE", credential_name="cert", max_protocol_version="TLSV1_2",
                     cipher_suites=["NO-SUCH-SUITE", "ECDHE-ECDSA-AES128-GCM-SHA256"])  # fmt: skip

@@ -9,11 +9,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.mesh.shared_counts import CLUSTERS_MAX, KINDS, Places, SharedCounts, forget, size
-from fairlead.policy.tables import Cluster, ClusterEndpoint, OutlierPolicy, PoolLimits
+from fairlead.mesh.shared_counts import (
+    BUCKETS_MAX,
+    CLUSTERS_MAX,
+    KINDS,
+    Places,
+    SharedBuckets,
+    SharedCounts,
+    forget,
+    size,
+    wanted_buckets,
+)
+from fairlead.policy import resources as r
+from fairlead.policy.rate_limits import rate_limits
+from fairlead.policy.tables import (
+    Arrival,
+    Cluster,
+    ClusterEndpoint,
+    LoadBalancer,
+    OutlierPolicy,
+    PoolLimits,
+    Tables,
+    Viewpoint,
+    Warmup,
+)
 from fairlead.proxy.cluster import ACTIVE, CONNECTIONS, PENDING, RETRYING, LiveCluster
 from fairlead.proxy.pool import Overflow, Pool, Waiter
-from fairlead.registry.model import Endpoint
+from fairlead.proxy.rate_limit import Limiter
+from fairlead.registry.model import Endpoint, Workload
+from fairlead.registry.snapshot import Snapshot
 
 NAME = "outbound|80||web"
 
@@ -263,6 +287,29 @@ def test_an_ejection_holds_in_every_worker_and_ends_in_all_at_the_same_moment() 
     assert [len(live.usable) for live in workers.lives] == [2, 2]
 
 
+def test_an_ejection_by_success_rate_is_told_to_the_others_with_its_numbers_and_they_warm_up_alike() -> None:
+    policy = OutlierPolicy(
+        consecutive_5xx=0, max_ejection_percent=50, interval_s=1.0, base_ejection_s=5.0, success_hosts=3,
+        success_volume=10, success_stdev_factor=1000,
+    )  # fmt: skip
+    config = cluster(outlier=policy, endpoints=4)
+    config.load_balancer = LoadBalancer("round_robin", warmup=Warmup(100.0))
+    workers = Workers(2, config)
+    one, other = workers.lives
+    assert LiveCluster(config, 0.7).wake_at() == one.wake_at() == 1.0, "whenever a worker first used the cluster"
+    for host in one.hosts:
+        for n in range(10):
+            one.report(host, 500 if host is one.hosts[3] and n < 8 else 200, False, 0.5)
+    for live in workers.lives:
+        live.sweep(1.0)
+    assert [len(live.usable) for live in workers.lives] == [3, 3]
+    assert "success rate 20.0 % of 10 answers" in other.hosts[3].health.why
+    for live in workers.lives:
+        live.sweep(7.0)
+    assert [len(live.usable) for live in workers.lives] == [4, 4]
+    assert [live.hosts[3].weight for live in workers.lives] == [0.1, 0.1]
+
+
 def test_workers_count_failures_apart_so_a_host_can_fail_in_each_before_it_is_out() -> None:
     policy = OutlierPolicy(consecutive_5xx=5, max_ejection_percent=100)
     workers = Workers(3, cluster(outlier=policy, endpoints=2))
@@ -282,3 +329,63 @@ def test_an_ejection_of_a_host_that_is_not_ours_or_that_is_over_changes_nothing(
     live.update(cluster(endpoints=2), 0.0)
     live.take_ejection("10.0.0.0:80", 50.0, 1, "", 1.0)  # no outlierDetection here any more
     assert len(live.usable) == 2
+
+
+# --- buckets of local rate limits -------------------------------------------------------------------------------------
+
+
+def limits_of(*limits: r.RequestLimit) -> Tables:
+    spec = r.LocalRateLimitSpec(limits=list(limits))
+    resources = r.Resources(local_rate_limits=(r.LocalRateLimit(r.Meta("it", "default"), spec),))
+    workload = Workload("default", "web-1")
+    made = Tables("1", Viewpoint(workload), r.MeshConfig(), Snapshot(), {})
+    made.rate_limits = rate_limits(resources, workload, False)
+    return made
+
+
+def limit(name: str, most: int, per: str = "PROXY") -> r.RequestLimit:
+    return r.RequestLimit(name, r.TokenBucket(max_tokens=most, fill_interval=3600.0), per=per)
+
+
+def test_all_workers_take_from_one_bucket_which_begins_full_and_outlives_pushes_that_leave_it_alone() -> None:
+    workers = 3
+    view = memoryview(mmap.mmap(-1, size(workers)))
+    shared = SharedBuckets()
+    tables = limits_of(limit("all", 5), limit("each", 1, "CLIENT"))
+    assert shared.assign(wanted_buckets(tables))
+    assert len(shared.assigned()) == 1  # clients' buckets are each worker's
+    shared.begin(view, workers)
+    counts = [SharedCounts(view, workers, number, lambda *_: None) for number in range(workers)]
+
+    def limiters(tables: Tables) -> list[Limiter]:
+        made = []
+        for one in counts:
+            one.bucket_places = shared.assigned()
+            made.append(Limiter(one.cell_of))
+            made[-1].update(tables.rate_limits)
+        return made
+
+    def through(limiters: list[Limiter], number: int) -> bool:
+        """A request to one of the workers (the first limit's bucket alone)."""
+        live = limiters[number % workers].all()[0]
+        return live.bucket_of(Arrival("inbound"), 50.0).take(50.0)
+
+    own = limiters(tables)
+    assert [through(own, number) for number in range(7)] == [True] * 5 + [False] * 2
+    assert shared.assign(wanted_buckets(limits_of(limit("new", 1), limit("all", 5))))
+    after = limiters(limits_of(limit("all", 5)))  # as a worker that was started anew
+    assert not through(after, 0)
+    changed = limits_of(limit("all", 6))
+    assert shared.assign(wanted_buckets(changed))
+    assert [through(limiters(changed), number) for number in range(7)] == [True] * 6 + [False]
+
+
+def test_beyond_the_room_for_buckets_a_worker_has_its_own() -> None:
+    view = memoryview(mmap.mmap(-1, size(1)))
+    shared = SharedBuckets()
+    shared.begin(view, 1)
+    assert not shared.assign([str(number) for number in range(BUCKETS_MAX + 1)])
+    counts = SharedCounts(view, 1, 0, lambda *_: None)
+    counts.bucket_places = shared.assigned()
+    (found,) = limits_of(limit("late", 1)).rate_limits.all()
+    assert counts.cell_of(found) is None

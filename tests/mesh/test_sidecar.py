@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from fairlead.mesh.authority import Authority
 from fairlead.mesh.sidecar import Sidecar
@@ -185,6 +187,34 @@ async def test_a_request_goes_from_app_to_app_over_mutual_tls_and_carries_its_id
         counted = [line for line in told.decode().splitlines() if line.startswith("istio_requests_total{")]
         assert any('connection_security_policy="mutual_tls"' in line for line in counted)
         assert any('source_principal="spiffe://cluster.local/ns/default/sa/client"' in line for line in counted)
+
+
+INGRESS = """
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {{name: web}}
+spec:
+  workloadSelector: {{labels: {{app: web}}}}
+  ingress: [{{port: {{number: {app}, name: http, protocol: HTTP}}, defaultEndpoint: "unix://{socket}"}}]
+  inboundConnectionPool: {{http: {{http2MaxRequests: 1}}}}
+"""
+
+
+async def test_what_comes_in_goes_where_the_sidecar_resource_says_and_within_its_limits(tmp_path: Path) -> None:
+    other = App()
+    server = await asyncio.start_unix_server(other.serve, tmp_path / "app.sock")
+    async with pair() as mesh, server:
+        assert (await mesh.ask())[0] == 200 and len(mesh.app.seen) == 1
+        mesh.web.options = structs.replace(mesh.web.options, app_address="127.0.0.9")  # it says where the app is else
+        mesh.update(INGRESS.format(app=mesh.app.port, socket=tmp_path / "app.sock"))
+        assert (await mesh.ask())[0] == 200
+        assert (len(mesh.app.seen), len(other.seen)) == (1, 1)
+        slow = asyncio.ensure_future(mesh.ask("/slow"))
+        await asyncio.wait_for(other.held.wait(), DEADLINE_S)
+        status, headers, _ = await mesh.ask()
+        assert (status, headers["x-fairlead-reason"]) == (503, "fl-overflow")
+        other.go.set()
+        assert (await slow)[0] == 200
 
 
 @pytest.mark.parametrize(("mode", "status"), [("STRICT", 0), ("PERMISSIVE", 200), ("DISABLE", 200)])

@@ -26,7 +26,7 @@ DOWN: list[say.Down] = [
 ]  # fmt: skip
 UP: list[say.Up] = [
     say.Listening(), say.Listening("no"), say.Refused(["r"]), say.NotListened([("a", 1, "w")]),
-    say.Told(1, b"x" * 9),
+    say.Told(1, b"x" * 9), say.Condition({"gateway": "w"}, {"n": "w"}, {"gateway:80": "*:1"}),
     say.Drained(True), say.Ejection("c", "h", 1.0, 2, "why"),
 ]  # fmt: skip
 

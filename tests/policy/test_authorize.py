@@ -159,6 +159,28 @@ def test_conditions(condition: str, request_: dict[str, Any], allowed: bool) -> 
     assert judge(policy(f"[{{when: [{{{condition}}}]}}]"), **request_).allowed is allowed
 
 
+@pytest.mark.parametrize(
+    ("lines", "condition", "granted", "denied"),
+    [  # what an ALLOW rule with the condition grants, and what a DENY rule with it denies
+        (["admin", "user"], "values: [admin]", False, True),
+        (["admin", "admin"], "values: ['adm*']", True, True),
+        (["admin", "user"], "notValues: [admin]", False, True),
+        (["user", "guest"], "notValues: [admin]", True, True),
+        (["user,admin"], "values: [admin]", False, False),
+    ],
+)
+def test_another_line_of_a_header_neither_grants_nor_hides(
+    lines: list[str], condition: str, granted: bool, denied: bool
+) -> None:
+    text = f"[{{when: [{{key: 'request.headers[x-role]', {condition}}}]}}]"
+    for action, allowed in (("ALLOW", granted), ("DENY", not denied)):
+        authorizer_, world = authorizer(policy(text, action))
+        request = get("web")
+        request.headers = [("x-role", line) for line in lines]
+        peer = identify(world.snapshot, world.resources.mesh.spec, AMY, "10.0.0.1")
+        assert authorizer_.request(Subject(peer, 8080, request)).allowed is allowed, action
+
+
 def on_tcp(text: str, identity: str = AMY) -> bool:
     authorizer_, world = authorizer(text)
     return authorizer_.connection(
@@ -210,7 +232,7 @@ def test_the_verdict_names_the_rule_and_the_trace_the_condition() -> None:
     subject = Subject(identify(world.snapshot, world.resources.mesh.spec, AMY, ""), 80, get("web"))
     trace: list[dict[str, str]] = []
     assert authorizer_.request(subject, trace).by == "AuthorizationPolicy a/p rule 1"
-    assert [step["why"] for step in trace] == ["failed at from: namespace is none of b", "every condition holds"]
+    assert [step["why"] for step in trace] == ["from: namespace is 'a', wanted b", "every condition holds"]
     assert judge(text, method="PUT").by == "AuthorizationPolicy a/p"
 
 

@@ -6,10 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from fairlead.policy.tables import Cluster
+from fairlead.policy.decide import decide
+from fairlead.policy.tables import Cluster, UpstreamTLS
 from tests.policy.test_decide import API, CALLER, SHOP, SUBSETS, WEB
-from tests.policy.worlds import World
+from tests.policy.worlds import World, get
 
 
 def cluster(text: str, name: str = f"outbound|80||{WEB}", source: str = "shop/api-1") -> Cluster:
@@ -72,6 +75,39 @@ def test_how_endpoints_are_secured(text: str, mode: str | None, port: int) -> No
     assert (one.tls.mode if one.tls else None, one.port) == (mode, port)
 
 
+API_RULE = """kind: DestinationRule
+metadata: {name: up, namespace: NAMESPACE}
+spec: {host: web.shop.svc.cluster.local, trafficPolicy: {tls: TLS}MORE}
+---
+"""
+
+
+def secured(
+    more: str = "", tls: str = "{mode: MUTUAL, credentialName: cert}", namespace: str = "shop", gateway: str = ""
+) -> UpstreamTLS:
+    text = API_RULE.replace("NAMESPACE", namespace).replace("TLS", tls).replace("MORE", more)
+    found = World(SHOP + text).client("shop/api-1", gateway=gateway).clusters[f"outbound|80||{WEB}"].endpoints[0].tls
+    assert found is not None
+    return found
+
+
+def test_a_secret_is_for_gateways_and_for_sidecars_that_the_rule_selects() -> None:
+    selecting = ", workloadSelector: {matchLabels: {app: api}}"
+    assert secured(selecting).credential == ("shop", "cert")
+    assert secured(gateway="shop/edge").credential == ("shop", "cert"), "of the gateway's own namespace"
+    plain = secured()
+    assert plain.credential is None and "workloadSelector" in plain.unusable
+    simple = secured(tls="{mode: SIMPLE, credentialName: cert}")
+    assert simple.credential is None and not simple.unusable, "by files, of which there are none: the system's roots"
+    assert "sds://x is not carried out" in secured(selecting, "{mode: MUTUAL, credentialName: 'sds://x'}").unusable
+
+
+def test_the_servers_name_is_that_of_the_service_where_the_rule_names_no_other() -> None:
+    assert secured(tls="{mode: SIMPLE}").sni == WEB, "not the endpoint's address, which no certificate has"
+    assert secured(tls="{mode: SIMPLE, sni: other.example}").sni == "other.example"
+    assert secured(tls="{mode: SIMPLE, caCrl: /lists}").crl_file == "/lists"
+
+
 def test_endpoints_without_sidecar_and_outside_the_mesh_get_plain_text() -> None:
     bare = SHOP.replace("serviceAccountName: web,", "serviceAccountName: web, meshPort: 0,")
     one = World(bare).client("shop/api-1").clusters[f"outbound|80||{WEB}"].endpoints[0]
@@ -94,6 +130,9 @@ def test_limits_and_detection() -> None:
     assert (limits.max_connections, limits.max_pending, limits.max_requests) == (3, 4, 5)
     assert (limits.max_requests_per_connection, limits.max_retries) == (6, 7)
     assert (limits.connect_timeout_s, limits.idle_timeout_s, limits.keepalive) == (0.25, 8.0, (2, 7.0, 0.0))
+    assert limits.tcp_idle_timeout_s == 5.0  # the HTTP one is for HTTP
+    assert cluster("").limits.tcp_idle_timeout_s == -1.0
+    assert cluster(policy("{connectionPool: {tcp: {idleTimeout: 0s}}}")).limits.tcp_idle_timeout_s == 0.0
     assert made.outlier is not None
     assert (made.outlier.consecutive_5xx, made.outlier.consecutive_gateway, made.outlier.interval_s) == (0, 2, 3.0)
     assert (made.outlier.max_ejection_percent, made.outlier.base_ejection_s) == (50, 30.0)
@@ -105,6 +144,40 @@ def test_limits_and_detection() -> None:
     empty = cluster(policy("{outlierDetection: {}}")).outlier
     assert empty is not None
     assert (empty.consecutive_5xx, empty.max_ejection_percent, empty.interval_s) == (5, 10, 10.0)
+    assert (empty.codes, empty.success_hosts, empty.simple) == (None, 0, True)
+    rates = cluster(
+        policy("{outlierDetection: {successRateRequestVolume: 20, outlierDetectionHttpErrorCodes: [429]}}")
+    ).outlier
+    assert rates is not None
+    assert (rates.success_hosts, rates.success_volume, rates.success_stdev_factor) == (5, 20, 1900)
+    assert (rates.codes, rates.simple) == (frozenset({429}), False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "warmup"),
+    [
+        ("{simple: PEAK_EWMA}", "peak_ewma", None),
+        ("{simple: LEAST_CONN, warmupDurationSecs: 20s}", "least_request", (20.0, 0.1, 1.0)),
+        (
+            "{simple: ROUND_ROBIN, warmup: {duration: 1m, minimumPercent: 25, aggression: 2}}",
+            "round_robin",
+            (60.0, 0.25, 2.0),
+        ),
+        ("{warmup: {duration: 30s}, warmupDurationSecs: 20s}", "least_request", (30.0, 0.1, 1.0)),
+        ("{simple: RANDOM, warmup: {duration: 30s}}", "random", None),
+    ],
+)
+def test_balancers_and_how_new_endpoints_warm_up(settings: str, kind: str, warmup: tuple[float, ...] | None) -> None:
+    made = cluster(policy(f"{{loadBalancer: {settings}}}")).load_balancer
+    assert made.kind == kind
+    got = made.warmup
+    assert (None if got is None else (got.duration_s, got.minimum, got.aggression)) == warmup
+
+
+def test_retries_may_go_to_remote_localities() -> None:
+    route = "kind: VirtualService\nmetadata: {name: web, namespace: shop}\nspec: {hosts: [web], http: [{retries: {attempts: 4, retryRemoteLocalities: true}, route: [{destination: {host: web}}]}]}\n---\n"
+    decision = decide(World(SHOP + route).client("shop/api-1"), get("web.shop"))
+    assert decision.retries is not None and decision.retries.remote
 
 
 @pytest.mark.parametrize(
@@ -175,10 +248,10 @@ ZONES = (
 )  # fmt: skip
 
 
-def zones(balancer: str) -> dict[str, tuple[int, int]]:
+def zones(balancer: str) -> dict[str, tuple[int, float]]:
     text = f"kind: DestinationRule\nmetadata: {{name: zone, namespace: shop}}\nspec: {{host: zone, trafficPolicy: {balancer}}}\n---\n"
     made = cluster(ZONES + text, "outbound|80||zone.shop.svc.cluster.local", "shop/front-1")
-    return {one.endpoint.workload[-2:]: (one.priority, one.weight) for one in made.endpoints}
+    return {one.endpoint.workload[-2:]: (one.priority, one.locality_weight) for one in made.endpoints}
 
 
 def test_failover_needs_outlier_detection_and_goes_by_distance() -> None:
@@ -193,8 +266,43 @@ def test_failover_needs_outlier_detection_and_goes_by_distance() -> None:
 def test_a_distribution_gives_unlisted_localities_nothing() -> None:
     spread = "{loadBalancer: {localityLbSetting: {distribute: [{from: 'r1/*', to: {'r1/*': 75, 'r2/*': 25}}]}}}"
     weights = {name: weight for name, (_, weight) in zones(spread).items()}
-    assert set(weights) == {"z1", "z2", "z3", "z4"}
-    assert weights["z4"] / sum(weights.values()) == pytest.approx(0.25, abs=0.01)
+    assert weights == {"z1": 25.0, "z2": 25.0, "z3": 25.0, "z4": 25.0}  # three localities share the 75 %
+
+
+def test_the_mesh_may_set_localities_for_services_that_say_nothing() -> None:
+    mesh = "kind: MeshConfig\nmetadata: {name: default}\nspec: {localityLbSetting: {enabled: false}}\n---\n"
+    text = (
+        ZONES
+        + "kind: DestinationRule\nmetadata: {name: zone, namespace: shop}\nspec: {host: zone, trafficPolicy: {outlierDetection: {}}}\n---\n"
+    )
+    name = "outbound|80||zone.shop.svc.cluster.local"
+    assert {one.priority for one in cluster(text, name, "shop/front-1").endpoints} == {0, 1, 2, 3}
+    assert {one.priority for one in cluster(text + mesh, name, "shop/front-1").endpoints} == {0}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("12")), min_size=1, max_size=6),
+    st.sampled_from("ab"),
+    st.sampled_from("12"),
+)
+@settings(deadline=None, max_examples=30)  # each compiles a world
+def test_a_subset_has_exactly_the_endpoints_with_all_its_labels(
+    pods: list[tuple[str, str]], track: str, version: str
+) -> None:
+    text = "kind: Service\nmetadata: {name: sub, namespace: shop}\nspec: {selector: {app: sub}, ports: [{port: 80}]}\n---\n"
+    for number, (one, other) in enumerate(pods):
+        text += f"kind: Pod\nmetadata: {{name: s{number}, namespace: shop, labels: {{app: sub, track: {one}, version: '{other}'}}}}\nspec: {{ip: 10.9.0.{number + 1}}}\n---\n"
+    text += f"kind: DestinationRule\nmetadata: {{name: sub, namespace: shop}}\nspec: {{host: sub, subsets: [{{name: all}}, {{name: some, labels: {{track: {track}, version: '{version}'}}}}]}}\n---\n"
+    clusters = World(SHOP + text).client("shop/api-1").clusters
+
+    def names(subset: str) -> list[str]:
+        return sorted(
+            one.endpoint.workload for one in clusters[f"outbound|80|{subset}|sub.shop.svc.cluster.local"].endpoints
+        )
+
+    every = [f"shop/s{number}" for number in range(len(pods))]
+    assert names("") == names("all") == every
+    assert names("some") == [name for name, labels in zip(every, pods, strict=True) if labels == (track, version)]
 
 
 def test_endpoints_are_told_the_client_by_the_proxy_protocol_where_the_rule_says_so() -> None:

@@ -337,6 +337,7 @@ def test_the_sum_of_weights_is_never_overrun() -> None:
         ("{method: {exact: GET}}", "{uri: /new}", "/old", "/newold"),
         ("{uri: {prefix: /}}", "{uriRegexRewrite: {match: '^/user/([0-9]+)/(.*)$', rewrite: '/\\2/of/\\1'}}", "/user/7/cart?x", "/cart/of/7?x"),
         ("{uri: {prefix: /}}", "{uriRegexRewrite: {match: 'a', rewrite: b}}", "/aXa?a", "/bXb?a"),
+        ("{uri: {prefix: /}}", "{uriRegexRewrite: {match: 'x*', rewrite: '-'}}", "/axxb", "-/-a-b-"),
         ("{uri: {prefix: /API}, ignoreUriCase: true}", "{uri: /v1}", "/api/x", "/v1/x"),
     ],
 )  # fmt: skip
@@ -453,6 +454,37 @@ def test_mirrors_default_to_everything_and_those_without_target_are_skipped() ->
     assert [one.percentage for one in found.mirrors] == [5.0, 100.0]
 
 
+@pytest.mark.parametrize(
+    ("match", "lines", "holds"),
+    [
+        ("headers: {x-a: {exact: one}}", ["two", "one"], True),
+        ("headers: {x-a: {exact: 'two,one'}}", ["two", "one"], False),
+        ("headers: {x-a: {exact: 'two,one'}}", ["two,one"], True),
+        ("headers: {x-a: {regex: '[a-z]+'}}", ["2", "one"], True),
+        ("headers: {x-a: {prefix: t}}", ["one", "three"], True),
+        ("withoutHeaders: {x-a: {exact: one}}", ["two", "one"], False),
+        ("withoutHeaders: {x-a: {exact: one}}", ["two", "three"], True),
+    ],
+)
+def test_of_a_header_with_several_lines_one_that_fits_is_enough(match: str, lines: list[str], holds: bool) -> None:
+    request = get("web")
+    request.headers = [("x-a", line) for line in lines]
+    decision = ask(
+        rule(f"{{hosts: [web], http: [{{match: [{{{match}}}], route: [{{destination: {{host: web}}}}]}}]}}"), request
+    )
+    assert decision.verdict == ("route" if holds else "not-found")
+
+
+@pytest.mark.parametrize(("told", "scheme"), [("https", "https"), ("http", "http"), ("ftp", "http"), (None, "http")])
+def test_the_scheme_is_the_one_that_a_trusted_peer_tells(told: str | None, scheme: str) -> None:
+    headers: dict[str, Any] = {} if told is None else {"x_forwarded_proto": told}
+    spec = rule(
+        "{hosts: [web], http: [{match: [{scheme: {exact: https}}], redirect: {uri: /tls}}, {redirect: {uri: /plain}}]}"
+    )
+    decision = ask(spec, get("web", **headers))
+    assert decision.location == (f"{scheme}://web/tls" if scheme == "https" else "http://web/plain")
+
+
 def test_cors_answers_preflights_and_never_blocks() -> None:
     policy = "corsPolicy: {allowOrigins: [{exact: 'https://a.example'}], allowMethods: [GET, PUT], allowHeaders: ['*'], maxAge: 24h, allowCredentials: true, exposeHeaders: [x-a]}"
     spec = rule(f"{{hosts: [web], http: [{{{policy}, route: [{{destination: {{host: web}}}}]}}]}}")
@@ -465,6 +497,7 @@ def test_cors_answers_preflights_and_never_blocks() -> None:
         "access-control-allow-credentials": "true",
         "access-control-allow-methods": "GET,PUT",
         "access-control-allow-headers": "x-token",
+        "access-control-expose-headers": "x-a",
         "access-control-max-age": "86400",
     }
     assert ask(spec, get("web", method="OPTIONS", origin="https://b.example", **asked)).verdict == "route"

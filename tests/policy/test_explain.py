@@ -80,9 +80,21 @@ def test_the_trace_names_objects_and_the_condition_that_failed() -> None:
     assert ("VirtualService shop/web route testers", "no match") in steps
     assert ("VirtualService shop/web route 3", "match") in steps
     failed = next(step for step in trace if step["result"] == "no match")
-    assert failed["why"] == "not: header x-tester exact 'yes'"
-    assert any("VirtualService shop/web (test.yaml:" in step["object"] for step in trace)
-    assert all(set(step) == {"step", "object", "result", "why"} for step in trace)
+    assert failed["why"] == "header x-tester is absent, wanted exact 'yes'"
+    assert (failed["resource"], failed["path"]) == (
+        "VirtualService shop/web",
+        "spec.http[0].match[0].headers[x-tester]",
+    )
+    assert all(set(step) >= {"step", "object", "result", "why"} for step in trace)
+
+
+def test_endpoints_say_their_priority_or_the_share_of_their_locality() -> None:
+    rule = "kind: DestinationRule\nmetadata: {name: web, namespace: shop}\nspec: {host: web, trafficPolicy: {outlierDetection: {}, loadBalancer: {localityLbSetting: %s}}}\n---\n"
+    failover = asked(rule % "{failoverPriority: [version=v1]}")["endpoints"]
+    assert [one["why"] for one in failover] == [
+        "ready; priority 0 of 0 to 1: takes all traffic while 72 % of it are healthy",
+        "ready; priority 1 of 0 to 1: takes what those before it cannot",
+    ]
 
 
 def test_answers_of_our_own() -> None:
@@ -263,7 +275,9 @@ def test_bad_questions_say_what_is_wrong(query: dict[str, Any], says: str) -> No
 
 def test_the_text_for_people_has_the_verdict_the_rule_and_the_steps() -> None:
     text = render(asked(CANARY + ONLY_FRONT, "http://web.shop/api/x", source="shop/odd-1"))
-    assert text.splitlines()[0] == "denied 403 FL-DENIED"
+    assert text.startswith(
+        "denied 403 FL-DENIED: no ingress rule of NetworkPolicy shop/web-from-front admits shop/odd-1"
+    )
     for part in ("VirtualService shop/web, route 1", "timeout   2 s", "mirror", "DENIED: no ingress rule", "no match"):
         assert part in text, text
 

@@ -167,6 +167,14 @@ def test_https_redirect_is_for_every_request_of_its_hosts_whatever_the_rules_say
     assert ask(own, "shop.example", port=443, sni="shop.example").status == 201
 
 
+def test_https_redirect_lets_through_what_came_to_a_trusted_proxy_by_https() -> None:
+    redirecting = plain("'*.example'", more=", tls: {httpsRedirect: true}")
+    own = tables(gateway(redirecting) + rule(web(201, "shop.example")))
+    for host, status in (("shop.example", 201), ("without-rule.example", 404)):
+        request = SimpleRequest(Arrival("gateway", port=80), "GET", host, "/", [("x-forwarded-proto", "https")])
+        assert decide(own, request).status == status
+
+
 def test_tls_is_passed_through_by_server_name_and_by_nothing_else() -> None:
     passing = "{hosts: [db.example], gateways: [edge], tls: [{match: [{port: 443, sniHosts: [db.example]}]," \
               " route: [{destination: {host: db}}]}]}"  # fmt: skip
@@ -267,7 +275,8 @@ def test_explain_enters_by_the_server_that_the_url_means() -> None:
     assert explained(text, "https://shop.example:8443/")["status"] == 201
     passed = explained(text, "https://db.example/")
     assert passed["destinations"][0]["host"] == "db.shop.svc.cluster.local"
-    assert any("Gateway shop/edge spec.servers[2] (edge.yaml:" in step["object"] for step in passed["trace"])
+    assert any((one["object"], one["path"]) == ("Gateway shop/edge spec.servers[2]", "spec.servers[2]")
+               for one in passed["trace"] if "path" in one)  # fmt: skip
     assert explained(text, "http://other.example/")["status"] == 404
     with pytest.raises(QueryError, match=r"no server of Gateway shop/edge on port 8443 has the name other\.example"):
         explained(text, "https://other.example/")

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
-from fairlead.policy.kinds import BY_NAME, KINDS, why_unknown
+from fairlead.policy.kinds import BY_NAME, KINDS, RULE_KINDS, why_unknown
 from fairlead.policy.parse import RESOURCES, parse
 from fairlead.policy.validate import validate
 from fairlead.registry.documents import load
+from fairlead.registry.kinds import FACT_KINDS
+from fairlead.registry.kinds_kept import KEPT_KINDS, template_labels
 from fairlead.registry.schema import Node, openapi
 
 SAMPLES = Path(__file__).with_name("samples.yaml")
+PUBLISHED = Path(__file__).with_name("samples_published.yaml")
 
 
 def test_every_kind_of_the_contract_is_there_in_all_its_versions() -> None:
@@ -27,7 +30,7 @@ def test_every_kind_of_the_contract_is_there_in_all_its_versions() -> None:
         ),
         "security.istio.io": (("v1", "v1beta1"), ("PeerAuthentication", "AuthorizationPolicy")),
         "rbac.authorization.k8s.io": (("v1",), ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")),
-        "fairlead.dev": (("v1",), ("MeshConfig",)),
+        "fairlead.dev": (("v1",), ("MeshConfig", "LocalRateLimit")),
     }  # fmt: skip
     for group, (versions, kinds) in wanted.items():
         for version in versions:
@@ -50,8 +53,32 @@ def test_manifests_as_people_have_them_are_valid_unchanged() -> None:
 
 def test_samples_together_use_every_kind_but_clusters_roles_and_pods() -> None:
     documents, _ = load(SAMPLES.read_bytes(), "samples.yaml")
-    missing = {kind.kind for kind in KINDS} - {document.kind for document in documents}
+    missing = {kind.kind for kind in (*FACT_KINDS, *RULE_KINDS)} - {document.kind for document in documents}
     assert missing == {"Pod", "ConfigMap", "ClusterRole", "ClusterRoleBinding"}
+
+
+def test_published_forms_are_valid_unchanged_and_what_is_only_kept_says_what_to_do_instead() -> None:
+    documents, problems = load(PUBLISHED.read_bytes(), "published.yaml")
+    assert problems == []
+    kept = {kind.kind for kind in KEPT_KINDS}
+    assert kept <= {document.kind for document in documents}
+    for report in validate(documents):
+        assert report.valid, report.sentences()
+        about = [told.message for told in report.warnings if not told.path]
+        if report.kind in kept:
+            assert len(about) == 1 and about[0].startswith(f"{report.kind} is kept, and ")
+            assert ("fairlead run" in about[0]) == (template_labels(report.kind, {}) is not None)
+
+
+def test_a_deployments_template_is_what_selectors_may_select() -> None:
+    documents, _ = load(PUBLISHED.read_bytes(), "published.yaml")
+    assert not [one for report in validate(documents) for one in report.sentences() if "selects no workload" in one]
+    body = {"spec": {"jobTemplate": {"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}}}}
+    assert template_labels("CronJob", body) == {"a": "b"}
+    assert template_labels("Deployment", {"spec": None}) == {} and template_labels("Service", body) is None
+    lost = [one for one in documents if one.name != "ledger-v1"]
+    wrong = [one for report in validate(lost) for one in report.sentences() if "selects no workload" in one]
+    assert len(wrong) == 2 and all("app=ledger" in one for one in wrong), wrong
 
 
 def test_kinds_that_nothing_acts_by_say_so_once() -> None:
@@ -65,7 +92,10 @@ def test_kinds_that_nothing_acts_by_say_so_once() -> None:
     ("version", "kind", "says"),
     [
         ("v1", "Sevice", "did you mean Service?"),
-        ("v1", "Deployment", "known are AuthorizationPolicy, "),
+        ("v1", "Unheard", "known are AuthorizationPolicy, "),
+        ("extensions/v1beta1", "Deployment", "Deployment is of apps/v1, not of extensions/v1beta1"),
+        ("gateway.networking.k8s.io/v1", "Gateway", "use Istio's Gateway and VirtualService"),
+        ("gateway.networking.k8s.io/v1", "HTTPRoute", "the Gateway API is not carried out"),
         ("networking.istio.io/v1", "EnvoyFilter", "there is no Envoy"),
         ("security.istio.io/v1", "RequestAuthentication", "not verified yet"),
         ("v1", "VirtualService", "is of networking.istio.io/v1 or networking.istio.io/v1beta1"),

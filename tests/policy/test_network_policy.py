@@ -190,7 +190,10 @@ def test_a_verdict_names_the_rule_that_admits_or_the_policies_that_do_not() -> N
     trace: list[dict[str, str]] = []
     denied = isolation.verdict(as_peer(world.snapshot, MESH, world.workloads["b/back"]), 80, trace=trace)
     assert (denied.allowed, denied.by) == (False, "NetworkPolicy a/p")
-    assert [step["why"] for step in trace] == ["port 80/TCP is not among its ports", "b/back is none of its peers"]
+    assert [step["why"] for step in trace] == [
+        "port is 80/TCP, wanted 1/TCP",
+        "b/back is none of its peers: namespace is b, wanted a (there is no namespaceSelector)",
+    ]
 
 
 def test_mapped_addresses_are_the_addresses_they_map() -> None:

@@ -8,7 +8,7 @@ import pytest
 from fairlead.policy.compile import compile_tables
 from fairlead.policy.decide import decide
 from fairlead.policy.explain import Explainer
-from fairlead.policy.tables import Arrival, Decision, SimpleRequest, Tables, Viewpoint
+from fairlead.policy.tables import Arrival, Cluster, Decision, SimpleRequest, Tables, Viewpoint
 from fairlead.policy.validate import validate
 from fairlead.policy.world import World
 from fairlead.registry.documents import load
@@ -125,7 +125,7 @@ def test_explain_says_which_is_in_force_and_what_it_leaves() -> None:
     documents, _ = load(SERVICES + sidecar(f"egress: [{{hosts: ['./*']}}], {REGISTRY_ONLY}"), "x.yaml")
     answer = Explainer(World.load(documents)[0]).explain({"url": "http://bank.money/", "from_namespace": "shop"})
     (step,) = [one for one in answer["trace"] if one["step"] == "sidecar"]
-    assert step["object"].startswith("Sidecar shop/default (x.yaml:")
+    assert step["resource"] == step["object"] == "Sidecar shop/default"
     assert step["why"] == "2 of 4 services are known, others are REGISTRY_ONLY"
     assert answer["status"] == 502
 
@@ -159,8 +159,85 @@ def test_what_istio_refuses(spec: str, path: str, says: str) -> None:
     assert path in told and says in told[path], told
 
 
+@pytest.mark.parametrize(
+    ("listener", "path"),
+    [
+        ("{port: {number: 0, name: a, protocol: HTTP}}", "spec.ingress[0].port.number"),
+        ("{port: {number: 80, name: a, protocol: X}}", "spec.ingress[0].port.protocol"),
+        ("{port: {number: 80}, defaultEndpoint: '10.0.0.1:80'}", "spec.ingress[0].defaultEndpoint"),
+        ("{port: {number: 80}, defaultEndpoint: '127.0.0.1'}", "spec.ingress[0].defaultEndpoint"),
+        ("{port: {number: 80}, defaultEndpoint: '127.0.0.1:0'}", "spec.ingress[0].defaultEndpoint"),
+        ("{port: {number: 80}, defaultEndpoint: 'unix://a'}", "spec.ingress[0].defaultEndpoint"),
+        ("{port: {number: 80}, tls: {mode: SIMPLE}}", "spec.ingress[0].tls"),
+        ("{port: {number: 80}}, {port: {number: 80}}", "spec.ingress[1].port"),
+    ],
+)
+def test_an_ingress_listener_that_istio_refuses_or_we_do_not_carry_out(listener: str, path: str) -> None:
+    documents, _ = load(sidecar(f"ingress: [{listener}]"), "x.yaml")
+    assert path in {one.path for one in validate(documents)[0].errors}
+
+
+APP = """---
+kind: Pod
+apiVersion: v1
+metadata: {name: app-1, namespace: shop, labels: {app: app}, annotations: {fairlead.dev/address: 10.0.0.7}}
+spec: {containers: [{name: c, ports: [{containerPort: 8080, name: http}, {containerPort: 9000, name: tcp}]}]}
+---
+kind: Service
+apiVersion: v1
+metadata: {name: app, namespace: shop}
+spec: {selector: {app: app}, ports: [{name: http, port: 80, targetPort: 8080}, {name: grpc, port: 81, targetPort: 7000}]}
+"""
+
+
+def inbound(spec: str) -> dict[str, Cluster]:
+    documents, problems = load(APP + sidecar(spec), "x.yaml")
+    world, reports = World.load(documents)
+    assert not problems and all(report.valid for report in reports), [report.errors for report in reports]
+    own = compile_tables(world.resources, world.snapshot, Viewpoint(world.snapshot.workloads["shop/app-1"]))
+    return {name: cluster for name, cluster in own.clusters.items() if name.startswith("inbound|")}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ("127.0.0.1:1234", ("127.0.0.1", 1234)),
+        ("[::1]:1234", ("::1", 1234)),
+        ("0.0.0.0:1234", ("10.0.0.7", 1234)),
+        ("[::]:1234", ("10.0.0.7", 1234)),
+        ("unix:///run/app.sock", ("unix:///run/app.sock", 0)),
+        ("", ("10.0.0.7", 8080)),
+    ],
+)
+def test_what_comes_in_on_a_listeners_port_goes_to_its_default_endpoint(
+    endpoint: str, expected: tuple[str, int]
+) -> None:
+    found = inbound(
+        f"ingress: [{{port: {{number: 8080, name: a, protocol: GRPC}}, defaultEndpoint: '{endpoint}'}}]"
+        if endpoint
+        else "ingress: [{port: {number: 8080, name: a, protocol: GRPC}}]"
+    )
+    own = found["inbound|8080||"]
+    assert [(one.address, one.port) for one in own.endpoints] == [expected]
+    assert own.protocol == "grpc", "the listener's, not the service's"
+    assert [(one.address, one.port) for one in found["inbound|9000||"].endpoints] == [("10.0.0.7", 9000)]
+
+
+def test_limits_between_sidecar_and_app_are_the_listeners_else_those_of_all() -> None:
+    found = inbound(
+        "inboundConnectionPool: {tcp: {maxConnections: 7}}, ingress: [{port: {number: 9000, name: a, protocol: TCP}, "
+        "connectionPool: {http: {http2MaxRequests: 3}}}]"
+    )
+    assert [(found[f"inbound|{port}||"].limits.max_connections, found[f"inbound|{port}||"].limits.max_requests)
+            for port in (8080, 9000)] == [(7, 0), (0, 3)]  # fmt: skip
+    assert inbound("egress: []")["inbound|8080||"].limits.max_connections == 0
+
+
 def test_what_has_no_effect_is_told() -> None:
     documents, _ = load(
-        sidecar("ingress: [{port: {number: 80, name: a, protocol: HTTP}}], inboundConnectionPool: {}"), "x.yaml"
+        sidecar("ingress: [{port: {number: 80, name: a, protocol: HTTP}, bind: 127.0.0.1, captureMode: NONE}]"),
+        "x.yaml",
     )
-    assert {one.path for one in validate(documents)[0].warnings} >= {"spec.ingress", "spec.inboundConnectionPool"}
+    assert {one.path for one in validate(documents)[0].warnings} >= {
+        "spec.ingress[0].bind", "spec.ingress[0].captureMode"
+    }  # fmt: skip

@@ -62,8 +62,8 @@ def test_reports_come_in_the_order_of_the_documents_with_the_contract_s_keys() -
         ("f.yaml:28", "RequestAuthentication", "default", "x", False),
     ]
     assert found[1]["errors"] == [
-        {"path": "spec.http[0].rout", "message": 'unknown field "rout": did you mean "route"?'},
-        {"path": "spec.http[0].timeout",
+        {"path": "spec.http[0].rout", "message": 'unknown field "rout": did you mean "route"?', "line": 13},
+        {"path": "spec.http[0].timeout", "line": 14,
          "message": "expected a duration such as 5s, 100ms or 1h30m, got a number ('5')"},
     ]  # fmt: skip
     assert "is of networking.istio.io/v1 or" in found[3]["errors"][0]["message"]

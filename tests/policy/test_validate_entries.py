@@ -40,6 +40,16 @@ HTTP = "ports: [{number: 80, name: http, protocol: HTTP}]"
         ("hosts: [a.b, c.d]\nresolution: DNS\nports: [{number: 1, name: a, protocol: TCP}]", "spec.ports[0].protocol",
          "several hosts"),
         ("hosts: [a.b]\nexportTo: ['~', .]\n" + HTTP, "spec.exportTo[0]", "alone"),
+        ("hosts: [a.b]\nresolution: DNS\nendpoints: [{address: 'unix:///a'}]\n" + HTTP, "spec.endpoints[0].address",
+         "resolution STATIC"),
+        ("hosts: [a.b]\nresolution: STATIC\nendpoints: [{address: 'unix://a'}]\n" + HTTP, "spec.endpoints[0].address",
+         "unix:///PATH"),
+        ("hosts: [a.b]\nresolution: STATIC\nendpoints: [{address: 'unix:///a/'}]\n" + HTTP, "spec.endpoints[0].address",
+         "no folder"),
+        ("hosts: [a.b]\nresolution: STATIC\nendpoints: [{address: 'unix:///a', ports: {http: 1}}]\n" + HTTP,
+         "spec.endpoints[0].ports", "has none"),
+        ("hosts: [a.b]\nresolution: STATIC\nendpoints: [{address: 'unix:///a'}]\nports: [{number: 1, name: a}, "
+         "{number: 2, name: b}]", "spec.endpoints[0].address", "one port"),
     ],
 )  # fmt: skip
 def test_service_entries_that_istio_refuses(spec: str, path: str, says: str) -> None:

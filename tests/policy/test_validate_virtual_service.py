@@ -65,6 +65,10 @@ def test_a_plain_rule_is_good() -> None:
         ("retries: {attempts: 1, retryOn: '5XX'}\n" + TO, "retries.retryOn", 'did you mean "5xx"'),
         ("retries: {attempts: 1, retryOn: '503,'}\n" + TO, "retries.retryOn", "not a retry condition"),
         ("retries: {attempts: 1, backoff: 0s}\n" + TO, "retries.backoff", "at least 1ms"),
+        ("headers: {request: {set: {x: '50%'}}}\n" + TO, "headers.request.set[x]", "write %%"),
+        ("headers: {request: {set: {x: '%no%'}}}\n" + TO, "headers.request.set[x]", "write %%"),
+        ("headers: {response: {add: {x: '%NO_SUCH%'}}}\n" + TO, "headers.response.add[x]", "known are REQ(X?Y)"),
+        ("headers: {request: {set: {x: '%REQ%'}}}\n" + TO, "headers.request.set[x]", "needs the name of a header"),
         ("fault: {}\n" + TO, "fault", "delay, abort or both"),
         ("fault: {delay: {fixedDelay: 0s, percentage: {value: 1}}}\n" + TO, "fault.delay.fixedDelay", "at least"),
         ("fault: {delay: {exponentialDelay: 1s}}\n" + TO, "fault.delay.exponentialDelay", "may not be used"),
@@ -176,6 +180,9 @@ def test_routes_after_a_catch_all_are_warned_of() -> None:
         ("mirror: {host: web}\nmirrorPercent: 5\n" + TO, "mirrorPercent"),
         ("match: [{gateways: [mesh], sourceLabels: {a: b}}]\n" + TO, "match[0]"),
         ("match: [{statPrefix: x}]\n" + TO, "match[0].statPrefix"),
+        ("headers: {request: {set: {x: '%ENVIRONMENT(TOKEN)%'}}}\n" + TO, "headers.request.set[x]"),
+        ("headers: {request: {add: {x: 'a %DYNAMIC_METADATA(a:b)%'}}}\n" + TO, "headers.request.add[x]"),
+        ("headers: {response: {set: {x: '%DOWNSTREAM_TLS_VERSION%'}}}\n" + TO, "headers.response.set[x]"),
     ],
 )
 def test_what_surprises_is_warned_of(fields: str, path: str) -> None:

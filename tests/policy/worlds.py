@@ -23,6 +23,7 @@ _KINDS: dict[str, tuple[str, Any, Any]] = {
     "NetworkPolicy": ("network_policies", r.NetworkPolicy, r.NetworkPolicySpec),
     "PeerAuthentication": ("peer_authentications", r.PeerAuthentication, r.PeerAuthenticationSpec),
     "AuthorizationPolicy": ("authorization_policies", r.AuthorizationPolicy, r.AuthorizationPolicySpec),
+    "LocalRateLimit": ("local_rate_limits", r.LocalRateLimit, r.LocalRateLimitSpec),
 }
 
 
@@ -166,7 +167,7 @@ def _seconds(value: Any, key: str = "") -> Any:
         return {name: _seconds(one, name) for name, one in value.items()}
     if isinstance(value, list):
         return [_seconds(one) for one in value]
-    times = ("imeout", "elay", "nterval", "Time", "ttl", "axAge", "backoff", "time", "Duration")
+    times = ("imeout", "elay", "nterval", "Time", "ttl", "axAge", "backoff", "time", "uration", "Secs")
     if isinstance(value, str) and key.endswith(times) and (found := _DURATION.fullmatch(value)):
         return float(found[1]) * _UNITS[found[2]]
     return value

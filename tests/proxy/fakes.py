@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fairlead.policy.resources import MeshConfig
@@ -138,9 +138,12 @@ def cluster(
     balancer: LoadBalancer | None = None,
     egress: Verdict | None = None,
     name: str = "outbound|80||web",
+    priorities: tuple[int, ...] = (),
 ) -> Cluster:
+    """`priorities`: of the addresses, in order; else all have 0."""
     endpoints = tuple(
-        ClusterEndpoint(address, 8080, Endpoint(address=address, port=8080), egress=egress) for address in addresses
+        ClusterEndpoint(address, 8080, Endpoint(address=address, port=8080), egress=egress, priority=priority)
+        for address, priority in zip(addresses, priorities or (0,) * len(addresses), strict=True)
     )
     return Cluster(name, "web", 80, "", endpoints, limits=limits, load_balancer=balancer)
 
@@ -185,7 +188,7 @@ class World(Core):
             own, Settings(**settings), lambda: self.time, lambda: next(self.draws), bytes, rules, self.outcomes.append
         )
         self.time = 1000.0
-        self.draws = itertools.repeat(0.5)
+        self.draws: Iterator[float] = itertools.repeat(0.5)
         self.decision = decision or route()
         self.own_identity = "spiffe://cluster.local/ns/default/sa/app"
         self.connections: set[Any] = set()
@@ -206,6 +209,9 @@ class World(Core):
 
     def date_line(self) -> bytes:
         return self.date
+
+    def place(self) -> tuple[float, str]:
+        return 0.0, "machine"
 
     def later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         timer = Timer(self.time + delay_s, callback)

@@ -11,15 +11,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
+from fairlead.policy import resources as r
 from fairlead.policy.compile_l4 import L4Arm, L4Host, L4Table
 from fairlead.policy.host_names import Domains
-from fairlead.policy.tables import Decision, Destination, UpstreamTLS, Verdict
+from fairlead.policy.rate_limits import rate_limits
+from fairlead.policy.tables import Decision, Destination, UpstreamTLS, Verdict, Viewpoint
 from fairlead.proxy.engine import Engine
 from fairlead.proxy.limits import Settings
 from fairlead.proxy.proxy_protocol import SIGNATURE, parse_trusted, proxy_header, read, write
+from fairlead.registry.model import WorkloadPort
 from tests.proxy.test_engine import (
     DEADLINE_S,
     GET,
@@ -512,3 +516,125 @@ async def test_connections_that_clients_share_are_the_proxys_own_and_sidecars_ge
         assert first == [b"PROXY UNKNOWN\r\n"]
     endpoint = mesh.tables(1, tls=UpstreamTLS("mesh")).clusters["c"].endpoints[0]
     assert proxy_header(engine.tables.clusters["c"].limits, endpoint, ("10.0.0.1", 1), ("10.0.0.2", 2)) == b""
+
+
+# --- local rate limits of connections ---------------------------------------------------------------------------------
+
+
+def limited(mesh: Mesh, context_name: str, port: int = 0, per: str = "PROXY") -> None:
+    """One connection, and no more for a long time."""
+    bucket = r.TokenBucket(max_tokens=1, fill_interval=3600.0)
+    spec = r.LocalRateLimitSpec(context=context_name, connections=[r.ConnectionLimit("new", bucket, port, per)])
+    resources = r.Resources(local_rate_limits=(r.LocalRateLimit(r.Meta("it", "default"), spec),))
+    tables = mesh.engine.tables
+    tables.rate_limits = rate_limits(resources, tables.viewpoint.workload, context_name == "GATEWAY")
+    mesh.engine.swap(tables)
+
+
+async def closed_at_once(port: int, **fields: Any) -> bool:
+    """Whether a connection is closed although the client says nothing; with `ssl`, within its handshake."""
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, **fields)
+            try:
+                return await reader.read() == b""
+            finally:
+                writer.close()
+    except (ConnectionError, ssl.SSLError):
+        return True
+
+
+@pytest.mark.parametrize("way", ["named", "redirected", "by-host"])
+async def test_a_connection_over_the_limit_is_closed_at_once_and_reaches_nobody(mesh: Mesh, way: str) -> None:
+    app = App()
+    async with server(app.serve) as port:
+        engine = mesh.start(port, settings=PATIENT)
+        limited(mesh, "SIDECAR_OUTBOUND")
+        if way == "redirected":
+            listening = await engine.listen_original("127.0.0.1", 0, lambda _sock: ("10.1.2.3", 25))
+        elif way == "named":
+            listening = await engine.listen_named("127.0.0.1", 0, "mail", 25)
+        else:
+            listening = await engine.listen_outbound("127.0.0.1", 0)
+        _, first = await asyncio.open_connection("127.0.0.1", listening)
+        await until(lambda: engine.limiter is not None and engine.limiter.all()[0].allowed == 1)
+        assert await closed_at_once(listening)
+        outcome = await mesh.outcome()
+        assert (outcome.kind, outcome.reason, outcome.flag) == ("tcp", "FL-RATE", "RL")
+        assert outcome.why.startswith("LocalRateLimit default/it limit new lets 1 connections at once, then 1 every")
+        assert app.accepted == (0 if way == "by-host" else 1)
+        first.close()
+
+
+async def test_inbound_a_connection_counts_for_its_port_and_before_its_handshake(
+    mesh: Mesh, certificates: Path
+) -> None:
+    app = App(b"")
+    async with server(app.serve) as port:
+        engine = mesh.start(port, settings=PATIENT)
+        listening = await engine.listen_inbound("127.0.0.1", 0, lambda: context(certificates, "server"), identity_of)
+        limited(mesh, "SIDECAR_INBOUND", port=8080)
+        secured: dict[str, Any] = {"ssl": context(certificates, "client"), "server_hostname": "outbound_.80_._.web"}
+        _, first = await asyncio.open_connection("127.0.0.1", listening, **secured)
+        assert await closed_at_once(listening, **secured)
+        assert await closed_at_once(listening)  # plaintext, before the app is connected to
+        assert [(await mesh.outcome()).reason for _ in range(2)] == ["FL-RATE"] * 2
+        assert app.accepted <= 1
+        (live,) = engine.limiter.all() if engine.limiter is not None else []
+        assert (live.allowed, live.limited) == (1, 2)
+        limited(mesh, "SIDECAR_INBOUND", port=9)  # another port's
+        _, second = await asyncio.open_connection("127.0.0.1", listening, **secured)
+        first.close()
+        second.close()
+
+
+@pytest.mark.parametrize("ports", [(8080,), (9090,), (8080, 9090), ()])
+async def test_a_client_whose_hello_comes_late_counts_for_the_port_that_it_names(
+    mesh: Mesh, certificates: Path, ports: tuple[int, ...]
+) -> None:
+    """Until then only its address is known, and where the workload has one port, that port."""
+    async with server(App(b"").serve) as port:
+        engine = mesh.start(port, settings=PATIENT)
+        workload = engine.tables.viewpoint.workload
+        own = tuple(WorkloadPort(number=number) for number in ports)
+        engine.tables.viewpoint = Viewpoint(msgspec.structs.replace(workload, ports=own))
+        listening = await engine.listen_inbound("127.0.0.1", 0, lambda: context(certificates, "server"), identity_of)
+        limited(mesh, "SIDECAR_INBOUND", port=8080)
+        refused = 0
+        for _ in range(3):
+            sock = socket.create_connection(("127.0.0.1", listening))
+            try:
+                before = len(mesh.outcomes)
+                await until(lambda: any(one.peeks for one in engine._inbounds) or len(mesh.outcomes) > before)  # noqa: B023
+                for _ in range(3):
+                    await asyncio.sleep(0)  # what looks ahead has looked
+                secured: dict[str, Any] = {
+                    "ssl": context(certificates, "client"),
+                    "server_hostname": "outbound_.80_._.web",
+                }
+                sock.setblocking(False)
+                async with asyncio.timeout(DEADLINE_S):
+                    _, writer = await asyncio.open_connection(sock=sock, **secured)
+                await until(lambda: engine.limiter is not None and engine.limiter.all()[0].allowed == 1)
+                writer.close()
+            except (ConnectionError, ssl.SSLError):
+                refused += 1
+            finally:
+                sock.close()
+        assert refused == 2
+        (live,) = engine.limiter.all() if engine.limiter is not None else []
+        assert (live.allowed, live.limited) == (1, 2)
+
+
+async def test_a_swap_without_a_limit_lifts_it(mesh: Mesh) -> None:
+    app = App()
+    async with server(app.serve) as port:
+        engine = mesh.start(port, settings=PATIENT)
+        limited(mesh, "SIDECAR_OUTBOUND")
+        listening = await engine.listen_named("127.0.0.1", 0, "mail", 25)
+        await greeted(listening)
+        assert await closed_at_once(listening)
+        engine.tables.rate_limits = None
+        engine.swap(engine.tables)
+        assert engine.limiter is None
+        await greeted(listening)

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from fairlead.policy import resources as r
 from fairlead.policy.compile import compile_tables
 from fairlead.policy.gateways import EVERY, Server
+from fairlead.policy.rate_limits import rate_limits
 from fairlead.policy.resources import Gateway, GatewayServer, GatewaySpec, Meta, Resources, ServerPort, ServerTLS
 from fairlead.policy.tables import Viewpoint
 from fairlead.proxy.engine import Engine
@@ -160,3 +162,30 @@ async def test_after_unlisten_nobody_comes_in_and_close_ends_what_is_looked_at()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
         held.close()
+
+
+@pytest.mark.parametrize("secured", [False, True])
+async def test_a_connection_over_a_local_rate_limit_is_closed_before_any_handshake(
+    tmp_path: Path, secured: bool
+) -> None:
+    authority = Authority()
+    trusting = ssl.create_default_context(cadata=authority.pem) if secured else None
+    mine = server(443, "HTTPS", "a.example", mode="SIMPLE") if secured else server(443, "HTTP", "*")
+    async with Edge(mine) as edge:
+        edge.context = own_context(tmp_path, authority)
+        limit = r.ConnectionLimit("new", r.TokenBucket(max_tokens=1, fill_interval=3600.0), 443, "CLIENT")
+        spec = r.LocalRateLimitSpec(context="GATEWAY", connections=[limit])
+        tables = edge.engine.tables
+        resources = r.Resources(local_rate_limits=(r.LocalRateLimit(r.Meta("it", "edge"), spec),))
+        tables.rate_limits = rate_limits(resources, tables.viewpoint.workload, True)
+        edge.engine.swap(tables)
+        port = await edge.listen(443)
+        name = "a.example" if secured else None
+        assert b" 404 " in (await said(port, ASK, trusting, name))[:20]
+        asked = len(edge.asked)
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            assert not await said(port, ASK, trusting, name)
+            raise ConnectionError
+        assert len(edge.asked) == asked
+        assert [outcome.reason for outcome in edge.outcomes] == ["FL-NO-ROUTE", "FL-RATE"]
+        assert (edge.outcomes[1].arrival.listener, edge.outcomes[1].flag) == ("gateway", "RL")

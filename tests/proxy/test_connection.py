@@ -114,6 +114,27 @@ def test_draining_closes_what_is_idle_only() -> None:
     assert not busy.transport.closed
 
 
+def test_a_connection_that_is_used_within_the_time_is_told_that_it_ends_and_one_that_is_not_is_closed() -> None:
+    world = World(decision=DIRECT)
+    used, unused, halfway = world.client(GET), world.client(GET), world.client(GET)
+    world.draining = True
+    for client in (used, unused, halfway):
+        client.transport.take()
+        client.drain(world.time - 1.0)
+        assert not client.transport.closed
+    used.data_received(GET)
+    assert b"\r\nconnection: close\r\n" in used.transport.take()
+    assert used.transport.closed
+    halfway.data_received(GET[:10])
+    world.pass_time(1.1)
+    for client in (unused, halfway):
+        client.drain(world.time - 1.0)
+    assert unused.transport.closed
+    assert not halfway.transport.closed
+    halfway.data_received(GET[10:])
+    assert b" 200 " in halfway.transport.take()
+
+
 def test_requests_keep_one_timer_between_them() -> None:
     world = World(decision=DIRECT)
     client = world.client(GET)

@@ -214,6 +214,23 @@ def test_draining_says_goaway_and_lets_running_requests_end() -> None:
     assert talk.transport.closed
 
 
+def test_an_end_is_announced_before_it_refuses_streams() -> None:
+    world = world_of(decision=Decision("direct-response", status=200))
+    talk = client_of(world)
+    world.pass_time(10)
+    talk.ours.drain(world.time - 1.0)
+    talk.ours.drain(world.time - 1.0)
+    talk.pump()
+    assert not talk.transport.closed
+    number = talk.peer.request()  # was on its way
+    talk.pump()
+    assert talk.peer.heads[number][":status"] == "200"
+    world.pass_time(11.5)
+    talk.ours.drain(world.time - 1.0)
+    talk.pump()
+    assert talk.transport.closed
+
+
 def test_an_idle_connection_says_goaway_after_its_time() -> None:
     world = world_of(decision=Decision("direct-response", status=200), idle_timeout_s=60)
     talk = client_of(world)

@@ -35,6 +35,7 @@ from fairlead.proxy.limits import Settings
 from fairlead.proxy.message import Outcome
 from fairlead.registry.model import Endpoint, Workload, WorkloadPort
 from fairlead.registry.snapshot import Snapshot
+from tests.servers import program
 
 pytestmark = pytest.mark.asyncio
 DEADLINE_S = 10.0
@@ -84,12 +85,14 @@ class Mesh:
             lambda _tables, _address, _port: None,
         )
 
-    def tables(self, *ports: int, tls: UpstreamTLS | None = None, egress: Verdict | None = None) -> Tables:
+    def tables(
+        self, *ports: int, tls: UpstreamTLS | None = None, egress: Verdict | None = None, **limits: Any
+    ) -> Tables:
         endpoints = tuple(
             ClusterEndpoint("127.0.0.1", port, Endpoint(address="127.0.0.1", port=port), tls=tls, egress=egress)
             for port in ports
         )
-        cluster = Cluster("c", "web", 80, "", endpoints, limits=PoolLimits(connect_timeout_s=5))
+        cluster = Cluster("c", "web", 80, "", endpoints, limits=PoolLimits(**{"connect_timeout_s": 5.0, **limits}))
         workload = Workload(namespace="default", name="app", ports=(WorkloadPort(number=8080),))
         declared = {("web", 80): "http", ("db", 5432): "tcp"}
         return Tables("1", Viewpoint(workload), MeshConfig(), Snapshot(), {"c": cluster}, ports=declared)
@@ -132,14 +135,18 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-@contextlib.asynccontextmanager
-async def server(handle: Any, **fields: Any) -> AsyncIterator[int]:
-    async def closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+def closing(handle: Any) -> Any:
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             await handle(reader, writer)
         writer.close()
 
-    started = await asyncio.start_server(closing, "127.0.0.1", 0, **fields)
+    return served
+
+
+@contextlib.asynccontextmanager
+async def server(handle: Any, **fields: Any) -> AsyncIterator[int]:
+    started = await asyncio.start_server(closing(handle), "127.0.0.1", 0, **fields)
     try:
         yield started.sockets[0].getsockname()[1]
     finally:
@@ -653,6 +660,29 @@ async def test_a_drain_has_an_end(mesh: Mesh) -> None:
         with contextlib.suppress(ConnectionError):
             assert await running == b""
         assert (await mesh.outcome()).reason == "FL-DRAINING"
+        assert engine.cut == ["GET web/x from 127.0.0.1"]
+
+
+async def test_a_drain_of_what_comes_to_the_app_leaves_the_apps_own_calls_alone(mesh: Mesh, certificates: Path) -> None:
+    async with server(answer) as port:
+        engine = mesh.start(port)
+        inbound = await engine.listen_inbound("127.0.0.1", 0, lambda: context(certificates, "server"), identity_of)
+        outbound = await engine.listen_outbound("127.0.0.1", 0)
+        silent_reader, silent_writer = await asyncio.open_connection("127.0.0.1", inbound)
+        own_reader, own_writer = await asyncio.open_connection("127.0.0.1", outbound)
+        await until(lambda: engine.busy() == 2)
+        engine.begin_drain(0.05, served_only=True)
+        assert await engine.drained(DEADLINE_S, served_only=True)
+        assert await silent_reader.read() == b""
+        with pytest.raises(OSError):
+            await asyncio.open_connection("127.0.0.1", inbound)
+        own_writer.write(GET)
+        assert (await own_reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        assert (await ask(outbound, GET)).endswith(b"hi")
+        engine.begin_drain()
+        assert await engine.drained(DEADLINE_S)
+        for writer in (silent_writer, own_writer):
+            writer.close()
 
 
 async def test_passing_through_goes_out_but_never_in_circles(mesh: Mesh) -> None:
@@ -668,7 +698,7 @@ async def test_passing_through_goes_out_but_never_in_circles(mesh: Mesh) -> None
 
 
 async def test_nginx_behind_us_serves_many_clients(mesh: Mesh, tmp_path: Path) -> None:
-    assert shutil.which("nginx"), "nginx is needed: apt-get install nginx-light"
+    nginx = shutil.which("nginx") or program("nginx")
     async with server(answer) as port:
         pass  # a port that is free now
     folder = tmp_path
@@ -683,7 +713,9 @@ async def test_nginx_behind_us_serves_many_clients(mesh: Mesh, tmp_path: Path) -
         f"server {{ listen 127.0.0.1:{port}; keepalive_requests 7; root {folder};"
         " location /x { return 200 'hello'; } } }"
     )
-    process = await asyncio.create_subprocess_exec("nginx", "-c", str(folder / "nginx.conf"))
+    process = await asyncio.create_subprocess_exec(
+        nginx, "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")
+    )
     try:
         engine = mesh.start(port)
         listening = await engine.listen_outbound("127.0.0.1", 0)

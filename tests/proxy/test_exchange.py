@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fairlead.policy.format_operators import read
 from fairlead.policy.path_normalization import MODES
 from fairlead.policy.tables import (
     Decision,
@@ -18,6 +19,7 @@ from fairlead.policy.tables import (
     RetryPolicy,
     Verdict,
 )
+from fairlead.proxy.host import UNMEASURED_S
 from fairlead.proxy.outbox import Outbox
 from tests.policy.test_path_normalization import SHAPES
 from tests.proxy.fakes import World, cluster, lose, route
@@ -215,15 +217,102 @@ def test_policys_changes_of_headers_path_and_host_are_applied() -> None:
     client = world.client(b"GET /old HTTP/1.1\r\nHost: web\r\nX-Old: 1\r\nx-set: 0\r\nX-Request-Id: r\r\n\r\n")
     upstream, wire = world.connect()
     assert wire.take() == (
-        b"GET /new?z HTTP/1.1\r\nHost: other:8\r\nX-Request-Id: r\r\nx-set: 1\r\nx-add: 2\r\n"
+        b"GET /new?z HTTP/1.1\r\nHost: other:8\r\nX-Request-Id: r\r\n"
         b"x-forwarded-proto: http\r\nx-envoy-attempt-count: 1\r\nx-envoy-expected-rq-timeout-ms: 3000\r\n"
-        b"x-envoy-original-path: /old\r\n\r\n"
+        b"x-envoy-original-path: /old\r\nx-envoy-original-host: web\r\nx-set: 1\r\nx-add: 2\r\n\r\n"
     )
     upstream.data_received(b"HTTP/1.1 200 OK\r\nServer: s\r\nX-Up: old\r\nContent-Length: 0\r\n\r\n")
     assert client.transport.take() == (
-        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nx-up: set\r\nx-add: a  b\r\nx-envoy-upstream-service-time: 0\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nx-envoy-upstream-service-time: 0\r\nx-up: set\r\nx-add: a  b\r\n\r\n"
     )
     assert world.outcomes[0].original_path == "/old"
+
+
+def headed(request: HeaderOps | None = None, response: HeaderOps | None = None) -> Decision:
+    """A route to one destination with header operations."""
+    destination = Destination("outbound|80||web", "web", 80, request_headers=request, response_headers=response)
+    return route(destinations=(destination,), response_headers=response)
+
+
+def test_what_a_rule_sets_or_removes_is_the_last_word_on_what_the_proxy_adds_too() -> None:
+    ops = HeaderOps(set=(("x-envoy-attempt-count", "9"), ("x-forwarded-proto", "https")), remove=("x-request-id",))
+    back = HeaderOps(set=(("x-envoy-upstream-service-time", "7"), ("date", "never")), remove=("via",))
+    world = World(decision=headed(ops, back))
+    world.date = b"date: now\r\n"
+    client = world.client(GET)
+    upstream, wire = world.connect()
+    sent = wire.take()
+    assert b"x-request-id" not in sent
+    assert sent.count(b"x-envoy-attempt-count: ") == sent.count(b"x-envoy-attempt-count: 9\r\n") == 1
+    assert sent.count(b"x-forwarded-proto: ") == sent.count(b"x-forwarded-proto: https\r\n") == 1
+    upstream.data_received(OK)
+    got = client.transport.take()
+    assert got.count(b"x-envoy-upstream-service-time: ") == got.count(b"x-envoy-upstream-service-time: 7\r\n") == 1
+    assert got.count(b"date: ") == got.count(b"date: never\r\n") == 1
+
+
+def test_header_operations_hold_for_redirects_and_direct_responses() -> None:
+    ops = HeaderOps(set=(("x-set", "1"),), remove=("location", "date"))
+    decision = Decision("redirect", status=302, location="/there", response_headers=ops)
+    world = World(decision=decision)
+    world.date = b"date: now\r\n"
+    got = world.client(GET).transport.take()
+    assert b"location" not in got
+    assert b"x-set: 1\r\n" in got and b"date: now\r\n" in got
+    typed = HeaderOps(set=(("content-type", "application/json"),))
+    for ops_, kind in ((None, b"text/plain"), (typed, b"application/json")):
+        world = World(decision=Decision("direct-response", status=200, body=b"{}", response_headers=ops_))
+        got = world.client(GET).transport.take().lower()
+        assert got.count(b"content-type: ") == got.count(b"content-type: " + kind + b"\r\n") == 1
+
+
+def test_format_operators_in_header_operations_get_their_values() -> None:
+    request = HeaderOps(
+        set=(("x-peer", read("%DOWNSTREAM_REMOTE_ADDRESS%")), ("x-old", read("%REQ(X-NONE)%"))),
+        add=(("x-to", read("[%UPSTREAM_HOST%]")), ("x-plain", "50%")),
+    )
+    response = HeaderOps(set=(("x-code", read("%RESPONSE_CODE% %RESP(X-APP)%")),))
+    world = World(decision=headed(request, response))
+    for number in range(2):  # values are each request's own
+        client = world.client(b"GET / HTTP/1.1\r\nHost: web\r\nX-Old: stays\r\n\r\n")
+        upstream, wire = world.connect()
+        sent = wire.take()
+        for line in (b"x-peer: 10.0.0.9:4711", b"X-Old: stays", b"x-to: [10.0.0.1:8080]", b"x-plain: 50%"):
+            assert sent.count(line + b"\r\n") == 1, sent
+        upstream.data_received(
+            b"HTTP/1.1 20%d OK\r\nX-App: a\r\nContent-Length: 0\r\nconnection: close\r\n\r\n" % number
+        )
+        assert b"x-code: 20%d a\r\n" % number in client.transport.take()
+
+
+def test_a_gateway_gives_a_strangers_request_an_identifier_of_its_own_and_a_sidecar_keeps_its_apps() -> None:
+    asked = b"GET / HTTP/1.1\r\nHost: web\r\nX-Request-Id: theirs\r\n\r\n"
+    peer = "spiffe://cluster.local/ns/default/sa/shop"
+    for listener, identity, proxies, kept in (
+        ("gateway", "", 0, False),
+        ("gateway", "", 1, True),  # the proxy before it may say so
+        ("gateway", peer, 0, True),
+        ("outbound", "", 0, True),
+        ("inbound", "", 0, True),
+        ("inbound", peer, 0, True),
+    ):
+        world = World(trusted_proxies=proxies)
+        world.client(asked, listener, identity)
+        sent = world.connect()[1].take().lower()
+        assert sent.count(b"x-request-id: ") == 1
+        assert (b"x-request-id: theirs\r\n" in sent) is kept, (listener, identity, proxies)
+
+
+def test_an_endpoint_is_told_how_long_its_try_may_take() -> None:
+    policy = RetryPolicy(2, frozenset({"5xx"}), per_try_timeout_s=0.375, backoff_s=0.0)
+    world = World(decision=route(retries=policy, timeout_s=0.5))
+    world.client(GET)
+    assert b"x-envoy-expected-rq-timeout-ms: 375\r\n" in world.connect()[1].take()
+    world.pass_time(0.375)
+    assert b"x-envoy-expected-rq-timeout-ms: 125\r\n" in world.connect()[1].take()
+    world = World(decision=route(retries=policy))
+    world.client(GET)
+    assert b"x-envoy-expected-rq-timeout-ms: 375\r\n" in world.connect()[1].take()
 
 
 def test_the_path_is_normalised_before_policy_sees_it_and_forwarded_as_policy_saw_it() -> None:
@@ -316,12 +405,40 @@ def test_a_failed_connection_is_tried_at_another_endpoint() -> None:
     assert upstream.host.endpoint.address == "10.0.0.2"
     sent = wire.take()
     assert sent.endswith(b"hello")
-    assert b"x-envoy-attempt-count: 1" in sent
+    assert b"x-envoy-attempt-count: 2" in sent
     upstream.data_received(OK)
     assert client.transport.take().startswith(b"HTTP/1.1 200")
     live: Any = world.pools["outbound|80||web"].live  # a fakes.Live, which keeps what it is told
     assert live.reports == [("10.0.0.1", 0, True), ("10.0.0.2", 200, False)]
     assert world.at_rest()
+
+
+@pytest.mark.parametrize(("remote", "third"), [(True, "10.0.0.4"), (False, "10.0.0.3")])
+def test_the_third_try_goes_further_away_where_the_route_says_so(remote: bool, third: str) -> None:
+    retries = RetryPolicy(2, frozenset({"connect-failure"}), remote=remote)
+    made = cluster("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", priorities=(0, 0, 0, 1))
+    world = World(made, decision=route(retries=retries))
+    client = world.client(GET)
+    tried = []
+    for _ in range(2):
+        tried.append(world.dialed[0][2].endpoint.address)
+        world.refuse()
+        world.pass_time(0.3)
+    upstream, _ = world.connect()
+    assert [*tried, upstream.host.endpoint.address] == ["10.0.0.1", "10.0.0.2", third]
+    upstream.data_received(OK)
+    assert client.transport.take().startswith(b"HTTP/1.1 200")
+    assert world.at_rest()
+
+
+def test_latencies_are_told_to_clusters_that_measure_them_and_to_no_others() -> None:
+    for kind, expected in (("peak_ewma", 0.25), ("least_request", UNMEASURED_S)):
+        world = World(cluster("10.0.0.1", balancer=LoadBalancer(kind)))
+        world.client(GET)
+        upstream, _ = world.connect()
+        world.pass_time(0.25)
+        upstream.data_received(OK)
+        assert upstream.host.latency_s == expected
 
 
 def test_tries_are_used_up_and_then_answered_with_the_last_reason() -> None:
@@ -557,7 +674,10 @@ def test_mirrors_get_a_copy_and_change_nothing() -> None:
     assert not world.dialed
     client.data_received(b"llo")
     mirror, wire = world.connect()
-    assert wire.take().endswith(b"hello")
+    sent = wire.take()
+    assert sent.endswith(b"hello")
+    for name in (b"x-request-id", b"x-forwarded-proto", b"x-envoy-attempt-count"):
+        assert sent.lower().count(name + b": ") == 1, name
     mirror.data_received(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")
     assert not client.transport.take()
     assert world.mirrors == 0
@@ -821,3 +941,85 @@ def test_a_retry_budget_is_a_share_of_the_requests_in_flight_and_never_less_than
     assert refused(20.0, 3, 10) == 7
     assert refused(0.0, 0, 10) == 10
     assert refused(100.0, 0, 10) <= 6
+
+
+def test_a_connection_that_was_open_for_its_duration_carries_its_request_to_the_end_and_no_other() -> None:
+    world = World(cluster("10.0.0.1", limits=PoolLimits(max_connection_duration_s=10.0)))
+    client = world.client(GET)
+    upstream, wire = world.connect()
+    for _ in range(4):
+        world.pass_time(2.4)
+        upstream.data_received(OK)
+        client.data_received(GET)
+    assert not world.dialed
+    world.pass_time(2.4)
+    assert not wire.closed
+    upstream.data_received(OK)
+    assert wire.closed
+    lose(wire)
+    assert client.transport.take().count(b"200 OK") == 5
+    client.data_received(GET)
+    assert len(world.dialed) == 1
+
+
+def test_an_idle_connection_is_closed_after_the_idle_time_of_its_rule_or_at_its_duration() -> None:
+    for limits, closed in ((PoolLimits(idle_timeout_s=5.0), 5.0), (PoolLimits(max_connection_duration_s=7.0), 7.0)):
+        world = World(cluster("10.0.0.1", limits=limits))
+        world.client(GET)
+        upstream, wire = world.connect()
+        upstream.data_received(OK)
+        pool = world.pools["outbound|80||web"]
+        pool.sweep(world.time + closed - 0.01)
+        assert not wire.closed
+        pool.sweep(world.time + closed)
+        assert wire.closed
+
+
+def test_a_websocket_is_under_the_routes_timeout_until_it_is_one_and_no_longer() -> None:
+    upgrade = b"GET /ws HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    decision = route(timeout_s=2.0, retries=RetryPolicy(1, frozenset({"5xx"}), per_try_timeout_s=1.5))
+    world = World(decision=decision)
+    client = world.client(upgrade)
+    world.connect()
+    world.pass_time(2.1)
+    assert b"504" in client.transport.take()
+    world = World(decision=decision)
+    client = world.client(upgrade)
+    upstream, wire = world.connect()
+    world.pass_time(1.4)
+    upstream.data_received(b"HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    world.pass_time(86400)
+    assert not client.transport.closed
+    wire.protocol.data_received(b"late")
+    assert client.transport.take().endswith(b"late")
+    assert not world.outcomes
+
+
+def test_the_routes_timeout_is_of_the_whole_response_a_stream_of_events_too_and_without_one_nothing_ends_it() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for timeout_s in (60.0, None):
+        world = World(decision=route(timeout_s=timeout_s))
+        client = world.client(GET)
+        upstream, _wire = world.connect()
+        upstream.data_received(head)
+        for _ in range(5):  # silence in between is nobody's business
+            world.pass_time(11.9 if timeout_s else 4000.0)
+            upstream.data_received(b"8\r\ndata: 1\n\r\n")
+        assert client.transport.take().count(b"data: 1") == 5
+        world.pass_time(1.0)
+        assert client.transport.aborted is bool(timeout_s)
+        assert [outcome.flag for outcome in world.outcomes] == (["UT"] if timeout_s else [])
+
+
+def test_a_request_in_chunks_that_is_answered_meanwhile_may_be_silent_for_long() -> None:
+    world = World()
+    client = world.client(b"POST /x HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n")
+    upstream, wire = world.connect()
+    upstream.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+    world.pass_time(3000)
+    upstream.data_received(b"1\r\nb\r\n")
+    world.pass_time(3000)  # both together were silent for less than relay-idle-timeout
+    assert not world.outcomes
+    wire.take()
+    client.data_received(b"2\r\nho\r\n")
+    assert wire.take() == b"2\r\nho\r\n"

@@ -253,3 +253,27 @@ def test_metrics_and_the_access_log_tell_of_a_call() -> None:
     assert 'request_protocol="grpc"' in total
     assert 'response_code="200"' in total
     assert 'grpc_response_status="14"' in total
+
+
+def test_the_routes_timeout_of_a_stream_begins_when_the_client_has_sent_all() -> None:
+    world = world_of(decision=route(timeout_s=2.0))
+    near, number = call_of(world, end=False)
+    far = endpoint_of(world)
+    far.peer.answer(1, ("content-type", "application/grpc"), end=False)
+    for _ in range(3):
+        world.pass_time(5)
+        near.peer.data(number, MESSAGE)
+        near.pump()
+        far.peer.data(1, MESSAGE)
+        far.pump()
+        near.pump()
+    assert near.peer.bodies[number] == MESSAGE * 3
+    near.peer.data(number, b"", end=True)
+    near.pump()
+    world.pass_time(1.9)
+    near.pump()
+    assert not near.peer.resets
+    world.pass_time(0.2)
+    near.pump()
+    assert number in near.peer.resets
+    assert world.outcomes[0].flag == "UT"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.policy.tables import ClusterEndpoint, UpstreamTLS
+from fairlead.policy.tables import ClusterEndpoint, UpstreamTLS, Warmup
 from fairlead.proxy.host import FRESH_S, MARGIN, MARGIN_S, Host
 from fairlead.registry.model import Endpoint
 
@@ -91,3 +93,41 @@ def test_nothing_is_used_at_the_moment_at_which_it_is_closed(
     used = idle_s <= one.fresh_s or one.may_use(idle_s, again)
     if used and one.closes_s:
         assert idle_s <= max(0.0, one.closes_s - max(MARGIN_S, one.closes_s * MARGIN)) + 1e-9
+
+
+def test_a_higher_latency_counts_at_once_and_a_lower_one_by_and_by() -> None:
+    made = host()
+    made.took(0.1, 100.0)
+    assert made.latency_s == 0.1
+    made.took(0.5, 101.0)
+    assert made.latency_s == 0.5
+    made.took(0.1, 111.0)  # ten seconds later: the past is 1/e of it
+    assert made.latency_s == pytest.approx(0.1 + 0.4 / math.e)
+    made.fade(121.0)
+    assert made.latency_s == pytest.approx((0.1 + 0.4 / math.e) / math.e)
+
+
+def test_failures_in_a_row_weigh_more_and_more_up_to_a_minute() -> None:
+    made = host()
+    for seconds in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0):
+        made.failed(5.0)
+        assert made.latency_s == seconds
+
+
+@given(st.floats(0.001, 1e4), st.floats(0, 1), st.floats(0.01, 100), st.lists(st.floats(0, 2e4), max_size=20))
+def test_warming_up_never_goes_back_and_ends_at_the_full_weight(
+    duration_s: float, minimum: float, aggression: float, ages: list[float]
+) -> None:
+    made = host()
+    made.endpoint.weight = 4
+    warmup = Warmup(duration_s, minimum, aggression)
+    made.warm_from, before = 1000.0, 0.0
+    for age in sorted(ages):
+        goes_on = made.warm(warmup, 1000.0 + age)
+        assert before <= made.weight <= 4.0
+        assert made.weight > 0
+        assert goes_on == (made.weight < 4.0 or made.warm_from >= 0)
+        before = made.weight
+    assert not made.warm(warmup, 1000.0 + 2 * duration_s + 1)
+    assert made.weight == 4.0
+    assert made.warm_from < 0

@@ -17,6 +17,21 @@ from fairlead.proxy.local_server import TEXT, Answer, LocalServer, Query
 pytestmark = pytest.mark.asyncio
 
 
+async def test_once_stopped_it_accepts_nobody_and_gives_who_is_connected_one_more_answer() -> None:
+    async with server() as made:
+        reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
+        for keeps in (True, False):
+            writer.write(b"GET /hello?a HTTP/1.1\r\nhost: x\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert (b"connection: close" not in head) == keeps
+            assert await reader.readexactly(7) == b"hello a"
+            made.stop()
+        assert await reader.read() == b""
+        writer.close()
+        with pytest.raises(OSError):
+            await asyncio.open_connection("127.0.0.1", made.port)
+
+
 async def slowly(_query: Query) -> Answer:
     await asyncio.sleep(0)
     return 200, TEXT, b"slow"

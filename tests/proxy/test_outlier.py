@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,3 +127,73 @@ def test_after_an_ejection_errors_are_counted_from_nothing() -> None:
         outlier.judge(policy, health, 503, False)
     outlier.eject(policy, health, "why", 0.0)
     assert outlier.judge(policy, health, 503, False) == ""
+
+
+def test_where_codes_are_given_they_are_the_errors_and_nothing_else_is() -> None:
+    policy = OutlierPolicy(consecutive_5xx=2, codes=frozenset((404, 429, 503)))
+    assert told(policy, 404, 429) == [False, True]
+    assert told(policy, 500, 500, 502) == [False] * 3
+    assert told(policy, 503, 500, 503) == [False] * 3, "500 is a success now"
+    assert told(policy, 0, 404) == [False, True], "no answer is still a failure"
+
+
+def test_a_code_below_500_counts_as_500_and_a_gateway_error_stays_one() -> None:
+    policy = OutlierPolicy(consecutive_5xx=0, consecutive_gateway=2, codes=frozenset((404, 503)))
+    assert told(policy, 503, 404, 503) == [False] * 3
+    assert told(policy, 503, 503) == [False, True]
+
+
+def rated(*rates: tuple[int, int], split: bool = False) -> list[Host]:
+    """Hosts with (successes, all) of answers, or of attempts to get one."""
+    made = []
+    for rate in rates:
+        one = host()
+        one.health.rate, one.health.local = ((0, 0), rate) if split else (rate, (0, 0))
+        made.append(one)
+    return made
+
+
+@given(
+    st.lists(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), max_size=12),
+    st.integers(1, 6),
+    st.integers(1, 100),
+    st.integers(0, 4000),
+)
+def test_success_rate_judges_by_mean_and_deviation_of_those_with_the_volume(
+    rates: list[tuple[int, int]], least: int, volume: int, factor: int
+) -> None:
+    policy = OutlierPolicy(success_hosts=least, success_volume=volume, success_stdev_factor=factor)
+    hosts = rated(*rates)
+    found = {one for one, _ in outlier.below_mean(policy, hosts)}
+    shares = {one: 100 * good / total for one, (good, total) in zip(hosts, rates, strict=True) if total >= volume}
+    if len(shares) < least or not shares:
+        assert not found
+    else:
+        limit = statistics.fmean(shares.values()) - statistics.pstdev(shares.values()) * factor / 1000
+        for one, share in shares.items():
+            assert (one in found) == (share < limit) or share == pytest.approx(limit)
+        assert len(found) < len(shares), "not all can be below their own mean"
+    assert all(one.health.rate == (0, 0) for one in hosts), "counted anew"
+
+
+def test_what_counts_as_a_success_and_who_is_out_is_not_judged() -> None:
+    policy = OutlierPolicy(success_hosts=1, success_volume=1, consecutive_5xx=0)
+    one = host()
+    for status in (200, 404, 499, 500, 503, 0):
+        outlier.judge(policy, one.health, status, status == 0)
+    assert one.health.rate == (3, 6)
+    good = rated((10, 10), (10, 10), (10, 10), (10, 10), (0, 10))
+    good[4].health.ejected_until = 5.0
+    assert outlier.below_mean(policy, good) == []
+
+
+def test_with_split_answers_and_attempts_are_judged_apart() -> None:
+    policy = OutlierPolicy(success_hosts=3, success_volume=10, split=True, consecutive_local=0, consecutive_5xx=0)
+    one = host()
+    for status in (200, 500, 0, 0):
+        outlier.judge(policy, one.health, status, status == 0)
+    assert (one.health.rate, one.health.local) == ((1, 2), (2, 4))
+    hosts = rated((10, 10), (10, 10), (10, 10), (10, 10), (10, 10), (1, 10), split=True)
+    ((out, why),) = outlier.below_mean(policy, hosts)
+    assert out is hosts[5]
+    assert "10.0 % of 10 attempts to get an answer" in why

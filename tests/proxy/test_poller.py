@@ -41,6 +41,20 @@ async def test_a_listener_takes_many_at_a_time_and_no_more_once_closed(poller: P
         each.close()
 
 
+async def test_what_the_kernel_has_queued_is_taken_before_the_socket_is_closed(poller: Poller) -> None:
+    (sock,) = await listening("127.0.0.1", 0)
+    came: list[socket.socket] = []
+    listener = Listener(poller, sock, lambda each, _peer: came.append(each))
+    clients = [socket.create_connection(sock.getsockname()) for _ in range(200)]  # the loop has had no turn
+    assert not came
+    listener.accept_rest()
+    listener.close()
+    listener.accept_rest()
+    assert len(came) == 200
+    for each in (*came, *clients):
+        each.close()
+
+
 async def test_out_of_descriptors_a_listener_waits_and_goes_on(poller: Poller, monkeypatch: pytest.MonkeyPatch) -> None:
     (sock,) = await listening("127.0.0.1", 0)
     came: list[socket.socket] = []

@@ -96,3 +96,19 @@ def test_an_end_without_a_peer_is_over_at_once_and_what_it_sent_is_held() -> Non
     assert (relay.client.held, transport.paused) == ([b"early"], True)
     lose(transport)
     assert ended == [relay]
+
+
+def test_its_own_idle_time_comes_before_the_proxys_and_zero_is_never() -> None:
+    pair = Pair()
+    pair.relay.idle_s = 5.0
+    assert not pair.relay.sweep(110.0, 60)
+    assert not pair.relay.sweep(114.9, 60)
+    assert pair.relay.sweep(115.0, 60)
+    pair.relay.idle_s = 0.0
+    assert not pair.relay.sweep(1e9, 60)
+    pair.relay.idle_s = -1.0
+    assert not pair.relay.sweep(1e9, 0)
+    assert pair.relay.sweep(1e9, 60)
+    pair.relay.client.eof_received()  # what is half closed has its own time
+    assert not pair.relay.sweep(1e9 + 1, 0)
+    assert pair.relay.sweep(1e9 + 1 + HALF_CLOSED_IDLE_S, 0)

@@ -296,6 +296,43 @@ def test_silence_is_asked_by_ping_and_no_answer_ends_the_connection() -> None:
     assert world.at_rest()
 
 
+def test_keep_alive_asks_at_its_interval_idle_connections_too_and_waits_for_its_timeout() -> None:
+    world = world_of(two_cluster(ping_every_s=10.0, ping_answer_s=3.0))
+    world.client(GET)
+    talk = endpoint_of(world)
+    talk.peer.answer(1)
+    talk.pump()
+    pool = world.pools["outbound|80||web"]
+    begin = world.time
+    asked = []
+    for second in range(1, 26):  # the endpoint answers: it goes on and on
+        world.time = begin + second
+        pool.sweep(world.time)
+        if talk.ours.asked_at:
+            asked.append(second)
+        talk.pump()
+    assert asked == [10, 20]
+    world.time = begin + 30
+    pool.sweep(world.time)
+    talk.transport.take()  # and now it does not
+    world.time += 2.9
+    pool.sweep(world.time)
+    assert not talk.transport.aborted
+    world.time += 0.1
+    pool.sweep(world.time)
+    assert talk.transport.aborted
+
+
+def test_an_idle_connection_is_not_asked_by_itself() -> None:
+    world = world_of()
+    world.client(GET)
+    talk = endpoint_of(world)
+    talk.peer.answer(1)
+    talk.pump()
+    world.pools["outbound|80||web"].sweep(world.time + 2 * SILENT_S)
+    assert not talk.ours.asked_at
+
+
 def test_an_idle_connection_is_closed_with_goaway() -> None:
     world = world_of(two_cluster(idle_timeout_s=30))
     world.client(GET)

@@ -53,7 +53,8 @@ facts = st.tuples(
     st.lists(workloads, max_size=3),
     st.dictionaries(st.sampled_from(["default", "shop", "empty"]), labels, max_size=2),
 ).map(facts_of)
-steps = st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), facts, st.booleans()), min_size=1, max_size=7)
+leaving = st.frozensets(st.sampled_from(["default/w1", "default/w2", "shop/w1"]))
+steps = st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), facts, st.booleans()) | leaving, min_size=1, max_size=7)
 
 
 def seen(snapshot: Snapshot) -> Any:
@@ -74,15 +75,21 @@ def touched_by(before: Facts, now: Facts) -> Changed:
 
 @settings(max_examples=300, deadline=None)
 @given(steps)
-def test_step_by_step_is_the_same_as_all_at_once(steps: list[tuple[str, Facts, bool]]) -> None:
+def test_step_by_step_is_the_same_as_all_at_once(steps: list[tuple[str, Facts, bool] | frozenset[str]]) -> None:
     kept = Contributions(PRECEDENCE)
     held: dict[str, Facts] = {}
     last = kept.snapshot(0, {}, None)
-    for number, (source, now, says) in enumerate(steps, 1):
-        changed = kept.take(source, now, touched_by(held.get(source, Facts()), now) if says else None)
-        held[source] = now
+    gone: frozenset[str] = frozenset()
+    for number, step in enumerate(steps, 1):
+        if isinstance(step, frozenset):
+            gone = step
+            changed = kept.leave(gone)
+        else:
+            source, now, says = step
+            changed = kept.take(source, now, touched_by(held.get(source, Facts()), now) if says else None)
+            held[source] = now
         ranked = sorted(held.items(), key=lambda item: {"a": 0, "b": 1}.get(item[0], 2))
-        whole = merge(ranked, {}, Snapshot())
+        whole = merge(ranked, {}, Snapshot(), gone)
         made = kept.snapshot(number, {}, changed)
         assert seen(made) == seen(whole)
         differ = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fairlead.registry.hub import Registry
-from fairlead.registry.model import Facts, Service, SourceStatus
+from fairlead.registry.model import Facts, Service, SourceStatus, Workload
 
 HOST = "web.default.svc.cluster.local"
 
@@ -21,6 +21,16 @@ def test_the_source_first_in_precedence_counts_and_leaves_room_when_it_goes() ->
     assert registry.snapshot.value.services[HOST].name == "a"
     registry.update("a", Facts())
     assert registry.snapshot.value.services[HOST].name == "b"
+
+
+def test_who_leaves_makes_a_new_snapshot_once() -> None:
+    registry, heard = Registry(), []
+    registry.update("a", Facts(workloads={"default/web-1": Workload("default", "web-1")}))
+    registry.snapshot.subscribe(lambda snapshot: heard.append(snapshot.workloads["default/web-1"].terminating))
+    registry.leave(["default/web-1"])
+    registry.leave(["default/web-1"])
+    registry.leave([])
+    assert heard == [True, False]
 
 
 def test_who_subscribes_hears_of_each_change_and_of_nothing_else() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from fairlead.registry.merge import merge
+from fairlead.registry.merge import LEFT, merge
 from fairlead.registry.model import Endpoint, Facts, Service, ServicePort, Workload, WorkloadPort
 from fairlead.registry.snapshot import Snapshot
 
@@ -73,6 +73,23 @@ def test_readiness_is_the_workloads_unless_the_service_publishes_all() -> None:
     assert (found.ready, found.why) == (False, "sick")
     every = replace(WEB, publish_not_ready=True)
     assert merged(("a", Facts(services={HOST: every}, workloads=sick))).endpoints[HOST][0].ready
+
+
+def test_a_workload_that_leaves_is_ready_for_no_source_and_no_service_and_the_others_stay() -> None:
+    other = replace(POD, name="web-2", addresses=("10.0.0.2",))
+    chosen = Facts(services={HOST: WEB}, workloads=workloads(POD, other))
+    listed = Facts(
+        services={"db.default": Service("db.default", "default", "db")},
+        endpoints={"db.default": (Endpoint("10.0.0.1", 5432, workload=POD.key), Endpoint("10.0.0.9", 5432))},
+    )
+    snapshot = merge([("a", chosen), ("b", listed)], {}, Snapshot(), frozenset((POD.key, "default/unknown")))
+    found = {e.address: (e.ready, e.terminating, e.why) for e in snapshot.endpoints[HOST]}
+    assert found == {"10.0.0.1": (False, True, LEFT), "10.0.0.2": (True, False, "")}
+    assert [(e.address, e.ready, e.why) for e in snapshot.endpoints["db.default"]] == [
+        ("10.0.0.1", False, LEFT), ("10.0.0.9", True, ""),
+    ]  # fmt: skip
+    assert snapshot.workloads[POD.key].terminating
+    assert not snapshot.workloads["default/web-2"].terminating
 
 
 def test_what_did_not_change_is_the_same_object() -> None:

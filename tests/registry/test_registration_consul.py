@@ -62,3 +62,19 @@ async def test_it_appears_passing_survives_a_restart_of_the_agent_and_goes_at_th
             await asyncio.gather(task, return_exceptions=True)
         await registration.close()
         assert await server.get("/v1/health/service/web") == []
+
+
+async def test_one_that_hands_over_ends_and_leaves_what_its_successor_has_registered(tmp_path: Path) -> None:
+    async with consul(tmp_path) as server:
+        old, new = (ConsulRegistration(HttpFetch(), ConsulSettings(url=server.url), WEB, ttl_s=3.0) for _ in range(2))
+        tasks = [asyncio.ensure_future(one.run()) for one in (old, new)]
+        for one in (old, new):
+            await asyncio.wait_for(one.registered.wait(), 20)
+        await old.hand_over()
+        await asyncio.wait_for(tasks[0], 20)
+        await old.close()
+        assert len(await server.get("/v1/health/service/web?passing")) == 1
+        tasks[1].cancel()
+        await asyncio.gather(tasks[1], return_exceptions=True)
+        await new.close()
+        assert await server.get("/v1/health/service/web") == []

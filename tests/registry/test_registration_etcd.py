@@ -75,3 +75,23 @@ async def test_who_is_killed_is_gone_when_the_lease_ends(tmp_path: Path) -> None
 
         await until("the lease to end", gone)
         await registration.client.fetch.close()
+
+
+@pytest.mark.asyncio
+async def test_one_that_hands_over_ends_and_the_key_outlives_its_lease_under_the_successors(tmp_path: Path) -> None:
+    async with etcd(tmp_path) as server:
+        settings = EtcdSettings(endpoints=(server.url,))
+        old, new = EtcdRegistration(HttpFetch(), settings, WEB, ttl_s=30), EtcdRegistration(HttpFetch(), settings, WEB)
+        tasks = []
+        for one in (old, new):
+            tasks.append(asyncio.ensure_future(one.run()))
+            await asyncio.wait_for(one.registered.wait(), 20)
+        await old.hand_over()
+        await asyncio.wait_for(tasks[0], 20)
+        await old.close()
+        await server.call("/v3/lease/revoke", {"ID": old._lease})  # as its end would
+        assert await server.value(KEY) is not None
+        tasks[1].cancel()
+        await asyncio.gather(tasks[1], return_exceptions=True)
+        await new.close()
+        assert await server.value(KEY) is None
