@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 REQUESTS ?= 10000000
 GIB    ?= 10
+# A file's tests stay together: servers are started once for each.
+PARALLEL ?= -n 2 --dist loadfile
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # The folder dns/ at the root must never hide dnspython: keep the checkout off sys.path.
@@ -27,8 +29,8 @@ servers: install
 
 test: install
 	PYTHON=$(BIN)/python sh tests/get-servers.sh
-	$(BIN)/pytest
-	FAIRLEAD_PURE=1 $(BIN)/pytest tests/proxy tests/policy
+	$(BIN)/pytest $(PARALLEL)
+	FAIRLEAD_PURE=1 $(BIN)/pytest $(PARALLEL) tests/proxy tests/policy
 
 # At length: make fuzz SECONDS=600 ONLY=http1_requests
 SECONDS ?= 60

@@ -267,7 +267,7 @@ def test_a_server_with_another_name_is_not_spoken_to(sidecar: Sidecar) -> None:
 
 def test_a_tls_server_that_closes_without_close_notify_is_heard_to_its_last_octet(sidecar: Sidecar) -> None:
     with socket.create_connection(("127.0.0.1", sidecar.before_rude), timeout=DEADLINE_S) as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
         got = 0
         while data := client.recv(65536):
             got += len(data)
