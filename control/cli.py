@@ -191,6 +191,10 @@ def _roles(verb: Any) -> None:
         "run", "role_sidecar", "run", "Run a sidecar and, once it is ready, the app behind --; exit with its code."
     )
     _sidecar_flags(made)
+    made.add_argument(
+        "--restart", choices=("never", "on-failure", "always"), default="never",
+        help="start the app again when its checks give it up or it fails; always: also when it ends",
+    )  # fmt: skip
     made.add_argument("command", nargs="+", metavar="-- CMD", help="the app and its arguments")
     made = verb("gateway", "role_sidecar", "main", "Run the proxy at the edge, as the Gateways that select it say.")
     _sidecar_flags(made, True)
@@ -282,6 +286,7 @@ def _sidecar_flags(made: Any, gateway: bool = False) -> None:
         "--register", metavar="WHERE", help="register the app: consul=URL or etcd=URLS (`consul`, `etcd`: environment)"
     )
     made.add_argument("--service", metavar="NAME:PORT", help="the service to register as, and the app's port")
+    _check_flags(made, gateway)
     made.add_argument("--data-dir", metavar="DIR", help="keep the last version and certificate here for a cold start")
     made.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes that serve the same addresses (default 1)"
@@ -306,6 +311,26 @@ def _sidecar_flags(made: Any, gateway: bool = False) -> None:
         metavar="LISTENER=NETWORK,...",
         help="peers that must say by the PROXY protocol (1 or 2) who their client is, e.g. inbound=10.0.0.0/8; "
         "LISTENER is inbound, outbound, redirect, listen or gateway; repeatable",
+    )
+
+
+def _check_flags(made: Any, gateway: bool) -> None:
+    if gateway:  # there is no app
+        made.set_defaults(enable_script_checks=False)
+        return
+    for name, text in (
+        ("readiness", "whether the app takes traffic, e.g. http://:8080/healthz?period=5s, tcp://:5432, grpc://:50051, "
+         "exec:COMMAND; repeatable"),
+        ("liveness", "whether the app must be restarted, likewise"),
+        ("startup", "whether the app is through with starting, likewise; the others wait for it"),
+    ):  # fmt: skip
+        made.add_argument(f"--{name}", action="append", default=[], metavar="URL", help=text)
+    made.add_argument(
+        "--checks", action="append", default=[], metavar="FILE",
+        help="checks as Kubernetes, Consul, Nomad or Marathon write them (YAML or JSON)",
+    )  # fmt: skip
+    made.add_argument(
+        "--enable-script-checks", action="store_true", help="run commands that --control gives as checks, too"
     )
 
 

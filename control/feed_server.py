@@ -18,7 +18,21 @@ from aiohttp import web
 from .push import NONE, Book, Held
 
 HEARTBEAT_S = 10.0
+WHY_MOST = 500
+CHECKS_MOST = 64
+"""Of one sidecar that are shown."""
 logger = logging.getLogger("fairlead.feed")
+
+
+class HealthReport(msgspec.Struct):
+    """Body of POST /fairlead/v1/feed/health."""
+
+    namespace: str
+    workload: str
+    ready: bool
+    role: str = "sidecar"
+    why: str = ""
+    checks: list[dict[str, Any]] = []
 
 
 class Member(msgspec.Struct, omit_defaults=False):
@@ -41,6 +55,19 @@ class Member(msgspec.Struct, omit_defaults=False):
     """The version that it last refused; empty once it has taken a later one."""
     reasons: list[str] = []
     confirmed_at: float = 0.0
+    checked: bool = False
+    """It checks its app's health."""
+    ready: bool = True
+    """Whether its app is ready, as these checks say."""
+    why: str = ""
+    """Why not."""
+    checks: list[dict[str, Any]] = []
+    """Each check as it was when `ready` or `why` last changed, or when the sidecar connected."""
+
+    @property
+    def matters(self) -> bool:
+        """Whether the registry hears of it."""
+        return bool(self.mesh_port) or self.checked or self.role == "gateway"
 
 
 class FeedServer:
@@ -70,6 +97,7 @@ class FeedServer:
         return [
             web.get("/fairlead/v1/feed", self._feed),
             web.post("/fairlead/v1/feed/ack", self._ack),
+            web.post("/fairlead/v1/feed/health", self._health),
             web.get("/fairlead/v1/sidecars", self._list),
         ]
 
@@ -96,7 +124,7 @@ class FeedServer:
         wake = asyncio.Event()
         self._wake.add(wake)
         logger.info("%s connected (mesh port %s)", key, member.mesh_port or "none")
-        if member.mesh_port or member.role == "gateway":
+        if member.matters or (replaced is not None and replaced.matters):
             self._changed()
         version = request.query.get("since", "")
         held = self._held.get(key)
@@ -106,7 +134,8 @@ class FeedServer:
             while not self._closing:
                 wake.clear()
                 secrets = self._secrets(member)
-                message = self._book.message_since(version, secrets, holds)
+                own = f"{member.namespace}/{member.workload}" if member.role != "dns" else ""
+                message = self._book.message_since(version, secrets, holds, own)
                 if message is None and version and version != self._book.version:  # what is new is for others
                     if member.taken == member.offered:
                         member.taken = self._book.version
@@ -129,7 +158,7 @@ class FeedServer:
             if self.members.get(key) is member:
                 del self.members[key]
                 logger.info("%s disconnected", key)
-                if (member.mesh_port or member.role == "gateway") and not self._closing:
+                if member.matters and not self._closing:
                     self._changed()
         return response
 
@@ -152,6 +181,24 @@ class FeedServer:
             else:
                 member.refused, member.reasons = version, reasons
                 logger.error("%s refused version %s: %s", key, version, "; ".join(reasons))
+        return web.Response(status=204)
+
+    async def _health(self, request: web.Request) -> web.Response:
+        """Whether a sidecar's app is ready, from now on; 409 where that sidecar is not connected here."""
+        try:
+            body = msgspec.json.decode(await request.read(), type=HealthReport)
+        except msgspec.MsgspecError as error:
+            raise web.HTTPBadRequest(text=f"not a report of health: {error}") from None
+        self._authorize(request, body.namespace, body.workload)
+        member = self.members.get(f"{body.role}/{body.namespace}/{body.workload}")
+        if member is None:
+            raise web.HTTPConflict(text=f"{body.namespace}/{body.workload} is not connected to this control plane")
+        new = (True, body.ready, "" if body.ready else body.why[:WHY_MOST] or "not ready")
+        changed = new != (member.checked, member.ready, member.why)
+        member.checked, member.ready, member.why = new
+        member.checks = body.checks[:CHECKS_MOST]
+        if changed:
+            self._changed()
         return web.Response(status=204)
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -187,4 +234,7 @@ def read_member(query: Any) -> Member:
         labels=labels,
         ports=ports,
         connected_at=time.time(),
+        checked="ready" in query,
+        ready=query.get("ready", "1") != "0",
+        why=query.get("why", "")[:WHY_MOST],
     )

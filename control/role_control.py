@@ -108,6 +108,8 @@ class Control:
         """Rules by source, then by item key; of two with one key the API's counts."""
         self._in_book: dict[str, dict[str, Any]] = {}
         self._refreshing = False
+        self._unsaved = asyncio.Event()
+        """What is known of sidecars is not on disk yet."""
 
     async def run(self, signals: Signals) -> int:
         options = self.options
@@ -137,6 +139,7 @@ class Control:
         self.api.add_routes([web.get("/fairlead/v1/world", self._world), web.get("/metrics", self._metrics)])
         tasks = Tasks(signals.stop)
         sources = Sources(options, self.registry, tasks, self.data, self._manifests_changed)
+        tasks.start("sidecars", self._save_sidecars())
         self._rules["control"] = _rules_of(self.api.objects(RULE_RESOURCES | {SECRETS}))
         self._take_rules()
         self._take_facts()
@@ -157,6 +160,8 @@ class Control:
             await self.api.close()
             await sources.close()
             await tasks.close()
+            if self._unsaved.is_set():
+                write_private(self.data / "sidecars.json", self.sidecars.dump())
             await self.store.close()
         return 1 if tasks.failed else 0
 
@@ -249,14 +254,21 @@ class Control:
             Known(
                 m.namespace, m.workload, m.address, m.mesh_port,
                 proved.get(f"{m.namespace}/{m.workload}") or m.service_account, m.labels, tuple(m.ports),
-                m.role == "gateway",
+                m.role == "gateway", m.checked, "" if m.ready else m.why or "not ready",
             )
             for m in self.feed.members.values()
             if m.role in ("sidecar", "gateway")
         ]  # fmt: skip
         if self.sidecars.connected(members):
-            write_private(self.data / "sidecars.json", self.sidecars.dump())
             self._lay_over()
+            self._unsaved.set()
+
+    async def _save_sidecars(self) -> None:
+        """Beside everything else: the disk holds up nobody who waits for what changed."""
+        while True:
+            await self._unsaved.wait()
+            self._unsaved.clear()
+            await asyncio.to_thread(write_private, self.data / "sidecars.json", self.sidecars.dump())
 
     def _lay_over(self) -> None:
         for name, facts in self._facts.items():

@@ -10,6 +10,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from ..registry.documents import Document, Problem
 from ..registry.model import Workload, WorkloadPort
 from ..registry.names import service_host, split_full_name
 from ..registry.source_manifests import Manifests
+from .role_app import App, checks_of
 from .role_common import Signals, Tasks, logger, ready
 from .role_common import run as run_role
 from .role_feed import ControlLink, feed_for
@@ -82,6 +84,7 @@ def sidecar_options(options: Any) -> SidecarOptions:
             "--labels: a gateway serves the Gateways whose selector its labels match, e.g. istio=ingressgateway"
         )
     upstreams = options.upstream
+    checks = checks_of(options)
     return SidecarOptions(
         workload=workload,
         outbound=options.outbound,
@@ -101,6 +104,9 @@ def sidecar_options(options: Any) -> SidecarOptions:
         gateway=gateway,
         moved=moved_of(options.map) if gateway else {},
         needs_certificate=bool(options.control) and not options.cert,
+        checks=checks,
+        commands=not options.control or options.enable_script_checks,
+        lone=not options.control and not options.register,
     )
 
 
@@ -231,27 +237,27 @@ class Role:
 
     async def _serve(self, signals: Signals, tasks: Tasks, registration: Any) -> int:
         """Run until told to stop, or until the app ends; then drain."""
-        app = await start_app(self.command) if self.command else None
+        options, app = self.options, None
+        if self.command:
+            app = App(self.command, self.sidecar, options.restart, options.drain_deadline)
+            await app.start()
+        else:
+            self.sidecar.app_started()
         stopped = asyncio.ensure_future(signals.stop.wait())
-        ended = asyncio.ensure_future(app.wait()) if app is not None else None
+        ended = asyncio.ensure_future(app.watch()) if app is not None else None
         await asyncio.wait({stopped, *({ended} if ended else ())}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if registration is not None:
             await registration.close()  # out of discovery before anything is refused
-        if app is not None and app.returncode is None:
-            app.send_signal(signal.SIGTERM)
-            try:
-                await asyncio.wait_for(app.wait(), self.options.drain_deadline)
-            except TimeoutError:
-                app.kill()
-                await app.wait()
+        code = 0
+        if app is not None and ended is not None:
+            code = ended.result() if ended.done() else await app.end()
         if not await self.sidecar.drain(self.options.drain_deadline):
             logger.warning("the drain deadline of %g s cut off what still ran", self.options.drain_deadline)
         if ended is not None:
+            ended.cancel()
             await asyncio.gather(ended, return_exceptions=True)
-        if app is not None:
-            code = app.returncode or 0
-            return code if code >= 0 else 128 - code
+            return code
         return 1 if tasks.failed else 0
 
     def _static_certificate(self) -> None:
@@ -278,6 +284,9 @@ class Role:
         role = "gateway" if sidecar.options.gateway else "sidecar"
         link = feed_for(options, urls, role, options.workload, sidecar.update, data, report)
         self._hand_on(lambda: link.feed.items)
+        sidecar.on_health.append(partial(link.feed.health, describe=self._described))
+        if sidecar.options.checks:
+            link.feed.health(False, "the app is not started yet")
         link.feed.start_from_disk()
         tasks.start("feed", link.feed.run())
         sidecar.notes["control"] = lambda: "" if link.feed.connected else f"not connected ({link.feed.error}); going on"
@@ -301,6 +310,10 @@ class Role:
             sidecar.notes["certificate"] = lambda: certificates.error
             sidecar.notes["certificate-kept"] = lambda: certificates.unsaved
         return link
+
+    def _described(self) -> list[dict[str, Any]]:
+        app = self.sidecar.app
+        return app.describe()["checks"] if app is not None else []
 
     def _hand_on(self, items: Callable[[], Mapping[str, bytes]]) -> None:
         """Where there are workers: what they make the next world of."""
@@ -326,7 +339,7 @@ class Role:
 
     async def _until_ready(self, signals: Signals) -> None:
         tell_at = time.monotonic() + TELL_S
-        while (problems := self.sidecar.problems()) and not signals.stop.is_set():
+        while (problems := self.sidecar.problems(app=False)) and not signals.stop.is_set():
             if time.monotonic() >= tell_at:
                 tell_at = float("inf")
                 logger.warning("not ready yet: %s", "; ".join(problems))
@@ -359,6 +372,9 @@ class Role:
             leaf = ssl.PEM_cert_to_DER_cert(first_certificate(material.certificates))
             options = Namespace(**{**vars(options), "service_account": identity_of(leaf).service_account})
         made = registration(options, self.sidecar.options.workload, os.environ)
+        if self.sidecar.app is not None:
+            made.health(not self.sidecar.app_unready, self.sidecar.app_unready)
+        self.sidecar.on_health.append(made.health)
         tasks.start("registration", made.run())
         return made
 
@@ -367,11 +383,3 @@ def items_of(documents: list[Document]) -> Mapping[str, bytes]:
     from ..mesh import worker
 
     return worker.items_of(documents)
-
-
-async def start_app(command: list[str]) -> asyncio.subprocess.Process:
-    command = command[1:] if command[:1] == ["--"] else command
-    try:
-        return await asyncio.create_subprocess_exec(*command)
-    except OSError as error:
-        raise SettingError(f"{command[0]}: {error.strerror or error}") from error

@@ -2,7 +2,8 @@
 
 A mesh port once learned stays: were it dropped whenever a sidecar or control restarts, peers would fall back to plain
 text, past the policies of the destination. It goes when the workload goes. A workload that no source declares exists
-as long as its sidecar has told of it; while that is not connected, the workload is not ready.
+as long as its sidecar has told of it; while that is not connected, the workload is not ready. Whether an app is ready
+is its sidecar's to say, if that checks it: it goes before what sources say of the workload's readiness.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ class Known(msgspec.Struct, frozen=True, omit_defaults=True):
     ports: tuple[int, ...] = ()
     gateway: bool = False
     """It need have no mesh port."""
+    checked: bool = False
+    """It checks its app: it is heard without a mesh port, too."""
+    unhealthy: str = ""
+    """Why its app is not ready, as its checks say; stays while the sidecar is away, since nobody knows better."""
 
     @property
     def key(self) -> str:
@@ -49,7 +54,7 @@ class Sidecars:
 
     def connected(self, now: Iterable[Known]) -> bool:
         """Take those that are connected now; whether anything is new to the overlay."""
-        present = {one.key: one for one in now if one.mesh_port or one.gateway}
+        present = {one.key: one for one in now if one.mesh_port or one.gateway or one.checked or one.key in self.known}
         self._seen |= set(present)
         gone = self._seen - set(present)
         merged = {**self.known, **present}
@@ -66,11 +71,9 @@ class Sidecars:
                 self._seen.discard(key)
 
     def over(self, facts: Facts) -> Facts:
-        """The facts with the mesh ports of the workloads in it."""
+        """The facts with the mesh ports and the health of the workloads in it."""
         workloads = {
-            key: msgspec.structs.replace(workload, mesh_port=self.known[key].mesh_port)
-            if not workload.mesh_port and key in self.known
-            else workload
+            key: _laid_over(workload, self.known[key]) if key in self.known else workload
             for key, workload in facts.workloads.items()
         }
         return msgspec.structs.replace(facts, workloads=workloads)
@@ -88,11 +91,21 @@ class Sidecars:
                     labels=one.labels,
                     service_account=one.service_account or "default",
                     mesh_port=one.mesh_port,
-                    ready=key not in self._gone,
-                    why="its sidecar is not connected to control" if key in self._gone else "",
+                    ready=key not in self._gone and not one.unhealthy,
+                    why="its sidecar is not connected to control" if key in self._gone else one.unhealthy,
                     source="sidecars",
+                    unhealthy=one.unhealthy,
                 )
                 for key, one in self.known.items()
                 if key not in others
             }
         )
+
+
+def _laid_over(workload: Workload, known: Known) -> Workload:
+    mesh_port = workload.mesh_port or known.mesh_port
+    if known.unhealthy:
+        return msgspec.structs.replace(
+            workload, mesh_port=mesh_port, ready=False, why=known.unhealthy, unhealthy=known.unhealthy
+        )
+    return msgspec.structs.replace(workload, mesh_port=mesh_port) if mesh_port != workload.mesh_port else workload

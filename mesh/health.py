@@ -29,6 +29,7 @@ class Checker:
         given: Iterable[Check],
         where: Callable[[], tuple[Workload, str]],
         changed: Callable[[], None],
+        doomed: asyncio.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -39,7 +40,7 @@ class Checker:
         self._wall = wall
         self.checks: tuple[Check, ...] = ()
         self.health = Health(())
-        self.doomed = asyncio.Event()
+        self.doomed = doomed or asyncio.Event()
         """Set when the app must be restarted (`health.doomed` says why)."""
         self._wake = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()

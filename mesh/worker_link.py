@@ -65,6 +65,12 @@ class ReopenLog(msgspec.Struct, tag=True):
     pass
 
 
+class AppUnready(msgspec.Struct, tag=True):
+    """Why the app is not ready; empty: it is."""
+
+    why: str
+
+
 class Ejection(msgspec.Struct, tag=True):
     """A host is out; from the worker that found it failing, to all the others."""
 
@@ -117,7 +123,7 @@ class Drained(msgspec.Struct, tag=True):
     """False: the deadline cut something off."""
 
 
-Down = Begin | Certificate | Items | Drain | End | Ask | ReopenLog | Ejection
+Down = Begin | Certificate | Items | Drain | End | Ask | ReopenLog | Ejection | AppUnready
 Up = Listening | Refused | NotListened | Condition | Told | Drained | Ejection
 _encode = msgspec.msgpack.Encoder().encode
 

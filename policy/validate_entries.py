@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..registry.checks import container_checks
 from ..registry.kinds import ENTRY_PROTOCOLS
 from ..registry.schema import Findings
 from .validate_destination_rule import check_locality
@@ -330,6 +331,8 @@ def check_pod(found: Findings, body: Object) -> None:
             "sidecar tell control",
         )
     for index, container in enumerate(listed(mapping(body, "spec"), "containers")):
+        for field, fault in container_checks(container)[1]:
+            found.errors.append((f"spec.containers[{index}].{field}", fault))
         for number, port in enumerate(listed(container, "ports")):
             for fault in port_name_faults(port["name"]) if port.get("name") else ():
                 invalid(found, f"spec.containers[{index}].ports[{number}].name", port["name"], fault)

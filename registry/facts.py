@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from .checks import pod_checks
 from .documents import Document
 from .model import Endpoint, Facts, Service, ServicePort, Workload, WorkloadPort
 from .names import CLUSTER_DOMAIN, service_host
@@ -240,6 +241,7 @@ class _Facts:
                 terminating=bool(metadata.get("deletionTimestamp")),
                 why=why,
                 source=self.source,
+                checks=pod_checks(spec),
             )
         )
 

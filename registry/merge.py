@@ -43,7 +43,7 @@ def merge(
         groups = listed.get(host, [])
         if service.selector:
             groups = [*groups, selected(service, by_label)]
-        endpoints = union(groups, workloads)
+        endpoints = union(groups, workloads, service.publish_not_ready)
         before = previous.endpoints.get(host)
         merged[host] = before if before == endpoints else endpoints
     for name in {service.namespace for service in services.values()} | {w.namespace for w in workloads.values()}:
@@ -121,21 +121,34 @@ def endpoint_of(workload: Workload, address: str, port: int, port_name: str, ser
     )
 
 
-def union(groups: Sequence[tuple[Endpoint, ...]], workloads: Mapping[str, Workload]) -> tuple[Endpoint, ...]:
+def union(
+    groups: Sequence[tuple[Endpoint, ...]], workloads: Mapping[str, Workload], publish_not_ready: bool = False
+) -> tuple[Endpoint, ...]:
     """One endpoint for each (address, port, port name), the first counts; completed from the workload it names."""
     found: dict[tuple[str, int, str], Endpoint] = {}
     for group in groups:
         for endpoint in group:
             key = (endpoint.address, endpoint.port, endpoint.port_name)
             if key not in found:
-                found[key] = completed(endpoint, workloads)
+                found[key] = completed(endpoint, workloads, publish_not_ready)
     return tuple(found.values())
 
 
-def completed(endpoint: Endpoint, workloads: Mapping[str, Workload]) -> Endpoint:
-    """A listed endpoint (EndpointSlice) with what is known of its workload: labels, identity, sidecar."""
+def unwell(endpoint: Endpoint, why: str, publish_not_ready: bool = False) -> Endpoint:
+    """An endpoint whose app is not ready, as its own sidecar knows."""
+    if not endpoint.serving and not endpoint.ready:
+        return endpoint
+    return replace(endpoint, ready=publish_not_ready and endpoint.ready, serving=False, why=why)
+
+
+def completed(endpoint: Endpoint, workloads: Mapping[str, Workload], publish_not_ready: bool = False) -> Endpoint:
+    """A listed endpoint (EndpointSlice) with what is known of its workload: labels, identity, sidecar, health."""
     workload = workloads.get(endpoint.workload) if endpoint.workload else None
-    if workload is None or (endpoint.labels and endpoint.service_account and endpoint.mesh_port == workload.mesh_port):
+    if workload is None:
+        return endpoint
+    if workload.unhealthy:
+        endpoint = unwell(endpoint, workload.unhealthy, publish_not_ready)
+    if endpoint.labels and endpoint.service_account and endpoint.mesh_port == workload.mesh_port:
         return endpoint
     return replace(
         endpoint,

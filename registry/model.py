@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from .checks import Check
+
 
 class ServicePort(Struct, frozen=True, omit_defaults=True):
     """A port of a service as its clients dial it."""
@@ -113,6 +115,10 @@ class Workload(Struct, frozen=True, omit_defaults=True):
     source: str = ""
     service_ports: dict[str, int] = {}
     """Own port by the name of the service's port, over its target (`ports` of a WorkloadEntry)."""
+    unhealthy: str = ""
+    """Why the checks of its own sidecar say that it is not ready; also what others list of it is not ready then."""
+    checks: tuple[Check, ...] = ()
+    """What its sidecar is to check of it; on the feed for that sidecar alone."""
 
     @property
     def key(self) -> str:
