@@ -11,7 +11,18 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from .settings import Parser, SettingError, address, header, host, labels, seconds, trust_domain, workload_name
+from .settings import (
+    Parser,
+    SettingError,
+    address,
+    header,
+    host,
+    labels,
+    seconds,
+    service_cidr,
+    trust_domain,
+    workload_name,
+)
 
 OUTPUTS = ("text", "json")
 
@@ -82,6 +93,7 @@ def build() -> Parser:
     _roles(verb)
     _capture_verbs(verb)
     _client_verbs(verb)
+    _registry_verbs(verb)
     return parser
 
 
@@ -147,6 +159,10 @@ def _roles(verb: Any) -> None:
         "--tls-listen", type=address, default="off", help="API with TLS, usually 0.0.0.0:15012 (default off)"
     )
     made.add_argument("--data-dir", metavar="DIR", default="fairlead-data", help="store, authority, last snapshots")
+    made.add_argument(
+        "--service-cidr", type=service_cidr, default="", metavar="RANGE",
+        help="give Services without clusterIP an address of this range, e.g. 10.96.0.0/16; with IPv6 two, with a comma",
+    )  # fmt: skip
     made.add_argument(
         "--trust-domain",
         type=trust_domain,
@@ -367,6 +383,37 @@ def _client_verbs(verb: Any) -> None:
     made.add_argument("--service-account", default="default")
     made.add_argument("--ttl", type=seconds, default="24h", help="how long it can be used (default 24h)")
     made.add_argument("--one-time", action="store_true", help="can be used for one certificate only")
+
+
+def _registry_verbs(verb: Any) -> None:
+    def add_known(made: Any) -> None:
+        add_sources(made)
+        made.add_argument("--control", metavar="URL", help="ask the live mesh of this control API")
+        made.add_argument("--token", metavar="TOKEN", help="bearer token for --control")
+        made.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
+        made.add_argument("--ca", metavar="FILE", help="certificate authorities that vouch for the control API (PEM)")
+
+    group = verb("registry", "cli_registry", "registry", "What is known: from manifests, control, Consul or etcd.")
+    which = group.add_subparsers(dest="registry_verb", metavar="VERB", required=True)
+    for name, text in (
+        ("services", "Services, with their addresses, ports and how many endpoints are ready."),
+        ("endpoints", "Endpoints, with their origin, age and health, and why not ready."),
+        ("sources", "Sources, with their state and age; exit 1 if one is stale."),
+    ):
+        made = verb(name, "cli_registry", "registry", text, which)
+        add_known(made)
+        if name != "sources":
+            made.add_argument("name", nargs="?", metavar="SERVICE", help="name or host of one service")
+        made.add_argument("-n", "--namespace", help="of this namespace only")
+        add_output(made, ("table", "wide", "json"))
+    made = verb(
+        "env", "cli_registry", "env", "Environment variables of services, as Kubernetes gives them to containers."
+    )
+    add_known(made)
+    made.add_argument("-n", "--namespace", default="default", help="namespace (default %(default)s)")
+    made.add_argument("--export", action="store_true", help='for the shell: eval "$(fairlead env --export ...)"')
+    made.add_argument("--by-name", action="store_true", help="services without an address: their name in its place")
+    add_output(made)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -128,7 +128,11 @@ class Control:
             self.api = ControlApi(
                 self.store,
                 issuer,
-                Options(admin_token_file=options.api_token_file or "", audit_file=str(self.data / "audit.log")),
+                Options(
+                    admin_token_file=options.api_token_file or "",
+                    audit_file=str(self.data / "audit.log"),
+                    service_ranges=options.service_cidr,
+                ),
                 parts=parts(self.store, lambda: self.registry.snapshot.value),
                 identity_of=issuer.identity_of,
             )

@@ -261,8 +261,8 @@ def check_service(found: Findings, spec: Object) -> None:
     if cluster_ip not in ("", "None") and not is_ip(cluster_ip):
         invalid(found, "spec.clusterIP", cluster_ip, "must be a valid IP address, 'None' or empty")
     check_labels(found, "spec.selector", mapping(spec, "selector"))
-    if spec.get("sessionAffinity") == "ClientIP":
-        warn(found, "spec.sessionAffinity", "has no effect: use a DestinationRule with consistentHash.useSourceIp")
+    if spec.get("sessionAffinityConfig") and spec.get("sessionAffinity") != "ClientIP":
+        forbidden(found, "spec.sessionAffinityConfig", "must not be set when session affinity is None")
     _check_service_ports(found, ports)
 
 

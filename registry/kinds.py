@@ -140,7 +140,17 @@ SERVICE = obj(
         clusterIPs=items(text(), doc="Virtual addresses of both families."),
         externalName=text("Of type ExternalName: the name that this one is an alias of."),
         publishNotReadyAddresses=flag("Take workloads that are not ready as endpoints, too."),
-        sessionAffinity=text("None; ClientIP is for a DestinationRule to do.", "None", "ClientIP"),
+        sessionAffinity=text("ClientIP: a client keeps its endpoint; default None.", "None", "ClientIP"),
+        sessionAffinityConfig=obj(
+            "Of sessionAffinity ClientIP.",
+            clientIP=obj(
+                "How long a client keeps its endpoint.",
+                timeoutSeconds=unused(
+                    integer("Seconds.", 1, 86400),
+                    "nothing is remembered: a client keeps its endpoint for as long as the endpoints stay the same",
+                ),
+            ),
+        ),
         also={
             **elsewhere("ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy", "allocateLoadBalancerNodePorts"),
             **{
@@ -152,7 +162,6 @@ SERVICE = obj(
                     "loadBalancerClass",
                     "loadBalancerIP",
                     "loadBalancerSourceRanges",
-                    "sessionAffinityConfig",
                     "trafficDistribution",
                 )
             },

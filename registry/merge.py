@@ -121,6 +121,17 @@ def endpoint_of(workload: Workload, address: str, port: int, port_name: str, ser
     )
 
 
+def usable(service: Service, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+    """The endpoints that take traffic: those that are ready; where none is, those that are ending and still serve, as
+    kube-proxy has it (KEP-1669; not of a headless service, whose clients choose for themselves)."""
+    if service.publish_not_ready:
+        return list(endpoints)
+    ready = [one for one in endpoints if one.ready]
+    if ready or service.headless:
+        return ready
+    return [one for one in endpoints if one.serving and one.terminating]
+
+
 def union(
     groups: Sequence[tuple[Endpoint, ...]], workloads: Mapping[str, Workload], publish_not_ready: bool = False
 ) -> tuple[Endpoint, ...]:

@@ -43,6 +43,8 @@ class Service(Struct, frozen=True, omit_defaults=True):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     publish_not_ready: bool = False
+    client_affinity: bool = False
+    """sessionAffinity ClientIP: a client keeps its endpoint, as long as that is there."""
     external: bool = False
     """Outside the mesh (ServiceEntry MESH_EXTERNAL): no mesh TLS."""
     resolution: str = "STATIC"
