@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -352,6 +353,12 @@ class Control:
             *(
                 f'fairlead_source_confirmed_timestamp_seconds{{source="{s.name}"}} {s.confirmed_at}'
                 for s in self.registry.snapshot.value.sources.values()
+            ),
+            "# TYPE fairlead_source_age_seconds gauge",
+            *(
+                f'fairlead_source_age_seconds{{source="{s.name}"}} {max(0.0, time.time() - s.confirmed_at):.1f}'
+                for s in self.registry.snapshot.value.sources.values()
+                if s.confirmed_at
             ),
         ]
         return web.Response(text="\n".join(lines) + "\n", content_type="text/plain", charset="utf-8")
