@@ -1,10 +1,9 @@
-"""Shell: `fairlead registry services|endpoints|sources` and `fairlead env`: from manifests, control, Consul or etcd."""
+"""Shell: `fairlead registry services|endpoints|sources` and `fairlead env`: from manifests, control or the sources."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shlex
 import sys
 import time
@@ -22,15 +21,16 @@ from .settings import SettingError
 
 FIRST_ANSWER_S = 20.0
 """For Consul or etcd to say what they have."""
+REGISTRIES = ("consul", "etcd", "nomad", "docker", "marathon")
 Known = tuple[Snapshot, dict[str, SourceStatus]]
 
 
 def known(options: Any) -> Known:
     """What there is, and how its sources do. Raises ApiError, UnreachableError, SettingError, TimeoutError."""
-    asked = [bool(options.filename), bool(options.control), bool(options.consul or options.etcd)]
-    if asked.count(True) != 1:
-        raise SettingError("give one of -f PATH, --control URL, and --consul or --etcd")
-    if options.consul or options.etcd:
+    direct = any(getattr(options, name) for name in REGISTRIES)
+    if [bool(options.filename), bool(options.control), direct].count(True) != 1:
+        raise SettingError("give one of -f PATH, --control URL, and --consul, --etcd or another source")
+    if direct:
         return asyncio.run(_ask_sources(options))
     from .cli_offline import live_world, load_world
 
@@ -45,37 +45,33 @@ def known(options: Any) -> Known:
 
 
 async def _ask_sources(options: Any) -> Known:
-    """Follow Consul or etcd until each has said what it has."""
+    """Follow Consul, etcd and so on until each has said what it has."""
     from ..registry.hub import Registry
-    from .role_sources import PRECEDENCE
-    from .source_setup import consul_source, etcd_source
+    from .role_common import Tasks
+    from .role_sources import PRECEDENCE, Sources
 
     registry = Registry(PRECEDENCE)
-    sources: list[Any] = []
-    if options.consul:
-        sources.append(consul_source(options.consul, registry, None, os.environ))
-    if options.etcd:
-        sources.append(etcd_source(options.etcd, options.etcd_prefix, registry, None, os.environ))
-    tasks = [asyncio.ensure_future(source.run()) for source in sources]
+    stop = asyncio.Event()
+    tasks = Tasks(stop)
+    sources = Sources(options, registry, tasks, None, lambda _documents, _problems: None)
+    wanted = [name for name in REGISTRIES if getattr(options, name)]
 
-    def missing() -> list[str]:
+    def missing() -> dict[str, str]:
         statuses = registry.snapshot.value.sources
-        return [one.name for one in sources if one.name not in statuses or statuses[one.name].state != "live"]
+        found = {name: statuses.get(name) or SourceStatus(name) for name in wanted}
+        return {name: status.error for name, status in found.items() if status.state != "live"}
 
     try:
+        await sources.start()
         async with asyncio.timeout(FIRST_ANSWER_S):
-            while missing() and not any(task.done() for task in tasks):
+            while missing() and not stop.is_set():
                 await asyncio.sleep(0.02)
     except TimeoutError:
-        statuses = registry.snapshot.value.sources
-        told = [f"{name}: {statuses[name].error if name in statuses else ''}" for name in missing()]
-        raise TimeoutError(f"nothing within {FIRST_ANSWER_S:g} s from {'; '.join(told)}") from None
+        told = "; ".join(f"{name}: {error or 'no answer'}" for name, error in missing().items())
+        raise TimeoutError(f"nothing within {FIRST_ANSWER_S:g} s from {told}") from None
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for source in sources:
-            await source.close()
+        await tasks.close()
+        await sources.close()
     snapshot = registry.snapshot.value
     return snapshot, dict(snapshot.sources)
 

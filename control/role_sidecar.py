@@ -372,9 +372,13 @@ class Role:
             leaf = ssl.PEM_cert_to_DER_cert(first_certificate(material.certificates))
             options = Namespace(**{**vars(options), "service_account": identity_of(leaf).service_account})
         made = registration(options, self.sidecar.options.workload, os.environ)
+
+        def tell(ready: bool, why: str) -> None:
+            made.health(ready, why or (self.sidecar.app.summary() if self.sidecar.app is not None else ""))
+
         if self.sidecar.app is not None:
-            made.health(not self.sidecar.app_unready, self.sidecar.app_unready)
-        self.sidecar.on_health.append(made.health)
+            tell(not self.sidecar.app_unready, self.sidecar.app_unready)
+        self.sidecar.on_health.append(tell)
         tasks.start("registration", made.run())
         return made
 

@@ -115,6 +115,13 @@ class Checker:
                 self.doomed.set()
             self._tell(before)
 
+    def summary(self) -> str:
+        """How the app is, in one line: why it is not ready, else what the last check that makes it so said."""
+        if not self.health.ready:
+            return self.health.why
+        said = [one for one in self.health.checks if one.check.purpose == "readiness" and one.at]
+        return f"{said[-1].check.label}: {said[-1].output.partition(chr(10))[0]}" if said else ""
+
     def describe(self) -> dict[str, Any]:
         """For the admin port and for control."""
         return {

@@ -150,7 +150,9 @@ class Sidecar:
         self._take_checks(workload)
 
     def _take_checks(self, workload: Workload) -> None:
-        """Check what the manifest of the own workload says."""
+        """Check what the manifest of the own workload says; a gateway has no app, its probes would ask itself."""
+        if self.options.gateway:
+            return
         checks = workload.checks
         if not self.options.commands and any(check.kind == "exec" for check in checks):
             checks = tuple(check for check in checks if check.kind != "exec")
@@ -543,6 +545,19 @@ class Sidecar:
             "fairlead_tables_updated_timestamp_seconds", "gauge", "When tables last changed.", [({}, self._updated_at)]
         )
         lines += family("fairlead_ready", "gauge", "1 if ready.", [({}, int(not self.problems()))])
+        if self.app is not None:
+            told = self.app.describe()["checks"]
+            lines += family("fairlead_app_ready", "gauge", "1 if checks say so.", [({}, int(not self.app_unready))])
+            lines += family(
+                "fairlead_health_checks_total",
+                "counter",
+                "Runs of the checks of the app.",
+                [
+                    ({"check": one["check"], "result": result}, count)
+                    for one in told
+                    for result, count in (("passed", one["runs"] - one["failures"]), ("failed", one["failures"]))
+                ],
+            )
         if self._log is not None:
             lines += family("fairlead_access_log_lines_total", "counter", "Lines written.", [({}, self._log.written)])
             lines += family("fairlead_access_log_dropped_total", "counter", "Lines dropped.", [({}, self._log.dropped)])

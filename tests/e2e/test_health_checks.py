@@ -59,6 +59,9 @@ async def test_an_app_whose_readiness_probe_fails_leaves_dns_and_all_sidecars_an
         assert "500 Internal Server Error" in text
         told = await checks(mesh.session, web)
         assert (told["ready"], told["checks"][0]["state"]) == (False, "failing")
+        _, text = await page(mesh.session, web, "metrics", "/metrics")
+        assert "fairlead_app_ready 0" in text
+        assert 'result="failed"} 0' not in text
         assert "/healthz: 500" in told["checks"][0]["output"]
         code, out, _ = await mesh.roles.command("status", "--control", mesh.url)
         assert code == 0
@@ -164,6 +167,7 @@ async def test_consuls_ttl_check_says_what_our_checks_say_also_after_the_agent_f
             return [s for s, _ in await state()] == ["critical"] and "500 Internal Server Error" in str(outputs)
 
         await until("Consul to see it pass", passing)
+        assert "200 OK" in (await state())[0][1]
         app.failing = True
         await until("Consul to see it fail", critical)
         assert "500 Internal Server Error" in (await state())[0][1]
