@@ -15,12 +15,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..mesh.sidecar import Sidecar
 from ..registry.backoff import Backoff
 from ..registry.checks import PURPOSES, Check, CheckError, flag_check
-from ..registry.checks_elsewhere import file_checks
 from .settings import SettingError
 
 RESTARTS = ("never", "on-failure", "always")
@@ -41,7 +38,12 @@ def checks_of(options: Any) -> tuple[Check, ...]:
                 found.append(flag_check(purpose, text))
             except CheckError as error:
                 raise SettingError(f"--{purpose}: {error}") from None
-    for name in getattr(options, "checks", None) or ():
+    files = getattr(options, "checks", None) or ()
+    if files:
+        import yaml  # for those who have such a file
+
+        from ..registry.checks_elsewhere import file_checks
+    for name in files:
         notes: list[str] = []
         try:
             found += file_checks(yaml.safe_load(Path(name).read_text()), notes)
