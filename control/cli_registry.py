@@ -35,10 +35,10 @@ def known(options: Any) -> Known:
     from .cli_offline import live_world, load_world
 
     if options.filename:
-        return load_world(options).snapshot, {"manifests": SourceStatus("manifests", "live", time.time())}
+        return load_world(options)[0].snapshot, {"manifests": SourceStatus("manifests", "live", time.time())}
     from .api_client import ApiClient
 
-    snapshot = live_world(options).snapshot
+    snapshot = live_world(options)[0].snapshot
     told = ApiClient.of(options).call("GET", "/fairlead/v1/status")
     statuses = msgspec.convert(told["sources"], list[SourceStatus])
     return snapshot, {status.name: status for status in statuses}
