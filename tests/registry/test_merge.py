@@ -107,3 +107,14 @@ def test_every_namespace_that_is_used_has_its_name_as_a_label() -> None:
     snapshot = merged(("a", Facts(workloads=workloads(POD), namespaces={"shop": {"team": "x"}})))
     assert snapshot.namespaces["default"] == {"kubernetes.io/metadata.name": "default"}
     assert snapshot.namespaces["shop"] == {"team": "x", "kubernetes.io/metadata.name": "shop"}
+
+
+def test_what_lists_an_endpoint_does_not_make_it_ready_where_its_own_checks_fail() -> None:
+    listed = Facts(services={HOST: replace(WEB, selector=None)},
+                   endpoints={HOST: (Endpoint("10.0.0.1", 8080, "http", workload="default/web-1"),)})  # fmt: skip
+    sick = replace(POD, ready=False, why="500", unhealthy="500")
+    (found,) = merged(("a", listed), ("b", Facts(workloads=workloads(sick)))).endpoints[HOST]
+    assert (found.ready, found.serving, found.why) == (False, False, "500")
+    published = replace(listed, services={HOST: replace(WEB, selector=None, publish_not_ready=True)})
+    (found,) = merged(("a", published), ("b", Facts(workloads=workloads(sick)))).endpoints[HOST]
+    assert (found.ready, found.serving, found.why) == (True, False, "500")
