@@ -53,8 +53,8 @@ class App:
         self._reaper: asyncio.Task[None] | None = None
         self.up = asyncio.Event()
         """It was started, and has not ended to be started again."""
-        self.again = asyncio.Event()
-        """It has ended, and is to be started again."""
+        self.gone = asyncio.Event()
+        """The process started last has ended, and another is to be started; a new event with each."""
 
     async def start(self) -> None:
         """Raises SettingError."""
@@ -69,7 +69,7 @@ class App:
             loop.add_signal_handler(number, self.signal, number)
         self._started_at = loop.time()
         self._sidecar.app_started()
-        self.again.clear()
+        self.gone = asyncio.Event()
         self.up.set()
 
     @property
@@ -102,7 +102,7 @@ class App:
             if loop.time() - self._started_at >= WELL_S:
                 backoff.reset()
             self.up.clear()
-            self.again.set()
+            self.gone.set()
             while not self.up.is_set():
                 pause_s = backoff.pause(random.random())
                 logger.warning("the app is started again in %.1f s: %s", pause_s, why)

@@ -207,7 +207,7 @@ class Role:
         self.certificates: Certificates | None = None
         self.problem = ""
         """Why the manifests last read are not in force, or not all of them."""
-        self.kept_out = ""
+        self.kept_out = NOT_YET if command else ""
         """Why the app is not to be found yet, whatever its checks say."""
         self._tell: Callable[[bool, str], None] | None = None
         """Tells (ready, why not) where the app is registered."""
@@ -239,6 +239,9 @@ class Role:
                 tasks.start("manifests", self.manifests.run())
                 signals.on_reload = self.manifests.look_now
                 sidecar.notes["manifests"] = lambda: self.problem
+            if self.command:
+                sidecar.app_awaited = NOT_YET
+                sidecar.checks["app"] = sidecar.app_problem
             if handover.succeeds:  # who serves now goes on until nothing but the sockets is missing here
                 await self._until_ready(signals, sidecar.lacks)
             try:
@@ -315,14 +318,14 @@ class Role:
     async def _enter(self, app: App, link: ControlLink | None) -> None:
         """Go into discovery when the app is ready; out of it when it has ended to be started again, and in again."""
         sidecar = self.sidecar
-        sidecar.checks["app"] = sidecar.app_problem
         while True:
             await self._until_up(app)
+            gone = app.gone
             sidecar.app_awaited, self.kept_out = "not all others know yet that the app is ready", ""
             self._tell_registration()
             await self._be_known(link)
             sidecar.app_awaited = ""
-            await app.again.wait()
+            await gone.wait()
             sidecar.app_awaited = self.kept_out = NOT_YET
             self._tell_registration()
             if link is not None and self._serves():
@@ -356,7 +359,13 @@ class Role:
 
     async def _be_known(self, link: ControlLink | None) -> None:
         """Go into control's registry, and wait a while until all others know."""
-        while link is not None and self._serves() and not self.sidecar.draining:
+        if link is None or not self._serves():
+            return
+        with contextlib.suppress(TimeoutError):  # one that started from disk is quicker than its connection
+            async with asyncio.timeout(ENTER_S):
+                while not link.feed.connected and not link.feed.error:
+                    await asyncio.sleep(LISTENS_S)
+        while not self.sidecar.draining:
             try:
                 await link.feed.enter(ENTER_S)
                 return
@@ -484,8 +493,6 @@ class Role:
             leaf = ssl.PEM_cert_to_DER_cert(first_certificate(material.certificates))
             options = Namespace(**{**vars(options), "service_account": identity_of(leaf).service_account})
         made = registration(options, self.sidecar.options.workload, os.environ)
-        if self.command:
-            self.kept_out = NOT_YET
         self._tell = made.health
         self._tell_registration()
         self.sidecar.on_health.append(lambda _ready, _why: self._tell_registration())

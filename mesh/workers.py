@@ -6,6 +6,8 @@ own that listen with SO_REUSEPORT. It holds every address with a socket that doe
 it while a worker is away.
 
 sidecar = Supervisor(options, workers=4, drain_s=30.0, command=[...])     otherwise as Sidecar
+
+Long because it is all that there is once for several workers.
 """
 
 from __future__ import annotations
