@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 from msgspec.structs import replace
 
 from fairlead.control.sidecars import Known, Sidecars
@@ -105,7 +104,7 @@ def test_what_was_declared_and_is_removed_is_forgotten_unless_connected() -> Non
 
 
 def unhealthy(why: str) -> Known:
-    return msgspec.structs.replace(FRONT, checked=True, unhealthy=why)
+    return replace(FRONT, checked=True, unhealthy=why)
 
 
 def test_an_app_whose_checks_fail_is_not_ready_whatever_its_source_says() -> None:
@@ -137,3 +136,14 @@ def test_a_sidecar_that_checks_its_app_is_heard_without_a_mesh_port() -> None:
     sidecars = Sidecars()
     sidecars.connected([Known("default", "a", "10.0.0.1"), Known("default", "b", "10.0.0.2", checked=True)])
     assert list(sidecars.alone(()).workloads) == ["default/b"]
+
+
+def test_one_whose_checks_fail_and_that_leaves_is_both_and_keeps_the_mesh_port_it_had() -> None:
+    sidecars = Sidecars()
+    sidecars.connected([FRONT])
+    sidecars.connected([replace(unhealthy("down"), mesh_port=0, left=True)])
+    known = sidecars.known["default/front-1"]
+    assert (known.mesh_port, known.unhealthy, known.left) == (15006, "down", True)
+    sidecars.connected([replace(FRONT, mesh_port=0)])
+    known = sidecars.known["default/front-1"]
+    assert (known.mesh_port, known.unhealthy, known.left, known.checked) == (15006, "", False, False)

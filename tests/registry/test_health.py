@@ -31,6 +31,17 @@ def test_without_checks_an_app_is_ready_when_it_runs() -> None:
     assert (health.ready, health.why) == (False, "it ended with exit code 3")
 
 
+def test_an_app_that_others_have_found_ready_is_so_until_its_own_checks_fail() -> None:
+    health = Health([STARTED, READY])
+    health.app_started(0.0, ready=True)
+    assert health.ready
+    assert [one.check.purpose for one in health.due(0.0)] == ["readiness"]
+    health.done(health.checks[1], health.checks[1].turn, False, "no", 0.0, 0.0, 0.5)
+    assert health.ready
+    assert once(health, 10.0, "readiness", False, "no")
+    assert not health.ready
+
+
 def test_readiness_begins_unready_and_needs_its_successes_and_failures_in_a_row() -> None:
     health = Health([READY])
     health.app_started(0.0)
