@@ -35,6 +35,7 @@ from .audit import Audit
 from .auth import ADMIN, NOBODY, AdminTokens, Authenticator, Principal, check_own, forbidden, unauthorized
 from .catalog import Catalog
 from .certificates_api import CertificatesApi, Issuer
+from .cluster_ips import ClusterIPs, Network
 from .objects import ObjectOperations
 from .openapi import OpenApi, SchemaOf
 from .status import REASONS, StatusError
@@ -65,6 +66,8 @@ class Options(msgspec.Struct):
     """Audit lines go here; empty: to the log `fairlead.audit`."""
     allow_open: bool = False
     """Let a listener beyond loopback be open, too, where no token is configured."""
+    service_ranges: tuple[Network, ...] = ()
+    """Where ClusterIPs are taken from; empty: none is given out."""
 
 
 class Parts(msgspec.Struct):
@@ -104,7 +107,10 @@ class ControlApi:
         self.options = options or Options()
         self.catalog = Catalog(parts.kinds)
         self.hub = WatchHub(store.memory, random.random, clock)
-        self.operations = ObjectOperations(store, self.catalog, Admission(parts.check), clock, secrets.token_bytes)
+        self.operations = ObjectOperations(
+            store, self.catalog, Admission(parts.check), clock, secrets.token_bytes,
+            ClusterIPs(self.options.service_ranges),
+        )  # fmt: skip
         self.checks: dict[str, Callable[[], str]] = {}
         """Further parts of /readyz: name to what is wrong with it, empty: nothing."""
         self.counts: dict[tuple[str, int], int] = {}
@@ -204,6 +210,11 @@ class ControlApi:
             )
             await self._runner.setup()
         await self._make_default_namespace()
+        for wrong in self.operations.address_problems:
+            logger.warning("%s", wrong)
+        self.operations.address_problems.clear()
+        for wrong in await self.operations.give_addresses():
+            logger.error("no ClusterIP: %s", wrong)
         server = await asyncio.get_running_loop().create_server(
             self._connection, host, port, ssl=ssl, backlog=1024, reuse_address=True
         )

@@ -12,7 +12,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from .cli_dns_flags import dns_flags, dns_query_flags
-from .settings import Parser, SettingError, address, header, host, labels, seconds, trust_domain, workload_name
+from .settings import (
+    Parser,
+    SettingError,
+    address,
+    header,
+    host,
+    labels,
+    seconds,
+    service_cidr,
+    trust_domain,
+    workload_name,
+)
 
 OUTPUTS = ("text", "json")
 
@@ -83,6 +94,7 @@ def build() -> Parser:
     _roles(verb)
     _capture_verbs(verb)
     _client_verbs(verb)
+    _registry_verbs(verb)
     return parser
 
 
@@ -149,6 +161,10 @@ def _roles(verb: Any) -> None:
     )
     made.add_argument("--data-dir", metavar="DIR", default="fairlead-data", help="store, authority, last snapshots")
     made.add_argument(
+        "--service-cidr", type=service_cidr, default="", metavar="RANGE",
+        help="give Services without clusterIP an address of this range, e.g. 10.96.0.0/16; with IPv6 two, with a comma",
+    )  # fmt: skip
+    made.add_argument(
         "--trust-domain",
         type=trust_domain,
         default="cluster.local",
@@ -191,6 +207,10 @@ def _roles(verb: Any) -> None:
         "run", "role_sidecar", "run", "Run a sidecar and, once it is ready, the app behind --; exit with its code."
     )
     _sidecar_flags(made)
+    made.add_argument(
+        "--restart", choices=("never", "on-failure", "always"), default="never",
+        help="start the app again when its checks give it up or it fails; always: also when it ends",
+    )  # fmt: skip
     made.add_argument("command", nargs="+", metavar="-- CMD", help="the app and its arguments")
     made = verb("gateway", "role_sidecar", "main", "Run the proxy at the edge, as the Gateways that select it say.")
     _sidecar_flags(made, True)
@@ -282,6 +302,7 @@ def _sidecar_flags(made: Any, gateway: bool = False) -> None:
         "--register", metavar="WHERE", help="register the app: consul=URL or etcd=URLS (`consul`, `etcd`: environment)"
     )
     made.add_argument("--service", metavar="NAME:PORT", help="the service to register as, and the app's port")
+    _check_flags(made, gateway)
     made.add_argument("--data-dir", metavar="DIR", help="keep the last version and certificate here for a cold start")
     made.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes that serve the same addresses (default 1)"
@@ -320,6 +341,26 @@ def _sidecar_flags(made: Any, gateway: bool = False) -> None:
     )
 
 
+def _check_flags(made: Any, gateway: bool) -> None:
+    if gateway:  # there is no app
+        made.set_defaults(enable_script_checks=False)
+        return
+    for name, text in (
+        ("readiness", "whether the app takes traffic, e.g. http://:8080/healthz?period=5s, tcp://:5432, grpc://:50051, "
+         "exec:COMMAND; repeatable"),
+        ("liveness", "whether the app must be restarted, likewise"),
+        ("startup", "whether the app is through with starting, likewise; the others wait for it"),
+    ):  # fmt: skip
+        made.add_argument(f"--{name}", action="append", default=[], metavar="URL", help=text)
+    made.add_argument(
+        "--checks", action="append", default=[], metavar="FILE",
+        help="checks as Kubernetes, Consul, Nomad or Marathon write them (YAML or JSON)",
+    )  # fmt: skip
+    made.add_argument(
+        "--enable-script-checks", action="store_true", help="run commands that --control gives as checks, too"
+    )
+
+
 def _client_verbs(verb: Any) -> None:
     made = verb("apply", "cli_client", "apply", "Create or change resources on the control plane.")
     add_files(made, required=True)
@@ -353,6 +394,37 @@ def _client_verbs(verb: Any) -> None:
     made.add_argument("--service-account", default="default")
     made.add_argument("--ttl", type=seconds, default="24h", help="how long it can be used (default 24h)")
     made.add_argument("--one-time", action="store_true", help="can be used for one certificate only")
+
+
+def _registry_verbs(verb: Any) -> None:
+    def add_known(made: Any) -> None:
+        add_sources(made)
+        made.add_argument("--control", metavar="URL", help="ask the live mesh of this control API")
+        made.add_argument("--token", metavar="TOKEN", help="bearer token for --control")
+        made.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
+        made.add_argument("--ca", metavar="FILE", help="certificate authorities that vouch for the control API (PEM)")
+
+    group = verb("registry", "cli_registry", "registry", "What is known: from manifests, control, Consul or etcd.")
+    which = group.add_subparsers(dest="registry_verb", metavar="VERB", required=True)
+    for name, text in (
+        ("services", "Services, with their addresses, ports and how many endpoints are ready."),
+        ("endpoints", "Endpoints, with their origin, age and health, and why not ready."),
+        ("sources", "Sources, with their state and age; exit 1 if one is stale."),
+    ):
+        made = verb(name, "cli_registry", "registry", text, which)
+        add_known(made)
+        if name != "sources":
+            made.add_argument("name", nargs="?", metavar="SERVICE", help="name or host of one service")
+        made.add_argument("-n", "--namespace", help="of this namespace only")
+        add_output(made, ("table", "wide", "json"))
+    made = verb(
+        "env", "cli_registry", "env", "Environment variables of services, as Kubernetes gives them to containers."
+    )
+    add_known(made)
+    made.add_argument("-n", "--namespace", default="default", help="namespace (default %(default)s)")
+    made.add_argument("--export", action="store_true", help='for the shell: eval "$(fairlead env --export ...)"')
+    made.add_argument("--by-name", action="store_true", help="services without an address: their name in its place")
+    add_output(made)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

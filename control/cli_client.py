@@ -189,14 +189,21 @@ def status(options: Any) -> int:
                      f"{now - confirmed:.0f} s ago" if confirmed else "never", source.get("error", "")])  # fmt: skip
         rows += [["", "", "", f"skipped: {problem}"] for problem in source.get("problems", [])]
     print_columns(rows)
-    rows = [["SIDECAR", "ROLE", "MESH PORT", "RUNS", "REFUSED"]]
+    rows = [["SIDECAR", "ROLE", "MESH PORT", "RUNS", "APP", "REFUSED"]]
     for member in answer["sidecars"]:
         refused = f"{member['refused']}: {'; '.join(member['reasons'])}" if member["refused"] else ""
         role = member["role"] + (" (draining)" if member.get("leaving") else "")
         rows.append([f"{member['namespace']}/{member['workload']}", role, str(member["mesh_port"] or "-"),
-                     member["taken"] or "-", refused])  # fmt: skip
+                     member["taken"] or "-", app_of(member), refused])  # fmt: skip
     print_columns(rows)
     return 1 if any(member["refused"] for member in answer["sidecars"]) else 0
+
+
+def app_of(member: dict[str, Any]) -> str:
+    """How a sidecar's app is, as its checks say."""
+    if not member.get("checked"):
+        return "-"
+    return "ready" if member["ready"] else f"not ready: {member['why']}"
 
 
 def token(options: Any) -> int:

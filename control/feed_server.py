@@ -21,7 +21,22 @@ from .push import NONE, Book, Held
 HEARTBEAT_S = 10.0
 LEAVE_S_MAX = 60.0
 """Longest wait for others to run a version without a workload that leaves."""
+WHY_MOST = 500
+CHECKS_MOST = 64
+"""Of one sidecar that are shown."""
 logger = logging.getLogger("fairlead.feed")
+
+
+class HealthReport(msgspec.Struct):
+    """Body of POST /fairlead/v1/feed/health."""
+
+    namespace: str
+    workload: str
+    ready: bool
+    role: str = "sidecar"
+    why: str = ""
+    checks: list[dict[str, Any]] = []
+    instance: str = ""
 
 
 class Member(msgspec.Struct, omit_defaults=False):
@@ -48,6 +63,14 @@ class Member(msgspec.Struct, omit_defaults=False):
     """Names the process, of which a workload may have two for a moment: one that takes over from the other."""
     leaving: bool = False
     """It drains, or its app does not listen yet: no endpoint of its workload is ready."""
+    checked: bool = False
+    """It checks its app's health."""
+    ready: bool = True
+    """Whether its app is ready, as these checks say."""
+    why: str = ""
+    """Why not."""
+    checks: list[dict[str, Any]] = []
+    """Each check as it was when `ready` or `why` last changed, or when the sidecar connected."""
 
 
 class FeedServer:
@@ -84,6 +107,7 @@ class FeedServer:
             web.post("/fairlead/v1/feed/ack", self._ack),
             web.post("/fairlead/v1/feed/leave", self._leave),
             web.post("/fairlead/v1/feed/enter", self._enter),
+            web.post("/fairlead/v1/feed/health", self._health),
             web.get("/fairlead/v1/sidecars", self._list),
         ]
 
@@ -122,7 +146,8 @@ class FeedServer:
             while not self._closing:
                 wake.clear()
                 secrets = self._secrets(member)
-                message = self._book.message_since(version, secrets, holds)
+                own = f"{member.namespace}/{member.workload}" if member.role != "dns" else ""
+                message = self._book.message_since(version, secrets, holds, own)
                 if message is None and version and version != self._book.version:  # what is new is for others
                     if member.taken == member.offered:
                         member.taken = self._book.version
@@ -160,10 +185,7 @@ class FeedServer:
         except (msgspec.MsgspecError, KeyError, TypeError) as error:
             raise web.HTTPBadRequest(text=f"not an acknowledgement: {error}") from None
         self._authorize(request, str(body["namespace"]), str(body["workload"]))
-        instance = str(body.get("instance", ""))
-        member = self.members.get(key)
-        if member is not None and member.instance != instance:
-            member = self.members.get(f"{key}/{instance}")
+        member = self._member(key, str(body.get("instance", "")))
         if member is not None:
             member.confirmed_at = time.time()
             if accepted:
@@ -175,6 +197,11 @@ class FeedServer:
                 logger.error("%s refused version %s: %s", key, version, "; ".join(reasons))
             self._tell_heard()
         return web.Response(status=204)
+
+    def _member(self, key: str, instance: str) -> Member | None:
+        """This process of a workload, which may have handed over to another."""
+        member = self.members.get(key)
+        return member if member is None or member.instance == instance else self.members.get(f"{key}/{instance}")
 
     def _tell_heard(self) -> None:
         for event in self._heard:
@@ -247,6 +274,24 @@ class FeedServer:
             (refusing if at_least(member.refused, version) else pending).append(key)
         return sorted(pending), sorted(refusing)
 
+    async def _health(self, request: web.Request) -> web.Response:
+        """Whether a sidecar's app is ready, from now on; 409 where that sidecar is not connected here."""
+        try:
+            body = msgspec.json.decode(await request.read(), type=HealthReport)
+        except msgspec.MsgspecError as error:
+            raise web.HTTPBadRequest(text=f"not a report of health: {error}") from None
+        self._authorize(request, body.namespace, body.workload)
+        member = self._member(f"{body.role}/{body.namespace}/{body.workload}", body.instance)
+        if member is None:
+            raise web.HTTPConflict(text=f"{body.namespace}/{body.workload} is not connected to this control plane")
+        new = (True, body.ready, "" if body.ready else body.why[:WHY_MOST] or "not ready")
+        changed = new != (member.checked, member.ready, member.why)
+        member.checked, member.ready, member.why = new
+        member.checks = body.checks[:CHECKS_MOST]
+        if changed:
+            self._changed()
+        return web.Response(status=204)
+
     async def _list(self, request: web.Request) -> web.Response:
         self._authorize(request, "", "")
         listed = sorted(self.members.values(), key=lambda member: (member.role, member.namespace, member.workload))
@@ -282,6 +327,9 @@ def read_member(query: Any) -> Member:
         connected_at=time.time(),
         instance=query.get("instance", ""),
         leaving="leaving" in query,
+        checked="ready" in query,
+        ready=query.get("ready", "1") != "0",
+        why=query.get("why", "")[:WHY_MOST],
     )
 
 

@@ -8,8 +8,9 @@ metadata and status changes. A namespace that does not exist is made with the fi
 
 from __future__ import annotations
 
+import contextlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -19,12 +20,13 @@ from .admission import Admission, check_envelope, check_namespace
 from .api_request import Query, Target
 from .audit import seconds_timestamp
 from .catalog import Catalog
+from .cluster_ips import AddressError, ClusterIPs, needs_address
 from .defaults import fill_items
 from .managed_fields import ApplyConflict, after_update, server_side_apply
 from .patch import PatchError, PatchTestError, json_patch, merge_patch
 from .patch_strategic import rules_of, strategic_patch
 from .status import Cause, StatusError, bad_request, invalid
-from .store import ConflictError, Key, Store, Stored, Write, encode
+from .store import Change, ConflictError, Key, Store, Stored, StoreError, Write, encode
 
 ATTEMPTS = 200
 """How often a change is computed again when others are faster."""
@@ -42,6 +44,13 @@ class Result(Struct, frozen=True):
     body: dict[str, Any]
     created: bool = False
     warnings: tuple[str, ...] = ()
+
+
+SERVICES = "services"
+
+
+def service_key(key: Key) -> str:
+    return f"{key.namespace}/{key.name}"
 
 
 Compute = Callable[[dict[str, Any]], dict[str, Any]]
@@ -71,12 +80,51 @@ class ObjectOperations:
         admission: Admission,
         clock: Callable[[], float],
         draw: Callable[[int], bytes],
+        addresses: ClusterIPs | None = None,
     ) -> None:
         self._store = store
+        self._addresses = addresses or ClusterIPs()
+        self.address_problems = self._addresses.load(
+            (service_key(one.key), one.object()) for one in store.memory.all(SERVICES)
+        )
+        store.memory.subscribe(self._follow_addresses)
         self._catalog = catalog
         self._admission = admission
         self._clock = clock
         self._draw = draw
+
+    def _follow_addresses(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            if change.key.resource == SERVICES:
+                after = change.after
+                self._addresses.changed(service_key(change.key), after.object() if after is not None else None)
+
+    @contextlib.contextmanager
+    def _with_addresses(self, target: Target, current: dict[str, Any] | None, body: dict[str, Any]) -> Iterator[None]:
+        """While a Service is written: its ClusterIPs, which nobody else may get meanwhile. Raises StatusError 422."""
+        if target.resource.name != SERVICES or target.subresource:
+            yield
+            return
+        name = str(body["metadata"]["name"])
+        try:
+            with self._addresses.held(f"{target.namespace}/{name}", current, body):
+                yield
+        except AddressError as error:
+            raise invalid(target.resource.kind, target.resource.group, name, error.causes) from None
+
+    async def give_addresses(self) -> list[str]:
+        """Give ClusterIPs to stored Services that have none, where there is a range of them; what could not be done."""
+        wrong: list[str] = []
+        for stored in self._store.memory.all(SERVICES) if self._addresses.ranges else ():
+            body = stored.object()
+            if not needs_address(body):
+                continue
+            try:
+                with self._addresses.held(service_key(stored.key), None, body):
+                    await self._store.write([Write(stored.key, body, expect=stored.version)])
+            except (AddressError, StoreError) as error:
+                wrong.append(f"Service {service_key(stored.key)}: {error}")
+        return wrong
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -148,12 +196,13 @@ class ObjectOperations:
             if self._store.memory.get(key) is not None:
                 raise status.already_exists(resource.plural, resource.group, name)
             writes, notes = self._namespace_writes(target)
-            if query.dry_run:
-                return Result(body, True, (*warnings, *notes))
-            try:
-                changes = await self._store.write([*writes, Write(key, internal(body), expect=0)])
-            except ConflictError:
-                continue
+            with self._with_addresses(target, None, body):
+                if query.dry_run:
+                    return Result(body, True, (*warnings, *notes))
+                try:
+                    changes = await self._store.write([*writes, Write(key, internal(body), expect=0)])
+                except ConflictError:
+                    continue
             after = changes[-1].after
             assert after is not None
             return Result(external(after, target), True, (*warnings, *notes))
@@ -303,28 +352,37 @@ class ObjectOperations:
                 )  # fmt: skip
             made = self._only_what_may_change(target, current, made)
             made, warnings = self._admission.admit(resource, target.version, made, query.field_validation, duplicates)
-            if desired(made) != desired(current):  # only now, when defaults are filled in on both sides
-                made["metadata"]["generation"] = int(current["metadata"].get("generation") or 1) + 1
-            if manager:
-                owner = (manager, "Update", target.subresource)
-                after_update(current, made, resource.name, owner, target.api_version, self._now())
-            if same(current, made):
-                return Result(current, False, tuple(warnings))
-            self._check_size(target, made)
-            done = made["metadata"].get("deletionTimestamp") and not made["metadata"].get("finalizers")
-            if query.dry_run:
-                made["metadata"]["resourceVersion"] = str(stored.version)
-                return Result(made, False, tuple(warnings))
-            try:
-                changes = await self._store.write([Write(stored.key, internal(made), expect=stored.version)])
-                if done:  # the last finalizer is gone, and so is the object
-                    await self._store.write([Write(stored.key, None, expect=changes[-1].revision)])
-            except ConflictError:
-                continue
-            after = changes[-1].after
-            assert after is not None
-            return Result(external(after, target), False, tuple(warnings))
+            with self._with_addresses(target, current, made):
+                done = await self._write_changed(target, stored, current, made, query, manager)
+            if done is not None:
+                return Result(done, False, tuple(warnings))
         raise status.conflict(resource.plural, resource.group, target.name)
+
+    async def _write_changed(
+        self, target: Target, stored: Stored, current: dict[str, Any], made: dict[str, Any], query: Query, manager: str
+    ) -> dict[str, Any] | None:
+        """Write what was made of the object as it was read; as it is then, or None: somebody was faster."""
+        if desired(made) != desired(current):  # only now, when defaults are filled in on both sides
+            made["metadata"]["generation"] = int(current["metadata"].get("generation") or 1) + 1
+        if manager:
+            owner = (manager, "Update", target.subresource)
+            after_update(current, made, target.resource.name, owner, target.api_version, self._now())
+        if same(current, made):
+            return current
+        self._check_size(target, made)
+        done = made["metadata"].get("deletionTimestamp") and not made["metadata"].get("finalizers")
+        if query.dry_run:
+            made["metadata"]["resourceVersion"] = str(stored.version)
+            return made
+        try:
+            changes = await self._store.write([Write(stored.key, internal(made), expect=stored.version)])
+            if done:  # the last finalizer is gone, and so is the object
+                await self._store.write([Write(stored.key, None, expect=changes[-1].revision)])
+        except ConflictError:
+            return None
+        after = changes[-1].after
+        assert after is not None
+        return external(after, target)
 
     def _only_what_may_change(self, target: Target, current: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
         """What the server keeps is taken from the stored object, and a subresource changes its own part only."""

@@ -5,7 +5,8 @@ An item is one key and its JSON value:
     object/PLURAL.GROUP/NAMESPACE/NAME   a resource, as written      (rules, MeshConfig)
     service/HOST                         registry.model.Service
     endpoints/HOST                       list of registry.model.Endpoint
-    workload/NAMESPACE/NAME              registry.model.Workload
+    workload/NAMESPACE/NAME              registry.model.Workload, without its checks
+    checks/NAMESPACE/NAME                list of registry.checks.Check, for the sidecar of this workload alone
     namespace/NAME                       labels
 
 Versions are `EPOCH.NUMBER`; the number grows by one with every change, the epoch names one run of control. Who asks
@@ -20,13 +21,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
+from ..registry.model import Workload
 from ..registry.snapshot import Snapshot
 
 REMOVALS_KEPT = 10_000
 """How many removals are remembered for catching up; a sidecar further behind gets everything."""
 
 SECRETS = "object/secrets/"
+CHECKS = "checks/"
+"""They may hold credentials, and commands."""
 NONE: frozenset[str] = frozenset()
 Holds = tuple[frozenset[str], frozenset[str]]
 """(what a reader holds for certain, what it may hold): keys of Secrets."""
@@ -115,27 +120,35 @@ class Book:
             ("namespace/", before.namespaces, snapshot.namespaces, told and told.namespaces),
         ):
             for key in keys if isinstance(keys, frozenset) else {**old, **new}:
-                value = new.get(key)
-                if value is not None and old.get(key) is not value:
+                had, value = old.get(key), new.get(key)
+                if had is value:
+                    continue
+                checks = value.checks if isinstance(value, Workload) else ()
+                if checks or (isinstance(had, Workload) and had.checks):
+                    changed[CHECKS + key] = _encode(checks) if checks else None
+                if isinstance(value, Workload) and checks:
+                    value = replace(value, checks=())
+                if value is not None:
                     changed[prefix + key] = _encode(value)
-                elif value is None and key in old:
+                else:
                     changed[prefix + key] = None
         self._snapshot = snapshot
         return self._change(changed)
 
-    def message_since(self, version: str, secrets: frozenset[str] = NONE, holds: Holds = (NONE, NONE)) -> bytes | None:
+    def message_since(
+        self, version: str, secrets: frozenset[str] = NONE, holds: Holds = (NONE, NONE), workload: str = ""
+    ) -> bytes | None:
         """The message that brings a sidecar from `version` (empty: nothing yet) to now; None: it is up to date, or
         what is new is not for it. `secrets`: the keys of those Secrets that it is to have, and of no other; those of
         them that it does not hold are sent, whatever their age, and those that it may hold beside them withdrawn.
+        Checks are for the sidecar of their own workload (namespace/name).
 
         One JSON object: {"version", "full": bool, "set": {key: value}, "remove": [keys]}.
         """
         epoch, _, number_text = version.rpartition(".")
         number = int(number_text) if number_text.isdigit() else -1
         if epoch != self.epoch or not self._floor <= number <= self.number:
-            everything = [
-                (key, value) for key, (_, value) in self._items.items() if not key.startswith(SECRETS) or key in secrets
-            ]
+            everything = [(key, one) for key, (_, one) in self._items.items() if _is_for(key, secrets, workload)]
             return self._message(True, everything, [])
         sure, perhaps = holds
         if number == self.number and sure == secrets == perhaps:
@@ -144,7 +157,7 @@ class Book:
         for changed_at, key in reversed(self._recent):
             if changed_at <= number:
                 break
-            if not key.startswith(SECRETS) or key in secrets:
+            if _is_for(key, secrets, workload):
                 keys[key] = None
         keys |= dict.fromkeys(sorted(secrets - sure))
         present = [(key, self._items[key][1]) for key in keys if key in self._items]
@@ -161,3 +174,9 @@ class Book:
             + _encode(removed)
             + b"}\n"
         )
+
+
+def _is_for(key: str, secrets: frozenset[str], workload: str) -> bool:
+    if key.startswith(SECRETS):
+        return key in secrets
+    return not key.startswith(CHECKS) or key[len(CHECKS) :] == workload

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,8 @@ class Control:
         """Rules by source, then by item key; of two with one key the API's counts."""
         self._in_book: dict[str, dict[str, Any]] = {}
         self._refreshing = False
+        self._unsaved = asyncio.Event()
+        """What is known of sidecars is not on disk yet."""
 
     async def run(self, signals: Signals) -> int:
         options = self.options
@@ -126,7 +129,11 @@ class Control:
             self.api = ControlApi(
                 self.store,
                 issuer,
-                Options(admin_token_file=options.api_token_file or "", audit_file=str(self.data / "audit.log")),
+                Options(
+                    admin_token_file=options.api_token_file or "",
+                    audit_file=str(self.data / "audit.log"),
+                    service_ranges=options.service_cidr,
+                ),
                 parts=parts(self.store, lambda: self.registry.snapshot.value),
                 identity_of=issuer.identity_of,
             )
@@ -137,6 +144,7 @@ class Control:
         self.api.add_routes([web.get("/fairlead/v1/world", self._world), web.get("/metrics", self._metrics)])
         tasks = Tasks(signals.stop)
         sources = Sources(options, self.registry, tasks, self.data, self._manifests_changed)
+        tasks.start("sidecars", self._save_sidecars())
         self._rules["control"] = _rules_of(self.api.objects(RULE_RESOURCES | {SECRETS}))
         self._take_rules()
         self._take_facts()
@@ -157,6 +165,8 @@ class Control:
             await self.api.close()
             await sources.close()
             await tasks.close()
+            if self._unsaved.is_set():
+                write_private(self.data / "sidecars.json", self.sidecars.dump())
             await self.store.close()
         return 1 if tasks.failed else 0
 
@@ -249,14 +259,21 @@ class Control:
             Known(
                 m.namespace, m.workload, m.address, m.mesh_port,
                 proved.get(f"{m.namespace}/{m.workload}") or m.service_account, m.labels, tuple(m.ports),
-                m.role == "gateway", m.leaving,
+                m.role == "gateway", m.leaving, m.checked, "" if m.ready else m.why or "not ready",
             )
             for key, m in self.feed.members.items()
             if m.role in ("sidecar", "gateway") and key.count("/") == 2  # one that has handed over is only waited for
         ]  # fmt: skip
         if self.sidecars.connected(members):
-            write_private(self.data / "sidecars.json", self.sidecars.dump())
             self._lay_over()
+            self._unsaved.set()
+
+    async def _save_sidecars(self) -> None:
+        """Beside everything else: the disk holds up nobody who waits for what changed."""
+        while True:
+            await self._unsaved.wait()
+            self._unsaved.clear()
+            await asyncio.to_thread(write_private, self.data / "sidecars.json", self.sidecars.dump())
 
     def _sidecar_left(self, workload: str) -> None:
         if self.sidecars.leave(workload):
@@ -342,6 +359,12 @@ class Control:
             *(
                 f'fairlead_source_confirmed_timestamp_seconds{{source="{s.name}"}} {s.confirmed_at}'
                 for s in self.registry.snapshot.value.sources.values()
+            ),
+            "# TYPE fairlead_source_age_seconds gauge",
+            *(
+                f'fairlead_source_age_seconds{{source="{s.name}"}} {max(0.0, time.time() - s.confirmed_at):.1f}'
+                for s in self.registry.snapshot.value.sources.values()
+                if s.confirmed_at
             ),
         ]
         return web.Response(text="\n".join(lines) + "\n", content_type="text/plain", charset="utf-8")

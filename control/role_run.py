@@ -1,4 +1,10 @@
-"""Shell: the app of `fairlead run`: its process, the signals passed on to it, its end, and what PID 1 has to do."""
+"""Shell: the app of `fairlead run`: its process, the signals passed on to it, its end, and what PID 1 has to do.
+
+With `--restart on-failure` or `always` an app that its liveness or startup checks give up is ended (SIGTERM, after the
+drain deadline SIGKILL) and started again, after pauses that grow from 1 s to 5 minutes and begin anew once it has run
+for ten (Kubernetes' CrashLoopBackOff); so is one that ends by itself with a failure, or at all. With `never`, the
+default, `run` ends with it.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +12,13 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import signal
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..mesh.sidecar import Sidecar
+from ..registry.backoff import Backoff
 from .settings import SettingError
 
 PASSED_ON = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT, signal.SIGWINCH, signal.SIGCONT)
@@ -18,46 +27,119 @@ REAP_S = 1.0
 CONNECT_S = 1.0
 RESERVE_SHARE = 0.1
 """Of the time that is left, what the app is not given: for the end of its last calls."""
+PAUSE_LEAST_S, PAUSE_MOST_S = 1.0, 300.0
+WELL_S = 600.0
+"""After so long an app counts as having started well."""
+GIVEN_UP = 1
+"""Exit code where checks ended the app."""
 logger = logging.getLogger("fairlead.run")
 
 
 class App:
-    """One process in a process group of its own, so that Ctrl-C reaches it once; of a terminal it is the foreground."""
+    """One process in a process group of its own, so that Ctrl-C reaches it once; of a terminal it is the foreground.
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    `start`, then `watch` until it ends for good; `end` ends it.
+    """
+
+    def __init__(self, command: list[str], sidecar: Sidecar, restart: str, grace_s: float) -> None:
+        self._command = command[1:] if command[:1] == ["--"] else command
+        self._sidecar = sidecar
+        self._restart = restart
+        self._grace_s = grace_s
+        """Given to one whose checks give it up."""
+        self._process: asyncio.subprocess.Process | None = None
+        self._started_at = 0.0
+        self._given_up = False
         self._reaper: asyncio.Task[None] | None = None
+        self.up = asyncio.Event()
+        """It was started, and has not ended to be started again."""
+        self.gone = asyncio.Event()
+        """The process started last has ended, and another is to be started; a new event with each."""
 
-    @classmethod
-    async def start(cls, command: list[str]) -> App:
+    async def start(self) -> None:
         """Raises SettingError."""
-        command = command[1:] if command[:1] == ["--"] else command
+        command, loop = self._command, asyncio.get_running_loop()
         try:
-            made = cls(await asyncio.create_subprocess_exec(*command, preexec_fn=_in_own_group))
+            self._process = await asyncio.create_subprocess_exec(*command, preexec_fn=_in_own_group)
         except OSError as error:
             raise SettingError(f"{command[0]}: {error.strerror or error}") from error
-        if os.getpid() == 1:
-            made._reaper = asyncio.get_running_loop().create_task(reap_orphans())
-        loop = asyncio.get_running_loop()
+        if os.getpid() == 1 and self._reaper is None:
+            self._reaper = loop.create_task(reap_orphans())
         for number in PASSED_ON:
-            loop.add_signal_handler(number, made.signal, number)
-        return made
+            loop.add_signal_handler(number, self.signal, number)
+        self._started_at = loop.time()
+        self._sidecar.app_started()
+        self.gone = asyncio.Event()
+        self.up.set()
 
     @property
     def ended(self) -> bool:
-        return self._process.returncode is not None
+        """No process of it runs."""
+        return self._process is None or self._process.returncode is not None
+
+    @property
+    def pid(self) -> int:
+        """Of the process started last; 0: none was."""
+        return self._process.pid if self._process is not None else 0
 
     @property
     def code(self) -> int:
-        """Its exit code; 128 + N where signal N ended it."""
-        code = self._process.returncode or 0
+        """Its exit code; 128 + N where signal N ended it; GIVEN_UP where its checks were the end of it."""
+        if self._given_up:
+            return GIVEN_UP
+        code = (self._process.returncode if self._process is not None else 0) or 0
         return code if code >= 0 else 128 - code
 
-    async def wait(self) -> None:
-        await self._process.wait()
+    async def watch(self) -> None:
+        """Until it has ended and is not started again."""
+        backoff, loop = Backoff(PAUSE_LEAST_S, PAUSE_MOST_S), asyncio.get_running_loop()
+        while True:
+            why = await self._until_it_ends()
+            if self._restart == "never" or (self._restart == "on-failure" and not self.code):
+                if self._given_up:
+                    logger.error("the app was ended: %s (--restart on-failure would start it again)", why)
+                return
+            if loop.time() - self._started_at >= WELL_S:
+                backoff.reset()
+            self.up.clear()
+            self.gone.set()
+            while not self.up.is_set():
+                pause_s = backoff.pause(random.random())
+                logger.warning("the app is started again in %.1f s: %s", pause_s, why)
+                await asyncio.sleep(pause_s)
+                try:
+                    await self.start()
+                except SettingError as error:  # replaced under us, perhaps
+                    why = str(error)
+            self._given_up = False
+
+    async def _until_it_ends(self) -> str:
+        """Why; ends it where its checks say so."""
+        sidecar = self._sidecar
+        gone = asyncio.ensure_future(self._wait())
+        hopeless = asyncio.ensure_future(sidecar.app_doomed.wait())
+        try:
+            await asyncio.wait({gone, hopeless}, return_when=asyncio.FIRST_COMPLETED)
+            if not self.ended:
+                why = f"its checks gave it up: {sidecar.app.health.doomed if sidecar.app is not None else ''}"
+                logger.warning("ending the app: %s", why)
+                sidecar.app_ended(why)
+                await self._end(signal.SIGTERM, self._grace_s)
+                self._given_up = True
+                return why
+        finally:
+            gone.cancel()
+            hopeless.cancel()
+        why = f"it ended with exit code {self.code}"
+        sidecar.app_ended(why)
+        return why
+
+    async def _wait(self) -> None:
+        if self._process is not None:
+            await self._process.wait()
 
     def signal(self, number: int) -> None:
-        if not self.ended:
+        if self._process is not None and not self.ended:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
@@ -74,18 +156,25 @@ class App:
         return found
 
     async def end(self, number: int, left_s: float) -> None:
-        """Tell it to end by this signal, and end it with all of its group when the time is over."""
+        """Once nobody watches it: tell it to end by this signal, and end it with all of its group when the time is
+        over."""
+        self._sidecar.check_no_more()
+        await self._end(number, left_s * (1.0 - RESERVE_SHARE))
+
+    async def _end(self, number: int, grace_s: float) -> None:
         self.signal(number)
         try:
-            await asyncio.wait_for(self.wait(), left_s * (1.0 - RESERVE_SHARE))
+            await asyncio.wait_for(self._wait(), grace_s)
         except TimeoutError:
-            logger.warning("the app (process %d) did not end in time: killed", self._process.pid)
+            logger.warning(
+                "the app (process %d) did not end in time: killed", self._process.pid if self._process else 0
+            )
             self.kill()
-            await self.wait()
+            await self._wait()
 
     def kill(self) -> None:
         """At once, with all of its group."""
-        if not self.ended:
+        if self._process is not None and not self.ended:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 

@@ -11,6 +11,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from ..registry.model import Workload, WorkloadPort
 from ..registry.names import service_host, split_full_name
 from ..registry.needs import FetchError
 from ..registry.source_manifests import Manifests
+from .role_checks import checks_of
 from .role_common import Signals, Tasks, logger, ready
 from .role_common import run as run_role
 from .role_drain import Departure
@@ -98,6 +100,7 @@ def sidecar_options(options: Any) -> SidecarOptions:
             "--labels: a gateway serves the Gateways whose selector its labels match, e.g. istio=ingressgateway"
         )
     upstreams = options.upstream
+    checks = checks_of(options)
     return SidecarOptions(
         workload=workload,
         outbound=options.outbound,
@@ -117,6 +120,9 @@ def sidecar_options(options: Any) -> SidecarOptions:
         gateway=gateway,
         moved=moved_of(options.map) if gateway else {},
         needs_certificate=bool(options.control) and not options.cert,
+        checks=checks,
+        commands=not options.control or options.enable_script_checks,
+        lone=not options.control and not options.register,
     )
 
 
@@ -199,10 +205,12 @@ class Role:
         self.manifests: Manifests | None = None
         self.handover: Handover
         self.certificates: Certificates | None = None
-        self.missing = NOT_YET if command else ""
-        """Why the app of `run` is not ready."""
         self.problem = ""
         """Why the manifests last read are not in force, or not all of them."""
+        self.kept_out = NOT_YET if command else ""
+        """Why the app is not to be found yet, whatever its checks say."""
+        self._tell: Callable[[bool, str], None] | None = None
+        """Tells (ready, why not) where the app is registered."""
 
     async def run(self, signals: Signals) -> int:
         options, sidecar = self.options, self.sidecar
@@ -232,14 +240,15 @@ class Role:
                 signals.on_reload = self.manifests.look_now
                 sidecar.notes["manifests"] = lambda: self.problem
             if self.command:
-                sidecar.checks["app"] = lambda: self.missing
+                sidecar.app_awaited = NOT_YET
+                sidecar.checks["app"] = sidecar.app_problem
             if handover.succeeds:  # who serves now goes on until nothing but the sockets is missing here
                 await self._until_ready(signals, sidecar.lacks)
             try:
                 at = await sidecar.start()
             except OSError as error:
                 raise SettingError(str(error)) from error
-            await self._until_ready(signals, self._problems)
+            await self._until_ready(signals, partial(sidecar.problems, app=False))
             registration = await self._register(tasks)
             if registration is not None and handover.succeeds:
                 with contextlib.suppress(TimeoutError):
@@ -266,21 +275,24 @@ class Role:
 
     async def _serve(self, signals: Signals, tasks: Tasks, registration: Any, link: ControlLink | None) -> int:
         """Run until told to stop, or until the app ends; then drain."""
-        app = await App.start(self.command) if self.command and not signals.stop.is_set() else None
-        if app is not None:
-            tasks.start("app", self._enter(app, registration, link))
-        signals.at_once += [self.sidecar.kill, *([app.kill] if app is not None else [])]
+        sidecar, options, app = self.sidecar, self.options, None
+        if self.command and not signals.stop.is_set():
+            app = App(self.command, sidecar, options.restart, options.drain_deadline)
+            await app.start()
+            tasks.start("app", self._enter(app, link))
+        elif not self.command and not sidecar.app_up:
+            sidecar.app_started()
+        signals.at_once += [sidecar.kill, *([app.kill] if app is not None else [])]
         stopped = asyncio.ensure_future(signals.stop.wait())
-        ended = asyncio.ensure_future(app.wait()) if app is not None else None
+        ended = asyncio.ensure_future(app.watch()) if app is not None else None
         taken = asyncio.ensure_future(self.handover.taken.wait())
         await asyncio.wait({stopped, taken, *({ended} if ended else ())}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        taken.cancel()
+        for waiting in (stopped, taken, *((ended,) if ended else ())):  # the app is not started again from here on
+            waiting.cancel()
         self.handover.refuse("it is draining")
-        options = self.options
         served = self._serves()
         departure = Departure(
-            self.sidecar, options.drain_deadline, options.minimum_drain,
+            sidecar, options.drain_deadline, options.minimum_drain,
             link.feed if link is not None and served else None, registration,
         )  # fmt: skip
         if self.handover.taken.is_set():
@@ -295,30 +307,51 @@ class Role:
                 await departure.finish_served()
             await app.end(signals.number, departure.left_s())
         await departure.finish()
-        if app is not None:
+        if ended is not None and app is not None:
+            await asyncio.gather(ended, return_exceptions=True)
             await app.close()
             return app.code
         if self.command:
             return 128 + signals.number
         return 1 if tasks.failed else 0
 
-    async def _enter(self, app: App, registration: Any, link: ControlLink | None) -> None:
-        """Go into discovery when the app listens on all of its ports."""
+    async def _enter(self, app: App, link: ControlLink | None) -> None:
+        """Go into discovery when the app is ready; out of it when it has ended to be started again, and in again."""
         sidecar = self.sidecar
-        while not app.ended and (ports := await app.silent_ports(*sidecar.app_ports())):
-            self.missing = f"{NOT_YET} on port {', '.join(map(str, ports))}"
-            await asyncio.sleep(LISTENS_S)
-        if app.ended:
-            return
-        self.missing = "not all others know yet that the app is ready"
-        if registration is not None:
-            registration.health(True)
-        await self._be_known(link)
-        self.missing = ""
+        while True:
+            await self._until_up(app)
+            gone = app.gone
+            sidecar.app_awaited, self.kept_out = "not all others know yet that the app is ready", ""
+            self._tell_registration()
+            await self._be_known(link)
+            sidecar.app_awaited = ""
+            await gone.wait()
+            sidecar.app_awaited = self.kept_out = NOT_YET
+            self._tell_registration()
+            if link is not None and self._serves():
+                try:
+                    await link.feed.leave(0.0)
+                except FetchError as error:
+                    logger.warning("control cannot be told that the app is started again: %s", error)
+            await app.up.wait()
 
-    def _problems(self) -> list[str]:
-        """What keeps the app from being started."""
-        return [problem for problem in self.sidecar.problems() if not problem.startswith("app: ")]
+    async def _until_up(self, app: App) -> None:
+        """Until its checks say that it is ready; where none can say so, until it listens on all of its ports."""
+        sidecar = self.sidecar
+        sidecar.app_awaited = NOT_YET
+        while True:
+            told = sidecar.app is not None and sidecar.app.tells_ready
+            ports = [] if told or app.ended else await app.silent_ports(*sidecar.app_ports())
+            if not app.ended and not ports and not sidecar.app_unready:
+                return
+            sidecar.app_awaited = f"{NOT_YET} on port {', '.join(map(str, ports))}" if ports else NOT_YET
+            await asyncio.sleep(LISTENS_S)
+
+    def _tell_registration(self) -> None:
+        """How our app is, where it is registered."""
+        app, why = self.sidecar.app, self.sidecar.app_unready or self.kept_out
+        if self._tell is not None:
+            self._tell(not why, why or (app.summary() if app is not None else ""))
 
     def _serves(self) -> bool:
         """Others may come to our app because of us."""
@@ -372,6 +405,9 @@ class Role:
         self._hand_on(lambda: link.feed.items)
         if self._serves() and not self.handover.succeeds:
             link.feed.not_yet()  # before we listen, and our app
+        sidecar.on_health.append(partial(link.feed.health, describe=self._described))
+        if sidecar.options.checks:
+            link.feed.health(sidecar.app_up, "" if sidecar.app_up else "the app is not started yet")
         link.feed.start_from_disk()
         tasks.start("feed", link.feed.run())
         sidecar.notes["control"] = lambda: "" if link.feed.connected else f"not connected ({link.feed.error}); going on"
@@ -395,6 +431,10 @@ class Role:
             sidecar.notes["certificate"] = lambda: certificates.error
             sidecar.notes["certificate-kept"] = lambda: certificates.unsaved
         return link
+
+    def _described(self) -> list[dict[str, Any]]:
+        app = self.sidecar.app
+        return app.describe()["checks"] if app is not None else []
 
     def _hand_on(self, items: Callable[[], Mapping[str, bytes]]) -> None:
         """Where there are workers: what they make the next world of."""
@@ -453,8 +493,9 @@ class Role:
             leaf = ssl.PEM_cert_to_DER_cert(first_certificate(material.certificates))
             options = Namespace(**{**vars(options), "service_account": identity_of(leaf).service_account})
         made = registration(options, self.sidecar.options.workload, os.environ)
-        if self.command:
-            made.health(False, NOT_YET)
+        self._tell = made.health
+        self._tell_registration()
+        self.sidecar.on_health.append(lambda _ready, _why: self._tell_registration())
         tasks.start("registration", made.run())
         return made
 

@@ -151,6 +151,16 @@ def control_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def service_cidr(text: str) -> Any:
+    """Ranges of ClusterIPs; none for an empty text. Raises argparse.ArgumentTypeError."""
+    from .cluster_ips import parse_ranges
+
+    try:
+        return parse_ranges(text) if text else ()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def trust_domain(text: str) -> str:
     """The name of a SPIFFE trust domain (SPIFFE-ID, section 2.1). Raises argparse.ArgumentTypeError."""
     if not re.fullmatch(r"[a-z0-9._-]{1,255}", text):

@@ -2,7 +2,8 @@
 
 A mesh port once learned stays: were it dropped whenever a sidecar or control restarts, peers would fall back to plain
 text, past the policies of the destination. It goes when the workload goes. A workload that no source declares exists
-as long as its sidecar has told of it; while that is not connected, the workload is not ready.
+as long as its sidecar has told of it; while that is not connected, the workload is not ready. Whether an app is ready
+is its sidecar's to say, if that checks it: it goes before what sources say of the workload's readiness.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ class Known(msgspec.Struct, frozen=True, omit_defaults=True):
     """It need have no mesh port."""
     left: bool = False
     """It drains, or has ended after it had: its workload takes no more until a sidecar of it connects again."""
+    checked: bool = False
+    """It checks its app: it is heard without a mesh port, too."""
+    unhealthy: str = ""
+    """Why its app is not ready, as its checks say; stays while the sidecar is away, since nobody knows better."""
 
     @property
     def key(self) -> str:
@@ -54,10 +59,12 @@ class Sidecars:
         present: dict[str, Known] = {}
         for one in now:
             before = self.known.get(one.key)
-            if one.mesh_port or one.gateway or (before is None and one.left):
+            if one.mesh_port or one.gateway or (before is None and (one.left or one.checked)):
                 present[one.key] = one
+            elif before is not None and one.checked:
+                present[one.key] = msgspec.structs.replace(one, mesh_port=before.mesh_port)
             elif before is not None:
-                present[one.key] = msgspec.structs.replace(before, left=one.left)
+                present[one.key] = msgspec.structs.replace(before, left=one.left, checked=False, unhealthy="")
         self._seen |= set(present)
         gone = self._seen - set(present)
         merged = {**self.known, **present}
@@ -86,11 +93,9 @@ class Sidecars:
         return [key for key, one in self.known.items() if one.left]
 
     def over(self, facts: Facts) -> Facts:
-        """The facts with the mesh ports of the workloads in it."""
+        """The facts with the mesh ports and the health of the workloads in it."""
         workloads = {
-            key: msgspec.structs.replace(workload, mesh_port=self.known[key].mesh_port)
-            if not workload.mesh_port and key in self.known
-            else workload
+            key: _laid_over(workload, self.known[key]) if key in self.known else workload
             for key, workload in facts.workloads.items()
         }
         return msgspec.structs.replace(facts, workloads=workloads)
@@ -108,11 +113,21 @@ class Sidecars:
                     labels=one.labels,
                     service_account=one.service_account or "default",
                     mesh_port=one.mesh_port,
-                    ready=key not in self._gone,
-                    why="its sidecar is not connected to control" if key in self._gone else "",
+                    ready=key not in self._gone and not one.unhealthy,
+                    why="its sidecar is not connected to control" if key in self._gone else one.unhealthy,
                     source="sidecars",
+                    unhealthy=one.unhealthy,
                 )
                 for key, one in self.known.items()
                 if key not in others
             }
         )
+
+
+def _laid_over(workload: Workload, known: Known) -> Workload:
+    mesh_port = workload.mesh_port or known.mesh_port
+    if known.unhealthy:
+        return msgspec.structs.replace(
+            workload, mesh_port=mesh_port, ready=False, why=known.unhealthy, unhealthy=known.unhealthy
+        )
+    return msgspec.structs.replace(workload, mesh_port=mesh_port) if mesh_port != workload.mesh_port else workload

@@ -9,6 +9,7 @@ from struct import Struct
 
 from msgspec import Struct as Frozen
 
+from ..registry.merge import usable
 from ..registry.model import Endpoint, Service
 from .message import AAAA, CNAME, NS, PTR, SOA, SRV, TXT, A, RRset, show_name, wire_name
 
@@ -215,7 +216,7 @@ def service_records(
     if service.external_name and not override:
         build.add(host, CNAME, wire_name(service.external_name))
         return build.done()
-    ready = [e for e in endpoints if e.ready or service.publish_not_ready]
+    ready = usable(service, endpoints)
     own = [] if service.headless else _addresses(service.addresses)
     internal = service.host.endswith(f".{options.cluster_domain}")
     for address in override or own:

@@ -1,8 +1,8 @@
 """Shell: the stream from control: receive versions, keep the last one on disk, say what was taken or refused.
 
 `GET /fairlead/v1/feed?...&since=VERSION` answers one JSON object a line without end; `POST /fairlead/v1/feed/ack`
-tells control what became of a version. Control sends a line without content at least every ten seconds, so that a
-silent connection is found out.
+tells control what became of a version, `POST .../health` whether the own app is ready. Control sends a line without
+content at least every ten seconds, so that a silent connection is found out.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
@@ -86,6 +87,12 @@ class Feed:
         """Set once a version, received or from disk, is in force."""
         self._told: asyncio.Queue[tuple[str, str, list[str]]] = asyncio.Queue()
         """(control, version, why it was refused) of what control has still to hear."""
+        self._health: tuple[bool, str] | None = None
+        """(ready, why not) of the own app; None: nobody checks it."""
+        self._describe: Callable[[], list[dict[str, Any]]] = list
+        self._health_told: tuple[bool, str] | None = None
+        """What control was last told of it, on this connection."""
+        self._health_news = asyncio.Event()
         self._to_save: tuple[str, Callable[[], bytes]] | None = None
         """The version to be kept on disk, and what makes its octets."""
 
@@ -115,6 +122,7 @@ class Feed:
         """Follow for ever: reconnect with growing pauses, the next address each time."""
         async with asyncio.TaskGroup() as together:
             together.create_task(self._keep_and_tell())
+            together.create_task(self._tell_health())
             await self._follow_all()
 
     async def _follow_all(self) -> None:
@@ -137,8 +145,9 @@ class Feed:
             pause_s = min(pause_s * 2, 5.0)
 
     async def _follow(self, url: str) -> None:
-        said = dict(self._report)
-        query = urlencode({**said, "since": self._holdings.version})
+        said, health = dict(self._report), self._health
+        state = {} if health is None else {"ready": str(int(health[0])), "why": health[1]}
+        query = urlencode({**said, **state, "since": self._holdings.version})
         async with self._fetch.stream(
             "GET", f"{url}/fairlead/v1/feed?{query}", headers=self._headers(), idle_timeout_s=SILENCE_S
         ) as stream:
@@ -152,6 +161,8 @@ class Feed:
                     raise FetchError("what is to be said of us has changed meanwhile: once more")
                 if not self.connected:
                     self.connected, self.error, self.url = True, "", url
+                    self._health_told = None  # the checks themselves are not told yet
+                    self._health_news.set()
                     logger.info("feed connected to %s", url)
                 self.confirmed_at = time.time()
                 buffer += chunk
@@ -190,6 +201,43 @@ class Feed:
             if save is not None and self._keep is not None:
                 await self._save(self._keep, *save)
             await self._acknowledge(url, version, refused)
+
+    def health(self, ready: bool, why: str, describe: Callable[[], list[dict[str, Any]]] = list) -> None:
+        """Whether the own app is ready, from now on; told to control at once, and again wherever we connect to.
+
+        `describe` gives the checks as they are when control is told.
+        """
+        self._health, self._describe = (ready, why), describe
+        self._health_news.set()
+
+    async def _tell_health(self) -> None:
+        """Of what changes meanwhile only the last is told; what was not heard is told again."""
+        pause_s = 0.05
+        while True:
+            await self._health_news.wait()
+            self._health_news.clear()
+            health = self._health
+            if not self.connected or health is None or health == self._health_told:
+                continue
+            body = {**self._report, "ready": health[0], "why": health[1], "checks": self._describe()}
+            try:
+                answer = await self._fetch.request(
+                    "POST",
+                    f"{self.url}/fairlead/v1/feed/health",
+                    headers={**self._headers(), "content-type": "application/json"},
+                    body=msgspec.json.encode(body),
+                    timeout_s=5.0,
+                )
+                if answer.status != 204:
+                    raise FetchError(f"status {answer.status}: {answer.body[:200].decode('utf-8', 'replace')}")
+            except FetchError as error:
+                logger.warning("control did not hear how the app is: %s", error)
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+                pause_s = min(pause_s * 2, 5.0)
+                self._health_news.set()
+                continue
+            pause_s = 0.05
+            self._health_told = health
 
     def _put_in_force(self) -> None:
         """Raises RefusedError, also where what refuses is a fault of ours: traffic goes on with the version before."""

@@ -39,6 +39,7 @@ from ..proxy.sockets import Inherited, Sockets
 from ..registry.model import Workload
 from ..registry.snapshot import Snapshot
 from . import loopback
+from .app_health import refuse, without_app
 from .contexts import Contexts
 from .identity import IdentityError, parse
 from .memory import Tidy
@@ -48,6 +49,7 @@ from .update import RefusedError
 if TYPE_CHECKING:
     from ..dns.server import DnsServer
     from .gateway import GatewayPorts
+    from .health import Checker
 
 LOG_FLUSH_S = 0.2
 DRAIN_IDLE_S = 1.0
@@ -70,6 +72,16 @@ class Sidecar:
         self.recorder = Recorder(self.metrics)
         self.dns: DnsServer | None = None
         self.gateway: GatewayPorts | None = None
+        self.app: Checker | None = None
+        """Checks of the own app; None: there are none."""
+        self.app_unready = ""
+        """Why the app is not ready, as its checks say; empty: it is, or nobody checks it."""
+        self.app_awaited = ""
+        """Why the app is not ready whatever its checks say: who starts it waits for it."""
+        self.app_doomed = asyncio.Event()
+        """Set while checks say that the app must be restarted."""
+        self.on_health: list[Callable[[bool, str], None]] = []
+        """Told (ready, why not) when the app's health changes."""
         self.draining = False
         """Not ready for good."""
         self.cut: list[str] = []
@@ -83,6 +95,14 @@ class Sidecar:
         """What is not as it should be and does not make us unready (control away, a stale source)."""
         self.notes["upstream-tls"] = self.contexts.others.problem
         self.on_quit: Callable[[], None] | None = None
+        self._world: World | None = None
+        """As it was given last."""
+        self.app_up = False
+        """The app runs, as far as we know."""
+        self._app_was_ready = False
+        """As a predecessor has found it."""
+        self._health_told = False
+        self._app_task: asyncio.Task[None] | None = None
         self._tables: Tables | None = None
         self._cache = CompileCache()
         self._updated_at = 0.0
@@ -105,8 +125,10 @@ class Sidecar:
 
     def update(self, world: World) -> None:
         """Put a world in force. Raises RefusedError, with the tables in force unchanged, where it cannot be run."""
-        workload = self._own(world)
+        given, workload = world, self._own(world)
         version = str(world.snapshot.version)
+        if self.app_unready:
+            world = without_app(world, workload, self.app_unready)
         try:
             viewpoint = Viewpoint(workload, EVERY if self.options.gateway else "")
             tables = compile_tables(world.resources, world.snapshot, viewpoint, version, self._cache)
@@ -118,12 +140,15 @@ class Sidecar:
                 if name.startswith("inbound|") and not placed(tables.inbound, cluster.port):
                     for endpoint in cluster.endpoints:
                         endpoint.address = self.options.app_address
+        if self.app_unready and self.options.lone:
+            refuse(tables, workload)
         self.metrics.workload = workload
         self.metrics.trust_domain = tables.mesh.spec.trust_domain
         self.metrics.identities = self._one_workload
         if self._log is not None and self._log is not log:
             self._write(self._log.lines.take())  # in the format they were made for
         self._tables = tables
+        self._world = given
         self._log = log
         self.recorder.log = log.lines if log is not None else None
         self._updated_at = time.time()
@@ -144,6 +169,77 @@ class Sidecar:
             self._serve_gateways(tables, world)
         if self.options.dns is not None:
             self._give_addresses(world)
+        self._take_checks(workload)
+
+    def _take_checks(self, workload: Workload) -> None:
+        """Check what the manifest of the own workload says; a gateway has no app, its probes would ask itself."""
+        if self.options.gateway:
+            return
+        checks = workload.checks
+        if not self.options.commands and any(check.kind == "exec" for check in checks):
+            checks = tuple(check for check in checks if check.kind != "exec")
+            self.notes.setdefault("checks", lambda: "commands from control are not run: --enable-script-checks")
+        else:
+            self.notes.pop("checks", None)
+        if self.app is None:
+            if not checks and not self.options.checks:
+                return
+            from .health import Checker  # for those whose app is checked
+
+            self.app = Checker(self.options.checks, self._where_app_is, self._health_changed, self.app_doomed)
+            self.checks["app"] = self.app_problem
+            if self.app_up:
+                self.app_started()
+        self.app.take(checks)
+        self._health_changed()
+
+    def _where_app_is(self) -> tuple[Workload, str]:
+        workload = self._own(self._world) if self._world is not None else self.options.workload
+        address = workload.addresses[0] if workload.addresses else "127.0.0.1"
+        return workload, self.options.app_address or address
+
+    def app_started(self) -> None:
+        """The app runs; where we do not start it: it is taken to run from now on."""
+        self.app_up = True
+        if self.app is not None:
+            if self._app_task is None:
+                self._app_task = asyncio.get_running_loop().create_task(self.app.run())
+            self.app.app_started(self._app_was_ready)
+        self._app_was_ready = False
+
+    def check_no_more(self) -> None:
+        """The app is somebody else's to check, or told to end."""
+        if self._app_task is not None:
+            self._app_task.cancel()
+
+    def app_problem(self) -> str:
+        """Why the app is not ready; empty: it is."""
+        return self.app_unready or self.app_awaited
+
+    def app_ended(self, why: str) -> None:
+        self.app_up = False
+        if self.app is not None:
+            self.app.app_ended(why)
+
+    def _health_changed(self) -> None:
+        assert self.app is not None
+        health = self.app.health
+        why = "" if health.ready else health.why
+        if why == self.app_unready and self._health_told:
+            return
+        self._health_told = True
+        self.app_is_unready(why)
+        for tell in self.on_health:
+            tell(health.ready, health.why)
+
+    def app_is_unready(self, why: str) -> None:
+        """Put in force what follows; empty: the app is ready."""
+        self.app_unready = why
+        if self._world is not None:
+            try:
+                self.update(self._world)
+            except RefusedError as error:  # it was taken before: a fault of ours
+                logger.error("what follows from the health of the app cannot be put in force: %s", error)
 
     def _serve_gateways(self, tables: Tables, world: World) -> None:
         if self.gateway is None:
@@ -288,6 +384,7 @@ class Sidecar:
         await self._start_own()  # last: who asks must not hear of what is only about to be served
         self.metrics.more.append(self._more_metrics)
         self._tidy.start()
+        self._app_was_ready = False  # what is checked from now on, nobody has checked before
         return self.at
 
     async def _start_own(self) -> None:
@@ -304,6 +401,7 @@ class Sidecar:
             ("GET", "/listeners"): lambda _q: (200, JSON, encode(self.at)), ("GET", "/server_info"): self._server_info,
             ("GET", "/config_dump"): self._config_dump, ("GET", "/stats/prometheus"): self._metrics,
             ("GET", "/metrics"): self._metrics, ("POST", "/quitquitquit"): self._quit,
+            ("GET", "/healthchecks"): self._healthchecks,
         })  # fmt: skip
 
     async def _start_dns(self, at: Address) -> None:
@@ -324,16 +422,20 @@ class Sidecar:
 
     async def offer(self) -> tuple[list[Inherited], dict[str, Any]]:
         """Copies of all listening sockets, and what else a successor has to know."""
-        return [(place, sock.dup()) for place, sock in self.sockets.open()], {"loopbacks": self._loopbacks}
+        return [(place, sock.dup()) for place, sock in self.sockets.open()], {
+            "loopbacks": self._loopbacks, "app_ready": self.app_up and not self.app_unready,
+        }  # fmt: skip
 
     def inherit(self, inherited: list[Inherited], state: dict[str, Any]) -> None:
         """Before the first world: what a predecessor has offered."""
         self.sockets.give(inherited)
         self._loopbacks = dict(state.get("loopbacks", {}))
+        self.app_up = self._app_was_ready = bool(state.get("app_ready"))
 
     def hand_over(self) -> None:
         """A successor has the sockets and is ready: stop with the own ports, and stay ready to whoever still asks."""
         self._handed_over = True
+        self.check_no_more()
         for server in self._locals:
             server.stop()
         if self.dns is not None and "dns" in self.at:
@@ -398,6 +500,9 @@ class Sidecar:
 
     async def close(self) -> None:
         self._tidy.stop()
+        if self._app_task is not None:
+            self._app_task.cancel()
+            await asyncio.gather(self._app_task, return_exceptions=True)
         if self.gateway is not None:
             await self.gateway.close()
         if self._listen_task is not None:
@@ -490,11 +595,12 @@ class Sidecar:
 
     # --- own ports --------------------------------------------------------------------------------------------------
 
-    def problems(self) -> list[str]:
-        """Why we are not ready; empty: we are."""
+    def problems(self, app: bool = True) -> list[str]:
+        """Why we are not ready; empty: we are. Without `app`: whatever becomes of our app."""
         found = ["draining"] if self.draining and not self._handed_over else []
         found += self.lacks()
-        return found + [f"{name}: {why}" for name, check in self.checks.items() if (why := check())]
+        checks = [(name, check) for name, check in self.checks.items() if app or name != "app"]
+        return found + [f"{name}: {why}" for name, check in checks if (why := check())]
 
     def _noted(self) -> list[str]:
         return [f"{name}: {why}" for name, check in self.notes.items() if (why := check())]
@@ -555,6 +661,19 @@ class Sidecar:
             "fairlead_tables_updated_timestamp_seconds", "gauge", "When tables last changed.", [({}, self._updated_at)]
         )
         lines += family("fairlead_ready", "gauge", "1 if ready.", [({}, int(not self.problems()))])
+        if self.app is not None:
+            told = self.app.describe()["checks"]
+            lines += family("fairlead_app_ready", "gauge", "1 if checks say so.", [({}, int(not self.app_unready))])
+            lines += family(
+                "fairlead_health_checks_total",
+                "counter",
+                "Runs of the checks of the app.",
+                [
+                    ({"check": one["check"], "result": result}, count)
+                    for one in told
+                    for result, count in (("passed", one["runs"] - one["failures"]), ("failed", one["failures"]))
+                ],
+            )
         if self._log is not None:
             lines += family("fairlead_access_log_lines_total", "counter", "Lines written.", [({}, self._log.written)])
             lines += family("fairlead_access_log_dropped_total", "counter", "Lines dropped.", [({}, self._log.dropped)])
@@ -567,6 +686,10 @@ class Sidecar:
             )
         refused = [({"why": why}, count) for why, count in self.contexts.refused.items()]
         return lines + family("fairlead_peers_refused_total", "counter", "After their handshake.", refused)
+
+    def _healthchecks(self, _query: Query) -> Answer:
+        nothing = {"ready": True, "why": "nothing is checked", "checks": []}
+        return 200, JSON, encode(self.app.describe() if self.app is not None else nothing)
 
     def _certs(self, _query: Query) -> Answer:
         material = self.contexts.material

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from ..proxy.limits import Settings
 from ..proxy.proxy_protocol import Network
+from ..registry.checks import Check
 from ..registry.model import Workload
 
 Address = tuple[str, int]
@@ -54,3 +55,9 @@ class SidecarOptions(Struct, frozen=True):
     """Ports to listen on in place of those that Gateways name."""
     needs_certificate: bool = False
     """Not ready before there is one."""
+    checks: tuple[Check, ...] = ()
+    """Of the own app, beside those of its manifest."""
+    commands: bool = True
+    """Run commands that manifests have as checks; those of `checks` are run always."""
+    lone: bool = False
+    """Nobody but us tells peers whether our app is ready."""

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from ..policy.world import Loader, World
+from ..registry.checks import Check
 from ..registry.documents import Document
 from ..registry.model import Endpoint, Service, Workload
 from ..registry.snapshot import Snapshot
@@ -53,6 +54,7 @@ _decode_message = msgspec.json.Decoder(FeedMessage).decode
 _decode_service = msgspec.json.Decoder(Service).decode
 _decode_endpoints = msgspec.json.Decoder(tuple[Endpoint, ...]).decode
 _decode_workload = msgspec.json.Decoder(Workload).decode
+_decode_checks = msgspec.json.Decoder(tuple[Check, ...]).decode
 _decode_labels = msgspec.json.Decoder(dict[str, str]).decode
 _decode_any = msgspec.json.Decoder().decode
 
@@ -75,6 +77,10 @@ class Holdings:
         self._workloads: dict[str, Workload] = {}
         self._namespaces: dict[str, dict[str, str]] = {}
         self._objects: dict[str, dict[str, Any]] = {}
+        self._checks: dict[str, tuple[Check, ...]] = {}
+        """Of the own workload: nobody else's are told."""
+        self._checked: dict[str, tuple[Workload, tuple[Check, ...], Workload]] = {}
+        """(workload, checks, both together) by workload, so that what did not change stays the same object."""
         self._number = 0
 
     def apply(self, line: bytes) -> bool:
@@ -113,8 +119,16 @@ class Holdings:
 
     def world(self) -> World:
         """The world of what is held; raises RefusedError with every reason."""
+        workloads = dict(self._workloads)
+        for key, checks in self._checks.items():
+            if (workload := workloads.get(key)) is not None:
+                before = self._checked.get(key)
+                if before is None or before[0] is not workload or before[1] is not checks:
+                    before = (workload, checks, msgspec.structs.replace(workload, checks=checks))
+                    self._checked[key] = before
+                workloads[key] = before[2]
         snapshot = Snapshot(
-            self._number, dict(self._services), dict(self._endpoints), dict(self._workloads), dict(self._namespaces)
+            self._number, dict(self._services), dict(self._endpoints), workloads, dict(self._namespaces)
         )
         return self._build(list(self._objects.values()), snapshot)
 
@@ -139,6 +153,7 @@ class Holdings:
             "service": self._services,
             "endpoints": self._endpoints,
             "workload": self._workloads,
+            "checks": self._checks,
             "namespace": self._namespaces,
             "object": self._objects,
         }
@@ -152,6 +167,8 @@ class Holdings:
             return _decode_endpoints(value)
         if table == "workload":
             return _decode_workload(value)
+        if table == "checks":
+            return _decode_checks(value)
         if table == "namespace":
             return _decode_labels(value)
         if table == "object":

@@ -21,6 +21,7 @@ from ..policy.world import Loader, World
 from ..proxy.cluster import LiveCluster
 from ..proxy.sockets import Inherited
 from ..registry.documents import Document
+from ..registry.model import Workload
 from . import worker_link as say
 from .contexts import Material
 from .handover import Channel
@@ -151,6 +152,8 @@ class Worker:
             self._link.send(say.Told(message.number, sidecar.tell(message.what)))
         elif isinstance(message, say.Ejection):
             sidecar.take_ejection(message)
+        elif isinstance(message, say.AppUnready):
+            sidecar.app_is_unready(message.why)
         elif isinstance(message, say.ReopenLog):
             sidecar.reopen_log()
         elif isinstance(message, say.Leave):
@@ -265,6 +268,9 @@ class WorkerSidecar(Sidecar):
             self.engine.share_limits(self.counts.cell_of)
             if self.gateway is not None:
                 self.gateway.on_change = self.tell_condition
+
+    def _take_checks(self, workload: Workload) -> None:
+        """The supervisor does."""
 
     def _share(self, live: LiveCluster) -> None:
         self.counts.share(live)

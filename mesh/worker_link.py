@@ -68,6 +68,12 @@ class ReopenLog(msgspec.Struct, tag=True):
     pass
 
 
+class AppUnready(msgspec.Struct, tag=True):
+    """Why the app is not ready; empty: it is."""
+
+    why: str
+
+
 class Ejection(msgspec.Struct, tag=True):
     """A host is out; from the worker that found it failing, to all the others."""
 
@@ -127,7 +133,7 @@ class Leave(msgspec.Struct, tag=True):
     """Responses say from now on that their connections end."""
 
 
-Down = Begin | Certificate | Items | Leave | Drain | End | Ask | ReopenLog | Ejection
+Down = Begin | Certificate | Items | Leave | Drain | End | Ask | ReopenLog | Ejection | AppUnready
 Up = Listening | Refused | NotListened | Condition | Told | Drained | Ejection
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -354,6 +354,8 @@ class Supervisor(Sidecar):
         worker.link = link
         link.send(say.Begin(pickle.dumps(self._wanted), worker.number, len(self._workers), self._drain_s))
         self._send_certificate(worker, self.contexts.material)
+        if self.app_unready:
+            link.send(say.AppUnready(self.app_unready))
         self._send_items(worker)
         self._forget_ejections()
         for ejection in self._ejections.values():
@@ -449,8 +451,14 @@ class Supervisor(Sidecar):
 
     # --- own ports
 
-    def problems(self) -> list[str]:
-        found = super().problems() + [worker.problem for worker in self._workers if worker.problem]
+    def app_is_unready(self, why: str) -> None:
+        super().app_is_unready(why)
+        for worker in self._workers:
+            if worker.link is not None:
+                worker.link.send(say.AppUnready(why))
+
+    def problems(self, app: bool = True) -> list[str]:
+        found = super().problems(app) + [worker.problem for worker in self._workers if worker.problem]
         return found + self._of_workers(lambda worker: worker.condition.problems)
 
     def _noted(self) -> list[str]:

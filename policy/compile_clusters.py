@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..registry.merge import usable
 from ..registry.model import Endpoint, Service, ServicePort
-from .compile_settings import file_tls, load_balancer, outlier_policy, pool_limits
+from .compile_settings import client_affinity, file_tls, load_balancer, outlier_policy, pool_limits
 from .compile_view import View, cluster_name, endpoint_serves, port_protocol
 from .destination_rules import MergedRule, Settings, settings
 from .locality import arrange
@@ -23,7 +24,7 @@ def service_clusters(view: View, service: Service, rule: MergedRule | None) -> d
     for port in service.ports:
         if port.protocol != "TCP":
             continue
-        all_endpoints = [one for one in service_endpoints(view, service, port) if usable(one, service)]
+        all_endpoints = usable(service, service_endpoints(view, service, port))
         made: dict[int, ClusterEndpoint] = {}
         for subset in ("", *(rule.subsets if rule is not None else ())):
             wanted = rule.subsets[subset].labels if rule is not None and subset else {}
@@ -51,10 +52,6 @@ def member_host(name: str, host: str) -> str:
 def wants_dialled_address(service: Service) -> bool:
     """A wildcard ServiceEntry has no endpoints of its own: a request goes to the very name that it asks for."""
     return service.external and service.host.startswith("*") and service.resolution in ("NONE", "DYNAMIC_DNS")
-
-
-def usable(endpoint: Endpoint, service: Service) -> bool:
-    return endpoint.ready or service.publish_not_ready
 
 
 def service_endpoints(view: View, service: Service, port: ServicePort) -> list[Endpoint]:
@@ -105,6 +102,8 @@ def _cluster(
     if locality is None:
         locality = view.mesh.locality_lb_setting
     balancer = load_balancer(balancing)
+    if service.client_affinity and balancing is None:
+        balancer = client_affinity(view.workload)
     if wants_dialled_address(service):
         balancer = LoadBalancer("passthrough")
     return Cluster(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from ..registry.model import Workload
 from .credentials import place_of
 from .resources import (
     ClientTLSSettings,
@@ -63,6 +64,13 @@ def _warmup(settings: LoadBalancerSettings) -> Warmup | None:
     if wanted is not None:
         return Warmup(wanted.duration, wanted.minimum_percent / 100, wanted.aggression)
     return Warmup(settings.warmup_duration_secs) if settings.warmup_duration_secs else None
+
+
+def client_affinity(own: Workload) -> LoadBalancer:
+    """A Service's sessionAffinity ClientIP: consistent hashing of the client, who is the workload itself where it comes
+    by loopback, as an app comes to its sidecar. kube-proxy remembers clients instead, for a time; here nothing is
+    remembered, so a client keeps its endpoint across restarts, and few clients move when endpoints come or go."""
+    return LoadBalancer("ring_hash", "client", own.addresses[0] if own.addresses else own.key, RING_POINTS)
 
 
 def pool_limits(

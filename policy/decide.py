@@ -391,6 +391,9 @@ def hash_input(load_balancer: LoadBalancer, request: Request) -> str | None:
         return _cookie(request.header("cookie"), load_balancer.hash_name)
     if kind == "source-ip":
         return request.arrival.source_ip or None
+    if kind == "client":
+        source = request.arrival.source_ip
+        return load_balancer.hash_name if not source or source.startswith("127.") or source == "::1" else source
     if kind == "query":
         return query_parameter(request.path.partition("?")[2], load_balancer.hash_name)
     return None

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..registry import reasons
-from ..registry.model import Endpoint, Service, Workload
+from ..registry.merge import usable
+from ..registry.model import Endpoint, Workload
 from .authorize import Subject
-from .compile_clusters import PASSTHROUGH, member_host, named_only, peer_behind, service_endpoints, usable
+from .compile_clusters import PASSTHROUGH, member_host, named_only, peer_behind, service_endpoints
 from .compile_view import View
 from .decide import egress_verdict, peer_verdict
 from .destination_rules import settings
@@ -128,15 +129,16 @@ class Answer:
             return []
         rule = self._view.rule_for(service)
         wanted = rule.subsets[destination.subset].labels if rule is not None and destination.subset else {}
-        mine = [one for one in service_endpoints(self._view, service, port) if labels_hold(wanted, one.labels)]
+        of_port = service_endpoints(self._view, service, port)
+        used = {id(one) for one in usable(service, of_port)}
+        mine = [one for one in of_port if labels_hold(wanted, one.labels)]
         if destination.host != cluster.host:  # one endpoint of a headless service, by its own name
             mine = [one for one in mine if member_host(one.hostname, cluster.host) == destination.host]
-        ready = sum(usable(one, service) for one in mine)
+        ready = sum(id(one) in used for one in mine)
         why = f"{len(mine)} {'endpoint' if len(mine) == 1 else 'endpoints'}, {ready} ready"
         if wanted:
             labels = ", ".join(f"{key}={value}" for key, value in wanted.items())
-            total = len(service_endpoints(self._view, service, port))
-            why += f", of the {total} of the service, with {labels}"
+            why += f", of the {len(of_port)} of the service, with {labels}"
         if cluster.load_balancer.kind == "passthrough":
             why = "the dialled address"
         resource, field = self._explainer.service_resource(cluster.host), "spec.ports"
@@ -145,7 +147,7 @@ class Answer:
         elif service.selector:
             field = "spec.selector"
         _step(self._trace, "destination", name, "endpoints", why, resource, field)
-        return [self._judge(one, service, cluster) for one in mine]
+        return [self._judge(one, id(one) in used, cluster) for one in mine]
 
     def _why_no_cluster(self, destination: Destination) -> tuple[str, str, str]:
         """(why, resource, field that is to be changed)"""
@@ -177,9 +179,8 @@ class Answer:
         _step(self._trace, "destination-rule", name, result, why, rule_resource(cluster.rule) if cluster.rule else "",
               field)  # fmt: skip
 
-    def _judge(self, endpoint: Endpoint, service: Service, cluster: Cluster) -> Reached:
+    def _judge(self, endpoint: Endpoint, ready: bool, cluster: Cluster) -> Reached:
         """The verdict of both ends on one endpoint; traced for the first and for each judged otherwise."""
-        ready = usable(endpoint, service)
         verdict = self._verdict(endpoint, cluster, None)
         kind = (verdict.allowed, verdict.by)
         if ready and kind not in self._judged and len(self._judged) < JUDGED_MAX:
@@ -193,7 +194,8 @@ class Answer:
             _step(self._trace, "policy", f"{endpoint.address}:{endpoint.port}{whom}", "asked", why, resource)
             self._verdict(endpoint, cluster, self._trace)
         if ready:
-            why = ("ready" if verdict.allowed else f"ready, but denied: {verdict.why}") + standing(endpoint, cluster)
+            word = "ending, but no endpoint is ready" if endpoint.terminating and not endpoint.ready else "ready"
+            why = (word if verdict.allowed else f"{word}, but denied: {verdict.why}") + standing(endpoint, cluster)
         else:
             why = endpoint.why or ("terminating" if endpoint.terminating else "not ready")
         chosen = next((one for one in cluster.endpoints if one.endpoint is endpoint), None)

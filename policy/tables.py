@@ -309,7 +309,7 @@ class LoadBalancer:
         """With least_request and round_robin only."""
         self.kind = kind
         self.hash_on = hash_on
-        """header, cookie, source-ip, query, or empty."""
+        """header, cookie, source-ip, query, client (source address, `hash_name` for loopback), or empty."""
         self.hash_name = hash_name
         self.table_size = table_size
         """Least number of ring points, or Maglev's table size (a prime)."""

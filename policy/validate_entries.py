@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..registry.checks import container_checks
 from ..registry.kinds import ENTRY_PROTOCOLS
 from ..registry.schema import Findings
 from .validate_destination_rule import check_locality
@@ -260,8 +261,8 @@ def check_service(found: Findings, spec: Object) -> None:
     if cluster_ip not in ("", "None") and not is_ip(cluster_ip):
         invalid(found, "spec.clusterIP", cluster_ip, "must be a valid IP address, 'None' or empty")
     check_labels(found, "spec.selector", mapping(spec, "selector"))
-    if spec.get("sessionAffinity") == "ClientIP":
-        warn(found, "spec.sessionAffinity", "has no effect: use a DestinationRule with consistentHash.useSourceIp")
+    if spec.get("sessionAffinityConfig") and spec.get("sessionAffinity") != "ClientIP":
+        forbidden(found, "spec.sessionAffinityConfig", "must not be set when session affinity is None")
     _check_service_ports(found, ports)
 
 
@@ -330,6 +331,8 @@ def check_pod(found: Findings, body: Object) -> None:
             "sidecar tell control",
         )
     for index, container in enumerate(listed(mapping(body, "spec"), "containers")):
+        for field, fault in container_checks(container)[1]:
+            found.errors.append((f"spec.containers[{index}].{field}", fault))
         for number, port in enumerate(listed(container, "ports")):
             for fault in port_name_faults(port["name"]) if port.get("name") else ():
                 invalid(found, f"spec.containers[{index}].ports[{number}].name", port["name"], fault)

@@ -215,7 +215,9 @@ async def _exchange(connection: _Connection, method: str, octets: bytes, timeout
 
 
 def _request_head(method: str, target: str, host: str, headers: Mapping[str, str] | None, body: bytes) -> bytes:
-    lines = [f"{method} {target} HTTP/1.1", f"host: {host}", "user-agent: fairlead"]
+    lines = [f"{method} {target} HTTP/1.1"]
+    given = {name.lower() for name in headers or ()}
+    lines += [f"{name}: {value}" for name, value in (("host", host), ("user-agent", "fairlead")) if name not in given]
     for name, value in (headers or {}).items():
         if any(c in f"{name}{value}" for c in "\r\n\0"):
             raise FetchError(f"header {name!r}: a line break in it")

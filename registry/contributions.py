@@ -167,7 +167,7 @@ class Contributions:
                 continue
             if service.selector:
                 groups.append(selected(service, self._labelled()))
-            new = union(groups, self.workloads, self._leaving)
+            new = union(groups, self.workloads, self._leaving, service.publish_not_ready)
             if old is None or old != new:
                 found[host] = new
         self.endpoints = _with(self.endpoints, found)

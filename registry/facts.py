@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from .checks import pod_checks
 from .documents import Document
 from .model import Endpoint, Facts, Service, ServicePort, Workload, WorkloadPort
 from .names import CLUSTER_DOMAIN, service_host
@@ -23,6 +24,8 @@ ADDRESS = "fairlead.dev/address"
 WEIGHT = "fairlead.dev/weight"
 EXPORT_TO = "networking.istio.io/exportTo"
 """Annotation of a Service, Istio's: namespaces that see it."""
+STATEFUL_NAME = "statefulset.kubernetes.io/pod-name"
+"""Label that a StatefulSet puts on its Pods: their own name below its service, where `hostname` does not say."""
 SERVICE_NAME = "kubernetes.io/service-name"
 PROTOCOLS = frozenset(("http", "http2", "grpc", "grpc-web", "https", "tls", "tcp", "mongo", "redis", "mysql", "udp"))
 APP_PROTOCOLS = {"kubernetes.io/h2c": "http2", "kubernetes.io/ws": "http", "kubernetes.io/wss": "https"}
@@ -155,6 +158,7 @@ class _Facts:
             annotations=_labels(metadata, "annotations"),
             publish_not_ready=bool(spec.get("publishNotReadyAddresses")),
             traffic_distribution=str(spec.get("trafficDistribution") or ""),
+            client_affinity=spec.get("sessionAffinity") == "ClientIP" and not external,
             export_to=tuple(part for part in _labels(metadata, "annotations").get(EXPORT_TO, "").split(",") if part),
             created=created(metadata),
             source=self.source,
@@ -233,7 +237,7 @@ class _Facts:
                 service_account=str(spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"),
                 locality=locality(_labels(metadata)),
                 weight=max(number(annotations.get(WEIGHT), 1), 0) or 1,
-                hostname=str(spec.get("hostname") or ""),
+                hostname=str(spec.get("hostname") or _labels(metadata).get(STATEFUL_NAME, "")),
                 subdomain=str(spec.get("subdomain") or ""),
                 mesh_port=number(annotations.get(MESH_PORT)),
                 host_network=bool(spec.get("hostNetwork")),
@@ -241,6 +245,7 @@ class _Facts:
                 terminating=bool(metadata.get("deletionTimestamp")),
                 why=why,
                 source=self.source,
+                checks=pod_checks(spec),
             )
         )
 

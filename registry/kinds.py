@@ -72,7 +72,35 @@ def kind(
 
 
 _BALANCER = "there is no cloud load balancer, node port or topology of nodes here"
-_PROBE = unused(anything(), "probes are not run yet; a workload is ready unless its status says otherwise")
+
+
+def _probe(doc: str) -> Node:
+    """A Kubernetes Probe; what is wrong with its meaning is told by `checks.container_checks`."""
+    header = obj(required=("name",), name=text("Name of the header."), value=text("Its value."))
+    port = int_or_text("Number or name of the container's port.")
+    grace = unused(integer(), "--drain-deadline of the sidecar is what an app is given to end")
+    return obj(
+        doc,
+        one_of=(("httpGet", "tcpSocket", "exec", "grpc"),),
+        httpGet=obj(
+            "Passes with a status of 200 to 399.", required=("port",), port=port, path=text("Path; default /."),
+            host=text("Default: where the app listens."), scheme=text("HTTP or HTTPS.", "HTTP", "HTTPS", ""),
+            httpHeaders=items(header, doc="Headers to send."),
+        ),
+        tcpSocket=obj("Passes when connected.", required=("port",), port=port,
+                      host=text("Default: where the app listens.")),
+        exec_=obj("Passes with exit code 0.", command=items(text(), doc="The program and its arguments; no shell.")),
+        grpc=obj("Passes when grpc.health.v1 says SERVING.", required=("port",), port=PORT,
+                 service=text("Service to ask about; default: the server.")),
+        initialDelaySeconds=integer("Seconds after the app's start; default 0.", 0),
+        periodSeconds=integer("Seconds between checks; default 10.", 0),
+        timeoutSeconds=integer("Seconds for one check; default 1.", 0),
+        successThreshold=integer("Successes in a row; default 1.", 0),
+        failureThreshold=integer("Failures in a row; default 3.", 0),
+        terminationGracePeriodSeconds=grace,
+    )  # fmt: skip
+
+
 _POD_DETAILS = elsewhere(
     "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "dnsConfig", "dnsPolicy",
     "enableServiceLinks", "ephemeralContainers", "hostAliases", "hostIPC", "hostPID", "hostUsers", "hostnameOverride",
@@ -118,7 +146,17 @@ SERVICE = obj(
             "PreferSameZone",
             "PreferSameNode",
         ),
-        sessionAffinity=text("None; ClientIP is for a DestinationRule to do.", "None", "ClientIP"),
+        sessionAffinity=text("ClientIP: a client keeps its endpoint; default None.", "None", "ClientIP"),
+        sessionAffinityConfig=obj(
+            "Of sessionAffinity ClientIP.",
+            clientIP=obj(
+                "How long a client keeps its endpoint.",
+                timeoutSeconds=unused(
+                    integer("Seconds.", 1, 86400),
+                    "nothing is remembered: a client keeps its endpoint for as long as the endpoints stay the same",
+                ),
+            ),
+        ),
         also={
             **elsewhere("ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy", "allocateLoadBalancerNodePorts"),
             **{
@@ -130,7 +168,6 @@ SERVICE = obj(
                     "loadBalancerClass",
                     "loadBalancerIP",
                     "loadBalancerSourceRanges",
-                    "sessionAffinityConfig",
                 )
             },
         },
@@ -162,9 +199,9 @@ POD = obj(
                         hostIP=unused(text(), "there are no host ports here"),
                     )
                 ),
-                readinessProbe=_PROBE,
-                livenessProbe=_PROBE,
-                startupProbe=_PROBE,
+                readinessProbe=_probe("Whether it takes traffic now; its sidecar checks."),
+                livenessProbe=_probe("Whether it must be restarted (`fairlead run --restart`)."),
+                startupProbe=_probe("Whether it is through with starting; the others wait for it."),
                 also=_CONTAINER_DETAILS,
             )
         ),

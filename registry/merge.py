@@ -52,7 +52,7 @@ def merge(
         groups = listed.get(host, [])
         if service.selector:
             groups = [*groups, selected(service, by_label)]
-        endpoints = union(groups, workloads, leaving)
+        endpoints = union(groups, workloads, leaving, service.publish_not_ready)
         before = previous.endpoints.get(host)
         merged[host] = before if before == endpoints else endpoints
     for name in {service.namespace for service in services.values()} | {w.namespace for w in workloads.values()}:
@@ -66,7 +66,7 @@ def merge(
 
 def left(workload: Workload) -> Workload:
     """A workload whose sidecar takes no more."""
-    return replace(workload, terminating=True, why=workload.why or LEFT)
+    return replace(workload, ready=False, terminating=True, why=workload.why or LEFT)
 
 
 def _same(new: dict[str, V], old: Mapping[str, Any]) -> dict[str, V]:
@@ -135,8 +135,22 @@ def endpoint_of(workload: Workload, address: str, port: int, port_name: str, ser
     )
 
 
+def usable(service: Service, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+    """The endpoints that take traffic: those that are ready; where none is, those that are ending and still serve, as
+    kube-proxy has it (KEP-1669; not of a headless service, whose clients choose for themselves)."""
+    if service.publish_not_ready:
+        return list(endpoints)
+    ready = [one for one in endpoints if one.ready]
+    if ready or service.headless:
+        return ready
+    return [one for one in endpoints if one.serving and one.terminating]
+
+
 def union(
-    groups: Sequence[tuple[Endpoint, ...]], workloads: Mapping[str, Workload], leaving: Set[str] = frozenset()
+    groups: Sequence[tuple[Endpoint, ...]],
+    workloads: Mapping[str, Workload],
+    leaving: Set[str] = frozenset(),
+    publish_not_ready: bool = False,
 ) -> tuple[Endpoint, ...]:
     """One endpoint for each (address, port, port name), the first counts; completed from the workload it names."""
     found: dict[tuple[str, int, str], Endpoint] = {}
@@ -144,17 +158,29 @@ def union(
         for endpoint in group:
             key = (endpoint.address, endpoint.port, endpoint.port_name)
             if key not in found:
-                made = completed(endpoint, workloads)
+                made = completed(endpoint, workloads, publish_not_ready)
                 if made.workload in leaving:
-                    made = replace(made, ready=False, terminating=True, why=LEFT)
+                    ready = publish_not_ready and made.ready
+                    made = replace(made, ready=ready, serving=False, terminating=True, why=LEFT)
                 found[key] = made
     return tuple(found.values())
 
 
-def completed(endpoint: Endpoint, workloads: Mapping[str, Workload]) -> Endpoint:
-    """A listed endpoint (EndpointSlice) with what is known of its workload: labels, identity, sidecar."""
+def unwell(endpoint: Endpoint, why: str, publish_not_ready: bool = False) -> Endpoint:
+    """An endpoint whose app is not ready, as its own sidecar knows."""
+    if not endpoint.serving and not endpoint.ready:
+        return endpoint
+    return replace(endpoint, ready=publish_not_ready and endpoint.ready, serving=False, why=why)
+
+
+def completed(endpoint: Endpoint, workloads: Mapping[str, Workload], publish_not_ready: bool = False) -> Endpoint:
+    """A listed endpoint (EndpointSlice) with what is known of its workload: labels, identity, sidecar, health."""
     workload = workloads.get(endpoint.workload) if endpoint.workload else None
-    if workload is None or (endpoint.labels and endpoint.service_account and endpoint.mesh_port == workload.mesh_port):
+    if workload is None:
+        return endpoint
+    if workload.unhealthy:
+        endpoint = unwell(endpoint, workload.unhealthy, publish_not_ready)
+    if endpoint.labels and endpoint.service_account and endpoint.mesh_port == workload.mesh_port:
         return endpoint
     return replace(
         endpoint,

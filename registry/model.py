@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from .checks import Check
+
 
 class ServicePort(Struct, frozen=True, omit_defaults=True):
     """A port of a service as its clients dial it."""
@@ -43,6 +45,8 @@ class Service(Struct, frozen=True, omit_defaults=True):
     publish_not_ready: bool = False
     traffic_distribution: str = ""
     """PreferClose and the like: which endpoints clients should be given first."""
+    client_affinity: bool = False
+    """sessionAffinity ClientIP: a client keeps its endpoint, as long as that is there."""
     external: bool = False
     """Outside the mesh (ServiceEntry MESH_EXTERNAL): no mesh TLS."""
     resolution: str = "STATIC"
@@ -115,6 +119,10 @@ class Workload(Struct, frozen=True, omit_defaults=True):
     source: str = ""
     service_ports: dict[str, int] = {}
     """Own port by the name of the service's port, over its target (`ports` of a WorkloadEntry)."""
+    unhealthy: str = ""
+    """Why the checks of its own sidecar say that it is not ready; also what others list of it is not ready then."""
+    checks: tuple[Check, ...] = ()
+    """What its sidecar is to check of it; on the feed for that sidecar alone."""
 
     @property
     def key(self) -> str:

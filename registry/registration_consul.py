@@ -99,7 +99,7 @@ class ConsulRegistration:
 
     async def _pass(self) -> bool:
         """Pass the check, or fail it where the app is not ready; False: the agent does not know it."""
-        verb, note = ("pass", "") if self._ready else ("fail", f"?note={quote(self._why, safe='')}")
+        verb, note = "pass" if self._ready else "fail", f"?note={quote(self._why, safe='')}" if self._why else ""
         reply = await self._fetch.request(
             "PUT",
             self._url(f"/v1/agent/check/{verb}/{quote(f'service:{self.id}', safe='')}{note}"),

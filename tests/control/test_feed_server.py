@@ -171,6 +171,20 @@ async def test_one_whose_app_does_not_listen_yet_is_out_until_it_says_so_itself(
 
 
 @pytest.mark.asyncio
+async def test_what_one_that_has_handed_over_says_of_the_app_is_not_what_its_successor_says() -> None:
+    async with served() as control:
+        await control.connect("a", instance="new", ready="1")
+        await control.connect("a", instance="old", handedOver="1", ready="1")
+        member = control.feed.members["sidecar/default/a"]
+        for instance, status, ready in (("old", 204, True), ("gone", 409, True), ("new", 204, False)):
+            body = {"namespace": "default", "workload": "a", "instance": instance, "ready": False, "why": "500"}
+            async with control.session.post(f"{control.url}/fairlead/v1/feed/health", json=body) as answer:
+                assert answer.status == status
+            assert member.ready is ready
+        assert member.why == "500"
+
+
+@pytest.mark.asyncio
 async def test_a_farewell_that_cannot_be_read_is_refused() -> None:
     async with served() as control:
         for body in (b"{", b"{}", b'{"namespace":"a","workload":"b","timeout":"soon"}'):

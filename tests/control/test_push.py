@@ -8,10 +8,12 @@ from typing import Any
 from hypothesis import given as given_
 from hypothesis import settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from fairlead.control import push
 from fairlead.control.push import NONE, Book, Held, Holds
-from fairlead.registry.model import Endpoint, Service
+from fairlead.registry.checks import Check
+from fairlead.registry.model import Endpoint, Service, Workload
 from fairlead.registry.snapshot import Snapshot
 
 
@@ -192,3 +194,22 @@ def test_of_a_snapshot_only_other_objects_than_before_are_looked_at() -> None:
     message = told(book, "e1.2")
     assert message is not None
     assert sorted(message["remove"]) == [f"endpoints/{WEB.host}", f"service/{WEB.host}"]
+
+
+def test_the_checks_of_a_workload_are_for_its_own_sidecar_alone() -> None:
+    book = Book("e1")
+    checks = (Check("readiness", "http", port=8080, headers=(("authorization", "secret"),)),)
+    web = Workload("default", "web-1", checks=checks)
+    book.facts(Snapshot(1, workloads={"default/web-1": web, "default/a": Workload("default", "a")}))
+    assert b"secret" not in (book.message_since("") or b"")
+    assert b"secret" not in (book.message_since("", workload="default/a") or b"")
+    own = json.loads(book.message_since("", workload="default/web-1") or b"")["set"]
+    assert own["checks/default/web-1"][0]["headers"] == [["authorization", "secret"]]
+    assert "checks" not in own["workload/default/web-1"]
+    book.facts(Snapshot(2, workloads={"default/web-1": replace(web, checks=())}))
+    removed = json.loads(book.message_since("e1.1", workload="default/web-1") or b"")["remove"]
+    assert sorted(removed) == ["checks/default/web-1", "workload/default/a"]
+    book.facts(Snapshot(3, workloads={"default/web-1": web}))
+    book.facts(Snapshot(4))
+    removed = json.loads(book.message_since("e1.3", workload="default/web-1") or b"")["remove"]
+    assert sorted(removed) == ["checks/default/web-1", "workload/default/web-1"]

@@ -101,3 +101,49 @@ def test_what_was_declared_and_is_removed_is_forgotten_unless_connected() -> Non
     sidecars.connected([])
     sidecars.forget(["default/front-1"])
     assert not sidecars.known
+
+
+def unhealthy(why: str) -> Known:
+    return replace(FRONT, checked=True, unhealthy=why)
+
+
+def test_an_app_whose_checks_fail_is_not_ready_whatever_its_source_says() -> None:
+    sidecars = Sidecars()
+    assert sidecars.connected([unhealthy("readiness http: 500")])
+    for found in (sidecars.over(DECLARED), sidecars.alone(())):
+        workload = found.workloads["default/front-1"]
+        assert (workload.ready, workload.why, workload.unhealthy) == (
+            False,
+            "readiness http: 500",
+            "readiness http: 500",
+        )
+    assert sidecars.connected([unhealthy("")])
+    assert sidecars.over(DECLARED).workloads["default/front-1"].ready
+
+
+def test_what_checks_said_last_stays_while_the_sidecar_or_control_is_away() -> None:
+    sidecars = Sidecars()
+    sidecars.connected([unhealthy("down")])
+    sidecars.connected([])
+    again = Sidecars(sidecars.dump())
+    for known in (sidecars, again):
+        assert not known.over(DECLARED).workloads["default/front-1"].ready
+    again.connected([FRONT])
+    assert again.over(DECLARED).workloads["default/front-1"].ready, "a sidecar without checks says nothing of its app"
+
+
+def test_a_sidecar_that_checks_its_app_is_heard_without_a_mesh_port() -> None:
+    sidecars = Sidecars()
+    sidecars.connected([Known("default", "a", "10.0.0.1"), Known("default", "b", "10.0.0.2", checked=True)])
+    assert list(sidecars.alone(()).workloads) == ["default/b"]
+
+
+def test_one_whose_checks_fail_and_that_leaves_is_both_and_keeps_the_mesh_port_it_had() -> None:
+    sidecars = Sidecars()
+    sidecars.connected([FRONT])
+    sidecars.connected([replace(unhealthy("down"), mesh_port=0, left=True)])
+    known = sidecars.known["default/front-1"]
+    assert (known.mesh_port, known.unhealthy, known.left) == (15006, "down", True)
+    sidecars.connected([replace(FRONT, mesh_port=0)])
+    known = sidecars.known["default/front-1"]
+    assert (known.mesh_port, known.unhealthy, known.left, known.checked) == (15006, "", False, False)

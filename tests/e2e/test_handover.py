@@ -126,6 +126,29 @@ async def test_a_sidecar_is_restarted_under_load_and_no_request_fails(tmp_path: 
         assert not (tmp_path / "over.sock").exists()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_an_app_whose_checks_pass_stays_ready_while_its_sidecar_is_replaced(tmp_path: Path, workers: int) -> None:
+    """Its readiness check is due long after: the new process takes the old one's word, and then checks by itself."""
+    async with roles_in(tmp_path) as roles, apps("web") as (app,):
+        write(tmp_path, app)
+        check = f"http://127.0.0.1:{app.port}/healthz?failure=1&period="
+        flags = own("outbound", "health", "admin", "metrics")
+        old = await start(roles, *flags, "--readiness", f"{check}100ms", workers=workers)
+        await until("the app to be ready", lambda: healthy(old))
+        new = await start(roles, *flags, "--readiness", f"{check}100ms&initial-delay=60s", workers=workers)
+        assert await healthy(new)
+        assert await asyncio.wait_for(old.process.wait(), 20) == 0
+        assert await healthy(new)
+        last = await start(roles, *flags, "--readiness", f"{check}100ms", workers=workers)
+        assert await healthy(last)
+        app.failing = True
+
+        async def unready() -> bool:
+            return not await healthy(last)
+
+        await until("it to check by itself", unready)
+
+
 async def test_health_never_says_no_and_dns_never_falls_silent_while_a_sidecar_is_replaced(tmp_path: Path) -> None:
     async with roles_in(tmp_path) as roles, apps("web") as (app,):
         port = free_port()

@@ -218,6 +218,70 @@ async def test_health_says_so_until_the_app_listens(tmp_path: Path) -> None:
         assert await role.stop() == 143
 
 
+async def test_an_app_without_checks_that_is_started_again_is_not_ready_before_it_listens_again(tmp_path: Path) -> None:
+    port = free_port()
+    async with roles_in(tmp_path) as roles, client() as session:
+        (tmp_path / "mesh.yaml").write_text(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a-1, annotations: {fairlead.dev/address: 127.0.0.1}}\n"
+            f"spec: {{containers: [{{name: a, ports: [{{containerPort: {port}}}]}}]}}\n"
+        )
+        script = (
+            "import pathlib, socket, sys, time\n"
+            "first = not pathlib.Path('again').exists()\n"
+            "pathlib.Path('again').touch()\n"
+            "while not first and not pathlib.Path('go').exists(): time.sleep(0.02)\n"
+            f"server = socket.create_server(('127.0.0.1', {port}))\n"
+            "while not first or not pathlib.Path('fail').exists(): time.sleep(0.02)\n"
+            "sys.exit(3)\n"
+        )
+        role = await roles.start(
+            "run", "-f", "mesh.yaml", "--workload", "default/a-1", "--outbound", "off", "--health", "127.0.0.1:0",
+            *PORTS, "--restart", "on-failure", "--", sys.executable, "-c", script,
+        )  # fmt: skip
+
+        async def health() -> tuple[int, str]:
+            async with session.get(role.url("health", "/healthz/ready")) as answer:
+                return answer.status, await answer.text()
+
+        async def ready() -> bool:
+            return (await health())[0] == 200
+
+        await until("readiness", ready)
+        (tmp_path / "fail").touch()
+
+        async def silent() -> bool:
+            status, text = await health()
+            return status == 503 and f"the app does not listen yet on port {port}" in text
+
+        await until("the second one to be missed", silent)
+        (tmp_path / "go").touch()
+        await until("readiness again", ready)
+        assert await role.stop() == 143
+
+
+async def test_a_liveness_check_that_passes_does_not_make_an_app_ready_that_does_not_listen(tmp_path: Path) -> None:
+    port = free_port()
+    async with roles_in(tmp_path) as roles, client() as session:
+        (tmp_path / "mesh.yaml").write_text(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a-1, annotations: {fairlead.dev/address: 127.0.0.1}}\n"
+            f"spec: {{containers: [{{name: a, ports: [{{containerPort: {port}}}]}}]}}\n"
+        )
+        for purpose, status in (("liveness", 503), ("readiness", 200)):
+            role = await roles.start(
+                "run", "-f", "mesh.yaml", "--workload", "default/a-1", "--outbound", "off", "--health", "127.0.0.1:0",
+                *PORTS, f"--{purpose}", f"exec:touch {tmp_path}/{purpose}",
+                "--", sys.executable, "-c", "import time; time.sleep(60)",
+            )  # fmt: skip
+
+            async def checked(role: Role = role, path: Path = tmp_path / purpose, status: int = status) -> bool:
+                async with session.get(role.url("health", "/healthz/ready")) as answer:
+                    silent = f"the app does not listen yet on port {port}" in await answer.text()
+                    return path.exists() and answer.status == status and silent == (status == 503)
+
+            await until(f"the answer where {purpose} passes", checked)
+            assert await role.stop() == 143
+
+
 def may_unshare() -> bool:
     return (
         shutil.which("unshare") is not None

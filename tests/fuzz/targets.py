@@ -19,6 +19,7 @@ from fairlead.dns.engine import DnsOptions, Pending
 from fairlead.dns.engine import Engine as DnsEngine
 from fairlead.dns.transfer import Transfer
 from fairlead.mesh import trust
+from fairlead.mesh.grpc_health import HealthCall, status_of
 from fairlead.mesh.identity import IdentityError
 from fairlead.mesh.update import Holdings, RefusedError, build_world
 from fairlead.policy import linear_regex
@@ -557,6 +558,33 @@ def feed_line(data: bytes) -> None:
         holdings.world()
     except RefusedError as error:
         assert error.reasons
+
+
+@target(
+    frame(4, 0, 0)
+    + frame(1, 4, 1, b"\x88")
+    + frame(0, 0, 1, b"\0\0\0\0\2\x08\1")
+    + frame(1, 5, 1, b"\0\x0bgrpc-status\x010"),
+    frame(4, 0, 0) + frame(1, 5, 1, b"\x88\0\x0bgrpc-status\x0214"),
+    frame(4, 0, 0) + frame(3, 0, 1, b"\0\0\0\7") + frame(7, 0, 0, bytes(8)),
+    b"HTTP/1.1 200 OK\r\n\r\n",
+)
+def grpc_health_answer(data: bytes) -> None:
+    results = []
+    for pieces in pieces_of(data):
+        call = HealthCall("", "a:1", False)
+        for piece in pieces:
+            call.receive(piece)
+        call.output()
+        call.closed()
+        assert call.result is not None
+        assert call.result[1]
+        results.append(call.result)
+    assert len(set(results)) == 1, "however it is cut, the result is the same"
+    try:
+        status_of(data)
+    except ValueError as error:
+        assert str(error)
 
 
 @target(

@@ -500,3 +500,32 @@ async def test_a_fault_of_ours_refuses_the_version_and_does_not_end_the_follower
         assert "fault of ours" in reasons[0]
         assert await it.acked() == ("e.3", True, [])
         assert it.sidecar.worlds[-1] == ["a", "c"]
+
+
+async def test_the_health_of_the_app_is_told_at_once_and_again_where_it_was_not_heard(pauses: list[float]) -> None:
+    following = Following()
+    following.feed.health(False, "not started")
+    async with running(following):
+        control = following.control
+        first = await control.connections.get()
+        assert (first.query["ready"], first.query["why"]) == ("0", "not started")
+        first.say(b"\n")
+        told = await control.acks.get()
+        assert control.acked_to[-1][0] == f"{ONE}/fairlead/v1/feed/health"
+        assert (told["ready"], told["why"], told["workload"]) == (False, "not started", "web-1")
+        control.deaf = True
+        following.feed.health(True, "", lambda: [{"check": "a"}])
+        told = await control.acks.get()
+        assert (told["ready"], told["checks"]) == (True, [{"check": "a"}])
+        control.deaf = False
+        assert (await control.acks.get())["ready"] is True, "it was not heard"
+        first.cut()
+        second = await control.connections.get()
+        assert second.query["ready"] == "1"
+
+
+async def test_an_app_that_nobody_checks_is_not_spoken_of() -> None:
+    following = Following()
+    async with running(following):
+        connection = await following.control.connections.get()
+        assert "ready" not in connection.query

@@ -13,6 +13,7 @@ from fairlead.control.push import Book
 from fairlead.mesh.update import Holdings, RefusedError, UnreadableError
 from fairlead.policy.resources import Resources
 from fairlead.policy.world import World
+from fairlead.registry.checks import Check
 from fairlead.registry.model import Endpoint, Service, Workload
 from fairlead.registry.snapshot import Snapshot
 
@@ -272,3 +273,15 @@ def test_after_any_history_the_next_good_version_is_what_control_holds(
     book.objects({f"gadget/{key}": None for key in "abc"})
     deliver()
     assert subject.raw == {key: value for key, (_, value) in book._items.items()}
+
+
+def test_checks_become_the_workloads_and_what_did_not_change_stays_the_same_object() -> None:
+    subject = holdings()
+    checks = [{"purpose": "readiness", "kind": "tcp", "port": 8080}]
+    subject.apply(line("1.1", {**ITEMS, "checks/default/web-1": checks}, full=True))
+    first = subject.world().snapshot.workloads["default/web-1"]
+    assert first.checks == (Check("readiness", "tcp", port=8080),)
+    subject.apply(line("1.2", {"namespace/other": {}}))
+    assert subject.world().snapshot.workloads["default/web-1"] is first
+    subject.apply(line("1.3", remove=["checks/default/web-1"]))
+    assert subject.world().snapshot.workloads["default/web-1"].checks == ()

@@ -179,3 +179,18 @@ def test_mesh_config() -> None:
     bad = errors(document("MeshConfig", "trustDomain: a b\nconnectTimeout: 0s", "fairlead.dev/v1"))
     assert "spec.connectTimeout" in bad
     assert "spec.trustDomain" in errors(document("MeshConfig", "trustDomain: a b", "fairlead.dev/v1"))
+
+
+def test_probes_that_kubernetes_refuses_and_ports_that_the_container_has_not() -> None:
+    pod = (
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a, annotations: {fairlead.dev/address: 10.0.0.1}}\n"
+        "spec: {containers: [{name: a, ports: [{name: web, containerPort: 80}], %s}]}\n"
+    )
+    for field, says in (
+        ("livenessProbe: {tcpSocket: {port: 1}, successThreshold: 2}", "must be 1"),
+        ("readinessProbe: {httpGet: {port: wbe}}", "no port named 'wbe' (web)"),
+        ("startupProbe: {periodSeconds: 1}", "one of httpGet"),
+    ):
+        found = errors(pod % field)
+        assert says in found[f"spec.containers[0].{field.partition(':')[0]}"]
+    assert errors(pod % "readinessProbe: {httpGet: {port: web}, periodSeconds: 1}") == {}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from fairlead.registry.checks import Check
 from fairlead.registry.documents import load
 from fairlead.registry.facts import facts_of
 from fairlead.registry.merge import merge
@@ -266,3 +267,16 @@ def test_of_several_definitions_of_a_host_the_service_counts_else_the_oldest_ent
     assert [(e.address, e.port) for e in made.endpoints["a.example"]] == [("10.0.0.1", 80), ("10.0.0.2", 81)]
     assert [port.number for port in made.services["web.shop.svc.cluster.local"].ports] == [1]
     assert "web.shop.svc.cluster.local" not in made.endpoints
+
+
+def test_the_probes_of_a_pod_are_checks_of_its_workload() -> None:
+    made = only_workload("""
+apiVersion: v1
+kind: Pod
+metadata: {name: web-1}
+spec:
+  containers:
+    - {name: a, ports: [{name: http, containerPort: 8080}], readinessProbe: {httpGet: {port: http}}}
+""")
+    assert made.checks == (Check("readiness", "http", port=8080),)
+    assert made.ready, "who has no sidecar is not checked by anybody"

@@ -67,8 +67,9 @@ def test_a_typing_error_is_found_in_pods_and_services_too() -> None:
 def test_what_has_no_effect_is_told_by_name() -> None:
     found = look("Service", "spec: {type: LoadBalancer, loadBalancerIP: 1.2.3.4, ports: [{port: 80, nodePort: 30080}]}")
     assert [path for path, _ in found.warnings] == ["spec.loadBalancerIP", "spec.ports[0].nodePort"]
-    found = look("Pod", "spec: {containers: [{name: a, readinessProbe: {tcpSocket: {port: 1}}}]}")
-    assert [path for path, _ in found.warnings] == ["spec.containers[0].readinessProbe"]
+    probe = "{tcpSocket: {port: 1}, terminationGracePeriodSeconds: 5}"
+    found = look("Pod", f"spec: {{containers: [{{name: a, livenessProbe: {probe}}}]}}")
+    assert [path for path, _ in found.warnings] == ["spec.containers[0].livenessProbe.terminationGracePeriodSeconds"]
 
 
 def test_names_are_unique_and_complete() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from fairlead.registry.merge import LEFT, merge
+from fairlead.registry.merge import LEFT, merge, usable
 from fairlead.registry.model import Endpoint, Facts, Service, ServicePort, Workload, WorkloadPort
 from fairlead.registry.snapshot import Snapshot
 
@@ -92,6 +92,21 @@ def test_a_workload_that_leaves_is_ready_for_no_source_and_no_service_and_the_ot
     assert not snapshot.workloads["default/web-2"].terminating
 
 
+def test_a_workload_that_leaves_is_not_used_for_want_of_others_but_stays_where_all_are_published() -> None:
+    """It may have ended, or not listen yet: not what an EndpointSlice calls terminating and serving."""
+    listed: tuple[Endpoint, ...] = (Endpoint("10.0.0.1", 8080, "http", workload=POD.key),)
+    for service, facts in (
+        (WEB, Facts(services={HOST: WEB}, workloads=workloads(POD))),
+        (WEB, Facts(services={HOST: replace(WEB, selector=None)}, endpoints={HOST: listed}, workloads=workloads(POD))),
+    ):
+        for publish in (False, True):
+            named = replace(service, publish_not_ready=publish, selector=facts.services[HOST].selector)
+            snapshot = merge([("a", replace(facts, services={HOST: named}))], {}, Snapshot(), frozenset((POD.key,)))
+            (endpoint,) = snapshot.endpoints[HOST]
+            assert (endpoint.serving, endpoint.terminating, endpoint.ready) == (False, True, publish)
+            assert bool(usable(named, snapshot.endpoints[HOST])) is publish
+
+
 def test_what_did_not_change_is_the_same_object() -> None:
     facts = Facts(services={HOST: WEB}, workloads=workloads(POD))
     before = merged(("a", facts))
@@ -107,3 +122,14 @@ def test_every_namespace_that_is_used_has_its_name_as_a_label() -> None:
     snapshot = merged(("a", Facts(workloads=workloads(POD), namespaces={"shop": {"team": "x"}})))
     assert snapshot.namespaces["default"] == {"kubernetes.io/metadata.name": "default"}
     assert snapshot.namespaces["shop"] == {"team": "x", "kubernetes.io/metadata.name": "shop"}
+
+
+def test_what_lists_an_endpoint_does_not_make_it_ready_where_its_own_checks_fail() -> None:
+    listed = Facts(services={HOST: replace(WEB, selector=None)},
+                   endpoints={HOST: (Endpoint("10.0.0.1", 8080, "http", workload="default/web-1"),)})  # fmt: skip
+    sick = replace(POD, ready=False, why="500", unhealthy="500")
+    (found,) = merged(("a", listed), ("b", Facts(workloads=workloads(sick)))).endpoints[HOST]
+    assert (found.ready, found.serving, found.why) == (False, False, "500")
+    published = replace(listed, services={HOST: replace(WEB, selector=None, publish_not_ready=True)})
+    (found,) = merged(("a", published), ("b", Facts(workloads=workloads(sick)))).endpoints[HOST]
+    assert (found.ready, found.serving, found.why) == (True, False, "500")
