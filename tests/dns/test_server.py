@@ -27,6 +27,7 @@ from fairlead.dns.server import DnsServer, parse_server, resolv_conf_servers, us
 from fairlead.registry.model import Changed, Endpoint
 from fairlead.registry.snapshot import Snapshot
 from tests.dns.world import HTTP, WORLD, external, host, outcome, question, read, records, service, snapshot
+from tests.servers import free_ports
 
 pytestmark = pytest.mark.asyncio
 
@@ -474,9 +475,7 @@ async def test_two_servers_that_ask_each_other_come_to_an_end(monkeypatch: pytes
 
 async def test_a_real_resolver_as_upstream(tmp_path: Path) -> None:
     program = shutil.which("dnsmasq") or "/usr/sbin/dnsmasq"
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     process = await asyncio.create_subprocess_exec(
         program, "-k", "-p", str(port), "-a", "127.0.0.1", "-z", "-u", "root", "-R", "-h", "-C", "/dev/null",
         "--pid-file=", "--address=/www.example.com/192.0.2.50", "--txt-record=t.example.com,hello",
@@ -485,6 +484,12 @@ async def test_a_real_resolver_as_upstream(tmp_path: Path) -> None:
         stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
+        async with asyncio.timeout(20.0):
+            while True:
+                assert process.returncode is None, "dnsmasq ended at its start"
+                with contextlib.suppress(ConnectionError):
+                    (await asyncio.open_connection("127.0.0.1", port))[1].close()
+                    break
         async with running(upstreams=(f"127.0.0.1:{port}",)) as server:
             got = await over_udp(server, "www.example.com")
             assert records(got.answer) == ["www.example.com. 60 A 192.0.2.50"]
