@@ -21,8 +21,9 @@ from .model import Endpoint, Facts, Service, Workload
 
 FORMAT = 2
 WORKLOADS_A_LINE = 100
-PAUSE_S, SHARE = 0.2, 10
-"""Between two writes at least, and so many times as long as the last one took."""
+PAUSE_S, SHARE = 0.02, 10
+"""Between two writes at least, and so many times as long as the last one took: a process that is killed has lost no
+more than the changes of that time."""
 logger = logging.getLogger("fairlead.registry")
 
 

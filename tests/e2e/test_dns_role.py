@@ -90,6 +90,11 @@ async def test_answers_follow_consul_and_start_cold_without_it(tmp_path: Path) -
         await becomes(role, WEB, {"10.0.0.1", "10.0.0.2"})
         await server.put("/v1/agent/service/deregister/web-1")
         await becomes(role, WEB, {"10.0.0.2"})
+
+        async def kept() -> bool:
+            return b"10.0.0.1" not in (tmp_path / "kept" / "source-consul.json").read_bytes()
+
+        await until("the change to be on disk", kept)
         await role.kill()
         await server.kill()
         again = await roles.start("dns", *flags)
