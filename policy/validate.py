@@ -14,8 +14,6 @@ from ..registry.model import Facts
 from ..registry.snapshot import Snapshot
 from .parse import Parsed, parse
 from .resources import MeshConfig, Resources
-from .validate_references import check_references
-from .validate_relations import check_relations
 
 
 class Told(Struct, frozen=True):
@@ -89,6 +87,8 @@ class Judged:
         """No document states a fact."""
         self.snapshot = _together(facts, snapshot)
         if references:
+            from .validate_references import check_references  # not for sidecars that control feeds
+
             check_references(self.parsed, self.resources, self.snapshot)
 
     @staticmethod
@@ -105,6 +105,8 @@ class Judged:
 
 def validate(documents: Sequence[Document], problems: Sequence[Problem] = ()) -> list[Report]:
     """A report for each document in order, those that could not be read among them. Never raises."""
+    from .validate_relations import check_relations  # 0.9 MB, which no sidecar needs
+
     judged = Judged(documents)
     check_relations(judged.parsed, judged.resources, judged.snapshot)
     reports = judged.reports(strict=True)
