@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ LINE_BYTES_MAX = 256 << 20
 LEAVE_GRACE_S = 1.0
 """How much longer than what it was asked to wait control may take to answer a farewell."""
 
+_one_at_a_time = threading.Lock()
 logger = logging.getLogger("fairlead.feed")
 
 
@@ -195,12 +197,17 @@ class Feed:
     async def _keep_and_tell(self) -> None:
         """Keeps what is in force on disk, then tells control. Beside the feed: neither the disk nor control's answer
         holds up the next version, nor traffic. Of versions that come meanwhile only the last is written."""
-        while True:
-            url, version, refused = await self._told.get()
-            save, self._to_save = self._to_save, None
-            if save is not None and self._keep is not None:
-                await self._save(self._keep, *save)
-            await self._acknowledge(url, version, refused)
+        try:
+            while True:
+                url, version, refused = await self._told.get()
+                save, self._to_save = self._to_save, None
+                if save is not None and self._keep is not None:
+                    await self._save(self._keep, *save)
+                await self._acknowledge(url, version, refused)
+        finally:
+            if self._to_save is not None and self._keep is not None:  # the role ends
+                with contextlib.suppress(OSError):
+                    _write(self._keep, self._to_save[1])
 
     def health(self, ready: bool, why: str, describe: Callable[[], list[dict[str, Any]]] = list) -> None:
         """Whether the own app is ready, from now on; told to control at once, and again wherever we connect to.
@@ -313,6 +320,11 @@ class Feed:
 
 def _write(path: Path, dump: Callable[[], bytes]) -> None:
     """Put what `dump` makes in the place of what is at `path`; raises OSError, having left that as it was."""
+    with _one_at_a_time:
+        _write_alone(path, dump)
+
+
+def _write_alone(path: Path, dump: Callable[[], bytes]) -> None:
     draft = path.with_suffix(".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

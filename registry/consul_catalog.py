@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from .listed import settings_of_tags
 from .model import Endpoint, Facts, Service, ServicePort, Workload, WorkloadPort
 from .names import CLUSTER_DOMAIN, is_address, service_host
 
@@ -65,14 +66,7 @@ def settings_of(url: str, environment: Mapping[str, str]) -> ConsulSettings:
 
 
 def labels_of(tags: list[str], meta: Mapping[str, str]) -> dict[str, str]:
-    labels = {}
-    for tag in tags:
-        name, equals, value = tag.partition("=")
-        if equals and name:
-            labels[name] = value
-        elif tag:
-            labels[f"tag.{tag}"] = "true"
-    return labels | {key: value for key, value in meta.items() if not key.startswith(PREFIX)}
+    return settings_of_tags(tags) | {key: value for key, value in meta.items() if not key.startswith(PREFIX)}
 
 
 def readiness(checks: list[Mapping[str, Any]]) -> tuple[bool, str]:

@@ -481,6 +481,26 @@ async def test_neither_the_disk_nor_control_holds_up_the_next_version(
     assert json.loads(keep.read_bytes())["version"] == "e.3"
 
 
+async def test_what_is_not_yet_on_disk_when_the_role_ends_is_written_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a restart without control would use what has been withdrawn."""
+    keep, begun, written = tmp_path / "feed.json", threading.Event(), os.fsync
+
+    def fsync(descriptor: int) -> None:
+        begun.set()
+        written(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    async with running(Following(keep)) as it:
+        connection = await it.connected()
+        connection.say(line("e.1", "a", full=True))
+        await until(begun.is_set)
+        connection.say(line("e.2", "b"))
+        await until(lambda: len(it.sidecar.worlds) == 2)
+    assert json.loads(keep.read_bytes())["version"] == "e.2"
+
+
 async def test_a_fault_of_ours_refuses_the_version_and_does_not_end_the_follower() -> None:
     it = Following()
     take = it.sidecar.take
