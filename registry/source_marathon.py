@@ -21,7 +21,7 @@ from .needs import Fetch
 from .source_listed import SourceError
 
 SILENCE_S = 60.0
-"""Longest silence of the event stream; Marathon sends something every few seconds (a new line without event)."""
+"""Longest silence of the event stream before it is opened anew, which does no harm where nothing has happened."""
 EVENTS = (
     "status_update_event",
     "health_status_changed_event",
