@@ -239,7 +239,8 @@ def error(message: bytes, rcode: int, question_end: int = 12) -> bytes:
 
 
 def read_query(message: bytes) -> Query | bytes | None:
-    """The question; or the reply that refuses it, ready to send; or None where nothing may be said."""
+    """The question; or the reply that refuses it, ready to send; or None where nothing may be said. Long because
+    a message is read once, from its first octet to its last."""
     if len(message) < 12 or message[2] & 0x80:
         return None
     if message[2] & 0x78:

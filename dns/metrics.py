@@ -173,6 +173,7 @@ def _cache_lines(engine: Engine, server: str, replies: Mapping[tuple[Label, int]
 
 
 def _rest(engine: Engine, upstreams: Upstreams, now: float) -> list[str]:
+    """Long because it is a list of metrics."""
     metrics, zone = engine.metrics, engine.zone
     asked = {
         _labels(to=f"{server[0]}:{server[1]}", rcode=RCODE_NAMES.get(rcode, "other")): count
