@@ -36,6 +36,7 @@ from .auth import ADMIN, NOBODY, AdminTokens, Authenticator, Principal, check_ow
 from .catalog import Catalog
 from .certificates_api import CertificatesApi, Issuer
 from .cluster_ips import ClusterIPs, Network
+from .conditions import only_status
 from .objects import ObjectOperations
 from .openapi import OpenApi, SchemaOf
 from .status import REASONS, StatusError
@@ -173,8 +174,13 @@ class ControlApi:
         resource = self.catalog.by_name[stored.key.resource]
         return {"apiVersion": resource.api_version(), "kind": resource.kind, **stored.object()}
 
-    def subscribe(self, changed: Changed, resources: Collection[str] | None = None) -> Callable[[], None]:
-        """Call `changed` with {item key: object, None for a removed one} of every commit; returns how to end that."""
+    def subscribe(
+        self, changed: Changed, resources: Collection[str] | None = None, status: bool = True
+    ) -> Callable[[], None]:
+        """Call `changed` with {item key: object, None for a removed one} of every commit; returns how to end that.
+
+        Without `status`, changes of nothing but a status that control writes itself are not told.
+        """
 
         def take(changes: Sequence[Change]) -> None:
             told = {
@@ -182,6 +188,7 @@ class ControlApi:
                 for change in changes
                 if change.key.resource in self.catalog.by_name
                 and (resources is None or change.key.resource in resources)
+                and (status or not only_status(change))
             }
             if told:
                 changed(told)

@@ -21,6 +21,7 @@ from .api_request import Query, Target
 from .audit import seconds_timestamp
 from .catalog import Catalog
 from .cluster_ips import AddressError, ClusterIPs, needs_address
+from .conditions import REPORTED
 from .defaults import fill_items
 from .managed_fields import ApplyConflict, after_update, server_side_apply
 from .patch import PatchError, PatchTestError, json_patch, merge_patch
@@ -183,6 +184,8 @@ class ObjectOperations:
         metadata["uid"] = str(uuid.UUID(bytes=self._draw(16), version=4))
         metadata["creationTimestamp"] = self._now()
         metadata["generation"] = 1
+        if target.resource.name in REPORTED:
+            body.pop("status", None)
         if target.resource.name == "namespaces":
             name = metadata.get("name")
             metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": name}
@@ -401,6 +404,8 @@ class ObjectOperations:
                 new[key] = old[key]
         new.pop("selfLink", None)
         new["resourceVersion"] = old["resourceVersion"]
+        if target.resource.name in REPORTED:
+            made.pop("status", None)  # control writes it, and who wants to uses the subresource
         if "status" in current and "status" not in made:
             made["status"] = current["status"]
         if target.resource.name == "namespaces":

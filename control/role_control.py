@@ -25,11 +25,13 @@ from ..registry.model import Facts, Workload
 from .api import ControlApi, Options
 from .auth import WORKLOAD
 from .authority_files import Issuer, open_authority
+from .conditions import REPORTED
 from .feed_server import FeedServer, Member
 from .kinds import parts
 from .push import Book
 from .role_common import Signals, Tasks, ready, run
 from .role_sources import PRECEDENCE, Sources
+from .role_status import StatusWriter
 from .settings import SettingError
 from .sidecars import Known, Sidecars
 from .store import StoreError
@@ -78,6 +80,8 @@ def _rules_of(objects: Mapping[str, Mapping[str, Any] | None]) -> dict[str, dict
         if body is None:
             continue
         made = dict(body)
+        if key.split("/")[1] in REPORTED:
+            made.pop("status", None)  # written by control, for people
         if key.startswith(f"object/{SECRETS}/"):
             for part in ("data", "stringData"):
                 had = body.get(part)
@@ -150,10 +154,16 @@ class Control:
         self._take_facts()
         sources.start_manifests()
         signals.on_reload = sources.manifests.look_now if sources.manifests else None
-        unsubscribe = self.api.subscribe(self._objects_changed, FACT_RESOURCES | RULE_RESOURCES | {SECRETS})
+        wanted = FACT_RESOURCES | RULE_RESOURCES | {SECRETS}
+        unsubscribe = self.api.subscribe(self._objects_changed, wanted, status=False)
         self.registry.snapshot.subscribe(lambda snapshot: self._publish(self.book.facts(snapshot)))
         self.book.facts(self.registry.snapshot.value)
         self.api.checks["sources"] = sources.problem
+        statuses = StatusWriter(
+            self.store, self.api.catalog, self.book, self.feed, lambda: self._in_book,
+            lambda: self.registry.snapshot.value,
+        )  # fmt: skip
+        tasks.start("statuses", statuses.run())
         try:
             at = await self._listen(issuer)
             await sources.start()
@@ -161,6 +171,7 @@ class Control:
             await signals.stop.wait()
         finally:
             unsubscribe()
+            statuses.close()
             self.feed.close()
             await self.api.close()
             await sources.close()
