@@ -16,6 +16,7 @@ from .api_body import YamlLoad, read_body, read_patch
 from .api_context import current
 from .api_request import JSON, Form, Query, Target, negotiate, parse_path, parse_query
 from .catalog import Catalog
+from .deletion import policy_of
 from .listing import list_body, page, spliced
 from .objects import ObjectOperations, Result, external
 from .openapi import V2_PROTOBUF, V2_PROTOBUF_ANSWER, OpenApi, v2_document, v2_protobuf
@@ -300,10 +301,12 @@ class ObjectApi:
                 raise bad_request("the body of a deletion is DeleteOptions")
         dry_run = query.dry_run or options.get("dryRun") == ["All"]
         if target.name:
-            return respond(request, await self._operations.delete(target, options, dry_run))
+            asked = request.query.get("propagationPolicy", "")
+            return respond(request, await self._operations.delete(target, options, dry_run, asked))
         if target.resource.namespaced and not target.namespace:
             raise StatusError(405, "a collection is deleted within one namespace")
         found, _ = page(self._store.memory, target, query)
-        await self._operations.delete_all(found, dry_run)
+        policy = policy_of(options, request.query.get("propagationPolicy", ""))
+        await self._operations.delete_all(found, dry_run, policy)
         current().name = f"{len(found)} objects"
         return respond(request, success("", target.resource.group, target.resource.plural, ""))

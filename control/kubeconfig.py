@@ -1,4 +1,4 @@
-"""Entries for a kubeconfig file, merged into what stands there: nothing of another name, and no unknown field, is touched.
+"""Entries for a kubeconfig file, merged into what stands there: nothing else in it is touched.
 
 https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/ : of several files (KUBECONFIG)
 the first that has an entry counts; a new entry goes to the first file that exists, else to the last.
