@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import yaml
 from aiohttp import web
+from msgspec.structs import replace
 
 from . import catalog as discovery
 from .api_body import YamlLoad, read_body, read_patch
@@ -17,6 +18,7 @@ from .api_context import current
 from .api_request import JSON, Form, Query, Target, negotiate, parse_path, parse_query
 from .catalog import Catalog
 from .deletion import policy_of
+from .events import stored_selector
 from .listing import list_body, page, spliced
 from .objects import ObjectOperations, Result, external
 from .openapi import V2_PROTOBUF, V2_PROTOBUF_ANSWER, OpenApi, v2_document, v2_protobuf
@@ -205,9 +207,12 @@ class ObjectApi:
         target = parse_path(self._catalog, request.rel_url.raw_path)
         current().target = target
         query = parse_query(request.query)
+        if target.resource.stored_as:
+            query = replace(query, field_selector=stored_selector(query.field_selector, target.api_version))
         method = request.method
         if method in ("GET", "HEAD"):
             form = negotiate(request.headers.get("Accept", ""))
+            await self._hub.until(int(query.resource_version or "0"))
             if query.watch:
                 if self._hub.count >= WATCHES_MAX:
                     raise StatusError(429, f"{WATCHES_MAX} watches are open already", retry_after_s=5)

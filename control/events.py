@@ -51,11 +51,11 @@ def event_write(
 def outdated(memory: Objects, now: float, most: int) -> list[Write]:
     """The writes that remove events of which nothing was heard for `TTL_S`."""
     found = []
-    for stored in memory.all(EVENTS):
+    for one in memory.all(EVENTS):
         if len(found) >= most:
             break
-        if now - last_seen(stored.object()) > TTL_S:
-            found.append(Write(stored.key, None, stored.version))
+        if now - last_seen(one.object()) > TTL_S:
+            found.append(Write(one.key, None, one.version))
     return found
 
 
@@ -72,3 +72,33 @@ def last_seen(body: Mapping[str, Any]) -> float:
         except (TypeError, ValueError, OverflowError):
             continue
     return 0.0
+
+
+# --- events.k8s.io/v1: the same events under other names -------------------------------------------------------------
+
+NEW_VERSION = "events.k8s.io/v1"
+_NEW_NAMES = {
+    "involvedObject": "regarding", "message": "note", "source": "deprecatedSource", "count": "deprecatedCount",
+    "firstTimestamp": "deprecatedFirstTimestamp", "lastTimestamp": "deprecatedLastTimestamp",
+    "reportingComponent": "reportingController",
+}  # fmt: skip
+_OLD_NAMES = {new: old for old, new in _NEW_NAMES.items()}
+
+
+def shown(body: dict[str, Any], api_version: str) -> dict[str, Any]:
+    """A stored object with the field names of an API version: of all resources, only Events differ."""
+    if api_version != NEW_VERSION:
+        return body
+    return {_NEW_NAMES.get(name, name): value for name, value in body.items()}
+
+
+def stored(body: dict[str, Any]) -> dict[str, Any]:
+    """An object as it came, with the field names under which it is stored."""
+    if body.get("apiVersion") != NEW_VERSION:
+        return body
+    return {_OLD_NAMES.get(name, name): value for name, value in body.items()}
+
+
+def stored_selector(selector: str, api_version: str) -> str:
+    """A field selector for stored events."""
+    return selector.replace("regarding.", "involvedObject.") if api_version == NEW_VERSION else selector

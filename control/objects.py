@@ -24,6 +24,8 @@ from .cluster_ips import AddressError, ClusterIPs, needs_address
 from .conditions import REPORTED
 from .defaults import fill_items
 from .deletion import Deletions, check_finalizers, check_preconditions, policy_of
+from .events import shown
+from .events import stored as as_stored
 from .managed_fields import ApplyConflict, after_update, server_side_apply
 from .patch import PatchError, PatchTestError, json_patch, merge_patch
 from .patch_strategic import rules_of, strategic_patch
@@ -64,12 +66,13 @@ def key_of(target: Target, name: str = "") -> Key:
 
 def external(stored: Stored, target: Target) -> dict[str, Any]:
     """An object as the API shows it in this version."""
-    return {"apiVersion": target.api_version, "kind": target.resource.kind, **stored.object()}
+    body = shown(stored.object(), target.api_version)
+    return {"apiVersion": target.api_version, "kind": target.resource.kind, **body}
 
 
 def internal(body: dict[str, Any]) -> dict[str, Any]:
     """As it is stored: the version it came in does not matter."""
-    return {key: value for key, value in body.items() if key not in ("apiVersion", "kind")}
+    return {key: value for key, value in as_stored(body).items() if key not in ("apiVersion", "kind")}
 
 
 class ObjectOperations:

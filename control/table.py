@@ -180,7 +180,12 @@ def _data_count(body: Body, _now: float) -> int:
 
 
 def _event_object(body: Body, _now: float) -> str:
-    return f"{str(at(body, 'involvedObject', 'kind') or '').lower()}/{at(body, 'involvedObject', 'name')}"
+    about = at(body, "involvedObject") or at(body, "regarding")
+    return f"{str(at(about, 'kind') or '').lower()}/{at(about, 'name')}"
+
+
+def _event_message(body: Body, _now: float) -> str:
+    return str(at(body, "message") or at(body, "note") or "")
 
 
 def _nobody(body: Body, _now: float) -> str:
@@ -193,7 +198,8 @@ def _scale_target(body: Body, _now: float) -> str:
 
 
 def _event_seen(body: Body, now: float) -> str:
-    return age(at(body, "lastTimestamp") or at(body, "eventTime") or at(body, "metadata", "creationTimestamp"), now)
+    last = at(body, "series", "lastObservedTime") or at(body, "lastTimestamp") or at(body, "deprecatedLastTimestamp")
+    return age(last or at(body, "eventTime") or at(body, "metadata", "creationTimestamp"), now)
 
 
 def _state(body: Body, _now: float) -> str:
@@ -259,7 +265,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("Type", _text("type")),
         Column("Reason", _text("reason")),
         Column("Object", _event_object),
-        Column("Message", _text("message")),
+        Column("Message", _event_message),
     ),
     "endpointslices.discovery.k8s.io": (
         Column("AddressType", _text("addressType")),

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from fairlead.control.events import TTL_S, event_write, last_seen, outdated
+from fairlead.control.events import (
+    NEW_VERSION,
+    TTL_S,
+    event_write,
+    last_seen,
+    outdated,
+    shown,
+    stored,
+    stored_selector,
+)
 from fairlead.control.store import Key, Objects, Stored, Write
 
 WEB = Key("virtualservices.networking.istio.io", "shop", "web")
@@ -48,3 +57,13 @@ def test_when_an_event_was_seen_is_read_from_whatever_says_so() -> None:
     assert last_seen({"series": {"lastObservedTime": "1970-01-01T00:00:09Z"}, "lastTimestamp": "nonsense"}) == 9
     assert last_seen({"metadata": {"creationTimestamp": "1970-01-01T00:00:03Z"}}) == 3
     assert last_seen({}) == 0
+
+
+def test_the_newer_group_shows_the_same_event_under_other_names() -> None:
+    body = {"metadata": {"name": "e"}, "involvedObject": {"name": "web"}, "message": "why", "count": 2, "type": "x"}
+    new = shown(body, NEW_VERSION)
+    assert new == {"metadata": {"name": "e"}, "regarding": {"name": "web"}, "note": "why", "deprecatedCount": 2,
+                   "type": "x"}  # fmt: skip
+    assert stored({"apiVersion": NEW_VERSION, **new}) == {"apiVersion": NEW_VERSION, **body}
+    assert shown(body, "v1") is body and stored(body) is body
+    assert stored_selector("regarding.name=web", NEW_VERSION) == "involvedObject.name=web"
