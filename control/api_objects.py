@@ -21,7 +21,8 @@ from .deletion import policy_of
 from .events import stored_selector
 from .listing import list_body, page, spliced
 from .objects import ObjectOperations, Result, external
-from .openapi import V2_PROTOBUF, V2_PROTOBUF_ANSWER, OpenApi, v2_document, v2_protobuf
+from .openapi import OpenApi
+from .openapi_v2 import V2_PROTOBUF, V2_PROTOBUF_ANSWER, OpenApiV2
 from .status import StatusError, bad_request, no_such_path, success
 from .store import Store
 from .table import partial, table
@@ -84,6 +85,7 @@ class ObjectApi:
         self._catalog = catalog
         self._operations = operations
         self._openapi = openapi
+        self._openapi_two = OpenApiV2(openapi)
         self._hub = hub
         self._load_yaml = load_yaml
         self._clock = clock
@@ -148,8 +150,8 @@ class ObjectApi:
 
     async def _openapi_v2(self, request: web.Request) -> web.Response:
         if V2_PROTOBUF in request.headers.get("Accept", ""):
-            return web.Response(body=v2_protobuf(self._openapi.version), headers={"Content-Type": V2_PROTOBUF_ANSWER})
-        return respond(request, v2_document(self._openapi.version))
+            return web.Response(body=self._openapi_two.protobuf(), headers={"Content-Type": V2_PROTOBUF_ANSWER})
+        return respond(request, self._openapi_two.document())
 
     async def _openapi_root(self, request: web.Request) -> web.Response:
         return respond(request, self._openapi.root())

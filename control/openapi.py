@@ -175,28 +175,6 @@ class OpenApi:
         }
 
 
-V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
-V2_PROTOBUF_ANSWER = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
-"""@ has no place in a media type, so the answer's is written otherwise."""
-
-
-def v2_document(version: str) -> dict[str, Any]:
-    """GET /openapi/v2, without definitions: kubectl falls back to it for kinds that the server does not have, and
-    goes on to say so once it has found nothing there."""
-    return {"swagger": "2.0", "info": {"title": "Fairlead", "version": version}, "paths": {}, "definitions": {}}
-
-
-def v2_protobuf(version: str) -> bytes:
-    """The same as an openapi.v2.Document (field 1: swagger, 2: info, of which 1: title, 2: version)."""
-    info = _text_field(1, "Fairlead") + _text_field(2, version)
-    return _text_field(1, "2.0") + b"\x12" + bytes((len(info),)) + info
-
-
-def _text_field(number: int, text: str) -> bytes:
-    data = text.encode()[:80]
-    return bytes((number << 3 | 2, len(data))) + data
-
-
 def _paths(resource: Resource, version: str) -> dict[str, Any]:
     base = f"/apis/{resource.group}/{version}" if resource.group else f"/api/{version}"
     schema = {"$ref": f"#/components/schemas/{component_name(resource.group, version, resource.kind)}"}
