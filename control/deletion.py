@@ -212,8 +212,10 @@ class _Plan:
         """Whether something that is still there holds up the deletion of its owner in the foreground."""
         for other in self._deletions.dependents(uid):
             body = self._body(other)
-            if body is not None and other.key not in self._above and any(
-                str(one.get("uid")) == uid and one.get("blockOwnerDeletion") for one in references(body)
+            if (
+                body is not None
+                and other.key not in self._above
+                and any(str(one.get("uid")) == uid and one.get("blockOwnerDeletion") for one in references(body))
             ):
                 return True
         return False

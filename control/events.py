@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from .audit import seconds_timestamp
+from .audit import seconds_timestamp, timestamp
 from .store import Key, Objects, Stored, Write
 
 EVENTS = "events"
@@ -42,7 +42,7 @@ def event_write(
         },
         "involvedObject": {name: value for name, value in reference.items() if value},
         "reason": reason, "message": message, "type": type_, "count": 1,
-        "firstTimestamp": at, "lastTimestamp": at, "eventTime": None,
+        "firstTimestamp": at, "lastTimestamp": at, "eventTime": timestamp(now),
         "source": {"component": COMPONENT}, "reportingComponent": COMPONENT, "reportingInstance": COMPONENT,
     }  # fmt: skip
     return Write(key, body, 0)

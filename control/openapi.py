@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from .catalog import Catalog, Resource
+from .patch_strategic import ListRule, rules_of
 
 SchemaOf = Callable[[Any], dict[str, Any]]
 META = "io.k8s.apimachinery.pkg.apis.meta.v1"
@@ -158,6 +159,8 @@ class OpenApi:
             properties["status"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
         kind = {"group": resource.group, "version": version, "kind": resource.kind}
         made = {**schema, "type": "object", "properties": properties, "x-kubernetes-group-version-kind": [kind]}
+        for path, rule in rules_of(resource.name).items():
+            mark_list(made, path, rule)
         items = {"type": "array", "items": {"allOf": [{"$ref": f"#/components/schemas/{name}"}], "default": {}}}
         return {
             name: made,
@@ -173,6 +176,20 @@ class OpenApi:
                 "x-kubernetes-group-version-kind": [{**kind, "kind": f"{resource.kind}List"}],
             },
         }
+
+
+def mark_list(schema: dict[str, Any], path: tuple[str, ...], rule: ListRule) -> None:
+    """Say at the list of this path how its items are told apart, by which kubectl makes strategic patches."""
+    node: Any = schema
+    for step in path:
+        node = (node.get("items") or node).get("properties", {}).get(step)
+        if not isinstance(node, dict):
+            return  # the schema takes any fields there, or it is metadata, whose own schema says it
+    if node.get("type") != "array":
+        return
+    node |= {"x-kubernetes-list-type": "map" if rule.keys else "set", "x-kubernetes-patch-strategy": "merge"}
+    if rule.keys:
+        node |= {"x-kubernetes-list-map-keys": list(rule.keys), "x-kubernetes-patch-merge-key": rule.key}
 
 
 def _paths(resource: Resource, version: str) -> dict[str, Any]:

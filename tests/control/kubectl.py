@@ -60,17 +60,22 @@ spec:
 """
 
 
+def config_text(url: str) -> str:
+    """A kubeconfig for an API that is open."""
+    return (
+        "apiVersion: v1\nkind: Config\ncurrent-context: here\n"
+        f"clusters: [{{name: here, cluster: {{server: '{url}'}}}}]\n"
+        "contexts: [{name: here, context: {cluster: here, user: me}}]\nusers: [{name: me, user: {}}]\n"
+    )
+
+
 class Kubectl:
     """kubectl with a home, a configuration and a cache of its own."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
         config = folder / "config"
-        config.write_text(
-            "apiVersion: v1\nkind: Config\ncurrent-context: here\n"
-            f"clusters: [{{name: here, cluster: {{server: '{url}'}}}}]\n"
-            "contexts: [{name: here, context: {cluster: here, user: me}}]\nusers: [{name: me, user: {}}]\n"
-        )
+        config.write_text(config_text(url))
         self._environment = {
             "PATH": os.environ["PATH"], "HOME": str(folder), "KUBECONFIG": str(config),
             "KUBECACHEDIR": str(folder / "cache"), "TMPDIR": str(folder), "KUBE_EDITOR": "false",

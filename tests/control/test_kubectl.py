@@ -11,6 +11,7 @@ from tests.control.kubectl import MANIFESTS, kubectl_in
 
 pytestmark = pytest.mark.asyncio
 
+
 async def test_apply_creates_then_leaves_alone_then_configures(tmp_path: Path) -> None:
     async with kubectl_in(tmp_path, "") as kubectl:
         out = await kubectl.done("apply", "-f", "-", text=MANIFESTS)

@@ -1,4 +1,4 @@
-"""The OpenAPI v2 document: of the same schemas, in forms that older kubectl reads (the real one: test_kubectl_more.py)."""
+"""The OpenAPI v2 document: the same schemas in the forms that older kubectl reads."""
 
 from __future__ import annotations
 
