@@ -134,7 +134,8 @@ MESSAGES: dict[str, dict[int, Field]] = {
     },
     "Container": {
         1: ("name", "str"), 2: ("image", "str"), 3: ("command", ["str"]), 4: ("args", ["str"]),
-        5: ("workingDir", "str"), 6: ("ports", ["ContainerPort"]), 7: ("env", ["EnvVar"]), 8: ("resources", "Resources"),
+        5: ("workingDir", "str"), 6: ("ports", ["ContainerPort"]), 7: ("env", ["EnvVar"]),
+        8: ("resources", "Resources"),
         13: ("terminationMessagePath", "str"), 14: ("imagePullPolicy", "str"), 16: ("stdin", "bool"),
         17: ("stdinOnce", "bool"), 18: ("tty", "bool"), 20: ("terminationMessagePolicy", "str"),
     },
