@@ -50,7 +50,7 @@ def event_write(
 
 def outdated(memory: Objects, now: float, most: int) -> list[Write]:
     """The writes that remove events of which nothing was heard for `TTL_S`."""
-    found = []
+    found: list[Write] = []
     for one in memory.all(EVENTS):
         if len(found) >= most:
             break
@@ -68,8 +68,8 @@ def last_seen(body: Mapping[str, Any]) -> float:
     ]  # fmt: skip
     for text in times:
         try:
-            return datetime.fromisoformat(text).timestamp()
-        except (TypeError, ValueError, OverflowError):
+            return datetime.fromisoformat(str(text)).timestamp()
+        except (ValueError, OverflowError):
             continue
     return 0.0
 

@@ -134,7 +134,8 @@ class StatusWriter:
 
     async def _try_all(self, tasks: list[StatusWrite]) -> list[StatusWrite]:
         """Write all at once, without those whose objects somebody else has changed meanwhile; these."""
-        left, failed = list(tasks), []
+        left = list(tasks)
+        failed: list[StatusWrite] = []
         while left:
             now = self._clock()
             try:

@@ -27,8 +27,9 @@ class Missing(str):
 def check_conflicts(parsed: Sequence[Parsed], resources: Resources) -> None:
     """Adds a warning to every PeerAuthentication and Sidecar that has no effect because an older one has its place."""
     first: dict[tuple[str, str, tuple[tuple[str, str], ...]], PeerAuthentication | Sidecar] = {}
-    for rule in (*resources.peer_authentications, *resources.sidecars):  # oldest first
-        first.setdefault(_place(rule), rule)
+    listed: list[PeerAuthentication | Sidecar] = [*resources.peer_authentications, *resources.sidecars]
+    for each in listed:  # oldest first
+        first.setdefault(_place(each), each)
     for one in parsed:
         rule = one.resource
         if not one.usable or one.kind is None or not isinstance(rule, (PeerAuthentication, Sidecar)):

@@ -8,9 +8,9 @@ import pytest
 
 from fairlead.control.catalog import Catalog
 from fairlead.control.deletion import FOREGROUND, Deletions, policy_of
-from fairlead.control.kinds import KINDS
 from fairlead.control.status import StatusError
 from fairlead.control.store import Key, Objects, Stored, Write
+from fairlead.policy.kinds import KINDS
 
 NOW = "2026-01-01T00:00:00Z"
 

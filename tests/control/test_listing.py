@@ -6,10 +6,10 @@ import pytest
 
 from fairlead.control.api_request import Query, Target
 from fairlead.control.catalog import Catalog
-from fairlead.control.kinds import KINDS
 from fairlead.control.listing import page
 from fairlead.control.status import StatusError
 from fairlead.control.store import Key, Log, Objects, Write
+from fairlead.policy.kinds import KINDS
 
 SERVICES = Target(Catalog(KINDS).by_name["services"], "v1", "d")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fairlead.control.catalog import Catalog
-from fairlead.control.kinds import KINDS, openapi
 from fairlead.control.openapi import OpenApi
 from fairlead.control.openapi_v2 import OpenApiV2, lowered
+from fairlead.policy.kinds import KINDS
+from fairlead.registry.schema import openapi
 
 
 def read(data: bytes) -> dict[int, list[Any]]:

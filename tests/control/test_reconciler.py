@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fairlead.control.catalog import Catalog
 from fairlead.control.conditions import Findings, Seat, condition
-from fairlead.control.kinds import KINDS
 from fairlead.control.reconciler import FINDINGS_REPEAT_S, WAITING_TOLD_S, Reconciler, StatusWrite
 from fairlead.control.store import Change, Key, Objects, Write
+from fairlead.policy.kinds import KINDS
 
 VS = "virtualservices.networking.istio.io"
 WEB = Key(VS, "d", "web")
@@ -21,7 +22,10 @@ class Mesh:
         self.memory = Objects()
         self.now = 1000.0
         self.reconciler = Reconciler(self.memory, Catalog(KINDS), self.now)
-        self.memory.subscribe(lambda changes: self.reconciler.take(changes, self.now) and None)
+        self.memory.subscribe(self._take)
+
+    def _take(self, changes: Sequence[Change]) -> None:
+        self.reconciler.take(changes, self.now)
 
     def put(self, key: Key = WEB, generation: int = 1, **fields: Any) -> list[Change]:
         body = {"metadata": {"name": key.name, "namespace": key.namespace, "generation": generation}, **fields}
@@ -76,7 +80,7 @@ def test_control_that_starts_again_writes_nothing_anew() -> None:
 def test_who_is_waited_for_is_told_after_a_while_and_then_ever_more_seldom() -> None:
     mesh = Mesh()
     mesh.put(spec={})
-    writes = []
+    writes: list[StatusWrite] = []
     for _ in range(600):
         mesh.now += 1
         slow = [Seat(f"d/slow{len(writes)}", 0)]  # somebody else each time, so that there would be something to write

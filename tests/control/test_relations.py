@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 
 from fairlead.control.conditions import Findings
-from fairlead.control.kinds import KINDS
 from fairlead.control.relations import Relations
 from fairlead.control.store import Key
+from fairlead.policy.kinds import KINDS
 from fairlead.registry.snapshot import Snapshot
 
 RULES = """
