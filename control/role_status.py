@@ -29,6 +29,8 @@ PAUSE_S = 0.25
 LOOK_S_LEAST = 1.0
 LOOK_SHARE = 20
 """After a look at all resources nobody looks again for so many times its length."""
+RETRY_S = 5.0
+"""After a write that the store could not do."""
 SWEEP_S = 60.0
 SWEEP_MOST = 500
 MANAGER = "fairlead-control"
@@ -148,6 +150,7 @@ class StatusWriter:
                 left = [task for task in left if task not in lost]
             except StoreError as error:
                 logger.warning("status not written: %s", error)
+                await asyncio.sleep(RETRY_S)
                 return [*failed, *left]
         return failed
 
