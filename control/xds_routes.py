@@ -160,7 +160,7 @@ class Routes:
 
     def _action(self, decision: Decision, route: HTTPRoute | None) -> JSON:
         timeout = seconds(decision.timeout_s or 0.0)
-        made: JSON = {"timeout": timeout, "max_grpc_timeout": timeout}
+        made: JSON = {"timeout": timeout, "max_stream_duration": {"grpc_timeout_header_max": timeout}}
         if self._node.kind == GRPC:
             made = {"max_stream_duration": {"max_stream_duration": timeout}} if decision.timeout_s else {}
         destinations = decision.destinations

@@ -140,7 +140,7 @@ config.route.v3.Route name=14:string match=1:config.route.v3.RouteMatch route=2:
 config.route.v3.RouteAction cluster=1:string weighted_clusters=3:config.route.v3.WeightedCluster
   cluster_header=2:string cluster_not_found_response_code=20:config.route.v3.RouteAction.ClusterNotFoundResponseCode
   prefix_rewrite=5:string regex_rewrite=32:type.matcher.v3.RegexMatchAndSubstitute host_rewrite_literal=6:string
-  timeout=8:duration max_stream_duration=36:config.route.v3.RouteAction.MaxStreamDuration max_grpc_timeout=23:duration
+  timeout=8:duration max_stream_duration=36:config.route.v3.RouteAction.MaxStreamDuration
   retry_policy=9:config.route.v3.RetryPolicy
   request_mirror_policies=30:*config.route.v3.RouteAction.RequestMirrorPolicy
   hash_policy=15:*config.route.v3.RouteAction.HashPolicy
