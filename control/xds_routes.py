@@ -160,11 +160,12 @@ class Routes:
 
     def _action(self, decision: Decision, route: HTTPRoute | None) -> JSON:
         timeout = seconds(decision.timeout_s or 0.0)
-        made: JSON = {"timeout": timeout, "max_stream_duration": {"grpc_timeout_header_max": timeout}}
+        # Deprecated, but as istiod has it: with its successor Envoy tells endpoints no x-envoy-expected-rq-timeout-ms.
+        made: JSON = {"timeout": timeout, "max_grpc_timeout": timeout}
         if self._node.kind == GRPC:
             made = {"max_stream_duration": {"max_stream_duration": timeout}} if decision.timeout_s else {}
         destinations = decision.destinations
-        if len(destinations) == 1:
+        if len(destinations) == 1 and (route is None or len(route.route) <= 1):
             made["cluster"] = destinations[0].cluster
         else:
             chosen = [one for one in route.route if one.weight > 0] if route is not None else []

@@ -137,7 +137,7 @@ config.route.v3.Route name=14:string match=1:config.route.v3.RouteMatch route=2:
   request_headers_to_add=9:*config.core.v3.HeaderValueOption request_headers_to_remove=12:*string
   response_headers_to_add=10:*config.core.v3.HeaderValueOption response_headers_to_remove=11:*string
   typed_per_filter_config=13:map:any non_forwarding_action=18:config.route.v3.NonForwardingAction
-config.route.v3.RouteAction cluster=1:string weighted_clusters=3:config.route.v3.WeightedCluster
+config.route.v3.RouteAction cluster=1:string max_grpc_timeout=23:duration weighted_clusters=3:config.route.v3.WeightedCluster
   cluster_header=2:string cluster_not_found_response_code=20:config.route.v3.RouteAction.ClusterNotFoundResponseCode
   prefix_rewrite=5:string regex_rewrite=32:type.matcher.v3.RegexMatchAndSubstitute host_rewrite_literal=6:string
   timeout=8:duration max_stream_duration=36:config.route.v3.RouteAction.MaxStreamDuration
