@@ -214,3 +214,57 @@ async def test_a_server_with_another_identity_is_not_spoken_to(tmp_path: Path) -
             told = await answer.text()
         assert int(told.split(": ")[1]) > 0, told
         assert not app.seen
+
+
+async def test_opaque_connections_go_by_named_ports_and_policies_of_connections_hold(tmp_path: Path) -> None:
+    async with mesh_in(tmp_path, "ours", "theirs") as (mesh, (ours, theirs)):
+        at = {name: free_port() for name in ("ours", "theirs", "friend")}
+        to_ours, to_theirs = free_port(), free_port()
+        await mesh.apply(
+            service("ours", "tcp"), service("theirs", "tcp"), pod("ours-1", "ours", at["ours"], ours.port),
+            pod("theirs-1", "theirs", 0, theirs.port), pod("friend-1", "friend"),
+        )  # fmt: skip
+        await mesh.sidecar("default/ours-1", "ours", at["ours"])
+        await mesh.envoy("default/theirs-1", "theirs", at["theirs"], "--listen", f"127.0.0.1:{to_ours}=ours.default:80")
+        await mesh.envoy("default/friend-1", "friend", 0, "--listen", f"127.0.0.1:{to_theirs}=theirs.default:80")
+        assert told(await mesh.until_answers(f"http://127.0.0.1:{to_ours}", "any"))["app"] == "ours"
+        assert told(await mesh.until_answers(f"http://127.0.0.1:{to_theirs}", "any"))["app"] == "theirs"
+        plain = f"http://127.0.0.1:{at['theirs']}"
+        assert told(await mesh.until_answers(plain, "any"))["app"] == "theirs"  # PERMISSIVE
+        await mesh.apply(STRICT)
+        await mesh.until_answers(plain, "any", 0)
+        assert (await mesh.ask(f"http://127.0.0.1:{to_theirs}", "any"))[0] == 200
+        await mesh.apply(ONLY_FRIENDS.replace("app: friend", "app: nobody"))
+        await mesh.until_answers(f"http://127.0.0.1:{to_theirs}", "any", 0)
+
+
+async def test_envoy_goes_on_without_control_and_hears_of_an_endpoint_that_goes_within_a_tenth_of_a_second(
+    tmp_path: Path,
+) -> None:
+    async with mesh_in(tmp_path, "one", "two") as (mesh, (one, two)):
+        await mesh.apply(service("web"), pod("web-1", "web", 0, one.port), pod("web-2", "web", 0, two.port))
+        envoy = await mesh.envoy("default/client-1", "client")
+        seen = {told(await mesh.until_answers(envoy.outbound, host("web")))["app"] for _ in range(20)}
+        assert seen == {"one", "two"}
+        gone = asyncio.get_running_loop().time()
+        async with mesh.session.delete(f"{mesh.control_url}/api/v1/namespaces/default/pods/web-2") as answer:
+            assert answer.status == 200
+        applied = asyncio.get_running_loop().time()
+
+        async def alone() -> bool:
+            async with mesh.session.get(f"{envoy.admin}/clusters") as answer:
+                return f"outbound|80||{host('web')}::127.0.0.1:{two.port}::" not in await answer.text()
+
+        await until("Envoy to hear of it", alone)
+        took = asyncio.get_running_loop().time() - gone
+        print(f"heard {took * 1000:.0f} ms after the request, {(took - (applied - gone)) * 1000:.0f} ms after its answer")
+        assert {told((await mesh.ask(envoy.outbound, host("web")))[2])["app"] for _ in range(10)} == {"one"}
+        await mesh.control.kill()
+        assert (await mesh.ask(envoy.outbound, host("web")))[0] == 200
+        await mesh.start_control()
+        await mesh.apply(pod("web-2", "web", 0, two.port))
+
+        async def both() -> bool:
+            return "two" in (await mesh.ask(envoy.outbound, host("web")))[2]
+
+        await until("Envoy to hear the new control", both)

@@ -128,3 +128,55 @@ async def test_grpc_reaches_all_kinds_of_members_and_is_reached_by_them(tmp_path
             # What is gone from the registry is gone from gRPC.
             await mesh.delete("pod", "proxyless-1")
             await client.until_calls("UNAVAILABLE")
+
+
+RULES = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: plain}
+spec:
+  host: plain
+  trafficPolicy:
+    loadBalancer: {consistentHash: {httpHeaderName: x-user}}
+    connectionPool: {http: {http2MaxRequests: 7}, tcp: {connectTimeout: 2s}}
+    outlierDetection: {consecutive5xxErrors: 2, interval: 1s}
+  subsets: [{name: a, labels: {app: plain}, trafficPolicy: {loadBalancer: {simple: RANDOM}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: plain}
+spec:
+  hosts: [plain]
+  http:
+  - match: [{uri: {exact: /test.Test/Fail}, headers: {x-a: {prefix: a}}, withoutHeaders: {x-b: {exact: b}}}]
+    fault: {abort: {grpcStatus: ABORTED, percentage: {value: 100}}}
+    route: [{destination: {host: plain}}]
+  - match: [{uri: {regex: '/test.*'}}]
+    fault: {abort: {grpcStatus: DATA_LOSS, percentage: {value: 100}}}
+    rewrite: {uri: /x}
+    timeout: 2s
+    retries: {attempts: 2, retryOn: 'unavailable,gateway-error'}
+    route: [{destination: {host: plain}, weight: 50}, {destination: {host: plain, subset: a}, weight: 50}]
+"""
+
+
+async def test_grpc_carries_out_rules_and_what_it_cannot_do_is_told(tmp_path: Path) -> None:
+    async with mesh_in(tmp_path) as (mesh, _):
+        port = free_port()
+        await mesh.apply(service("plain", "grpc"), pod("plain-1", "plain", 0, port), RULES)
+        _, bootstrap = await mesh.beside("grpc", "default/friend-1", "friend")
+        arguments = ("client", "xds:///plain.default:80")
+        async with (
+            program(tmp_path / "plain.log", "plain", f"127.0.0.1:{port}") as app,
+            program(tmp_path / "client.log", *arguments, bootstrap=bootstrap) as client,
+        ):
+            assert await app.line() == "started"
+            await client.until_calls("DATA_LOSS")
+            await _taken(mesh, "default/friend-1")
+            member = await mesh.member("default/friend-1")
+            assert member is not None
+            assert member["refused"] == "", member["reasons"]
+            assert member["not_carried_out"] == [
+                "DestinationRule default/plain: gRPC has no RANDOM; ROUND_ROBIN is used",
+                "VirtualService default/plain route 1: `rewrite` is not carried out by gRPC",
+            ]

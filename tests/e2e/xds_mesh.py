@@ -70,9 +70,10 @@ class Mesh:
         self.control_url = f"http://127.0.0.1:{free_port()}"
         self.xds_port = free_port()
         self.plain_port = free_port()
+        self.control: Role
 
-    async def start_control(self) -> Role:
-        return await self.roles.start(
+    async def start_control(self) -> None:
+        self.control = await self.roles.start(
             "control", "--listen", self.control_url.removeprefix("http://"),
             "--xds-tls-listen", f"127.0.0.1:{self.xds_port}", "--xds-listen", f"127.0.0.1:{self.plain_port}",
             "--data-dir", str(self.roles.folder / "control"),
@@ -124,7 +125,7 @@ class Mesh:
         with log.open("wb") as out:
             process = await asyncio.create_subprocess_exec(
                 program("envoy"), "-c", str(bootstrap), "--concurrency", "1", "--use-dynamic-base-id",
-                "--disable-hot-restart", "-l", "warning", stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
+                "--disable-hot-restart", "-l", "warning", "--drain-time-s", "1", stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
         made = Envoy(process, agent, admin, outbound, log)
         self.envoys.append(made)
