@@ -144,21 +144,29 @@ class _Rule:
         self._mesh = inbound.resources.mesh.spec
         self._namespace = namespace
         self._port = port
-        self._http = http
-        self._refuses = refuses
-        self._note = note
+        self.http = http
+        self.refuses = refuses
+        """Where it matches, the request is denied."""
+        self.note = note
+        self._needs_request = False
+        """One of its conditions is about requests."""
 
     def policy(self, rule: AuthorizationRule) -> JSON | None:
-        """None: it never matches."""
+        """None: it never matches; of an opaque connection no ALLOW rule does that asks about requests (Istio)."""
         principals = self._sides([self._source(one.source) for one in rule.from_], "ids")
         permissions = self._sides([self._operation(one.operation) for one in rule.to], "rules")
         lower, upper = self._when(rule.when)
+        if self._needs_request and not self.http and not self.refuses:
+            return None
         if principals is None or permissions is None or lower is None or upper is None:
             return None
         return {
             "permissions": [_all([one, *upper], "rules") for one in permissions],
             "principals": [_all([one, *lower]) for one in principals],
         }
+
+    def asks_about_requests(self) -> None:
+        self._needs_request = True
 
     def _sides(self, groups: Sequence[list[JSON] | None], of: str) -> list[JSON] | None:
         if not groups:
@@ -184,9 +192,9 @@ class _Rule:
             group.never()
         if any(shape(one)(str(self._port)) for one in operation.not_ports):
             group.never()
-        group.upper("hosts", operation.hosts, operation.not_hosts, lambda v: [_header(":authority", v, True)])
-        group.upper("methods", operation.methods, operation.not_methods, lambda v: [_header(":method", v)])
-        group.upper("paths", operation.paths, operation.not_paths, _path)
+        group.upper(operation.hosts, operation.not_hosts, lambda v: [_header(":authority", v, True)])
+        group.upper(operation.methods, operation.not_methods, lambda v: [_header(":method", v)])
+        group.upper(operation.paths, operation.not_paths, _path)
         return group.made()
 
     def _when(self, conditions: Sequence[AuthorizationCondition]) -> tuple[list[JSON] | None, list[JSON] | None]:
@@ -213,7 +221,7 @@ class _Rule:
                 upper.pair(values, not_values, lambda v: [{"requested_server_name": _shape(v)}])
             elif key.startswith("request.headers["):
                 name = key[len("request.headers[") : -1].lower()
-                upper.upper(key, values, not_values, lambda v, name=name: [_header(name, v)])
+                upper.upper(values, not_values, lambda v, name=name: [_header(name, v)])
             else:
                 upper.unable(key, values, not_values)
         return lower.made(), upper.made()
@@ -254,25 +262,21 @@ class _Group:
             some = _any([each for one in not_values for each in make(one)], self._of)
             self._parts.append({"not_id" if self._of == "ids" else "not_rule": some})
 
-    def upper(
-        self, name: str, values: Sequence[str], not_values: Sequence[str], make: Callable[[str], list[JSON]]
-    ) -> None:
-        """Conditions that only a request can answer; of an opaque connection an ALLOW rule with them holds never, and
-        a DENY rule does without them (Istio)."""
+    def upper(self, values: Sequence[str], not_values: Sequence[str], make: Callable[[str], list[JSON]]) -> None:
+        """Conditions that only a request can answer; of an opaque connection a DENY rule does without them (Istio)."""
         if not values and not not_values:
             return
-        if self._rule._http:
+        self._rule.asks_about_requests()
+        if self._rule.http:
             self.pair(values, not_values, make)
-        elif not self._rule._refuses:
-            self._never = True
 
     def unable(self, name: str, values: Sequence[str], not_values: Sequence[str]) -> None:
         if not values and not not_values:
             return
-        if self._rule._refuses:
-            self._rule._note(f"{name} is not carried out by xDS; the rule denies whatever it says")
+        if self._rule.refuses:
+            self._rule.note(f"{name} is not carried out by xDS; the rule denies whatever it says")
         else:
-            self._rule._note(f"{name} is not carried out by xDS; the rule allows nobody")
+            self._rule.note(f"{name} is not carried out by xDS; the rule allows nobody")
             self._never = True
 
 
