@@ -238,7 +238,9 @@ def _beside(verb: Any) -> None:
         made.add_argument(
             "--workload", required=True, type=workload_name, metavar="NAMESPACE/NAME", help="the workload that it is"
         )
-        made.add_argument("--control", action="append", metavar="URL", required=True, help="the control API; repeatable")
+        made.add_argument(
+            "--control", action="append", metavar="URL", required=True, help="the control API; repeatable"
+        )
         made.add_argument(
             "--xds", action="append", type=address, metavar="HOST:PORT", required=True,
             help="control's --xds-tls-listen (without --token-file: its --xds-listen); repeatable",
@@ -250,7 +252,9 @@ def _beside(verb: Any) -> None:
         made.add_argument(
             "--ports", default="", metavar="PORT,...", help="the app's ports, where no manifest declares them"
         )
-        made.add_argument("--labels", type=labels, default="", metavar="K=V,...", help="the workload's labels, likewise")
+        made.add_argument(
+            "--labels", type=labels, default="", metavar="K=V,...", help="the workload's labels, likewise"
+        )
         made.add_argument("--once", action="store_true", help="write the files and end")
         if name == "envoy":
             _envoy_flags(made)

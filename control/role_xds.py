@@ -1,5 +1,6 @@
-"""Shell: `fairlead envoy` and `fairlead grpc`: beside an Envoy or a proxyless gRPC application, its key, its certificate,
-kept renewed, and its bootstrap.
+"""Shell: `fairlead envoy` and `fairlead grpc`: what stands beside an Envoy or a proxyless gRPC application.
+
+It makes the key, gets the certificate and keeps it renewed, and writes the bootstrap.
 
 The key is made here and never leaves the host. Whoever starts Envoy or the application waits for our line `ready`.
 """
@@ -55,8 +56,11 @@ class Beside:
         self.secure = bool(options.token_file) or self._certificate_kept().is_file()
         self.node = Node(self.namespace, self.name, kind, folder=str(self.folder) if self.secure else "")
         self.told: JSON = {
-            "FOLDER": self.node.folder, "ADDRESS": options.address or "", "PORTS": ports, "LABELS": options.labels or {},
-        }  # fmt: skip
+            "FOLDER": self.node.folder,
+            "ADDRESS": options.address or "",
+            "PORTS": ports,
+            "LABELS": options.labels or {},
+        }
         if kind == ENVOY:
             self._tell_envoy()
 

@@ -21,6 +21,7 @@ def metadata(told: Mapping[str, Any]) -> JSON:
 def secrets(certificates: str, key: str, roots: str, version: str) -> dict[str, JSON]:
     """By file name: what Envoy reads its certificate and its roots from (SDS on disk, which it watches)."""
     secret = TLS + "Secret"
+    trusted = {"trusted_ca": {"inline_string": roots}}
     own = {"certificate_chain": {"inline_string": certificates}, "private_key": {"inline_string": key}}
     return {
         CERTIFICATE_FILE: {
@@ -28,7 +29,7 @@ def secrets(certificates: str, key: str, roots: str, version: str) -> dict[str, 
         },
         ROOTS_FILE: {
             "version_info": version,
-            "resources": [{"@type": secret, "name": ROOTS, "validation_context": {"trusted_ca": {"inline_string": roots}}}],
+            "resources": [{"@type": secret, "name": ROOTS, "validation_context": trusted}],
         },
     }  # fmt: skip
 

@@ -1,7 +1,8 @@
 """Clusters of compiled tables as Envoy's and gRPC's clusters, and their endpoints (CDS, EDS).
 
-What istiod makes of a DestinationRule is the model (pilot/pkg/networking/core: cluster_builder, cluster_traffic_policy);
-what a client cannot do is told to `note`, and where it would weaken a rule, the cluster has no endpoints.
+What istiod makes of a DestinationRule is the model (cluster_builder.go, cluster_traffic_policy.go of its
+pilot/pkg/networking/core); what a client cannot do is told to `note`, and where it would weaken a rule, the cluster has
+no endpoints.
 """
 
 from __future__ import annotations
@@ -300,12 +301,12 @@ def _grpc_transport(
 def _upstream_tls(tls: UpstreamTLS, cluster: Cluster, node: Node) -> JSON:
     alpn = ALPN_TWO if cluster.http2 or cluster.follows_client else ALPN
     if tls.mode == "mesh":
-        common = mesh_tls(node, uri_names(exact=tls.identities), alpn)
-        return {"@type": TLS + "UpstreamTlsContext", "common_tls_context": common, "sni": tls.sni}
-    common = {"alpn_protocols": ["h2"] if cluster.http2 else ["http/1.1"] if cluster.protocol == "http" else []}
+        own = mesh_tls(node, uri_names(exact=tls.identities), alpn)
+        return {"@type": TLS + "UpstreamTlsContext", "common_tls_context": own, "sni": tls.sni}
+    common: JSON = {"alpn_protocols": ["h2"] if cluster.http2 else ["http/1.1"] if cluster.protocol == "http" else []}
     if tls.cert_file:
         chain, key = {"filename": tls.cert_file}, {"filename": tls.key_file}
-        common["tls_certificates"] = [{"certificate_chain": chain, "private_key": key}]  # type: ignore[list-item]
+        common["tls_certificates"] = [{"certificate_chain": chain, "private_key": key}]
     if not tls.skip_verify:
         validation: dict[str, Any] = {
             "trusted_ca": {"filename": tls.ca_file or "/etc/ssl/certs/ca-certificates.crt"},
@@ -316,7 +317,7 @@ def _upstream_tls(tls: UpstreamTLS, cluster: Cluster, node: Node) -> JSON:
         validation["match_typed_subject_alt_names"] = [
             {"san_type": "URI" if "://" in one else "DNS", "matcher": {"exact": one}} for one in names
         ]
-        common["validation_context"] = validation  # type: ignore[assignment]
+        common["validation_context"] = validation
     made: JSON = {"@type": TLS + "UpstreamTlsContext", "common_tls_context": common, "sni": tls.sni}
     if not tls.sni:
         made["auto_host_sni"] = True

@@ -24,6 +24,7 @@ OUTBOUND, INBOUND = "outbound", "inbound"
 HTTP_ONLY_PORT = 80
 ROUTER: JSON = {"name": "envoy.filters.http.router", "typed_config": typed("filters.http.router.v3.Router")}
 MANAGER = "envoy.filters.network.http_connection_manager"
+TCP_PROXY = "envoy.filters.network.tcp_proxy"
 INSPECTOR: JSON = {
     "name": "envoy.filters.listener.tls_inspector",
     "typed_config": typed("filters.listener.tls_inspector.v3.TlsInspector"),
@@ -33,13 +34,15 @@ _NORMALIZATION: Mapping[str, JSON] = {
     "BASE": {"normalize_path": True},
     "MERGE_SLASHES": {"normalize_path": True, "merge_slashes": True},
     "DECODE_AND_MERGE_SLASHES": {
-        "normalize_path": True, "merge_slashes": True, "path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD",
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD",
     },
-}  # fmt: skip
+}
 
 
 def forwards(tables: Tables) -> bool:
-    """Whether hosts that nobody knows may be gone to; an egress NetworkPolicy judges addresses, which a name has not."""
+    """Whether hosts that nobody knows may be gone to; an egress NetworkPolicy judges addresses, not names."""
     return tables.mesh.spec.outbound_traffic_policy.mode != "REGISTRY_ONLY" and tables.egress is None
 
 
@@ -74,7 +77,7 @@ def by_rds(name: str) -> JSON:
     return {"config_source": ADS, "route_config_name": name}
 
 
-# --- outbound -----------------------------------------------------------------------------------------------------------
+# --- outbound ---
 
 
 def outbound_listeners(tables: Tables, node: Node, note: Notes) -> list[JSON]:
@@ -83,9 +86,11 @@ def outbound_listeners(tables: Tables, node: Node, note: Notes) -> list[JSON]:
         chain = {"filters": [manager(tables, OUTBOUND, _outbound_filters(tables), rds=by_rds(OUTBOUND))]}
         found.append(
             {
-                "name": OUTBOUND, "address": socket_address(*node.outbound), "traffic_direction": "OUTBOUND",
+                "name": OUTBOUND,
+                "address": socket_address(*node.outbound),
+                "traffic_direction": "OUTBOUND",
                 "filter_chains": [chain],
-            }  # fmt: skip
+            }
         )
     for one in node.upstreams:
         made = _named(tables, one, note)
@@ -163,18 +168,19 @@ def tcp_proxy(clusters: Mapping[str, Cluster], decision: Decision, name: str) ->
         config["max_downstream_connection_duration"] = seconds(known[0].limits.max_connection_duration_s)
     if any(one.load_balancer.hash_on in ("source-ip", "client") for one in known):
         config["hash_policy"] = [{"source_ip": {}}]
-    return {
-        "name": "envoy.filters.network.tcp_proxy", "typed_config": typed("filters.network.tcp_proxy.v3.TcpProxy", **config)
-    }  # fmt: skip
+    return {"name": TCP_PROXY, "typed_config": typed("filters.network.tcp_proxy.v3.TcpProxy", **config)}
 
 
-# --- outbound routes ----------------------------------------------------------------------------------------------------
+# --- outbound routes ---
 
 
 def route_configuration(name: str, hosts: list[JSON]) -> JSON:
     return {
-        "name": name, "virtual_hosts": hosts, "validate_clusters": False, "max_direct_response_body_size_bytes": BODY_MAX,
-    }  # fmt: skip
+        "name": name,
+        "virtual_hosts": hosts,
+        "validate_clusters": False,
+        "max_direct_response_body_size_bytes": BODY_MAX,
+    }
 
 
 def outbound_routes(tables: Tables, node: Node, note: Notes) -> JSON:
@@ -230,7 +236,7 @@ def host_routes(tables: Tables, host: str, port: int, node: Node, note: Notes) -
     return route_configuration(f"{host}:{port}", [_virtual_host(f"{host}:{port}", ["*"], made)])
 
 
-# --- inbound ------------------------------------------------------------------------------------------------------------
+# --- inbound ---
 
 
 def inbound_listener(tables: Tables, resources: Resources, node: Node, note: Notes) -> JSON | None:
@@ -252,7 +258,8 @@ def inbound_listener(tables: Tables, resources: Resources, node: Node, note: Not
                 continue
             chains.append(_inbound_chain(tables, port, protocol, True, node, note, match))
         if mode.mode != "STRICT" and sole:
-            chains.append(_inbound_chain(tables, port, protocol, False, node, note, {"transport_protocol": "raw_buffer"}))
+            plain = {"transport_protocol": "raw_buffer"}
+            chains.append(_inbound_chain(tables, port, protocol, False, node, note, plain))
         elif mode.mode != "STRICT":
             note(f"plaintext to port {port} is not taken on Envoy's mesh port, since the workload has several ports")
     if not chains:
@@ -296,12 +303,13 @@ def _inbound_chain(
     else:
         decision = tables.clusters[inbound_cluster(port)]
         proxy = {"stat_prefix": name, "cluster": decision.name}
+        kind = "filters.network.rbac.v3.RBAC"
         filters = [
-            {"name": f"fairlead.{label}", "typed_config": typed("filters.network.rbac.v3.RBAC", rules=one, stat_prefix=name)}
+            {"name": f"fairlead.{label}", "typed_config": typed(kind, rules=one, stat_prefix=name)}
             for label, one in rules
-        ]  # fmt: skip
+        ]
         config = typed("filters.network.tcp_proxy.v3.TcpProxy", **proxy)
-        filters.append({"name": "envoy.filters.network.tcp_proxy", "typed_config": config})
+        filters.append({"name": TCP_PROXY, "typed_config": config})
     made: JSON = {"name": name, "filter_chain_match": match, "filters": filters}
     if mutual:
         common = mesh_tls(node, trusted(tables), ("h2", "fairlead", "http/1.1"))

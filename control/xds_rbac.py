@@ -1,15 +1,16 @@
 """NetworkPolicy and AuthorizationPolicy of a workload's port as Envoy's RBAC rules, which gRPC has, too.
 
-NetworkPolicy is not translated but asked: of each identity and address that the registry knows, whether our own verdict
-admits it; what only addresses say stands beside it. So labels, namespaces and named ports mean what they mean in a
-sidecar. AuthorizationPolicy is translated rule by rule, as istiod does. A condition that RBAC cannot hold makes an ALLOW
-rule match nobody and drops out of a DENY rule, which then matches more; both are told to `note`.
+NetworkPolicy is not translated but asked: of each identity and address that the registry knows, whether our own
+verdict admits it; what only addresses say stands beside it. So labels, namespaces and named ports mean what they mean
+in a sidecar. AuthorizationPolicy is translated rule by rule, as istiod does. A condition that RBAC cannot hold makes an
+ALLOW rule match nobody and drops out of a DENY rule, which then matches more; both are told to `note`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ..policy.authorize import applies, path_pattern, shape
@@ -44,7 +45,7 @@ def _any(parts: Sequence[JSON], of: str = "ids") -> JSON:
     return parts[0] if len(parts) == 1 else {f"or_{of}": {of: list(parts)}}
 
 
-# --- NetworkPolicy ------------------------------------------------------------------------------------------------------
+# --- NetworkPolicy ---
 
 
 def network_rules(inbound: Inbound, port: int, mutual: bool) -> JSON | None:
@@ -107,7 +108,7 @@ def _identities(inbound: Inbound, port: int) -> list[JSON]:
     return found
 
 
-# --- AuthorizationPolicy ------------------------------------------------------------------------------------------------
+# --- AuthorizationPolicy ---
 
 
 def authorization_rules(inbound: Inbound, port: int, http: bool, note: Notes) -> list[JSON]:
@@ -123,8 +124,8 @@ def authorization_rules(inbound: Inbound, port: int, http: bool, note: Notes) ->
         has_allow = has_allow or allow
         for index, rule in enumerate(policy.spec.rules or []):
             name = f"AuthorizationPolicy {policy.meta.key} rule {index}"
-            made = _Rule(inbound, policy.meta.namespace, port, http, not allow, lambda why, at=name: note(f"{at}: {why}"))
-            found = made.policy(rule)
+            translator = _Rule(inbound, policy.meta.namespace, port, http, not allow, partial(_tell, note, name))
+            found = translator.policy(rule)
             if found is not None:
                 (allowed if allow else denied)[name] = found
     rules = []
@@ -136,7 +137,7 @@ def authorization_rules(inbound: Inbound, port: int, http: bool, note: Notes) ->
 
 
 class _Rule:
-    """One rule for one port. A condition becomes a list of alternatives: True in it holds always, none of them never."""
+    """One rule for one port."""
 
     def __init__(
         self, inbound: Inbound, namespace: str, port: int, http: bool, refuses: bool, note: Callable[[str], None]
@@ -221,7 +222,7 @@ class _Rule:
                 upper.pair(values, not_values, lambda v: [{"requested_server_name": _shape(v)}])
             elif key.startswith("request.headers["):
                 name = key[len("request.headers[") : -1].lower()
-                upper.upper(values, not_values, lambda v, name=name: [_header(name, v)])
+                upper.upper(values, not_values, partial(_lines, name))
             else:
                 upper.unable(key, values, not_values)
         return lower.made(), upper.made()
@@ -307,6 +308,14 @@ def _header(name: str, value: str, ignore_case: bool = False) -> JSON:
     if ignore_case and value != "*":
         match["ignore_case"] = True
     return {"header": {"name": name, "string_match": match}}
+
+
+def _lines(name: str, value: str) -> list[JSON]:
+    return [_header(name, value)]
+
+
+def _tell(note: Notes, rule: str, why: str) -> None:
+    note(f"{rule}: {why}")
 
 
 def _path(value: str) -> list[JSON]:

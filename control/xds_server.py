@@ -1,8 +1,8 @@
-"""Shell: the aggregated discovery service (ADS) over gRPC, for Envoy and proxyless gRPC. Needs the extra `fairlead[xds]`.
+"""Shell: the aggregated discovery service (ADS) over gRPC, for Envoy and proxyless gRPC (extra `fairlead[xds]`).
 
-A stream is a member of the feed as a sidecar's is: it stands in `fairlead status` with the version that it runs, its mesh
-port is part of the registry while it lasts, and a drain waits for it. Who it is, its certificate says: the node's id must
-name a workload of that namespace and service account.
+A stream is a member of the feed as a sidecar's is: it stands in `fairlead status` with the version that it runs, its
+mesh port is part of the registry, and a drain waits for it. Who it is, its certificate says: the node's id must name a
+workload of that namespace and service account.
 """
 
 from __future__ import annotations

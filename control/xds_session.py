@@ -1,10 +1,10 @@
-"""The xDS protocol of one ADS stream, state of the world and incremental: who wants what, what was sent, what came back.
+"""The xDS protocol of one ADS stream, state of the world and incremental: who wants what, was sent what, said what.
 
 Of a stream's types clusters go first, then their endpoints, then listeners and their routes, so that nothing refers to
-what is not there yet ("make before break", Envoy's xDS protocol). A cluster that changed gets its endpoints again, and
-a listener its routes, since Envoy warms them anew and waits for both. A request with a nonce that is not the last of its
-type is out of date, and is not answered. An answer (ACK) or a refusal (NACK, with `error_detail`) is of one type;
-`taken` and `refused` say the same of the whole.
+what is not there yet (Envoy's xDS protocol, "make before break"). A cluster that changed gets its endpoints again, and
+a listener its routes, since Envoy warms them anew and waits for both. A request whose nonce is not the last of its type
+is out of date, and is not answered. An answer (ACK) or a refusal (NACK, with `error_detail`) is of one type; `taken`
+and `refused` say the same of the whole.
 """
 
 from __future__ import annotations

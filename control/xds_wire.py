@@ -45,7 +45,7 @@ def _tables() -> tuple[dict[str, dict[str, _Field]], dict[str, dict[str, int]]]:
                 found.append(line.split())
         return found
 
-    messages = {}
+    messages: dict[str, dict[str, _Field]] = {}
     for name, *fields in lines(MESSAGES):
         own = messages[name] = {}
         for one in fields:

@@ -1,5 +1,6 @@
 """Clusters and endpoints: what a DestinationRule, the registry and policies say of them."""
 
+# ruff: noqa: E501 - manifests
 from __future__ import annotations
 
 from typing import Any
@@ -111,7 +112,9 @@ def test_limits_are_circuit_breakers_and_protocol_options() -> None:
 
 
 def test_outliers_and_localities() -> None:
-    text = WEB + rule("{outlierDetection: {consecutive5xxErrors: 0, consecutiveGatewayErrors: 3, minHealthPercent: 10}}")
+    text = WEB + rule(
+        "{outlierDetection: {consecutive5xxErrors: 0, consecutiveGatewayErrors: 3, minHealthPercent: 10}}"
+    )
     made = Got(text).clusters[NAME]
     assert made["outlier_detection"]["enforcing_consecutive_5xx"] == 0
     assert made["outlier_detection"]["consecutive_gateway_failure"] == 3
@@ -134,7 +137,10 @@ def test_load_balancers() -> None:
 
 def test_subsets_are_clusters_and_tls_by_files_names_files_of_the_node() -> None:
     text = WEB + pod("a", "10.0.0.1", v="one") + pod("b", "10.0.0.2", v="two")
-    got = Got(text + rule("{tls: {mode: SIMPLE, caCertificates: /ca.pem, sni: web.example}}", "[{name: one, labels: {v: one}}]"))
+    got = Got(
+        text
+        + rule("{tls: {mode: SIMPLE, caCertificates: /ca.pem, sni: web.example}}", "[{name: one, labels: {v: one}}]")
+    )
     name = f"outbound|80|one|{HOST}"
     assert ends(got, name) == [("10.0.0.1", 8080)]
     tls = got.clusters[name]["transport_socket_matches"][0]["transport_socket"]["typed_config"]
@@ -161,4 +167,6 @@ def test_what_would_weaken_a_rule_has_no_endpoints_and_is_told() -> None:
     text = WEB + pod("a", "10.0.0.1")
     got = Got(text + rule("{tunnel: {protocol: CONNECT, targetHost: x.example, targetPort: 443}}"))
     assert ends(got) == []
-    assert got.notes == ["DestinationRule default/web: `tunnel` is not carried out by xDS; the cluster has no endpoints"]
+    assert got.notes == [
+        "DestinationRule default/web: `tunnel` is not carried out by xDS; the cluster has no endpoints"
+    ]

@@ -1,5 +1,6 @@
 """What a proxyless gRPC application gets."""
 
+# ruff: noqa: E501 - manifests
 from __future__ import annotations
 
 from fairlead.control.xds_grpc import SERVER

@@ -1,5 +1,6 @@
 """Listeners of an Envoy: which connections it takes and where they go."""
 
+# ruff: noqa: E501 - manifests
 from __future__ import annotations
 
 from typing import Any
@@ -94,7 +95,9 @@ def test_the_app_is_where_the_node_says() -> None:
 
 
 def test_named_ports_lead_to_one_service_whatever_the_client_calls_it() -> None:
-    ups = [f"127.0.0.1:{local}=web.default.svc.cluster.local:{port}" for local, port in ((9001, 80), (9002, 90), (9003, 1))]
+    ups = [
+        f"127.0.0.1:{local}=web.default.svc.cluster.local:{port}" for local, port in ((9001, 80), (9002, 90), (9003, 1))
+    ]
     got = web(world(), UPSTREAMS=ups)
     http = got.listeners["upstream_127.0.0.1_9001"]["filter_chains"][0]["filters"][0]["typed_config"]
     assert http["rds"]["route_config_name"] == "web.default.svc.cluster.local:80"

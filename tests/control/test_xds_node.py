@@ -16,9 +16,15 @@ def node(**told: Any) -> Any:
 def test_a_node_is_read() -> None:
     made = read_node(
         node(
-            FOLDER="/run/x", ADDRESS="10.0.0.1", OUTBOUND="127.0.0.1:15001", INBOUND="[::1]:15006", PORTS=["80", 81.0],
-            LABELS={"app": "web"}, UPSTREAMS=["127.0.0.1:9001=db.shop.svc.cluster.local:5432"], APP_ADDRESS="127.0.0.1",
-        )  # fmt: skip
+            FOLDER="/run/x",
+            ADDRESS="10.0.0.1",
+            OUTBOUND="127.0.0.1:15001",
+            INBOUND="[::1]:15006",
+            PORTS=["80", 81.0],
+            LABELS={"app": "web"},
+            UPSTREAMS=["127.0.0.1:9001=db.shop.svc.cluster.local:5432"],
+            APP_ADDRESS="127.0.0.1",
+        )
     )
     assert (made.key, made.kind, made.mesh_port, made.inbound) == ("shop/web-1", "envoy", 15006, ("::1", 15006))
     assert made.outbound == ("127.0.0.1", 15001)

@@ -1,5 +1,6 @@
 """RBAC says what our own verdict says, of every peer and request: both are asked."""
 
+# ruff: noqa: E501 - manifests
 from __future__ import annotations
 
 import ipaddress
@@ -78,12 +79,19 @@ def _text(match: JSON, text: str) -> bool:
     [(kind, value)] = match.items()
     if kind == "safe_regex":
         return re.fullmatch(value["regex"], text) is not None
-    return {"exact": text == value, "prefix": text.startswith(value), "suffix": text.endswith(value)}[kind]
+    return bool({"exact": text == value, "prefix": text.startswith(value), "suffix": text.endswith(value)}[kind])
 
 
 # --- worlds -------------------------------------------------------------------------------------------------------------
 
-IPS = {"web-1": "10.0.0.1", "a-1": "10.0.0.2", "a-2": "10.0.0.3", "b-1": "10.0.1.4", "c-1": "10.0.1.5", "h-1": "10.0.2.6"}
+IPS = {
+    "web-1": "10.0.0.1",
+    "a-1": "10.0.0.2",
+    "a-2": "10.0.0.3",
+    "b-1": "10.0.1.4",
+    "c-1": "10.0.1.5",
+    "h-1": "10.0.2.6",
+}
 PEERS = [
     ("default", "web-1", "web", {"app": "web"}), ("default", "a-1", "a", {"app": "a", "tier": "one"}),
     ("default", "a-2", "a", {"app": "a", "tier": "two"}), ("other", "b-1", "b", {"app": "b", "tier": "one"}),
@@ -108,11 +116,16 @@ def documents(*rules: JSON) -> list[JSON]:
         ports = [{"name": "http", "containerPort": 8080}, {"name": "tcp", "containerPort": 9000}]
         found.append(
             {
-                "apiVersion": "v1", "kind": "Pod",
-                "metadata": {"name": name, "namespace": namespace, "labels": labels,
-                             "annotations": {"fairlead.dev/address": IPS[name]}},
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": name,
+                    "namespace": namespace,
+                    "labels": labels,
+                    "annotations": {"fairlead.dev/address": IPS[name]},
+                },
                 "spec": {"serviceAccountName": account, "containers": [{"name": "m", "ports": ports}]},
-            }  # fmt: skip
+            }
         )
     for number, one in enumerate(rules):
         kind = one.pop("kind")
@@ -131,7 +144,9 @@ NETWORK_PEERS = st.one_of(
     SELECTORS.map(lambda one: {"podSelector": one}),
     NAMESPACES.map(lambda one: {"namespaceSelector": one}),
     st.tuples(SELECTORS, NAMESPACES).map(lambda one: {"podSelector": one[0], "namespaceSelector": one[1]}),
-    st.sampled_from([{"ipBlock": {"cidr": "10.0.0.0/16", "except": ["10.0.1.0/24"]}}, {"ipBlock": {"cidr": "10.0.0.3/32"}}]),
+    st.sampled_from(
+        [{"ipBlock": {"cidr": "10.0.0.0/16", "except": ["10.0.1.0/24"]}}, {"ipBlock": {"cidr": "10.0.0.3/32"}}]
+    ),
 )
 NETWORK_PORTS = st.sampled_from([[], [{"port": 8080}], [{"port": "tcp"}], [{"port": 8000, "endPort": 8090}]])
 NETWORK_RULES = st.builds(
@@ -156,7 +171,13 @@ def test_network_policy_admits_the_same_peers(policies: list[list[JSON]]) -> Non
 
 
 VALUES = {
-    "principals": ["cluster.local/ns/default/sa/a", "*", "cluster.local/ns/other/*", "*/sa/b", "old.example/ns/other/sa/a"],
+    "principals": [
+        "cluster.local/ns/default/sa/a",
+        "*",
+        "cluster.local/ns/other/*",
+        "*/sa/b",
+        "old.example/ns/other/sa/a",
+    ],
     "namespaces": ["default", "oth*", "*"],
     "ipBlocks": ["10.0.0.0/24", "10.0.1.4"],
 }

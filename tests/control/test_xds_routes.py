@@ -1,5 +1,6 @@
 """Routes: what the differential test with a real Envoy (tests/e2e/test_xds_oracle.py) does not reach."""
 
+# ruff: noqa: E501 - manifests
 from __future__ import annotations
 
 from typing import Any
@@ -18,7 +19,9 @@ spec: {{ports: [{{name: http, port: {port}}}]}}
 )
 
 
-def routes(http: str, agent: str = "envoy", more: str = "", host: str = "web") -> tuple[list[dict[str, Any]], list[str]]:
+def routes(
+    http: str, agent: str = "envoy", more: str = "", host: str = "web"
+) -> tuple[list[dict[str, Any]], list[str]]:
     rule = f"""
 apiVersion: networking.istio.io/v1
 kind: VirtualService

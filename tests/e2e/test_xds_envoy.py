@@ -1,5 +1,6 @@
 """A real Envoy as a member of the mesh, fed by control's xDS, with mutual TLS to and from sidecars of our own."""
 
+# ruff: noqa: E501 - manifests
 from __future__ import annotations
 
 import asyncio
@@ -192,11 +193,11 @@ async def test_nobody_gets_what_is_anothers(tmp_path: Path) -> None:
                     answer = await asyncio.wait_for(call.read(), 10)
                     assert wanted is None or answer is grpc.aio.EOF
                 except grpc.aio.AioRpcError as error:
-                    assert error.code() is wanted, (node, error)
+                    code: grpc.StatusCode | None = error.code()
                 else:
                     code = None if wanted is None else await call.code()
-                    assert code is wanted, node
                     call.cancel()
+                assert code is wanted, node
         assert await mesh.member("default/theirs-1") is None
 
 
@@ -238,7 +239,7 @@ async def test_opaque_connections_go_by_named_ports_and_policies_of_connections_
         await mesh.until_answers(f"http://127.0.0.1:{to_theirs}", "any", 0)
 
 
-async def test_envoy_goes_on_without_control_and_hears_of_an_endpoint_that_goes_within_a_tenth_of_a_second(
+async def test_envoy_goes_on_without_control_and_hears_of_an_endpoint_that_goes_at_once(
     tmp_path: Path,
 ) -> None:
     async with mesh_in(tmp_path, "one", "two") as (mesh, (one, two)):
@@ -249,7 +250,6 @@ async def test_envoy_goes_on_without_control_and_hears_of_an_endpoint_that_goes_
         gone = asyncio.get_running_loop().time()
         async with mesh.session.delete(f"{mesh.control_url}/api/v1/namespaces/default/pods/web-2") as answer:
             assert answer.status == 200
-        applied = asyncio.get_running_loop().time()
 
         async def alone() -> bool:
             async with mesh.session.get(f"{envoy.admin}/clusters") as answer:
@@ -257,7 +257,7 @@ async def test_envoy_goes_on_without_control_and_hears_of_an_endpoint_that_goes_
 
         await until("Envoy to hear of it", alone)
         took = asyncio.get_running_loop().time() - gone
-        print(f"heard {took * 1000:.0f} ms after the request, {(took - (applied - gone)) * 1000:.0f} ms after its answer")
+        print(f"heard {took * 1000:.0f} ms after it was asked for")
         assert {told((await mesh.ask(envoy.outbound, host("web")))[2])["app"] for _ in range(10)} == {"one"}
         await mesh.control.kill()
         assert (await mesh.ask(envoy.outbound, host("web")))[0] == 200

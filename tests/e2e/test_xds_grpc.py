@@ -1,4 +1,4 @@
-"""Proxyless gRPC (`xds:///`, xds_server_credentials) as a member of the mesh: to our sidecar, Envoy, and its own kind."""
+"""Proxyless gRPC (`xds:///`, xds_server_credentials) as a member of the mesh: to our sidecar, Envoy, its own kind."""
 
 from __future__ import annotations
 

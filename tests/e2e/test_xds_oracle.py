@@ -1,7 +1,7 @@
 """The same manifests and requests through our sidecar and through an Envoy fed by our xDS: the same comes of them.
 
-The cases and what may differ are those of the oracle, where Envoy's routes are written by hand; here they are made of the
-VirtualServices, so a difference is a fault of the translation.
+The cases and what may differ are those of the oracle, where Envoy's routes are written by hand; here they are made of
+the VirtualServices, so a difference is a fault of the translation.
 """
 
 from __future__ import annotations

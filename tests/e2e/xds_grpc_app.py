@@ -1,5 +1,8 @@
-"""A proxyless gRPC application of one file. `server PORT`: one method, that says who it is and who asks. `client TARGET`:
-a call for each line on standard input, the answer or status as one line on standard output."""
+"""A proxyless gRPC application of one file.
+
+`server ADDRESS`: one method, that says who asks; `plain ADDRESS`: the same without xDS. `client TARGET`: a call for
+each line on standard input, the answer or status as one line on standard output.
+"""
 
 from __future__ import annotations
 

@@ -125,7 +125,8 @@ class Mesh:
         with log.open("wb") as out:
             process = await asyncio.create_subprocess_exec(
                 program("envoy"), "-c", str(bootstrap), "--concurrency", "1", "--use-dynamic-base-id",
-                "--disable-hot-restart", "-l", "warning", "--drain-time-s", "1", stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
+                "--disable-hot-restart", "-l", "warning", "--drain-time-s", "1",
+                stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
         made = Envoy(process, agent, admin, outbound, log)
         self.envoys.append(made)
@@ -140,7 +141,9 @@ class Mesh:
         await until(f"{workload}'s Envoy to be ready", live)
         return made
 
-    async def ask(self, at: str, name: str, path: str = "/", method: str = "GET", **headers: str) -> tuple[int, Any, str]:
+    async def ask(
+        self, at: str, name: str, path: str = "/", method: str = "GET", **headers: str
+    ) -> tuple[int, Any, str]:
         """One request by an outbound port: status, headers, text."""
         sent = {"host": name, **{key.replace("_", "-"): value for key, value in headers.items()}}
         async with self.session.request(method, at + path, headers=sent) as answer:
