@@ -96,6 +96,6 @@ def grpc(node: Node, told: JSON, servers: Sequence[tuple[str, int]], secure: boo
         "server_listener_resource_name_template": SERVER + "%s",
     }
     if secure:
-        config = {**files, "refresh_interval": "5s"}
+        config = {**files, "refresh_interval": "1s"}
         made["certificate_providers"] = {"default": {"plugin_name": "file_watcher", "config": config}}
     return made

@@ -223,6 +223,9 @@ class XdsServer:
                 name = f"sidecar/{client.node.key}"
                 if self._feed.members.get(name) is client.member:
                     del self._feed.members[name]
+                    others = [one.member for one in self._clients.values() if one.node.key == client.node.key]
+                    if others:  # an application that speaks gRPC beside its Envoy, or its predecessor
+                        self._feed.members[name] = others[-1]
                     logger.info("%s disconnected", name)
                     self._feed.heard()
                     self._feed.moved()

@@ -181,6 +181,22 @@ async def test_streams_of_one_grpc_node_are_one_member() -> None:
             stream.call.cancel()
 
 
+async def test_of_two_nodes_of_one_workload_the_one_that_stays_is_the_member() -> None:
+    async with serving() as (made, channel):
+        envoy, grpc_app = Stream(channel), Stream(channel)
+        await envoy.ask(node=NODE, type_url=CDS)
+        await envoy.read()
+        await grpc_app.ask(
+            node={"id": "default/web-1", "user_agent_name": "gRPC"}, type_url=LDS, resource_names=["web:80"]
+        )
+        await grpc_app.read()
+        assert made.feed.members["sidecar/default/web-1"].proxy == "grpc"
+        grpc_app.call.cancel()
+        while made.feed.members["sidecar/default/web-1"].proxy != "envoy":
+            await asyncio.sleep(0)
+        envoy.call.cancel()
+
+
 async def test_control_does_not_import_grpc_unless_it_is_asked_for_xds() -> None:
     code = "import sys, fairlead.control.role_control; sys.exit('grpc' in sys.modules)"
     assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,13 @@ class Mesh:
         self.xds_port = free_port()
         self.plain_port = free_port()
         self.control: Role
+        self.flags: Sequence[str] = ()
 
     async def start_control(self) -> None:
         self.control = await self.roles.start(
             "control", "--listen", self.control_url.removeprefix("http://"),
             "--xds-tls-listen", f"127.0.0.1:{self.xds_port}", "--xds-listen", f"127.0.0.1:{self.plain_port}",
-            "--data-dir", str(self.roles.folder / "control"),
+            "--data-dir", str(self.roles.folder / "control"), *self.flags,
         )  # fmt: skip
 
     async def apply(self, *texts: str) -> None:
@@ -179,10 +180,11 @@ class Mesh:
 
 
 @contextlib.asynccontextmanager
-async def mesh_in(folder: Path, *names: str) -> AsyncIterator[tuple[Mesh, list[App]]]:
-    """Control and apps; nothing is applied yet."""
+async def mesh_in(folder: Path, *names: str, control: Sequence[str] = ()) -> AsyncIterator[tuple[Mesh, list[App]]]:
+    """Control (with these flags) and apps; nothing is applied yet."""
     async with roles_in(folder) as roles, apps(*names) as found, client() as session:
         made = Mesh(roles, session)
+        made.flags = control
         try:
             await made.start_control()
             yield made, found
