@@ -62,7 +62,12 @@ _MESSAGES, _ENUMS = _tables()
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
+_SMALL = tuple(bytes((number,)) for number in range(128))
+
+
 def varint(number: int) -> bytes:
+    if 0 <= number < 128:
+        return _SMALL[number]
     if number < 0:
         number += 1 << 64
     out = bytearray()

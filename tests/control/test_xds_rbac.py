@@ -226,7 +226,7 @@ REQUESTS = [
 ]  # fmt: skip
 
 
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=300)
 @given(POLICIES)
 def test_authorization_policy_allows_the_same_requests_and_connections(policies: list[JSON]) -> None:
     made = [
