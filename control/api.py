@@ -159,6 +159,15 @@ class ControlApi:
         check_own(principal, namespace, workload, service_account)
         return principal
 
+    def authorize_peer(
+        self, certificate: bytes | None, loopback: bool, namespace: str, workload: str, service_account: str | None
+    ) -> Principal:
+        """As `authorize`, for who shows a verified certificate (DER) elsewhere than in a request; without one, whom a
+        loopback listener for development lets in."""
+        principal = self._authenticator.principal("", certificate, loopback, self._clock())
+        check_own(principal, namespace, workload, service_account)
+        return principal
+
     def objects(self, resources: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
         """Every object by its item key, in its preferred version. `resources`: names such as `services`; None: all."""
         return {

@@ -27,6 +27,8 @@ class Issuer:
         self.authority = authority
         self.trust_domain = trust_domain
         self.ttl_s = ttl_s
+        self._server: tuple[float, bytes, bytes, bytes] | None = None
+        """(time to make it anew, key, chain, roots) of `server_material`."""
 
     def issue(self, csr: str, namespace: str, service_account: str, now: float) -> dict[str, Any]:
         identity = make(self.trust_domain, namespace, service_account)
@@ -45,6 +47,17 @@ class Issuer:
     def identity_of(self, der: bytes) -> str:
         """The SPIFFE id of a client certificate that TLS has verified; raises ValueError."""
         return str(trust.identity_of(der))
+
+    def server_material(self, names: list[str]) -> tuple[bytes, bytes, bytes]:
+        """(key, chain, roots) in PEM for a server of control's that is no part of the API; made anew when half of its
+        life is over, or the roots have changed."""
+        kept, now = self._server, time.time()
+        if kept is None or now > kept[0] or kept[3] != self.authority.roots.encode():
+            identity = make(self.trust_domain, "fairlead-system", "control")
+            names = [name for name in names if name not in ("0.0.0.0", "::")]
+            key, chain, ends = self.authority.sign_server(names, identity, API_CERTIFICATE_S, now)
+            kept = self._server = (now + (ends - now) / 2, key, chain.encode(), self.authority.roots.encode())
+        return kept[1], kept[2], kept[3]
 
     def server_context(self, names: list[str]) -> ssl.SSLContext:
         """For the API's TLS listener: its own certificate, and client certificates taken where one is shown.

@@ -71,6 +71,10 @@ class Member(msgspec.Struct, omit_defaults=False):
     """Why not."""
     checks: list[dict[str, Any]] = []
     """Each check as it was when `ready` or `why` last changed, or when the sidecar connected."""
+    proxy: str = ""
+    """envoy, grpc: a client of xDS in the place of a sidecar of our own."""
+    not_carried_out: list[str] = []
+    """What the rules say and this client of xDS cannot do."""
 
 
 class FeedServer:
@@ -115,6 +119,21 @@ class FeedServer:
         """The book has changed: wake every stream."""
         for event in self._wake:
             event.set()
+
+    def watch(self) -> asyncio.Event:
+        """An event that is set whenever the book changes, for who serves members in another way (xDS)."""
+        event = asyncio.Event()
+        self._wake.add(event)
+        return event
+
+    def moved(self) -> None:
+        """A member that is served in another way came, or went."""
+        if not self._closing:
+            self._changed()
+
+    def heard(self) -> None:
+        """Such a member has taken or refused a version."""
+        self._tell_heard()
 
     def close(self) -> None:
         """End every stream, so that sidecars go to another control plane at once."""

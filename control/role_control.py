@@ -11,13 +11,13 @@ import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
 
 from ..policy.kinds import BY_NAME
-from ..policy.world import World
+from ..policy.world import Loader, World
 from ..registry.documents import Document, Problem
 from ..registry.facts import facts_of
 from ..registry.hub import Registry
@@ -35,6 +35,9 @@ from .sidecars import Known, Sidecars
 from .store import StoreError
 from .store_sqlite import SqliteStore
 from .wanted_secrets import WantedSecrets
+
+if TYPE_CHECKING:
+    from .xds_server import XdsServer
 
 logger = logging.getLogger("fairlead.control")
 
@@ -143,6 +146,7 @@ class Control:
         self.api.add_routes([*self.feed.routes(), web.get("/fairlead/v1/status", self._status)])
         self.api.add_routes([web.get("/fairlead/v1/world", self._world), web.get("/metrics", self._metrics)])
         tasks = Tasks(signals.stop)
+        xds = self._xds() if options.xds_listen or options.xds_tls_listen else None
         sources = Sources(options, self.registry, tasks, self.data, self._manifests_changed)
         tasks.start("sidecars", self._save_sidecars())
         self._rules["control"] = _rules_of(self.api.objects(RULE_RESOURCES | {SECRETS}))
@@ -156,12 +160,17 @@ class Control:
         self.api.checks["sources"] = sources.problem
         try:
             at = await self._listen(issuer)
+            if xds is not None:
+                at |= await self._listen_xds(xds, issuer)
+                tasks.start("xds", xds.run())
             await sources.start()
             ready(f"fairlead control ready {' '.join(f'{name}={where}' for name, where in at.items())}")
             await signals.stop.wait()
         finally:
             unsubscribe()
             self.feed.close()
+            if xds is not None:
+                await xds.close()
             await self.api.close()
             await sources.close()
             await tasks.close()
@@ -184,6 +193,48 @@ class Control:
         except (OSError, ValueError) as error:
             raise SettingError(f"--listen: {error}") from error
         return at
+
+    def _xds(self) -> XdsServer:
+        try:
+            from .xds_server import XdsServer
+        except ImportError as error:
+            raise SettingError(f"--xds-listen: {error}") from error
+        if self.options.xds_listen is not None and not is_loopback(self.options.xds_listen[0]):
+            raise SettingError("--xds-listen has no TLS and may be on loopback only; use --xds-tls-listen")
+        loader = Loader()
+
+        def world() -> World:
+            bodies = [body for key, body in self._in_book.items() if not key.startswith(f"object/{SECRETS}/")]
+            snapshot = self.registry.snapshot.value
+            known = loader.again(bodies, snapshot)
+            documents = [Document.of(body, "control") for body in bodies] if known is None else []
+            return known or loader.load(documents, snapshot, references=False)[0]
+
+        return XdsServer(self.feed, world, lambda: self.book.version, self._authorize_peer)
+
+    async def _listen_xds(self, xds: XdsServer, issuer: Issuer) -> dict[str, str]:
+        options, at = self.options, {}
+        try:
+            if options.xds_listen is not None:
+                host, port = options.xds_listen
+                at["xds"] = f"{host}:{xds.listen(host, port)}"
+            if options.xds_tls_listen is not None:
+                host, port = options.xds_tls_listen
+                names = [host, "localhost", "127.0.0.1", *(name for name in options.tls_names.split(",") if name)]
+                at["xds-tls"] = f"{host}:{xds.listen_tls(host, port, lambda: issuer.server_material(names))}"
+        except OSError as error:
+            raise SettingError(f"--xds-listen: {error}") from error
+        await xds.start()
+        return at
+
+    def _authorize_peer(self, certificate: bytes | None, loopback: bool, namespace: str, workload: str) -> str:
+        known = self.registry.snapshot.value.workloads.get(f"{namespace}/{workload}")
+        account = known.service_account if known else None
+        principal = self.api.authorize_peer(certificate, loopback, namespace, workload, account)
+        if principal.role != WORKLOAD:
+            return account or ""
+        self._proved[f"{namespace}/{workload}"] = principal.service_account
+        return principal.service_account
 
     # --- from the API's objects to the feed -----------------------------------------------------------------------
 
@@ -368,6 +419,10 @@ class Control:
             ),
         ]
         return web.Response(text="\n".join(lines) + "\n", content_type="text/plain", charset="utf-8")
+
+
+def is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def read_if_there(path: Path) -> bytes:
