@@ -11,12 +11,17 @@ await api.close()
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import os
+import pwd
 import random
 import secrets
+import socket
 import ssl as tls
+import stat
+import struct
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +31,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from ..mesh.bundle import SERVICE_ACCOUNT
 from .admission import Admission, BodyCheck
 from .api_body import YamlLoad
 from .api_context import Context, begin, current
@@ -38,6 +44,7 @@ from .certificates_api import CertificatesApi, Issuer
 from .cluster_ips import ClusterIPs, Network
 from .objects import ObjectOperations
 from .openapi import OpenApi, SchemaOf
+from .socket_users import SocketUsers
 from .status import REASONS, StatusError
 from .store import Change, ConflictError, Key, Store, Stored, StoreError, StoreFullError
 from .watch_hub import WatchHub
@@ -68,6 +75,8 @@ class Options(msgspec.Struct):
     """Let a listener beyond loopback be open, too, where no token is configured."""
     service_ranges: tuple[Network, ...] = ()
     """Where ClusterIPs are taken from; empty: none is given out."""
+    socket_users_file: str = ""
+    """Which users of this host are which service accounts (`socket_users`), for `start_socket`."""
 
 
 class Parts(msgspec.Struct):
@@ -120,6 +129,7 @@ class ControlApi:
         self._token_mtime = 0.0
         self._token_looked = 0.0
         self._read_tokens()
+        self._users = read_users(self.options.socket_users_file)
         self._audit_descriptor = -1
         self._audit = Audit(self._open_audit())
         self._servers: list[asyncio.Server] = []
@@ -198,6 +208,32 @@ class ControlApi:
                 f"the plain API on {host} would be open to everybody who can reach it: listen on loopback, "
                 "use TLS, or give administrators' tokens (--api-token-file)"
             )
+        await self._set_up()
+        server = await asyncio.get_running_loop().create_server(
+            self._connection, host, port, ssl=ssl, backlog=1024, reuse_address=True
+        )
+        self._servers.append(server)
+        actual = int(server.sockets[0].getsockname()[1])
+        if is_open:
+            self._open_ports.add(actual)
+        self.port = self.port or actual
+        return actual
+
+    async def start_socket(self, path: str) -> str:
+        """Listen on a Unix socket, for workloads on this host; its path. Raises OSError."""
+        await self._set_up()
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(path)
+            raise ValueError(f"{path}: another process listens there")
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(os.stat(path).st_mode):
+                raise ValueError(f"{path} is there, and is no socket")
+            os.unlink(path)
+        self._servers.append(await asyncio.get_running_loop().create_unix_server(self._connection, path, backlog=1024))
+        os.chmod(path, 0o666)  # whoever connects is known by the kernel's word
+        return path
+
+    async def _set_up(self) -> None:
         if self._runner is None:
             # Log no access lines; cancel a handler whose client has gone, so that watches end at once.
             self._runner = web.AppRunner(
@@ -215,15 +251,6 @@ class ControlApi:
         self.operations.address_problems.clear()
         for wrong in await self.operations.give_addresses():
             logger.error("no ClusterIP: %s", wrong)
-        server = await asyncio.get_running_loop().create_server(
-            self._connection, host, port, ssl=ssl, backlog=1024, reuse_address=True
-        )
-        self._servers.append(server)
-        actual = int(server.sockets[0].getsockname()[1])
-        if is_open:
-            self._open_ports.add(actual)
-        self.port = self.port or actual
-        return actual
 
     async def _make_default_namespace(self) -> None:
         if self.store.memory.get(Key("namespaces", "", "default")) is None:
@@ -304,6 +331,9 @@ class ControlApi:
         is_open = wire is None and isinstance(local, tuple) and local[1] in self._open_ports
         authorization = request.headers.get("Authorization", "")
         try:
+            if isinstance(local, str) and not authorization:
+                assert request.transport is not None
+                return self._users.principal(peer_uid(request.transport), request.headers.get(SERVICE_ACCOUNT, ""))
             return self._authenticator.principal(authorization, certificate, is_open, self._clock())
         except StatusError:
             if request.path in PUBLIC:
@@ -434,6 +464,21 @@ class ControlApi:
         lines = [f"[-]{name} failed: {problem}" if problem else f"[+]{name} ok" for name, problem in wrong.items()]
         lines.append(f"readyz check {'failed' if failed else 'passed'}")
         return web.Response(text="\n".join(lines) + "\n", status=503 if failed else 200)
+
+
+def peer_uid(transport: asyncio.BaseTransport) -> int:
+    """The user at the other end of a Unix socket, as it was when it connected."""
+    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as end:
+        _, uid, _ = struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)
+
+
+def read_users(path: str) -> SocketUsers:
+    """Raises ValueError naming the file."""
+    try:
+        return SocketUsers(Path(path).read_text() if path else "", lambda name: pwd.getpwnam(name).pw_uid)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"users of the socket {path}: {error}") from error
 
 
 def http_logger() -> logging.Logger:

@@ -39,7 +39,7 @@ SESSION_AGE_MAX_S = 3600.0
 class Material:
     """A workload's certificate chain, its key, and the roots that it trusts; all PEM."""
 
-    __slots__ = ("certificates", "ends", "issued", "key", "roots", "serial")
+    __slots__ = ("certificates", "ends", "issued", "issuer", "key", "not_before", "roots", "serial")
 
     def __init__(self, certificates: str, key: str, roots: str, issued: float = 0.0, ends: float = 0.0) -> None:
         """Raises IdentityError where the certificate cannot be read, or there are no roots."""
@@ -54,6 +54,9 @@ class Material:
             raise IdentityError(f"the certificate's PEM cannot be read: {error}") from error
         first_certificate(roots)
         self.serial = leaf.serial
+        self.issuer = leaf.authority_key_id.hex()
+        """Key identifier of who signed it."""
+        self.not_before = leaf.not_before
         self.issued = issued or leaf.not_before
         self.ends = ends or leaf.not_after
 
