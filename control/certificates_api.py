@@ -1,8 +1,9 @@
 """Shell: workload tokens and certificates over HTTP.
 
 `POST /fairlead/v1/certificates` {"csr": PEM, "namespace", "workload"} answers {"certificates": PEM, "roots": PEM,
-"notAfter": RFC 3339, "identity", "time": ours, Unix seconds}. The identity comes from the caller's token or present certificate alone, never from
-what the CSR or the body asks for. `GET /fairlead/v1/roots` answers {"roots": PEM} to anybody.
+"notAfter": RFC 3339, "identity", "time": ours, Unix seconds}. The identity comes from the caller's token, present
+certificate or user id (Unix socket) alone, never from what the CSR or the body asks for. `GET /fairlead/v1/roots`
+answers {"roots": PEM} to anybody.
 `POST /fairlead/v1/tokens` makes a token, `GET` lists them without their secrets, `DELETE .../ID` revokes one.
 """
 

@@ -37,8 +37,9 @@ async def open_issuer(options: Any, data: Path) -> Any:
         roots = Path(options.ca_roots) if options.ca_roots else None
         files = CaFiles(Path(options.ca_certificate), Path(options.ca_key), roots)
     elif options.ca_roots:
-        raise SettingError("--ca-roots: the roots above --ca-certificate or --vault; further roots go to other-roots.pem "
-                           "in --data-dir")  # fmt: skip
+        raise SettingError(
+            "--ca-roots: the roots above --ca-certificate or --vault; further ones go to other-roots.pem in --data-dir"
+        )
     return open_authority(data, options.trust_domain, options.certificate_ttl, files)
 
 
@@ -84,5 +85,7 @@ class AuthorityRole:
     def metrics(self) -> list[str]:
         return self.certs.metrics(time.time())
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._file.close()
+        if hasattr(self.issuer, "vault"):
+            await self.issuer.vault.close()

@@ -176,7 +176,7 @@ class Control:
             await self.api.close()
             await sources.close()
             await tasks.close()
-            self.authority.close()
+            await self.authority.close()
             if self._unsaved.is_set():
                 write_private(self.data / "sidecars.json", self.sidecars.dump())
             await self.store.close()

@@ -215,9 +215,8 @@ class Certificates:
                 f"the new certificate has already ended by our clock: {skewed(self.skew_s) or 'its life is too short'}"
             )
         if material.not_before > self._clock():
-            raise CertificateError(
-                f"the new certificate is not valid yet by our clock: {skewed(self.skew_s) or 'control backdates nothing'}"
-            )
+            why = skewed(self.skew_s) or "control backdates nothing"
+            raise CertificateError(f"the new certificate is not valid yet by our clock: {why}")
         return material
 
     def _compare_clocks(self, theirs: Any, asked: float, answered: float) -> None:

@@ -153,6 +153,7 @@ class Sidecar:
         self.recorder.log = log.lines if log is not None else None
         self._updated_at = time.time()
         self.contexts.others.update(world.resources.secrets)
+        self.contexts.require(tables.mesh.spec.mesh_mtls.min_protocol_version)
         if self.engine is None:
             self.engine = Engine(
                 tables,

@@ -24,9 +24,10 @@ IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS"))
 
 
 class _Connection:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tls: ssl.SSLContext | None) -> None:
         self.reader = reader
         self.writer = writer
+        self.tls = tls
         self.parser = ResponseParser()
         self.used = False
 
@@ -78,7 +79,7 @@ class HttpFetch:
 
     def __init__(self, tls: ssl.SSLContext | None = None, server_hostname: str | None = None) -> None:
         self.tls = tls
-        """May be replaced at any time; new connections use it."""
+        """May be replaced at any time; connections of another are not used again, since the peer knows us by it."""
         self._server_hostname = server_hostname
         self._idle: dict[tuple[str, str, int], list[_Connection]] = {}
         self._open: set[_Connection] = set()
@@ -156,7 +157,8 @@ class HttpFetch:
         idle = self._idle.get(where, [])
         while idle:
             kept = idle.pop()
-            if not kept.reader.at_eof() and not kept.writer.transport.is_closing():
+            fits = kept.tls is None or kept.tls is self.tls
+            if fits and not kept.reader.at_eof() and not kept.writer.transport.is_closing():
                 return kept
             self._drop(kept)
         scheme, host, port = where
@@ -177,7 +179,7 @@ class HttpFetch:
             raise FetchError(f"not connected to {host}:{port} within {timeout_s:g} s") from None
         except (OSError, ssl.SSLError) as error:
             raise FetchError(f"not connected to {host}:{port}: {error}") from error
-        made = _Connection(reader, writer)
+        made = _Connection(reader, writer, tls)
         self._open.add(made)
         return made
 
