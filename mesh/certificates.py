@@ -152,9 +152,9 @@ class Certificates:
             self._reissue.set()
 
     def late(self) -> bool:
-        """The certificate should have been renewed: less than a third of its life is left."""
+        """The certificate should have been renewed: less than a third of its life is left, and a try has failed."""
         held = self.current
-        return held is not None and is_alarming(held.issued, held.ends, self._clock())
+        return held is not None and self.failures > 0 and is_alarming(held.issued, held.ends, self._clock())
 
     def alarm(self) -> str:
         """Why operators should look at the certificate long before it ends; empty: all is well."""
