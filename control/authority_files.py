@@ -12,7 +12,7 @@ import contextlib
 import os
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,7 @@ class Issuer:
         """The one that issues."""
         return self.successor if self.successor is not None and self.phase == ISSUING else self.current
 
-    def issue(
-        self, csr: str, namespace: str, service_account: str, now: float
-    ) -> dict[str, Any] | Awaitable[dict[str, Any]]:
+    def issue(self, csr: str, namespace: str, service_account: str, now: float) -> dict[str, Any]:
         identity, authority = make(self.trust_domain, namespace, service_account), self.authority
         chain, ends, serial = authority.sign(csr.encode("ascii", "replace"), identity, self.ttl_s, now)
         return {

@@ -69,7 +69,7 @@ class CertsApi:
     def shown(self) -> dict[str, Any]:
         now, holders = self._clock(), self.holders()
         states = self._issuer.states()
-        authorities = [authority_of(*one, now) for one in states]
+        authorities = [authority_of(one, kind, state, now) for one, kind, state in states]
         roots = {one["fingerprint"]: one for one in authorities if one["kind"] == "root"}
         for root in roots.values():
             root["trustedBy"] = sum(1 for one in holders if root["fingerprint"] in one.trusts)

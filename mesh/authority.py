@@ -27,7 +27,11 @@ BACKDATE_S = 120.0
 """Certificates begin this much earlier, for clocks that are behind."""
 TTL_S_MIN = 5.0
 SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-_CURVE_HASHES = {"secp256r1": hashes.SHA256(), "secp384r1": hashes.SHA384(), "secp521r1": hashes.SHA512()}
+_CURVE_HASHES: dict[str, hashes.SHA256 | hashes.SHA384 | hashes.SHA512] = {
+    "secp256r1": hashes.SHA256(),
+    "secp384r1": hashes.SHA384(),
+    "secp521r1": hashes.SHA512(),
+}
 _SHA256_ECDSA = bytes.fromhex("300a06082a8648ce3d040302")
 _SHA384_ECDSA = bytes.fromhex("300a06082a8648ce3d040303")
 _SHA512_ECDSA = bytes.fromhex("300a06082a8648ce3d040304")
@@ -235,7 +239,7 @@ def subject_key_id(certificate: x509.Certificate) -> bytes:
     try:
         return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
     except x509.ExtensionNotFound:
-        return x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest  # type: ignore[arg-type]
+        return x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest
 
 
 def _hash_of(key: SigningKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SHA512:

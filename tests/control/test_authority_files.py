@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from fairlead.control.authority_files import CaFiles, Issuer, open_authority
 from fairlead.control.rotation import RotationError
 from fairlead.mesh import trust
+from fairlead.mesh.authority import Authority
 from fairlead.mesh.csr import make as make_csr
 from fairlead.mesh.pem import load_chain
-from tests.mesh.certificates_made import Authority, authority, issued, leaf, material, pem_key, pki
+from tests.mesh.certificates_made import authority, issued, leaf, material, pem_key, pki
 
 WEB = "spiffe://cluster.local/ns/default/sa/web"
 CONTROL = "spiffe://cluster.local/ns/fairlead-system/sa/control"
@@ -217,7 +218,7 @@ def rotated(folder: Path, *steps: str) -> Issuer:
 
 
 def signed_by(issuer: Issuer) -> str:
-    chain = issuer.issue(make_csr()["csr"], "default", "web", time.time())["certificates"]  # type: ignore[index]
+    chain = issuer.issue(make_csr()["csr"], "default", "web", time.time())["certificates"]
     return trust.read_leaf(ssl.PEM_cert_to_DER_cert(chain)).authority_key_id.hex()
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from fairlead.control.authority_files import server_context
 from fairlead.control.server_tls import ServerContext
+from fairlead.mesh.authority import Authority
 from fairlead.mesh.identity import make
 from tests.control.test_authority_files import client, shaken
-from tests.mesh.certificates_made import Authority, authority
+from tests.mesh.certificates_made import authority
 
 pytestmark = pytest.mark.asyncio
 

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fairlead.mesh.authority import Authority, AuthorityError
 from fairlead.mesh.contexts import Contexts
 from tests.mesh.certificates_made import authority, intermediate, issued, leaf, material, pem_key, pki
-from tests.mesh.test_sessions import connect, serving
+from tests.mesh.test_contexts import serving
+from tests.mesh.test_sessions import connect
 
 PEM = Encoding.PEM
 ROOT = pki()

@@ -82,6 +82,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(certificates_module, "make_request", here)
     monkeypatch.setattr(certificates_module, "retry_in", lambda *_: 0.0)
+    monkeypatch.setattr(certificates_module, "reissue_in", lambda *_: 0.0)
 
 
 @contextlib.asynccontextmanager

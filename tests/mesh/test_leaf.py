@@ -69,7 +69,7 @@ def test_a_leaf_has_what_spiffe_asks_for_and_nothing_else() -> None:
     assert usage.value.digital_signature
     assert not (usage.value.key_cert_sign or usage.value.crl_sign)
     assert set(kinds[x509.ExtendedKeyUsage].value) == {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
-    key = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key())  # type: ignore[arg-type]
+    key = x509.SubjectKeyIdentifier.from_public_key(certificate.public_key())
     assert kinds[x509.SubjectKeyIdentifier].value == key
 
 
