@@ -427,7 +427,9 @@ class Role:
             sidecar.notes["certificate"] = lambda: certificates.alarm() or certificates.error
             sidecar.notes["certificate-kept"] = lambda: certificates.unsaved
             sidecar.metrics.more.append(partial(renewal_metrics, certificates))
-        bundle = Bundle(link.fetch, link.feed, link.credentials, certificates, lambda: sidecar.contexts.material)
+        bundle = Bundle(
+            link.fetch, link.feed, link.credentials, certificates, lambda: sidecar.contexts.material, sidecar.trusting
+        )
         if certificates is not None:
             certificates.start_from_disk()
             tasks.start("certificates", certificates.run())

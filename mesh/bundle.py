@@ -30,6 +30,8 @@ from .pem import load_chain
 SERVICE_ACCOUNT = "x-fairlead-service-account"
 """Header with NAMESPACE/SERVICE_ACCOUNT: which of several a user is who comes by control's Unix socket."""
 END = "-----END CERTIFICATE-----"
+WORKERS_S = 0.05
+"""How often it is looked whether all workers have taken new roots."""
 TELL_AGAIN_S = 60.0
 """What is said is said again after so long: a control plane that was replaced hears it, too."""
 logger = logging.getLogger("fairlead.certificates")
@@ -120,13 +122,16 @@ class Bundle:
         credentials: Credentials,
         certificates: Certificates | None = None,
         static: Callable[[], Material | None] = lambda: None,
+        everywhere: Callable[[str], bool] = lambda _roots: True,
     ) -> None:
-        """`certificates` None: they are files of the operator (`static`), or there are none."""
+        """`certificates` None: they are files of the operator (`static`), or there are none. `everywhere`: whether all
+        of our processes trust these roots; before, control is not told."""
         self._fetch = fetch
         self._feed = feed
         self._credentials = credentials
         self._certificates = certificates
         self._static = static
+        self._everywhere = everywhere
         self._news = asyncio.Event()
         feed.on_trust = self._take
         feed.on_connect.append(self._news.set)
@@ -162,6 +167,10 @@ class Bundle:
             self._news.clear()
             if not self._feed.connected or (body := self._said()) is None:
                 continue
+            if not self._everywhere(body.pop("pem")):
+                await asyncio.sleep(WORKERS_S)
+                self._news.set()
+                continue
             try:
                 answer = await self._fetch.request(
                     "POST",
@@ -190,6 +199,7 @@ class Bundle:
         body = {name: report[name] for name in ("role", "namespace", "workload", "instance") if name in report}
         return {
             **body,
+            "pem": held.roots,
             "roots": fingerprints(held.roots),
             "serial": f"{held.serial:x}",
             "issuer": held.issuer,

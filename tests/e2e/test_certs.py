@@ -45,6 +45,7 @@ class TlsShop(Shop):
             "--ca", str(self.roles.folder / "first-ca.pem"), "--token-file", str(token),
             "--outbound", "127.0.0.1:0", "--inbound", f"127.0.0.1:{self.mesh_ports[name]}", "--admin", "127.0.0.1:0",
             "--health", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--data-dir", str(self.roles.folder / name),
+            "--workers", "2" if name == "web" else "1",
         )  # fmt: skip
         return self.sidecars[name]
 

@@ -100,6 +100,18 @@ async def test_control_hears_what_is_trusted_and_used_when_connected_and_when_it
         assert len(fetch.told) == 3
 
 
+async def test_control_is_told_only_when_every_worker_trusts_the_new_roots() -> None:
+    fetch, found, made, asked = Fetch(), feed(), material(CA), [False, False, True]
+    bundle = Bundle(
+        fetch, found, Credentials(fetch, "", dict), None, lambda: made, lambda roots: roots == CA.roots and asked.pop(0)
+    )  # type: ignore[arg-type]
+    async with running(bundle):
+        found.on_connect[0]()
+        await fetch.heard.wait()
+    assert asked == []
+    assert "pem" not in fetch.told[0]
+
+
 async def test_roots_that_are_none_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
     fetch, found, contexts, made = Fetch(), feed(), Contexts(lambda: ()), material(CA)
     certificates = Certificates(fetch, ["x"], {}, dict, contexts.take)  # type: ignore[arg-type]
