@@ -13,10 +13,8 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..mesh.bundle import Bundle
-from ..mesh.certificates import Certificates, renewal_metrics
 from ..mesh.contexts import Material, first_certificate
 from ..mesh.identity import IdentityError
 from ..mesh.memory import settle
@@ -41,6 +39,9 @@ from .role_feed import ControlLink, feed_for
 from .role_handover import Handover
 from .role_run import App
 from .settings import SettingError, address, control_url
+
+if TYPE_CHECKING:
+    from ..mesh.certificates import Certificates
 
 FIRST_WORLD_S = 60.0
 REGISTERED_S = 10.0
@@ -414,8 +415,12 @@ class Role:
         sidecar.notes["version"] = lambda: (
             f"the latest is refused: {'; '.join(link.feed.refused)}" if link.feed.refused else ""
         )
+        from ..mesh.bundle import Bundle
+
         certificates = None
         if not options.cert:
+            from ..mesh.certificates import Certificates, renewal_metrics
+
             certificates = self.certificates = Certificates(
                 link.fetch,
                 [control_url(url) for url in urls],

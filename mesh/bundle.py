@@ -9,7 +9,6 @@ we have one: a one-time token, or one that has expired, serves the first certifi
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import random
 import ssl
@@ -21,9 +20,6 @@ import msgspec
 
 from ..proxy.client import HttpFetch
 from ..registry.needs import FetchError
-from .certificates import Certificates
-from .contexts import Material
-from .feed import Feed
 from .identity import IdentityError
 from .pem import load_chain
 
@@ -51,6 +47,8 @@ _decode = msgspec.json.Decoder(_Line).decode
 
 def fingerprints(roots: str) -> list[str]:
     """SHA-256 of each certificate of a PEM text, hexadecimal. Raises ValueError."""
+    import hashlib  # where sidecars without control do not need it
+
     return [
         hashlib.sha256(ssl.PEM_cert_to_DER_cert(part[part.index("-----BEGIN") :] + END)).hexdigest()
         for part in roots.split(END)
