@@ -11,17 +11,12 @@ await api.close()
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import os
-import pwd
 import random
 import secrets
-import socket
 import ssl as tls
-import stat
-import struct
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -44,10 +39,10 @@ from .certificates_api import CertificatesApi, Issuer
 from .cluster_ips import ClusterIPs, Network
 from .objects import ObjectOperations
 from .openapi import OpenApi, SchemaOf
-from .socket_users import SocketUsers
 from .status import REASONS, StatusError
 from .store import Change, ConflictError, Key, Store, Stored, StoreError, StoreFullError
 from .watch_hub import WatchHub
+from .workload_socket import clear_path, open_to_all, peer_uid, read_users
 
 BODY_BYTES_MAX = 3 << 20
 FIRST_REQUEST_S = 15.0
@@ -222,15 +217,9 @@ class ControlApi:
     async def start_socket(self, path: str) -> str:
         """Listen on a Unix socket, for workloads on this host; its path. Raises OSError."""
         await self._set_up()
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(path)
-            raise ValueError(f"{path}: another process listens there")
-        with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISSOCK(os.stat(path).st_mode):
-                raise ValueError(f"{path} is there, and is no socket")
-            os.unlink(path)
+        clear_path(path)
         self._servers.append(await asyncio.get_running_loop().create_unix_server(self._connection, path, backlog=1024))
-        os.chmod(path, 0o666)  # whoever connects is known by the kernel's word
+        open_to_all(path)
         return path
 
     async def _set_up(self) -> None:
@@ -464,21 +453,6 @@ class ControlApi:
         lines = [f"[-]{name} failed: {problem}" if problem else f"[+]{name} ok" for name, problem in wrong.items()]
         lines.append(f"readyz check {'failed' if failed else 'passed'}")
         return web.Response(text="\n".join(lines) + "\n", status=503 if failed else 200)
-
-
-def peer_uid(transport: asyncio.BaseTransport) -> int:
-    """The user at the other end of a Unix socket, as it was when it connected."""
-    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as end:
-        _, uid, _ = struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(uid)
-
-
-def read_users(path: str) -> SocketUsers:
-    """Raises ValueError naming the file."""
-    try:
-        return SocketUsers(Path(path).read_text() if path else "", lambda name: pwd.getpwnam(name).pw_uid)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"users of the socket {path}: {error}") from error
 
 
 def http_logger() -> logging.Logger:

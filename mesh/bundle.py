@@ -14,7 +14,7 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,6 +22,11 @@ from ..proxy.client import HttpFetch
 from ..registry.needs import FetchError
 from .identity import IdentityError
 from .pem import load_chain
+
+if TYPE_CHECKING:
+    from .certificates import Certificates
+    from .contexts import Material
+    from .feed import Feed
 
 SERVICE_ACCOUNT = "x-fairlead-service-account"
 """Header with NAMESPACE/SERVICE_ACCOUNT: which of several a user is who comes by control's Unix socket."""
