@@ -102,9 +102,12 @@ async def test_control_hears_what_is_trusted_and_used_when_connected_and_when_it
 
 async def test_control_is_told_only_when_every_worker_trusts_the_new_roots() -> None:
     fetch, found, made, asked = Fetch(), feed(), material(CA), [False, False, True]
-    bundle = Bundle(
-        fetch, found, Credentials(fetch, "", dict), None, lambda: made, lambda roots: roots == CA.roots and asked.pop(0)
-    )  # type: ignore[arg-type]
+    shown = Credentials(fetch, "", dict)  # type: ignore[arg-type]
+
+    def everywhere(roots: str) -> bool:
+        return roots == CA.roots and asked.pop(0)
+
+    bundle = Bundle(fetch, found, shown, None, lambda: made, everywhere)  # type: ignore[arg-type]
     async with running(bundle):
         found.on_connect[0]()
         await fetch.heard.wait()
