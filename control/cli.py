@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .cli_certs_flags import authority_flags, certs_flags
 from .cli_dns_flags import dns_flags, dns_query_flags
 from .settings import (
     Parser,
@@ -178,6 +179,7 @@ def _roles(verb: Any) -> None:
     made.add_argument(
         "--certificate-ttl", type=seconds, default="24h", help="life of workload certificates (default 24h)"
     )
+    authority_flags(made)
     made.add_argument(
         "--api-token-file", metavar="FILE", help="who writes must show this bearer token (always, if given)"
     )
@@ -436,6 +438,7 @@ def _client_verbs(verb: Any) -> None:
     made = verb("status", "cli_client", "status", "Show connected sidecars, what they run, and how sources are doing.")
     add_client(made)
     add_output(made)
+    certs_flags(verb, add_client, add_output)
     token = verb("token", "cli_client", "token", "Workload tokens.")
     made = verb(
         "create", "cli_client", "token", "Make a token that lets a workload get its certificate and feed.",
@@ -446,6 +449,7 @@ def _client_verbs(verb: Any) -> None:
     made.add_argument("--service-account", default="default")
     made.add_argument("--ttl", type=seconds, default="24h", help="how long it can be used (default 24h)")
     made.add_argument("--one-time", action="store_true", help="can be used for one certificate only")
+    made.add_argument("--workload", default="", metavar="NAME", help="for this workload only")
 
 
 def _registry_verbs(verb: Any) -> None:

@@ -213,6 +213,7 @@ def token(options: Any) -> int:
         "serviceAccount": options.service_account,
         "ttlSeconds": int(options.ttl),
         "oneTime": options.one_time,
+        "workload": options.workload,
     }
     try:
         answer = ApiClient.of(options).call("POST", "/fairlead/v1/tokens", body)

@@ -24,10 +24,10 @@ from ..registry.hub import Registry
 from ..registry.model import Facts, Workload
 from .api import ControlApi, Options
 from .auth import WORKLOAD
-from .authority_files import Issuer, open_authority
 from .feed_server import FeedServer, Member
 from .kinds import parts
 from .push import Book
+from .role_authority import AuthorityRole, open_issuer
 from .role_common import Signals, Tasks, ready, run
 from .role_sources import PRECEDENCE, Sources
 from .settings import SettingError
@@ -119,12 +119,14 @@ class Control:
         options = self.options
         if options.certificate_ttl < 1:
             raise SettingError("--certificate-ttl: expected a second or more, usually 24h")
+        if bool(options.workload_socket) != bool(options.workload_users):
+            raise SettingError("--workload-socket and --workload-users go together")
         if options.listen is None and options.tls_listen is None:
             raise SettingError("--listen and --tls-listen are both off: nobody could reach control")
         try:
             self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.store = await SqliteStore.open(self.data / "store.db")
-            issuer = open_authority(self.data, options.trust_domain, options.certificate_ttl)
+            issuer = await open_issuer(options, self.data)
             self.sidecars = Sidecars(read_if_there(self.data / "sidecars.json"))
         except (OSError, ValueError, StoreError) as error:
             raise SettingError(f"--data-dir {self.data}: {error}") from error
@@ -136,6 +138,7 @@ class Control:
                     admin_token_file=options.api_token_file or "",
                     audit_file=str(self.data / "audit.log"),
                     service_ranges=options.service_cidr,
+                    socket_users_file=options.workload_users or "",
                 ),
                 parts=parts(self.store, lambda: self.registry.snapshot.value),
                 identity_of=issuer.identity_of,
@@ -145,15 +148,23 @@ class Control:
         self.feed = FeedServer(self.book, self._authorize, self._members_changed, self._secrets_of, self._sidecar_left)
         self.api.add_routes([*self.feed.routes(), web.get("/fairlead/v1/status", self._status)])
         self.api.add_routes([web.get("/fairlead/v1/world", self._world), web.get("/metrics", self._metrics)])
+        self.authority = AuthorityRole(issuer, self.data, self.api, self.feed)
         tasks = Tasks(signals.stop)
         xds = self._xds() if options.xds_listen or options.xds_tls_listen else None
         sources = Sources(options, self.registry, tasks, self.data, self._manifests_changed)
         tasks.start("sidecars", self._save_sidecars())
+        self.authority.start(tasks)
         self._rules["control"] = _rules_of(self.api.objects(RULE_RESOURCES | {SECRETS}))
         self._take_rules()
         self._take_facts()
         sources.start_manifests()
-        signals.on_reload = sources.manifests.look_now if sources.manifests else None
+
+        def reload() -> None:
+            self.authority.reload()
+            if sources.manifests:
+                sources.manifests.look_now()
+
+        signals.on_reload = reload
         unsubscribe = self.api.subscribe(self._objects_changed, FACT_RESOURCES | RULE_RESOURCES | {SECRETS})
         self.registry.snapshot.subscribe(lambda snapshot: self._publish(self.book.facts(snapshot)))
         self.book.facts(self.registry.snapshot.value)
@@ -174,12 +185,13 @@ class Control:
             await self.api.close()
             await sources.close()
             await tasks.close()
+            await self.authority.close()
             if self._unsaved.is_set():
                 write_private(self.data / "sidecars.json", self.sidecars.dump())
             await self.store.close()
         return 1 if tasks.failed else 0
 
-    async def _listen(self, issuer: Issuer) -> dict[str, str]:
+    async def _listen(self, issuer: Any) -> dict[str, str]:
         options, at = self.options, {}
         try:
             if options.listen is not None:
@@ -189,7 +201,10 @@ class Control:
                 host, port = options.tls_listen
                 names = [name for name in options.tls_names.split(",") if name]
                 context = issuer.server_context([host, "localhost", "127.0.0.1", *names])
+                self.authority.contexts.append(context)
                 at["tls"] = f"{host}:{await self.api.start(host, port, ssl=context)}"
+            if options.workload_socket:
+                at["socket"] = await self.api.start_socket(options.workload_socket)
         except (OSError, ValueError) as error:
             raise SettingError(f"--listen: {error}") from error
         return at
@@ -212,7 +227,7 @@ class Control:
 
         return XdsServer(self.feed, world, lambda: self.book.version, self._authorize_peer)
 
-    async def _listen_xds(self, xds: XdsServer, issuer: Issuer) -> dict[str, str]:
+    async def _listen_xds(self, xds: XdsServer, issuer: Any) -> dict[str, str]:
         options, at = self.options, {}
         try:
             if options.xds_listen is not None:
@@ -396,6 +411,7 @@ class Control:
             f"fairlead_certificates_refused_total {self.api.certificates.refused}",
             "# TYPE fairlead_store_writable gauge",
             f"fairlead_store_writable {int(not self.store.problem())}",
+            *self.authority.metrics(),
             "# TYPE fairlead_source_live gauge",
             *(
                 f'fairlead_source_live{{source="{s.name}"}} {int(s.state == "live")}'
