@@ -34,7 +34,8 @@ def options(url: str, **more: Any) -> Namespace:
     given = {
         "vault": url, "vault_mount": "pki", "vault_role": "fairlead", "vault_namespace": "", "vault_ca": None,
         "vault_token_file": None, "vault_role_id_file": None, "vault_secret_id_file": None, "vault_server_role": "",
-        "trust_domain": "cluster.local", "certificate_ttl": 600.0, "ca_roots": None, "tls_listen": None,
+        "trust_domain": "cluster.local", "certificate_ttl": 600.0, "ca_roots": None,
+        "tls_listen": None, "xds_tls_listen": None,
         "tls_names": "",
     }  # fmt: skip
     return Namespace(**given | more)
