@@ -22,6 +22,7 @@ HEARTBEAT_S = 10.0
 LEAVE_S_MAX = 60.0
 """Longest wait for others to run a version without a workload that leaves."""
 WHY_MOST = 500
+ROOTS_MOST = 64
 CHECKS_MOST = 64
 """Of one sidecar that are shown."""
 logger = logging.getLogger("fairlead.feed")
@@ -37,6 +38,25 @@ class HealthReport(msgspec.Struct):
     why: str = ""
     checks: list[dict[str, Any]] = []
     instance: str = ""
+
+
+class TrustReport(msgspec.Struct, rename="camel"):
+    """Body of POST /fairlead/v1/feed/trust: what a sidecar trusts, and the certificate it uses."""
+
+    namespace: str
+    workload: str
+    role: str = "sidecar"
+    instance: str = ""
+    roots: list[str] = []
+    """SHA-256 of each, hexadecimal."""
+    serial: str = ""
+    issuer: str = ""
+    """Key identifier of the authority that signed its certificate."""
+    not_after: float = 0.0
+    static: bool = False
+    """It is from files of its operator (--cert, --ca)."""
+    problem: str = ""
+    """Why it has no new certificate, where it should have."""
 
 
 class Member(msgspec.Struct, omit_defaults=False):
@@ -71,6 +91,12 @@ class Member(msgspec.Struct, omit_defaults=False):
     """Why not."""
     checks: list[dict[str, Any]] = []
     """Each check as it was when `ready` or `why` last changed, or when the sidecar connected."""
+    proxy: str = ""
+    """envoy, grpc: a client of xDS in the place of a sidecar of our own."""
+    not_carried_out: list[str] = []
+    """What the rules say and this client of xDS cannot do."""
+    trust: TrustReport | None = None
+    """As it said last; None: it has said nothing of it."""
 
 
 class FeedServer:
@@ -96,6 +122,8 @@ class FeedServer:
         """Called with the workload of a sidecar that leaves while its stream is away."""
         self.members: dict[str, Member] = {}
         """By role/namespace/workload."""
+        self.trust: Callable[[], bytes] = bytes
+        """The line that tells of the roots and the signer of the moment; empty: there is none to tell."""
         self._wake: set[asyncio.Event] = set()
         self._heard: set[asyncio.Event] = set()
         """Those who wait for what others run."""
@@ -108,6 +136,7 @@ class FeedServer:
             web.post("/fairlead/v1/feed/leave", self._leave),
             web.post("/fairlead/v1/feed/enter", self._enter),
             web.post("/fairlead/v1/feed/health", self._health),
+            web.post("/fairlead/v1/feed/trust", self._trusts),
             web.get("/fairlead/v1/sidecars", self._list),
         ]
 
@@ -125,6 +154,21 @@ class FeedServer:
     def deafen(self, event: asyncio.Event) -> None:
         self._heard.discard(event)
 
+    def watch(self) -> asyncio.Event:
+        """An event that is set whenever the book changes, for who serves members in another way (xDS)."""
+        event = asyncio.Event()
+        self._wake.add(event)
+        return event
+
+    def moved(self) -> None:
+        """A member that is served in another way came, or went."""
+        if not self._closing:
+            self._changed()
+
+    def heard(self) -> None:
+        """Such a member has taken or refused a version."""
+        self._tell_heard()
+
     def close(self) -> None:
         """End every stream, so that sidecars go to another control plane at once."""
         self._closing = True
@@ -141,6 +185,7 @@ class FeedServer:
         replaced = self.members.get(key)
         if replaced is not None and replaced.instance == member.instance:
             member.taken, member.refused, member.reasons = replaced.taken, replaced.refused, replaced.reasons
+            member.trust = replaced.trust
         self.members[key] = member
         wake = asyncio.Event()
         self._wake.add(wake)
@@ -152,8 +197,12 @@ class FeedServer:
         holds = held.at(version) if held is not None else (NONE, NONE)
         try:
             await response.write(b"\n")
+            told = b""
             while not self._closing:
                 wake.clear()
+                if (trust := self.trust()) != told:
+                    told = trust
+                    await response.write(trust)
                 secrets = self._secrets(member)
                 own = f"{member.namespace}/{member.workload}" if member.role != "dns" else ""
                 message = self._book.message_since(version, secrets, holds, own)
@@ -299,6 +348,20 @@ class FeedServer:
         member.checks = body.checks[:CHECKS_MOST]
         if changed:
             self._changed()
+        return web.Response(status=204)
+
+    async def _trusts(self, request: web.Request) -> web.Response:
+        """Which roots a sidecar trusts, and the certificate that it uses, from now on."""
+        try:
+            body = msgspec.json.decode(await request.read(), type=TrustReport)
+        except msgspec.MsgspecError as error:
+            raise web.HTTPBadRequest(text=f"not a report of trust: {error}") from None
+        self._authorize(request, body.namespace, body.workload)
+        member = self._member(f"{body.role}/{body.namespace}/{body.workload}", body.instance)
+        if member is None:
+            raise web.HTTPConflict(text=f"{body.namespace}/{body.workload} is not connected to this control plane")
+        body.roots, body.problem = body.roots[:ROOTS_MOST], body.problem[:WHY_MOST]
+        member.trust = body
         return web.Response(status=204)
 
     async def _list(self, request: web.Request) -> web.Response:

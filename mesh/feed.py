@@ -2,7 +2,8 @@
 
 `GET /fairlead/v1/feed?...&since=VERSION` answers one JSON object a line without end; `POST /fairlead/v1/feed/ack`
 tells control what became of a version, `POST .../health` whether the own app is ready. Control sends a line without
-content at least every ten seconds, so that a silent connection is found out.
+content at least every ten seconds, so that a silent connection is found out. A line that begins with `{"trust":` is no
+version: it tells of the mesh's roots (bundle.py).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from .update import Holdings, RefusedError, UnreadableError
 SILENCE_S = 30.0
 """Longest silence before the connection is given up; control sends something every 10 s."""
 LINE_BYTES_MAX = 256 << 20
+TRUST_LINE = b'{"trust":'
 LEAVE_GRACE_S = 1.0
 """How much longer than what it was asked to wait control may take to answer a farewell."""
 
@@ -95,8 +97,18 @@ class Feed:
         self._health_told: tuple[bool, str] | None = None
         """What control was last told of it, on this connection."""
         self._health_news = asyncio.Event()
+        self.on_trust: Callable[[bytes], None] | None = None
+        """Given each line that tells of roots."""
+        self.on_connect: list[Callable[[], None]] = []
+        self.on_failure: list[Callable[[], None]] = []
+        """Called when control let us not in, or was lost."""
         self._to_save: tuple[str, Callable[[], bytes]] | None = None
         """The version to be kept on disk, and what makes its octets."""
+
+    @property
+    def report(self) -> Mapping[str, str]:
+        """Who we are, as control is told with everything."""
+        return self._report
 
     @property
     def items(self) -> Mapping[str, bytes]:
@@ -138,6 +150,8 @@ class Feed:
                 pause_s = 0.1
             except (FetchError, UnreadableError) as error:
                 self.error, unreadable = f"{url}: {error}", isinstance(error, UnreadableError)
+                for fail in self.on_failure:
+                    fail()
             if self.connected:
                 pause_s = pause_s if unreadable else 0.1
                 logger.warning("feed lost, going on with version %s: %s", self._holdings.version, self.error)
@@ -165,13 +179,18 @@ class Feed:
                     self.connected, self.error, self.url = True, "", url
                     self._health_told = None  # the checks themselves are not told yet
                     self._health_news.set()
+                    for tell in self.on_connect:
+                        tell()
                     logger.info("feed connected to %s", url)
                 self.confirmed_at = time.time()
                 buffer += chunk
                 while (end := buffer.find(b"\n")) >= 0:
                     line = bytes(buffer[:end])
                     del buffer[: end + 1]
-                    if line:
+                    if line.startswith(TRUST_LINE):
+                        if self.on_trust is not None:
+                            self.on_trust(line)
+                    elif line:
                         self._line(url, line)
                 if len(buffer) > LINE_BYTES_MAX:
                     raise FetchError(f"a line of the feed is longer than {LINE_BYTES_MAX} bytes")
