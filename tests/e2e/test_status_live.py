@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.control.kubectl import Kubectl
@@ -12,6 +14,7 @@ from tests.e2e.roles import client, roles_in, until
 
 pytestmark = pytest.mark.asyncio
 
+KEY = "object/virtualservices.networking.istio.io/default/web"
 RULE = """
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -20,6 +23,15 @@ spec:
   hosts: [web]
   http: [{route: [{destination: {host: web}}]}]
 """
+
+
+async def with_rule(stream: aiohttp.ClientResponse) -> dict[str, Any]:
+    """The next message of a feed that brings the rule; there are others, and blank lines."""
+    while line := await stream.content.readline():
+        message: dict[str, Any] = json.loads(line) if line.strip() else {}
+        if KEY in message.get("set", {}):
+            return message
+    raise AssertionError("the feed has ended")
 
 
 async def test_kubectl_sees_who_took_a_rule_and_who_refused_it(tmp_path: Path) -> None:
@@ -47,16 +59,12 @@ async def test_kubectl_sees_who_took_a_rule_and_who_refused_it(tmp_path: Path) -
         # A sidecar of another version, which refuses the next change.
         feed = f"{url}/fairlead/v1/feed?role=sidecar&namespace=default&workload=old"
         async with session.get(feed) as stream:
-            while not (line := (await stream.content.readline()).strip()):
-                pass
-            first = json.loads(line)["version"]
+            first = (await with_rule(stream))["version"]
             old = {"role": "sidecar", "namespace": "default", "workload": "old", "accepted": True, "reasons": []}
             await session.post(f"{url}/fairlead/v1/feed/ack", json={**old, "version": first})
             await kubectl.done("apply", "-f", "-", text=RULE.replace("hosts: [web]", "hosts: [web, web2]"))
-            while not (line := (await stream.content.readline()).strip()):
-                pass
-            message = json.loads(line)
-            assert "status" not in json.loads(json.dumps(next(iter(message["set"].values()))))
+            message = await with_rule(stream)
+            assert "status" not in message["set"][KEY], "it is for people"
             reasons = ["VirtualService default/web: spec.hosts[1]: too many for me"]
             refusal = {**old, "version": message["version"], "accepted": False, "reasons": reasons}
             await session.post(f"{url}/fairlead/v1/feed/ack", json=refusal)
