@@ -13,6 +13,7 @@ from typing import Any
 
 from .cli_certs_flags import authority_flags, certs_flags
 from .cli_dns_flags import dns_flags, dns_query_flags
+from .cli_kubeconfig_flags import kubeconfig_flags
 from .settings import (
     Parser,
     SettingError,
@@ -438,7 +439,7 @@ def _client_verbs(verb: Any) -> None:
     made = verb("status", "cli_client", "status", "Show connected sidecars, what they run, and how sources are doing.")
     add_client(made)
     add_output(made)
-    _kubeconfig_verb(verb)
+    kubeconfig_flags(verb, add_client)
     certs_flags(verb, add_client, add_output)
     token = verb("token", "cli_client", "token", "Workload tokens.")
     made = verb(
@@ -451,23 +452,6 @@ def _client_verbs(verb: Any) -> None:
     made.add_argument("--ttl", type=seconds, default="24h", help="how long it can be used (default 24h)")
     made.add_argument("--one-time", action="store_true", help="can be used for one certificate only")
     made.add_argument("--workload", default="", metavar="NAME", help="for this workload only")
-
-
-def _kubeconfig_verb(verb: Any) -> None:
-    made = verb("kubeconfig", "cli_kubeconfig", "main", "Write a context for kubectl; what is in the file stays.")
-    add_client(made)
-    made.add_argument("--name", default="fairlead", help="of the cluster, and of user and context (default fairlead)")
-    made.add_argument("--user", metavar="NAME", help="name of the user entry, where it is to be another")
-    made.add_argument("--context", metavar="NAME", help="name of the context, where it is to be another")
-    made.add_argument("-n", "--namespace", help="namespace of the context")
-    made.add_argument("--client-certificate", metavar="FILE", help="certificate to show (PEM)")
-    made.add_argument("--client-key", metavar="FILE", help="its key (PEM)")
-    made.add_argument(
-        "--kubeconfig", metavar="FILE",
-        help="file to write (default: KUBECONFIG, else ~/.kube/config); - for standard output",
-    )  # fmt: skip
-    made.add_argument("--use", action="store_true", help="make it the current context even if there is one")
-    made.add_argument("--force", action="store_true", help="replace entries of these names that say otherwise")
 
 
 def _registry_verbs(verb: Any) -> None:
