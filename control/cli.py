@@ -48,7 +48,14 @@ def add_sources(parser: Any) -> None:
     parser.add_argument(
         "--etcd", metavar="URLS", help="take services from etcd v3 (comma-separated endpoints; `env` for ETCDCTL_*)"
     )
-    parser.add_argument("--etcd-prefix", metavar="PREFIX", default="/services/", help="where services stand in etcd")
+    parser.add_argument(
+        "--etcd-prefix", metavar="PREFIX", default="", help="where services stand in etcd (default: as the layout says)"
+    )
+    parser.add_argument(
+        "--etcd-layout", metavar="NAME|FILE", default="",
+        help="how they stand there: fairlead (default), skydns, registrator, go-kit, grpc, go-micro, kitex, or a file "
+        "that states it; see README.md",
+    )  # fmt: skip
     parser.add_argument(
         "--nomad", metavar="URL", help="take Nomad's native services; `env` for NOMAD_ADDR and its companions"
     )

@@ -56,7 +56,8 @@ class Sources:
         if options.etcd:
             from .source_setup import etcd_source
 
-            self._follow(etcd_source(options.etcd, options.etcd_prefix, self._registry, self._data, os.environ))
+            prefix, layout = options.etcd_prefix, options.etcd_layout
+            self._follow(etcd_source(options.etcd, prefix, self._registry, self._data, os.environ, layout))
         for name in SCHEDULERS:
             if where := getattr(options, name):
                 from . import source_setup

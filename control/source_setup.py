@@ -15,6 +15,8 @@ import msgspec
 
 from ..proxy.client import HttpFetch
 from ..registry import consul_catalog, etcd_values, source_docker, source_marathon, source_nomad
+from ..registry.etcd_layout import NAMED, Layout
+from ..registry.etcd_layout import parse as parse_layout
 from ..registry.hub import Registry
 from ..registry.keep import Keep
 from ..registry.model import Changed, Facts, SourceStatus, Workload
@@ -122,14 +124,29 @@ def consul_source(
     return ConsulSource(fetch, settings, update, stale_aware(registry), namespaces=mapped)
 
 
+def etcd_layout(where: str) -> Layout:
+    """A layout by its name, or from a file. Raises SettingError."""
+    if where in NAMED:
+        return NAMED[where]
+    try:
+        return parse_layout(Path(where).read_text(), where)
+    except (OSError, UnicodeDecodeError) as error:
+        names = ", ".join(NAMED)
+        raise SettingError(f"--etcd-layout: expected one of {names}, or a file that states one: {error}") from None
+    except ValueError as error:
+        raise SettingError(f"--etcd-layout: {error}") from None
+
+
 def etcd_source(
-    urls: str, prefix: str, registry: Registry, data: Path | None, environment: Mapping[str, str]
+    urls: str, prefix: str, registry: Registry, data: Path | None, environment: Mapping[str, str], layout: str = ""
 ) -> EtcdSource:
+    """`prefix`: empty for the layout's own; `layout`: a name or a file, empty for Fairlead's."""
+    stated = etcd_layout(layout or "fairlead")
     settings = etcd_values.settings_of(urls, environment)
     check_urls("etcd", settings.endpoints)
     tls = context(settings.endpoints[0], settings.ca_file, settings.cert_file, settings.key_file, settings.verify)
     update = kept_update(registry, "etcd", data, start_stale(registry, "etcd"))
-    return EtcdSource(aiohttp_fetch(tls), settings, update, stale_aware(registry), prefix=prefix)
+    return EtcdSource(aiohttp_fetch(tls), settings, update, stale_aware(registry), prefix=prefix, layout=stated)
 
 
 def nomad_source(url: str, registry: Registry, data: Path | None, environment: Mapping[str, str]) -> ListedSource:

@@ -1,7 +1,7 @@
 """etcd's keys and values to facts, its gateway's JSON, and its environment variables.
 
 `/services/NAME/INSTANCE` = `{"host": ..., "port": ...}` with optional `namespace, weight, labels, zone, ready,
-meshPort, serviceAccount, protocol, servicePort, workload`. The workload is named by `workload`, else INSTANCE where
+meshPort, serviceAccount, protocol, servicePort, workload`; `etcd_layout` has the layouts of others. The workload is named by `workload`, else INSTANCE where
 that begins with NAME (`web-1`), else NAME-INSTANCE, since services may use the same instance names. Whatever is
 malformed is left out and told by its key; other fields are told of and not used.
 """
@@ -106,12 +106,16 @@ def instance(key: str, value: bytes, prefix: str, domain: str = CLUSTER_DOMAIN) 
         raise ValueError("expected a JSON object")
     unknown = ", ".join(repr(field) for field in sorted(set(told) - FIELDS))
     warning = f"unknown field {unknown}, not used; known are {', '.join(sorted(FIELDS))}" if unknown else ""
+    return made(name.lower(), own, told, domain, warning)
+
+
+def made(name: str, own: str, told: Mapping[str, Any], domain: str = CLUSTER_DOMAIN, warning: str = "") -> Instance:
+    """The instance `own` of service `name` with these fields; raises ValueError that says what is wrong."""
     address = told.get("host")
     if not isinstance(address, str) or not is_address(address):
         raise ValueError(f"host: expected an IP address or a host name as text, got {address!r}")
     port = _port(told, "port", needed=True)
     namespace = _text(told, "namespace", "default").lower()
-    name = name.lower()
     own = _text(told, "workload") or workload_name(name, own)
     labels = told.get("labels", {})
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
