@@ -182,6 +182,41 @@ class Etcd(Server):
         return json.loads(base64.b64decode(found[0]["value"])) if found else None
 
 
+class EtcdMember(Etcd):
+    """One of a cluster."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        super().__init__(folder)
+        self.name = name
+        self.cluster = ""
+
+    def command(self) -> list[str]:
+        given = super().command()
+        given[given.index("--name") + 1] = self.name
+        given[given.index("--initial-cluster") + 1] = self.cluster
+        return [*given, "--heartbeat-interval", "100", "--election-timeout", "500"]
+
+    async def leads(self) -> bool:
+        told = await self.call("/v3/maintenance/status", {})
+        return bool(told.get("leader")) and told["leader"] == told["header"]["member_id"]
+
+
+@contextlib.asynccontextmanager
+async def etcd_cluster(folder: Path, size: int = 3) -> AsyncIterator[list[EtcdMember]]:
+    """A real cluster on loopback."""
+    members = []
+    for number in range(size):
+        (own := folder / f"etcd{number}").mkdir()
+        members.append(EtcdMember(own, f"m{number}"))
+    for member in members:
+        member.cluster = ",".join(f"{one.name}=http://127.0.0.1:{one.peer_port}" for one in members)
+    try:
+        await asyncio.gather(*(member.start() for member in members))
+        yield members
+    finally:
+        await asyncio.gather(*(member.close() for member in members))
+
+
 @contextlib.asynccontextmanager
 async def running(server: Server) -> AsyncIterator[Any]:
     try:
