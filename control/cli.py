@@ -100,6 +100,7 @@ def build() -> Parser:
 
     _offline_verbs(verb)
     _roles(verb)
+    _check_verb(verb)
     _capture_verbs(verb)
     _client_verbs(verb)
     _registry_verbs(verb)
@@ -281,6 +282,32 @@ def _envoy_flags(made: Any) -> None:
     made.add_argument(
         "--state-of-the-world", action="store_true", help="ask for the whole at each change, not for the difference"
     )
+
+
+def _check_verb(verb: Any) -> None:
+    made = verb(
+        "check", "cli_check", "check",
+        "Say what is wrong with a running mesh, a role, or the policies of manifests; exit 1 for errors.",
+    )  # fmt: skip
+    add_files(made)
+    made.add_argument(
+        "--control", metavar="URL", action="append", default=[],
+        help="a control API (default: http://127.0.0.1:15010, where nothing else is given); repeatable",
+    )  # fmt: skip
+    made.add_argument("--token", metavar="TOKEN", help="bearer token for --control")
+    made.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
+    made.add_argument("--ca", metavar="FILE", help="certificate authorities that vouch for the control API (PEM)")
+    for name, text in (
+        ("admin", "the admin port of a sidecar or gateway"),
+        ("health", "the health port of any role"),
+        ("dns", "a DNS server"),
+    ):
+        made.add_argument(
+            f"--{name}", type=address, action="append", default=[], metavar="HOST:PORT", help=f"{text}; repeatable"
+        )
+    made.add_argument("--dns-name", action="append", default=[], metavar="NAME", help="what --dns has to answer, too")
+    add_output(made, ("table", "short", "json"))
+    add_colour(made)
 
 
 def _capture_verbs(verb: Any) -> None:

@@ -399,6 +399,8 @@ class Role:
             "labels": ",".join(f"{key}={value}" for key, value in workload.labels.items()),
             "serviceAccount": options.service_account,
         }
+        if options.capture != "off":
+            report["captured"] = "1"
         urls = [url for text in options.control for url in text.split(",") if url]
         role = "gateway" if sidecar.options.gateway else "sidecar"
         link = feed_for(options, urls, role, options.workload, sidecar.update, data, report)
