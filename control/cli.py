@@ -46,6 +46,10 @@ def add_sources(parser: Any) -> None:
         help="namespace of Consul's services with such names (`pay-*=payments`); the first that fits, else default",
     )  # fmt: skip
     parser.add_argument(
+        "--consul-address", metavar="TAG", default="",
+        help="take this tagged address of Consul's services and nodes (wan, lan_ipv6, ...) where there is one",
+    )  # fmt: skip
+    parser.add_argument(
         "--etcd", metavar="URLS", help="take services from etcd v3 (comma-separated endpoints; `env` for ETCDCTL_*)"
     )
     parser.add_argument(

@@ -51,8 +51,8 @@ class Sources:
         if options.consul:
             from .source_setup import consul_source
 
-            namespaces = options.consul_namespace
-            self._follow(consul_source(options.consul, self._registry, self._data, os.environ, namespaces))
+            more = options.consul_namespace, options.consul_address
+            self._follow(consul_source(options.consul, self._registry, self._data, os.environ, *more))
         if options.etcd:
             from .source_setup import etcd_source
 

@@ -33,12 +33,14 @@ from .settings import SettingError
 logger = logging.getLogger("fairlead.registry")
 
 
-def context(url: str, ca_file: str, cert_file: str, key_file: str, verify: bool = True) -> ssl.SSLContext | None:
+def context(
+    url: str, ca_file: str, cert_file: str, key_file: str, verify: bool = True, ca_path: str = ""
+) -> ssl.SSLContext | None:
     """TLS as the environment says; None for plain HTTP. Raises SettingError."""
     if not url.startswith("https:"):
         return None
     try:
-        made = ssl.create_default_context(cafile=ca_file or None)
+        made = ssl.create_default_context(cafile=ca_file or None, capath=ca_path or None)
         if cert_file:
             made.load_cert_chain(cert_file, key_file or None)
     except (OSError, ssl.SSLError) as error:
@@ -105,20 +107,26 @@ def consul_settings(url: str, environment: Mapping[str, str]) -> consul_catalog.
         raise SettingError(f"CONSUL_HTTP_TOKEN_FILE {settings.token_file}: {error}") from error
 
 
+def consul_tls(settings: consul_catalog.ConsulSettings) -> ssl.SSLContext | None:
+    files = (settings.ca_file, settings.cert_file, settings.key_file)
+    return context(settings.url, *files, settings.verify, settings.ca_path)
+
+
 def consul_source(
     url: str,
     registry: Registry,
     data: Path | None,
     environment: Mapping[str, str],
     namespaces: Sequence[str] = (),
+    address_tag: str = "",
 ) -> ConsulSource:
-    """`namespaces`: PATTERN=NAMESPACE, each."""
+    """`namespaces`: PATTERN=NAMESPACE, each; `address_tag`: which of the tagged addresses counts."""
     try:
         mapped = NamespaceMap(namespaces)
     except ValueError as error:
         raise SettingError(f"--consul-namespace: {error}") from None
-    settings = consul_settings(url, environment)
-    tls = context(settings.url, settings.ca_file, settings.cert_file, settings.key_file, settings.verify)
+    settings = msgspec.structs.replace(consul_settings(url, environment), address_tag=address_tag)
+    tls = consul_tls(settings)
     update = kept_update(registry, "consul", data, start_stale(registry, "consul"))
     fetch = aiohttp_fetch(tls, settings.server_name)
     return ConsulSource(fetch, settings, update, stale_aware(registry), namespaces=mapped)
@@ -226,7 +234,7 @@ def registration(options: Any, workload: Workload, environment: Mapping[str, str
     )
     if where == "consul":
         consul = consul_settings(url or "env", environment)
-        tls = context(consul.url, consul.ca_file, consul.cert_file, consul.key_file, consul.verify)
+        tls = consul_tls(consul)
         return ConsulRegistration(HttpFetch(tls, consul.server_name or None), consul, told)
     etcd = etcd_values.settings_of(url or "env", environment)
     check_urls("etcd", etcd.endpoints)

@@ -215,7 +215,9 @@ def _texts(value: bytes) -> list[str]:
     return found
 
 
-_ADDRESS = re.compile(r"(?:([a-zA-Z][a-zA-Z0-9+.-]*)://)?(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]*)(?::([0-9]{1,5}))?(?:[/?].*)?")
+_ADDRESS = re.compile(
+    r"(?:([a-zA-Z][a-zA-Z0-9+.-]*)://)?(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]*)(?::([0-9]{1,5}))?(?:[/?].*)?"
+)
 _STANDARD = {"http": 80, "https": 443}
 
 
@@ -403,11 +405,12 @@ def _check_key(key: str, service_elsewhere: bool) -> None:
             continue
         match = re.fullmatch(r"\{(namespace|service|instance|_)(\.\.\.)?\}", segment)
         if match is None:
-            raise ValueError(f"key: {segment!r}: expected a word, or one of {{namespace}} {{service}} {{instance}} {{_}}")
+            raise ValueError(
+                f"key: {segment!r}: expected a word, or one of {{namespace}} {{service}} {{instance}} {{_}}"
+            )
         several += bool(match[2])
         names.append(match[1])
     if several > 1:
         raise ValueError(f"key: {key!r}: only one of the variables may stand for several segments")
     if "service" not in names and not service_elsewhere:
         raise ValueError(f"key: {key!r}: expected {{service}} in it, or `service` in fields or defaults")
-

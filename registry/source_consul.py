@@ -1,5 +1,8 @@
 """Shell: services from Consul: blocking queries on the catalog and on each service's health, for ever.
 
+Where there are more services than there may be watches, one query on all checks tells whose health has changed, and
+those are read at once; all others are read in rounds when the catalog has changed.
+
 What is known stays while Consul does not answer; after any error everything is read in full again. Waits are short
 (20 s), since a query in flight does not hear of a restored snapshot (measured). An answer without a leader is none.
 To a token without rights Consul says 200 and nothing: an empty catalog is believed only after the token is shown to
@@ -18,7 +21,7 @@ from urllib.parse import quote
 
 from .backoff import Backoff
 from .brake import HOLD_S, held
-from .consul_catalog import ConsulSettings, facts_of_service
+from .consul_catalog import ChecksSeen, ConsulSettings, facts_of_service
 from .model import Changed, Facts, SourceStatus
 from .names import CLUSTER_DOMAIN
 from .namespace_map import NamespaceMap
@@ -29,6 +32,9 @@ WAIT_S = 20
 WATCHES_MAX = 100
 """Blocking queries at a time; Consul takes 200 connections from one address. Services beyond it have no own watch."""
 READS_AT_ONCE = 16
+"""Answers in full at a time, however many watches begin or come back at once."""
+SPREAD = 0.25
+"""Share of the wait by which watches are spread, so that they do not end and ask again all together."""
 ROUND_PAUSE_S = 0.5
 """Least time between two rounds of reading the services without a watch."""
 ROUND_S = 60.0
@@ -82,7 +88,13 @@ class ConsulSource:
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._unwatched: tuple[str, ...] = ()
         self._rounds: list[asyncio.Task[None]] = []
+        self._in_full = asyncio.Semaphore(READS_AT_ONCE)
         self._news = asyncio.Event()
+        """The catalog has changed, as may have any service without a watch."""
+        self._checks = ChecksSeen()
+        self._reads = 0
+        self._taken: dict[str, int] = {}
+        """Of services without a watch, the number of the read that was taken last."""
         self._publishing = False
 
     async def run(self) -> None:
@@ -106,11 +118,13 @@ class ConsulSource:
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
-    async def _get(self, path: str, index: int = 0) -> tuple[int, Any]:
+    async def _get(self, path: str, index: int = 0, decode: Callable[[bytes], Any] = json.loads) -> tuple[int, Any]:
         """(index, answer) of one query, blocking where `index` is given. Raises ConsulError, FetchError."""
         query = "?stale"
         if index:
-            query += f"&index={index}&wait={self._wait_s}s"
+            wait_s = self._wait_s * (1 - SPREAD * random.random())
+            query += f"&index={index}&wait={wait_s * 1000:.0f}ms"
+        query += self._settings.scope
         timeout_s = self._wait_s * 17 / 16 + 5 if index else 10.0  # Consul adds up to a sixteenth; beyond that it hangs
         reply = await self._fetch.request(
             "GET", self._settings.url + path + query, headers=self._settings.headers, timeout_s=timeout_s
@@ -123,7 +137,7 @@ class ConsulSource:
         if contact_ms.isdigit() and int(contact_ms) > STALE_S_MAX * 1000:
             raise ConsulError(f"{path}: the answering server has not heard of its leader for {contact_ms} ms")
         try:
-            return int(reply.headers.get("x-consul-index", "0")), json.loads(reply.body)
+            return int(reply.headers.get("x-consul-index", "0")), decode(reply.body)
         except ValueError as error:
             raise ConsulError(f"{path}: not an answer of Consul: {error}") from error
 
@@ -174,6 +188,7 @@ class ConsulSource:
                 self._parts.put(name, None)
                 self._problems.pop(name, None)
                 self._errors.pop(name, None)
+                self._taken.pop(name, None)
             self._unread = (self._unread | (set(names) - set(self._names))) & set(names)
             self._names = names
             await self._share_out()
@@ -199,7 +214,11 @@ class ConsulSource:
         index, backoff, looked_again = 0, Backoff(), False
         while True:
             try:
-                new, entries = await self._health(name, index)
+                if index:
+                    new, entries = await self._health(name, index)
+                else:
+                    async with self._in_full:
+                        new, entries = await self._health(name)
             except (ConsulError, FetchError) as error:
                 self._failed(name, str(error))
                 index, looked_again = 0, False
@@ -216,11 +235,14 @@ class ConsulSource:
             index = new if new >= index and new > 0 else 0
             self._take(name, entries)
 
+    def _facts_of(self, name: str, entries: list[dict[str, Any]]) -> tuple[Facts, list[str]]:
+        return facts_of_service(name, entries, self._namespaces.of(name), self._domain, self._settings.address_tag)
+
     def _held(self, name: str, entries: list[dict[str, Any]]) -> str:
         """Why the instances read after a gap are not believed before a second look."""
         if not entries or name not in self._parts.parts:
             return ""
-        facts, _ = facts_of_service(name, entries, self._namespaces.of(name), self._domain)
+        facts, _ = self._facts_of(name, entries)
         return held(_addresses(self._parts.parts[name]), _addresses(facts))
 
     async def _health(self, name: str, index: int = 0) -> tuple[int, list[dict[str, Any]]]:
@@ -230,42 +252,48 @@ class ConsulSource:
         return new, entries
 
     async def _read_unwatched(self) -> None:
-        """Read the services that have no watch of their own when a service or a check has changed, and now and then."""
-        limit = asyncio.Semaphore(READS_AT_ONCE)
+        """Read the services that have no watch of their own when the catalog has changed, and now and then."""
         while True:
             self._news.clear()
-            await asyncio.gather(*(self._read_one(name, limit) for name in self._unwatched))
+            await asyncio.gather(*(self._read_one(name) for name in self._unwatched))
             await asyncio.sleep(ROUND_PAUSE_S * random.uniform(0.8, 1.2))
             try:
                 await asyncio.wait_for(self._news.wait(), 1.0 if self._errors else ROUND_S)
             except TimeoutError:
                 pass
 
-    async def _read_one(self, name: str, limit: asyncio.Semaphore) -> None:
-        async with limit:
+    async def _read_one(self, name: str, limit: asyncio.Semaphore | None = None) -> None:
+        async with limit or self._in_full:
+            self._reads += 1
+            begun = self._reads
             try:
                 _, entries = await self._health(name)
             except (ConsulError, FetchError) as error:
                 if name in self._names:
                     self._failed(name, str(error))
                 return
-        self._errors.pop(name, None)
-        if name in self._names:
+        if name in self._names and begun > self._taken.get(name, 0):  # else a later look was answered first
+            self._taken[name] = begun
+            self._errors.pop(name, None)
             self._take(name, entries)
 
     async def _hear_of_checks(self) -> None:
-        """One blocking query on all checks, to hear that some service's health has changed."""
-        index, backoff = 0, Backoff()
+        """One blocking query on all checks, to hear which services' health has changed; those without a watch are read
+        at once, past the rounds."""
+        index, backoff, limit = 0, Backoff(), asyncio.Semaphore(READS_AT_ONCE)
         while True:
             try:
-                new, _ = await self._get("/v1/health/state/any", index)
+                new, told = await self._get("/v1/health/state/any", index, ChecksSeen.decode)
             except (ConsulError, FetchError):  # the catalog's watch tells
                 index = 0
                 await asyncio.sleep(backoff.pause(random.random()))
                 continue
             backoff.reset()
-            if new != index:
+            changed = self._checks.take(told)
+            if changed is None or not index:  # a node's own check, or the first look
                 self._news.set()
+            else:
+                await asyncio.gather(*(self._read_one(name, limit) for name in changed & set(self._unwatched)))
             index = new if new >= index and new > 0 else 0
 
     def _take(self, name: str, entries: list[dict[str, Any]]) -> None:
@@ -276,7 +304,7 @@ class ConsulSource:
             ]
             self._confirmed()
             return
-        facts, problems = facts_of_service(name, entries, self._namespaces.of(name), self._domain)
+        facts, problems = self._facts_of(name, entries)
         if self._parts.parts.get(name) != facts:
             self._parts.put(name, facts)
         self._problems[name] = problems

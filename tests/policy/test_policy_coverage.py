@@ -70,7 +70,9 @@ def test_in_a_running_mesh_workloads_without_a_sidecar_or_capture_are_told() -> 
     assert (bare.status, "without a sidecar: shop/web-1" in bare.message) == ("error", True)
     (passing,) = gaps(made, {"shop/web-1": False})
     assert passing.status == "warning"
-    assert passing.message.startswith("Ingress that dials an app's own port directly and Egress that an app sends directly")
+    assert passing.message.startswith(
+        "Ingress that dials an app's own port directly and Egress that an app sends directly"
+    )
 
 
 def test_of_many_workloads_a_few_are_named() -> None:
