@@ -39,8 +39,15 @@ def of_sources(sources: Sequence[Mapping[str, Any]], now: float) -> list[Row]:
         age = f"confirmed {shown(now - at)} ago" if at else "never confirmed"
         error = f": {one['error']}" if one.get("error") else ""
         if state == "stale":
-            found.append(Row("sources", name, ERROR, f"stale, {age}{error}",
-                             "what it said last is served; see that it can be reached"))  # fmt: skip
+            found.append(
+                Row(
+                    "sources",
+                    name,
+                    ERROR,
+                    f"stale, {age}{error}",
+                    "what it said last is served; see that it can be reached",
+                )
+            )
         elif state != "live":
             found.append(Row("sources", name, ERROR, f"has not said anything yet{error}", "see that it can be reached"))
         elif at and now - at > SILENT_S:
@@ -49,8 +56,15 @@ def of_sources(sources: Sequence[Mapping[str, Any]], now: float) -> list[Row]:
             found.append(Row("sources", name, OK, f"live, {age}"))
         problems = one.get("problems") or []
         if problems:
-            found.append(Row("sources", name, WARNING, f"{len(problems)} entries cannot be used: {problems[0]}",
-                             f"mend them where they are written{'; `-o json` has all' if len(problems) > 1 else ''}"))  # fmt: skip
+            found.append(
+                Row(
+                    "sources",
+                    name,
+                    WARNING,
+                    f"{len(problems)} entries cannot be used: {problems[0]}",
+                    f"mend them where they are written{'; `-o json` has all' if len(problems) > 1 else ''}",
+                )
+            )
     return found
 
 
@@ -70,23 +84,45 @@ def of_sidecars(members: Sequence[Mapping[str, Any]], late: set[str], world: Wor
         key = key_of(one)
         if one["refused"]:
             reasons = "; ".join(one["reasons"]) or "no reason given"
-            found.append(Row("sidecars", key, ERROR, f"refused version {one['refused']}: {reasons}",
-                             f"it goes on with {one['taken'] or 'nothing'}; mend the object, or update the sidecar"))  # fmt: skip
+            found.append(
+                Row(
+                    "sidecars",
+                    key,
+                    ERROR,
+                    f"refused version {one['refused']}: {reasons}",
+                    f"it goes on with {one['taken'] or 'nothing'}; mend the object, or update the sidecar",
+                )
+            )
         elif key in late:
-            found.append(Row("sidecars", key, ERROR, f"behind: it runs {one['taken'] or 'nothing yet'}, and was sent "
-                             f"{one['offered'] or 'nothing yet'}", "look at its log and its load"))  # fmt: skip
+            found.append(
+                Row(
+                    "sidecars",
+                    key,
+                    ERROR,
+                    f"behind: it runs {one['taken'] or 'nothing yet'}, and was sent {one['offered'] or 'nothing yet'}",
+                    "look at its log and its load",
+                )
+            )
         elif one.get("checked") and not one.get("ready"):
-            found.append(Row("sidecars", key, WARNING, f"its app is not ready: {one.get('why', '')}",
-                             "see its /healthchecks"))  # fmt: skip
+            found.append(
+                Row("sidecars", key, WARNING, f"its app is not ready: {one.get('why', '')}", "see its /healthchecks")
+            )
         else:
             said = "draining, " if one.get("leaving") else ""
             found.append(Row("sidecars", key, OK, f"{said}runs {one['taken'] or 'nothing yet'}"))
     present = {f"{one['namespace']}/{one['workload']}" for one in members if one["role"] != "dns"}
     for workload in world.snapshot.workloads.values() if world is not None else ():
         if workload.key not in present and (workload.mesh_port or workload.source == "sidecars"):
-            found.append(Row("sidecars", f"sidecar {workload.key}", ERROR, "not connected to control"
-                             + (f"; others dial its mesh port {workload.mesh_port}" if workload.mesh_port else ""),
-                             "start it, or delete the workload; with several controls name each by --control"))  # fmt: skip
+            found.append(
+                Row(
+                    "sidecars",
+                    f"sidecar {workload.key}",
+                    ERROR,
+                    "not connected to control"
+                    + (f"; others dial its mesh port {workload.mesh_port}" if workload.mesh_port else ""),
+                    "start it, or delete the workload; with several controls name each by --control",
+                )
+            )
     return found
 
 
@@ -94,10 +130,15 @@ def of_policies(world: World, members: Sequence[Mapping[str, Any]] | None) -> li
     """`members`: None without a running mesh."""
     sidecars = None
     if members is not None:
-        sidecars = {f"{one['namespace']}/{one['workload']}": bool(one.get("captured")) for one in members
-                    if one["role"] == "sidecar"}  # fmt: skip
-    rows = [Row("policies", f"NetworkPolicy {gap.policy}", gap.status, gap.message, gap.remedy)
-            for gap in gaps(world, sidecars)]  # fmt: skip
+        sidecars = {
+            f"{one['namespace']}/{one['workload']}": bool(one.get("captured"))
+            for one in members
+            if one["role"] == "sidecar"
+        }
+    rows = [
+        Row("policies", f"NetworkPolicy {gap.policy}", gap.status, gap.message, gap.remedy)
+        for gap in gaps(world, sidecars)
+    ]
     said = {row.name for row in rows}
     for policy in world.resources.network_policies:
         name = f"NetworkPolicy {policy.meta.namespace}/{policy.meta.name}"

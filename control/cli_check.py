@@ -1,4 +1,4 @@
-"""Shell: `fairlead check`: what is wrong with a running mesh, a role, or the policies of manifests; exit 1 for errors."""
+"""Shell: `fairlead check`: what is wrong with a running mesh, a role, or the policies of manifests; exit 1 if so."""
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ _STANDARD = {"http": 80, "https": 443}
 
 
 def split_address(text: str) -> tuple[str, int, str]:
-    """(host, port or 0, protocol or "") of HOST, HOST:PORT, [IPV6]:PORT or SCHEME://HOST:PORT/...; raises ValueError."""
+    """(host, port or 0, protocol or "") of HOST, HOST:PORT, [IPV6]:PORT or SCHEME://HOST:PORT/...; or ValueError."""
     text = text.strip()
     if text.count(":") > 1 and "[" not in text and "://" not in text:
         return text, 0, ""  # an IPv6 address without a port
@@ -321,10 +321,10 @@ def parse(text: str, source: str) -> Layout:
 
     ```
     prefix: /apps/
-    key: "{namespace}/{service}/{instance}"   # or several; {service...}: the rest of the key, {_}: whatever stands there
+    key: "{namespace}/{service}/{instance}"   # or several; {service...}: more segments, {_}: anything
     value: json                               # text: HOST:PORT or a URL
     instances: nodes                          # where the value has its list of instances; "": it is that list
-    fields: {address: ip, port: ports.http, weight: w, tags: tags, ready: status}   # or a list of paths, the first counts
+    fields: {address: ip, port: ports.http, weight: w, tags: tags, ready: status}   # or a list, the first counts
     readyValues: [UP]
     defaults: {namespace: shop, port: 8080}
     ```
@@ -333,14 +333,16 @@ def parse(text: str, source: str) -> Layout:
     if "spec" in told or "kind" in told:
         if told.get("kind") != "EtcdLayout" or told.get("apiVersion") != "fairlead.dev/v1":
             raise ValueError(f"{source}: expected apiVersion fairlead.dev/v1, kind EtcdLayout")
-        told = told.get("spec")
+        stated: Any = told.get("spec")
+    else:
+        stated = told
     known = ("prefix", "key", "value", "instances", "fields", "readyValues", "defaults")
-    if not isinstance(told, dict):
+    if not isinstance(stated, dict):
         raise ValueError(f"{source}: spec: expected an object")
-    if unknown := sorted(set(map(str, told)) - set(known)):
+    if unknown := sorted(set(map(str, stated)) - set(known)):
         raise ValueError(f"{source}: unknown field {unknown[0]!r}; known are {', '.join(known)}")
     try:
-        return _stated(told)
+        return _stated(stated)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
 

@@ -1,9 +1,9 @@
 """etcd's keys and values to facts, its gateway's JSON, and its environment variables.
 
 `/services/NAME/INSTANCE` = `{"host": ..., "port": ...}` with optional `namespace, weight, labels, zone, ready,
-meshPort, serviceAccount, protocol, servicePort, workload`; `etcd_layout` has the layouts of others. The workload is named by `workload`, else INSTANCE where
-that begins with NAME (`web-1`), else NAME-INSTANCE, since services may use the same instance names. Whatever is
-malformed is left out and told by its key; other fields are told of and not used.
+meshPort, serviceAccount, protocol, servicePort, workload`; `etcd_layout` has the layouts of others. The workload is
+named by `workload`, else INSTANCE where that begins with NAME (`web-1`), else NAME-INSTANCE, since services may use the
+same instance names. Whatever is malformed is left out and told by its key; other fields are told of and not used.
 """
 
 from __future__ import annotations

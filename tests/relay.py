@@ -1,4 +1,4 @@
-"""What stands between a client and a real server in tests of faults: a line that falls silent, and a proxy that lies."""
+"""What stands between a client and a real server in tests of faults: a line that falls silent, a proxy that lies."""
 
 from __future__ import annotations
 

@@ -16,8 +16,16 @@ DAY = 86400.0
 
 def member(workload: str = "default/web-1", **more: Any) -> dict[str, Any]:
     namespace, name = workload.split("/")
-    return {"role": "sidecar", "namespace": namespace, "workload": name, "offered": "e.3", "taken": "e.3",
-            "refused": "", "reasons": [], **more}  # fmt: skip
+    return {
+        "role": "sidecar",
+        "namespace": namespace,
+        "workload": name,
+        "offered": "e.3",
+        "taken": "e.3",
+        "refused": "",
+        "reasons": [],
+        **more,
+    }
 
 
 @pytest.mark.parametrize(
@@ -26,11 +34,15 @@ def member(workload: str = "default/web-1", **more: Any) -> dict[str, Any]:
         ({"state": "live", "confirmed_at": NOW - 5}, "ok", "live, confirmed 5s ago"),
         ({"state": "live"}, "ok", "live"),
         ({"state": "live", "confirmed_at": NOW - 7300}, "warning", "silent: confirmed 2h ago"),
-        ({"state": "stale", "confirmed_at": NOW - 300, "error": "no route"}, "error", "stale, confirmed 5m ago: no route"),
+        (
+            {"state": "stale", "confirmed_at": NOW - 300, "error": "no route"},
+            "error",
+            "stale, confirmed 5m ago: no route",
+        ),
         ({"state": "starting", "error": "refused"}, "error", "has not said anything yet: refused"),
         ({}, "error", "has not said anything yet"),
     ],
-)  # fmt: skip
+)
 def test_a_source_is_told_with_its_age(source: dict[str, Any], status: str, said: str) -> None:
     (row,) = of_sources([{"name": "consul", **source}], NOW)
     assert (row.status, row.message.startswith(said)) == (status, True), row
@@ -44,11 +56,22 @@ def test_entries_that_cannot_be_used_are_a_warning_beside_it() -> None:
 
 def test_a_sidecar_that_refused_is_behind_or_has_an_app_that_is_not_ready_is_told() -> None:
     slow = member("default/slow", taken="e.2")
-    members = [member(), member("default/no", taken="e.2", refused="e.3", reasons=["spec.x: bad"]), slow,
-               member("default/ill", checked=True, ready=False, why="disk full"), member("default/new", taken="")]  # fmt: skip
+    members = [
+        member(),
+        member("default/no", taken="e.2", refused="e.3", reasons=["spec.x: bad"]),
+        slow,
+        member("default/ill", checked=True, ready=False, why="disk full"),
+        member("default/new", taken=""),
+    ]
     assert behind(members) == {"sidecar default/slow", "sidecar default/new"}
     rows = {row.name.split("/")[1]: row for row in of_sidecars(members, {"sidecar default/slow"}, None)}
-    assert [rows[name].status for name in ("web-1", "no", "slow", "ill", "new")] == ["ok", "error", "error", "warning", "ok"]  # fmt: skip
+    assert [rows[name].status for name in ("web-1", "no", "slow", "ill", "new")] == [
+        "ok",
+        "error",
+        "error",
+        "warning",
+        "ok",
+    ]
     assert "refused version e.3: spec.x: bad" in rows["no"].message
     assert "behind: it runs e.2, and was sent e.3" in rows["slow"].message
 

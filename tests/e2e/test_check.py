@@ -49,19 +49,38 @@ async def test_a_mesh_is_told_with_its_sources_sidecars_certificates_and_dns(tmp
         code, out, _ = await roles.command("check", "--control", f"http://127.0.0.1:{away}", "-o", "short")
         assert code == 1
         assert "no answer from control" in out
-        control = await roles.start("control", "--listen", "127.0.0.1:0", "--data-dir", "data",
-                                    "--etcd", f"http://127.0.0.1:{away}")  # fmt: skip
+        control = await roles.start(
+            "control", "--listen", "127.0.0.1:0", "--data-dir", "data", "--etcd", f"http://127.0.0.1:{away}"
+        )
         url = f"http://{control.at['api']}"
         (tmp_path / "p.yaml").write_text(POLICY)
         assert (await roles.command("apply", "-f", "p.yaml", "--control", url))[0] == 0
         _, token, _ = await roles.command("token", "create", "--control", url)
         (tmp_path / "token").write_text(token)
         sidecar = await roles.start(
-            "sidecar", "--workload", "default/web-1", "--control", url, "--inbound", "127.0.0.1:0", "--outbound", "off",
-            "--admin", "127.0.0.1:0", "--health", "127.0.0.1:0", "--metrics", "off", "--ports", "80",
-            "--token-file", "token",
-        )  # fmt: skip
-        dns = await roles.start("dns", "-f", "p.yaml", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0", "--upstream", "off")  # fmt: skip
+            "sidecar",
+            "--workload",
+            "default/web-1",
+            "--control",
+            url,
+            "--inbound",
+            "127.0.0.1:0",
+            "--outbound",
+            "off",
+            "--admin",
+            "127.0.0.1:0",
+            "--health",
+            "127.0.0.1:0",
+            "--metrics",
+            "off",
+            "--ports",
+            "80",
+            "--token-file",
+            "token",
+        )
+        dns = await roles.start(
+            "dns", "-f", "p.yaml", "--listen", "127.0.0.1:0", "--health", "127.0.0.1:0", "--upstream", "off"
+        )
         flags = ("--control", url, "--admin", sidecar.at["admin"], "--health", dns.at["health"], "--dns", dns.at["dns"])
         by_name = {(row["group"], row["name"]): row for row in await rows(roles, *flags, code=1)}
         assert by_name["sources", "etcd"]["status"] == "error"

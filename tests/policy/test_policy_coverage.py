@@ -37,12 +37,17 @@ def world(policy: str) -> World:
 
 
 def policy(spec: str, name: str = "p") -> str:
-    return f"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}, namespace: shop}}\nspec: {spec}\n"
+    head = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n"
+    return f"{head}metadata: {{name: {name}, namespace: shop}}\nspec: {spec}\n"
 
 
 def test_ports_of_udp_and_sctp_are_named_by_their_fields() -> None:
-    made = world(policy("{podSelector: {matchLabels: {app: web}}, egress: [{}, {ports: [{port: 80}, {port: 53, protocol: UDP}]}], "
-                        "ingress: [{ports: [{port: 9, protocol: SCTP}]}], policyTypes: [Ingress, Egress]}"))  # fmt: skip
+    made = world(
+        policy(
+            "{podSelector: {matchLabels: {app: web}}, egress: [{}, {ports: [{port: 80}, {port: 53, protocol: UDP}]}], "
+            "ingress: [{ports: [{port: 9, protocol: SCTP}]}], policyTypes: [Ingress, Egress]}"
+        )
+    )
     (gap,) = gaps(made)
     assert (gap.policy, gap.status) == ("shop/p", "warning")
     assert "spec.ingress[0].ports[0] (SCTP), spec.egress[1].ports[1] (UDP)" in gap.message
@@ -60,7 +65,10 @@ def test_workloads_whose_ports_of_udp_stay_open_are_named() -> None:
 
 
 def test_workloads_on_the_hosts_network_and_selectors_of_nobody_are_told() -> None:
-    assert "host's network, as in Kubernetes: shop/agent-1" in gaps(world(policy("{podSelector: {matchLabels: {app: agent}}}")))[0].message  # fmt: skip
+    assert (
+        "host's network, as in Kubernetes: shop/agent-1"
+        in gaps(world(policy("{podSelector: {matchLabels: {app: agent}}}")))[0].message
+    )
     assert "selects no workload" in gaps(world(policy("{podSelector: {matchLabels: {app: none}}}")))[0].message
 
 
@@ -77,8 +85,9 @@ def test_in_a_running_mesh_workloads_without_a_sidecar_or_capture_are_told() -> 
 
 def test_of_many_workloads_a_few_are_named() -> None:
     pods = "".join(
-        f"---\napiVersion: v1\nkind: Pod\nmetadata: {{name: w{n}, namespace: shop, labels: {{app: many}}}}\nstatus: {{podIP: 10.1.0.{n}}}\n"
+        f"---\napiVersion: v1\nkind: Pod\nmetadata: {{name: w{n}, namespace: shop, labels: {{app: many}}}}\n"
+        f"status: {{podIP: 10.1.0.{n}}}\n"
         for n in range(1, 9)
-    )  # fmt: skip
+    )
     (gap,) = gaps(world(policy("{podSelector: {matchLabels: {app: many}}}") + pods), {})
     assert gap.message.endswith("and 3 more")

@@ -27,17 +27,39 @@ def short(found: list[Instance]) -> list[tuple[str, str, int]]:
     [
         ("fairlead", "web/web-1", {"host": "10.0.0.1", "port": 80}, ("web.default", "10.0.0.1", 80)),
         # github.com/coredns/coredns plugin/etcd; registrator's skydns2 backend; kube2sky's names
-        ("skydns", "rails/1", {"host": "10.0.0.2", "port": 8080, "priority": 10, "ttl": 60}, ("rails.default", "10.0.0.2", 8080)),
+        (
+            "skydns",
+            "rails/1",
+            {"host": "10.0.0.2", "port": 8080, "priority": 10, "ttl": 60},
+            ("rails.default", "10.0.0.2", 8080),
+        ),
         ("skydns", "svc/shop/rails/1", {"host": "10.0.0.2", "port": 81}, ("rails.shop", "10.0.0.2", 81)),
         ("skydns", "rails", {"host": "10.0.0.2", "port": 82}, ("rails.default", "10.0.0.2", 82)),
         ("registrator", "redis/host:redis_1:6379", "10.0.0.3:49153", ("redis.default", "10.0.0.3", 49153)),
         ("go-kit", "foosvc/1.2.3.4:8080", "http://1.2.3.4:8080", ("foosvc.default", "1.2.3.4", 8080)),
-        ("grpc", "foo/bar/my-service/e1", {"Addr": "[fd00::1]:7070", "Metadata": None}, ("foo-bar-my-service.default", "fd00::1", 7070)),
-        ("go-micro", "go.micro.srv.greeter/n-1", {"name": "go.micro.srv.greeter", "nodes": [
-            {"id": "n-1", "address": "10.0.0.4:1234", "metadata": {"transport": "http"}}]}, ("go-micro-srv-greeter.default", "10.0.0.4", 1234)),
-        ("kitex", "echo/10.0.0.5:8888", {"network": "tcp", "address": "10.0.0.5:8888", "weight": 10, "tags": {"v": "2"}}, ("echo.default", "10.0.0.5", 8888)),
+        (
+            "grpc",
+            "foo/bar/my-service/e1",
+            {"Addr": "[fd00::1]:7070", "Metadata": None},
+            ("foo-bar-my-service.default", "fd00::1", 7070),
+        ),
+        (
+            "go-micro",
+            "go.micro.srv.greeter/n-1",
+            {
+                "name": "go.micro.srv.greeter",
+                "nodes": [{"id": "n-1", "address": "10.0.0.4:1234", "metadata": {"transport": "http"}}],
+            },
+            ("go-micro-srv-greeter.default", "10.0.0.4", 1234),
+        ),
+        (
+            "kitex",
+            "echo/10.0.0.5:8888",
+            {"network": "tcp", "address": "10.0.0.5:8888", "weight": 10, "tags": {"v": "2"}},
+            ("echo.default", "10.0.0.5", 8888),
+        ),
     ],
-)  # fmt: skip
+)
 def test_layouts_of_others_are_known_by_name(name: str, key: str, value: Any, expected: tuple[str, str, int]) -> None:
     assert short(read(NAMED[name], key, value)) == [expected]
 
@@ -72,8 +94,15 @@ spec:
 def test_a_document_says_where_everything_stands() -> None:
     layout = parse(STATED, "layout.yaml")
     assert layout.prefix == "/apps/"
-    value = {"meta": {"ip": "10.0.0.1", "labels": {"team": "a", "n": 3, "b": True}}, "ports": [{"number": "8080"}],
-             "share": "7", "tags": ["canary", "v=2"], "status": "UP", "where": "z1", "account": "web"}  # fmt: skip
+    value = {
+        "meta": {"ip": "10.0.0.1", "labels": {"team": "a", "n": 3, "b": True}},
+        "ports": [{"number": "8080"}],
+        "share": "7",
+        "tags": ["canary", "v=2"],
+        "status": "UP",
+        "where": "z1",
+        "account": "web",
+    }
     (one,) = read(layout, "shop/pay.api/v1/i-1", value)
     assert one.host == "pay-api.shop.svc.cluster.local"
     end = one.endpoint
@@ -82,7 +111,7 @@ def test_a_document_says_where_everything_stands() -> None:
     assert (end.service_account, end.workload) == ("web", "shop/pay-api-i-1")
     (other,) = read(layout, "shop/pay/v1/i-2", {"hostname": "b.example.com", "status": "DOWN"})
     assert (other.endpoint.address, other.endpoint.port, other.endpoint.ready) == ("b.example.com", 9000, False)
-    with pytest.raises(ValueError, match="expected a key {namespace}"):
+    with pytest.raises(ValueError, match=r"expected a key \{namespace\}"):
         read(layout, "shop/pay", value)
     with pytest.raises(ValueError, match=r"no address: expected one at 'meta\.ip' or 'hostname'"):
         read(layout, "shop/pay/v1/i-1", {})
@@ -97,7 +126,10 @@ def test_a_key_for_each_service_may_have_a_list_of_instances() -> None:
     assert problem.startswith("[1]: no ")
     assert len({one.workload.key for one in found}) == 2
     texts = parse("{key: '{service}', instances: '', fields: {}}", "x")
-    assert short(read(texts, "web", ["10.0.0.1:80", "10.0.0.2:81"])) == [("web.default", "10.0.0.1", 80), ("web.default", "10.0.0.2", 81)]  # fmt: skip
+    assert short(read(texts, "web", ["10.0.0.1:80", "10.0.0.2:81"])) == [
+        ("web.default", "10.0.0.1", 80),
+        ("web.default", "10.0.0.2", 81),
+    ]
     lines = parse("{key: '{service}', value: text}", "x")
     assert short(read(lines, "web", "10.0.0.1:80\n10.0.0.2:81, 10.0.0.3:82"))[2] == ("web.default", "10.0.0.3", 82)
 
@@ -142,9 +174,13 @@ def test_addresses_with_and_without_port_and_scheme(text: str, expected: tuple[s
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=12),
-    lambda below: st.lists(below, max_size=3)
-    | st.dictionaries(st.sampled_from(["host", "port", "weight", "nodes", "address", "Addr", "tags", "id"]), below, max_size=4),
-)  # fmt: skip
+    lambda below: (
+        st.lists(below, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["host", "port", "weight", "nodes", "address", "Addr", "tags", "id"]), below, max_size=4
+        )
+    ),
+)
 
 
 @given(st.sampled_from(sorted(NAMED)), st.text(max_size=20), values)
