@@ -1,8 +1,8 @@
 """A large registry from the real etcd and the real Consul, by the DNS role: load, one change to the answer, memory.
 
-Run as `python bench/registry_load.py [etcd|consul|both] [services] [changes]`; each has ten endpoints,
-in Consul with checks. etcd and Consul come from tests/get-servers.sh. A change is timed from before it is put into the store (etcd: the
-instance's address; Consul: an instance's address, or its check) to the first DNS answer that has it.
+Run as `python bench/registry_load.py [etcd|consul|both] [services] [changes]`; each service has ten endpoints, in Consul
+with checks. The servers come from tests/get-servers.sh. A change is timed from before it is put into the store (etcd:
+the instance's address; Consul: an instance's address, or its check) to the first DNS answer that has it.
 """
 
 from __future__ import annotations

@@ -369,6 +369,13 @@ def _sidecar_flags(made: Any, gateway: bool = False) -> None:
     made.add_argument("--dns", type=address, default="off", help="DNS that answers services with loopback addresses")
     made.add_argument("--upstream", action="append", metavar="ADDRESS", help="resolver for other zones of --dns")
     made.add_argument(
+        "--autopath", action="store_true", help="--dns walks the search list of the workload's namespace for its app"
+    )
+    made.add_argument(
+        "--search", type=host, action="append", metavar="DOMAIN", default=[],
+        help="a search domain that the app has behind the cluster's three, for --autopath; repeatable",
+    )  # fmt: skip
+    made.add_argument(
         "--listen",
         action="append",
         default=[],
@@ -516,6 +523,10 @@ def _registry_verbs(verb: Any) -> None:
     )
     add_known(made)
     made.add_argument("-n", "--namespace", default="default", help="namespace (default %(default)s)")
+    made.add_argument(
+        "--workload", type=workload_name, metavar="NAMESPACE/NAME",
+        help="for this workload: of its namespace, and none where its Pod says enableServiceLinks: false",
+    )  # fmt: skip
     made.add_argument("--export", action="store_true", help='for the shell: eval "$(fairlead env --export ...)"')
     made.add_argument("--by-name", action="store_true", help="services without an address: their name in its place")
     add_output(made)

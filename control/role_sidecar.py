@@ -113,6 +113,7 @@ def sidecar_options(options: Any) -> SidecarOptions:
         dns=options.dns,
         named=tuple(named_port(text) for text in options.listen),
         upstreams=() if upstreams == ["off"] else tuple(upstreams) if upstreams else None,
+        search=tuple(options.search) if options.autopath else None,
         app_address=options.app_address or "",
         access_log=options.access_log or "",
         limits=limits_of(options.limit),

@@ -149,9 +149,7 @@ class Holdings:
                 workloads[key] = before[2]
         self._shared.update(FACTS)
         changed = None if self._touched is None else Changed(*map(frozenset, self._touched))
-        snapshot = Snapshot(
-            self._number, self._services, self._endpoints, workloads, self._namespaces, changed=changed
-        )
+        snapshot = Snapshot(self._number, self._services, self._endpoints, workloads, self._namespaces, changed=changed)
         return self._build(list(self._objects.values()), snapshot)
 
     def forget(self) -> None:

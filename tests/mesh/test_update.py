@@ -105,12 +105,13 @@ def test_tables_that_did_not_change_are_not_copied_for_a_world() -> None:
     assert after.version == before.version + 1
 
 
+FEW = st.integers(0, 2)
 ITEM = st.one_of(
-    st.builds(lambda n, v: (f"service/h{n}", {"host": f"h{n}", "namespace": "a", "name": str(v)}), st.integers(0, 2), st.integers(0, 2)),
-    st.builds(lambda n, v: (f"endpoints/h{n}", [{"address": f"10.0.0.{v}", "port": 80}]), st.integers(0, 2), st.integers(0, 2)),
-    st.builds(lambda n, v: (f"workload/a/{n}", {"namespace": "a", "name": str(n), "weight": v}), st.integers(0, 2), st.integers(0, 2)),
-    st.builds(lambda n, v: (f"namespace/n{n}", {"v": str(v)}), st.integers(0, 2), st.integers(0, 2)),
-)  # fmt: skip
+    st.builds(lambda n, v: (f"service/h{n}", {"host": f"h{n}", "namespace": "a", "name": str(v)}), FEW, FEW),
+    st.builds(lambda n, v: (f"endpoints/h{n}", [{"address": f"10.0.0.{v}", "port": 80}]), FEW, FEW),
+    st.builds(lambda n, v: (f"workload/a/{n}", {"namespace": "a", "name": str(n), "weight": v}), FEW, FEW),
+    st.builds(lambda n, v: (f"namespace/n{n}", {"v": str(v)}), FEW, FEW),
+)
 
 
 @given(st.lists(st.tuples(st.lists(ITEM, max_size=4), st.lists(ITEM, max_size=2), st.booleans(), st.booleans())))
