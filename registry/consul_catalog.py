@@ -94,7 +94,7 @@ class ChecksSeen:
     """Which services' checks are different from the last look; of each service one number is kept."""
 
     decode = staticmethod(msgspec.json.Decoder(list[_Check]).decode)
-    """Of /v1/health/state/any. Raises ValueError."""
+    """Of /v1/health/state/STATE. Raises ValueError."""
 
     def __init__(self) -> None:
         self._before: dict[str, int] = {}

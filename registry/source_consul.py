@@ -1,7 +1,8 @@
 """Shell: services from Consul: blocking queries on the catalog and on each service's health, for ever.
 
-Where there are more services than there may be watches, one query on all checks tells whose health has changed, and
-those are read at once; all others are read in rounds when the catalog has changed.
+Where there are more services than there may be watches, one query on the critical checks tells whose health has
+changed, and those are read at once; a look at all checks tells whose instances came or went, soon after; what else the
+catalog has of changes is found by rounds through all services.
 
 What is known stays while Consul does not answer; after any error everything is read in full again. Waits are short
 (20 s), since a query in flight does not hear of a restored snapshot (measured). An answer without a leader is none.
@@ -37,6 +38,8 @@ SPREAD = 0.25
 """Share of the wait by which watches are spread, so that they do not end and ask again all together."""
 ROUND_PAUSE_S = 0.5
 """Least time between two rounds of reading the services without a watch."""
+COMPARE_S = 2.0
+"""From a change of critical checks to a look at all of them, in case there was more."""
 ROUND_S = 60.0
 """Longest time between them, when nothing is heard."""
 STALE_S_MAX = 10.0
@@ -91,7 +94,8 @@ class ConsulSource:
         self._in_full = asyncio.Semaphore(READS_AT_ONCE)
         self._news = asyncio.Event()
         """The catalog has changed, as may have any service without a watch."""
-        self._checks = ChecksSeen()
+        self._check_news = asyncio.Event()
+        """Some check has changed."""
         self._reads = 0
         self._taken: dict[str, int] = {}
         """Of services without a watch, the number of the read that was taken last."""
@@ -206,7 +210,8 @@ class ConsulSource:
             self._watches[name] = loop.create_task(self._watch(name))
         self._unwatched = tuple(name for name in self._names if name not in self._watches)
         if self._unwatched and not self._rounds:
-            self._rounds = [loop.create_task(self._read_unwatched()), loop.create_task(self._hear_of_checks())]
+            rounds = (self._read_unwatched(), self._hear_of_checks(), self._compare_checks())
+            self._rounds = [loop.create_task(one) for one in rounds]
         self._news.set()
 
     async def _watch(self, name: str) -> None:
@@ -278,23 +283,51 @@ class ConsulSource:
             self._take(name, entries)
 
     async def _hear_of_checks(self) -> None:
-        """One blocking query on all checks, to hear which services' health has changed; those without a watch are read
-        at once, past the rounds."""
-        index, backoff, limit = 0, Backoff(), asyncio.Semaphore(READS_AT_ONCE)
+        """One blocking query on the critical checks, a short list, to hear at once whose health has changed."""
+        index, backoff, limit, seen = 0, Backoff(), asyncio.Semaphore(READS_AT_ONCE), ChecksSeen()
         while True:
             try:
-                new, told = await self._get("/v1/health/state/any", index, ChecksSeen.decode)
+                new, told = await self._get("/v1/health/state/critical", index, ChecksSeen.decode)
             except (ConsulError, FetchError):  # the catalog's watch tells
                 index = 0
                 await asyncio.sleep(backoff.pause(random.random()))
                 continue
             backoff.reset()
-            changed = self._checks.take(told)
-            if changed is None or not index:  # a node's own check, or the first look
-                self._news.set()
-            else:
-                await asyncio.gather(*(self._read_one(name, limit) for name in changed & set(self._unwatched)))
+            changed = seen.take(told)
+            if new != index and not changed:
+                self._check_news.set()
+            elif new != index:  # this explains it, most likely
+                asyncio.get_running_loop().call_later(COMPARE_S, self._check_news.set)
+            await self._read_changed(set() if not index and changed is None else changed, limit)
             index = new if new >= index and new > 0 else 0
+
+    async def _compare_checks(self) -> None:
+        """All checks, a long list, when some have changed: whose came, went or changed otherwise. No more than a fifth
+        of the time goes into it."""
+        limit, seen, loop = asyncio.Semaphore(READS_AT_ONCE), ChecksSeen(), asyncio.get_running_loop()
+        first = True
+        while True:
+            await self._check_news.wait()
+            self._check_news.clear()
+            start = loop.time()
+            try:
+                _, told = await self._get("/v1/health/state/any", 0, ChecksSeen.decode)
+            except (ConsulError, FetchError):
+                self._check_news.set()
+                await asyncio.sleep(ROUND_PAUSE_S)
+                continue
+            changed = seen.take(told)
+            if not first:  # else it is all new, and the round is under way
+                await self._read_changed(changed, limit)
+            first = False
+            await asyncio.sleep(max(ROUND_PAUSE_S, 4 * (loop.time() - start)))
+
+    async def _read_changed(self, changed: set[str] | None, limit: asyncio.Semaphore) -> None:
+        """Look at these services at once, past the rounds; None: a node's own check changed, so at all."""
+        if changed is None:
+            self._news.set()
+        else:
+            await asyncio.gather(*(self._read_one(name, limit) for name in changed & set(self._unwatched)))
 
     def _take(self, name: str, entries: list[dict[str, Any]]) -> None:
         self._unread.discard(name)
