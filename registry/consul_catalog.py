@@ -18,7 +18,7 @@ import msgspec
 
 from .listed import settings_of_tags
 from .model import Endpoint, Facts, Service, ServicePort, Workload, WorkloadPort
-from .names import CLUSTER_DOMAIN, is_address, service_host
+from .names import CLUSTER_DOMAIN, is_address, service_host, shared_labels
 
 PREFIX = "fairlead-"
 PROTOCOLS = frozenset(("http", "http2", "grpc", "tcp", "tls", "https"))
@@ -183,7 +183,7 @@ def instance(
         raise ValueError(f"port {told.get('Port')!r} is none that a client can dial")
     ready, why = readiness(entry.get("Checks") or [])
     weights = told.get("Weights") or {}
-    labels = labels_of(list(told.get("Tags") or []), meta)
+    labels = shared_labels(labels_of(list(told.get("Tags") or []), meta))
     zone = meta.get("zone") or str((node.get("Meta") or {}).get("zone") or "")
     account = meta.get(f"{PREFIX}service-account", "")
     mesh_port = number(meta.get(f"{PREFIX}mesh-port"))

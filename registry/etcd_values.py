@@ -11,12 +11,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from sys import intern
 from typing import Any
 
 import msgspec
 
 from .model import Endpoint, Facts, Service, ServicePort, Workload, WorkloadPort
-from .names import CLUSTER_DOMAIN, is_address, service_host
+from .names import CLUSTER_DOMAIN, is_address, service_host, shared_labels
 
 FIELDS = frozenset(
     (
@@ -115,11 +116,12 @@ def made(name: str, own: str, told: Mapping[str, Any], domain: str = CLUSTER_DOM
     if not isinstance(address, str) or not is_address(address):
         raise ValueError(f"host: expected an IP address or a host name as text, got {address!r}")
     port = _port(told, "port", needed=True)
-    namespace = _text(told, "namespace", "default").lower()
+    name, namespace = intern(name), intern(_text(told, "namespace", "default").lower())
     own = _text(told, "workload") or workload_name(name, own)
     labels = told.get("labels", {})
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
         raise ValueError("labels: expected an object of texts")
+    labels = shared_labels(labels)
     ready = told.get("ready", True)
     if not isinstance(ready, bool):
         raise ValueError("ready: expected true or false")
@@ -136,7 +138,7 @@ def made(name: str, own: str, told: Mapping[str, Any], domain: str = CLUSTER_DOM
         ports=(WorkloadPort(port),),
         labels=labels,
         service_account=account or "default",
-        locality=f"/{zone}" if zone else "",
+        locality=intern(f"/{zone}") if zone else "",
         weight=weight,
         mesh_port=mesh_port,
         ready=ready,
@@ -158,7 +160,7 @@ def made(name: str, own: str, told: Mapping[str, Any], domain: str = CLUSTER_DOM
         source="etcd",
         why=why,
     )
-    host = service_host(namespace, name, domain)
+    host = intern(service_host(namespace, name, domain))  # of as many instances as the service has
     protocol, service_port = _text(told, "protocol"), _port(told, "servicePort")
     return Instance(name, namespace, host, endpoint, workload, protocol, service_port, warning)
 
