@@ -189,7 +189,7 @@ def measure(store: Store, services: int, changes: int) -> dict[str, Any]:
     )
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(1.0)
+            client.settimeout(5.0)
             client.connect(("127.0.0.1", port))
             _until(client, services - 1, lambda found: len(found) == EACH)
             row["load_s"] = round(time.monotonic() - start, 1)

@@ -93,21 +93,32 @@ class _Check(msgspec.Struct):
 class ChecksSeen:
     """Which services' checks are different from the last look; of each service one number is kept."""
 
-    decode = staticmethod(msgspec.json.Decoder(list[_Check]).decode)
-    """Of /v1/health/state/STATE. Raises ValueError."""
+    decode = staticmethod(msgspec.json.Decoder(list[msgspec.Raw]).decode)
+    """Of /v1/health/state/STATE, without a look into each. Raises ValueError."""
+    _read = staticmethod(msgspec.json.Decoder(_Check).decode)
 
     def __init__(self) -> None:
         self._before: dict[str, int] = {}
+        self._now: dict[str, int] = {}
 
-    def take(self, checks: list[_Check]) -> set[str] | None:
-        """Names of the services with checks that changed, came or went; None: those of a node did, so any may have."""
-        now: dict[str, int] = {}
-        for one in checks:
+    def add(self, checks: list[msgspec.Raw]) -> None:
+        """Some of an answer; the rest may follow. Raises ValueError."""
+        now = self._now
+        for raw in checks:
+            one = self._read(raw)
             told = hash((one.Node, one.CheckID, one.Status, one.ModifyIndex or one.Output))
             now[one.ServiceName] = now.get(one.ServiceName, 0) ^ told
-        before, self._before = self._before, now
+
+    def take(self) -> set[str] | None:
+        """Names of the services with checks that changed, came or went; None: those of a node did, so any may have."""
+        now, before = self._now, self._before
+        self._before, self._now = now, {}
         changed = {name for name in now.keys() | before.keys() if now.get(name) != before.get(name)}
         return None if "" in changed else changed
+
+    def drop(self) -> None:
+        """Forget what was added of an answer that cannot be read."""
+        self._now = {}
 
 
 def labels_of(tags: list[str], meta: Mapping[str, str]) -> dict[str, str]:

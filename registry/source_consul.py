@@ -38,6 +38,7 @@ SPREAD = 0.25
 """Share of the wait by which watches are spread, so that they do not end and ask again all together."""
 ROUND_PAUSE_S = 0.5
 """Least time between two rounds of reading the services without a watch."""
+CHECKS_A_SLICE = 1000
 COMPARE_S = 2.0
 """From a change of critical checks to a look at all of them, in case there was more."""
 ROUND_S = 60.0
@@ -288,12 +289,14 @@ class ConsulSource:
         while True:
             try:
                 new, told = await self._get("/v1/health/state/critical", index, ChecksSeen.decode)
-            except (ConsulError, FetchError):  # the catalog's watch tells
+                seen.add(told)
+            except (ConsulError, FetchError, ValueError):  # the catalog's watch tells
+                seen.drop()
                 index = 0
                 await asyncio.sleep(backoff.pause(random.random()))
                 continue
             backoff.reset()
-            changed = seen.take(told)
+            changed = seen.take()
             if new != index and not changed:
                 self._check_news.set()
             elif new != index:  # this explains it, most likely
@@ -312,11 +315,15 @@ class ConsulSource:
             start = loop.time()
             try:
                 _, told = await self._get("/v1/health/state/any", 0, ChecksSeen.decode)
-            except (ConsulError, FetchError):
+                for at in range(0, len(told), CHECKS_A_SLICE):
+                    seen.add(told[at : at + CHECKS_A_SLICE])
+                    await asyncio.sleep(0)  # questions are answered in between
+            except (ConsulError, FetchError, ValueError):
+                seen.drop()
                 self._check_news.set()
                 await asyncio.sleep(ROUND_PAUSE_S)
                 continue
-            changed = seen.take(told)
+            changed = seen.take()
             if not first:  # else it is all new, and the round is under way
                 await self._read_changed(changed, limit)
             first = False

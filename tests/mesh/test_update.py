@@ -130,7 +130,7 @@ def test_what_differs_between_two_worlds_is_among_what_is_told_to_have_changed(h
                 (before.workloads, after.workloads, after.changed.workloads),
                 (before.namespaces, after.namespaces, after.changed.namespaces),
             ):
-                assert {key for key in {**old, **new} if old.get(key) != new.get(key)} <= told  # type: ignore[dict-item]
+                assert {key for key in {**old, **new} if old.get(key) != new.get(key)} <= told
         before = after
 
 
