@@ -187,7 +187,7 @@ def measure(services: int, each: int, seconds: float) -> dict[str, Any]:
             step = max(1, services // 1000)
             names.write_text("".join(f"svc{n}.default.svc.cluster.local A\n" for n in range(0, services, step)))
             peers.dnsperf(port, names, 1)
-            row = {"services": services, "endpoints": services * each, "load_s": ready}
+            row: dict[str, Any] = {"services": services, "endpoints": services * each, "load_s": ready}
             row |= peers.measure(process.pid, port, names, seconds, ("-e",))
             few = folder / "few.txt"  # as many as the smallest registry has: what is asked costs more if it is much
             few.write_text("".join(f"svc{n * step}.default.svc.cluster.local A\n" for n in range(10)))
