@@ -1,5 +1,7 @@
 """The command line: one parser for all verbs; each verb's code is imported only when it is called.
 
+Long because the flags of all verbs stand here, in the order of their help.
+
 Exit codes: 0 done; 1 failed, or something checked was not valid; 2 usage; 130 interrupted; `run` passes the app's.
 """
 
