@@ -269,6 +269,8 @@ def admit(tables: Tables, arrival: Arrival, trace: Trace | None = None) -> Verdi
     name. `decide` asks all policies again, so a connection that is let through here is not yet allowed anything.
     """
     inbound: Inbound = tables.inbound
+    if arrival.listener == "gateway":
+        return _admit_at_gateway(inbound, arrival)
     if arrival.listener != "inbound":
         return ALLOWED
     verdict, peer, _ = _admission(inbound, arrival, trace)
@@ -276,6 +278,17 @@ def admit(tables: Tables, arrival: Arrival, trace: Trace | None = None) -> Verdi
         return verdict
     authorization = inbound.authorizer.unread(_subject(arrival, peer, None))
     return verdict if authorization.allowed else authorization
+
+
+def _admit_at_gateway(inbound: Inbound, arrival: Arrival) -> Verdict:
+    if inbound.isolation is None and inbound.authorizer.empty:
+        return ALLOWED
+    peer = identify(inbound.snapshot, inbound.resources.mesh.spec, arrival.identity, arrival.source_ip)
+    if inbound.isolation is not None:
+        verdict = inbound.isolation.verdict(peer, arrival.port)
+        if not verdict.allowed:
+            return verdict
+    return inbound.authorizer.unread(_subject(arrival, peer, None))
 
 
 def _admission(inbound: Inbound, arrival: Arrival, trace: Trace | None = None) -> tuple[Verdict, Peer, Decision]:

@@ -30,7 +30,7 @@ from ..policy.tables import (
     Verdict,
 )
 from ..registry.model import Endpoint
-from ..registry.reasons import DENIED, DRAINING, DURATION, IDLE, OVERFLOW, RATE, Reason
+from ..registry.reasons import DRAINING, DURATION, IDLE, OVERFLOW, RATE, Reason
 from . import accept, accept_inbound
 from .arrive import address_of
 from .cluster import ACTIVE, LiveCluster
@@ -50,6 +50,7 @@ from .sockets import Sockets
 from .tcp import Session
 from .upstream import Upstream
 from .wire import Wire
+from .withdraw import withdraw
 
 if TYPE_CHECKING:
     from .accept_gateway import ClientOf, GatewayListener, ServerContext
@@ -103,7 +104,7 @@ class Engine(Core):
         self.admit = rules.admit
         self._normalize = rules.normalize
         self.inbound_port = rules.inbound_port
-        self._egress_verdict = rules.egress_verdict
+        self.egress_verdict = rules.egress_verdict
         self.sockets = Sockets()
         """Where listening sockets come from."""
         self.share: Callable[[LiveCluster], None] | None = None
@@ -195,7 +196,7 @@ class Engine(Core):
         if self.is_own((address, port)):
             return f"{address}:{port} is this proxy itself."
         key = f"{address}:{port}"
-        verdict = self._egress_verdict(self.tables, address, port) if _is_address(address) else None
+        verdict = self.egress_verdict(self.tables, address, port) if _is_address(address) else None
         if verdict is not None and not verdict.allowed:
             return verdict
         found = self.outside.get(key)
@@ -219,7 +220,7 @@ class Engine(Core):
         """Egress policy for an endpoint whose name turned out to be `address`; None: it may be used."""
         if _is_address(endpoint.address) or endpoint.egress is not None:
             return None
-        verdict = self._egress_verdict(self.tables, address, endpoint.port)
+        verdict = self.egress_verdict(self.tables, address, endpoint.port)
         return None if verdict is None or verdict.allowed else verdict.why or verdict.by
 
     def mirror(self, exchange: Any, mirror: Mirror) -> None:
@@ -428,7 +429,7 @@ class Engine(Core):
             pool.drop_idle(pool.live.update(config, now))
             if self.share is not None:
                 self.share(pool.live)
-        self._withdraw(tables)
+        withdraw(self, tables)
 
     def _take_tables(self, tables: Tables) -> None:
         mesh = tables.mesh.spec
@@ -436,42 +437,6 @@ class Engine(Core):
         workload = tables.viewpoint.workload
         self.own_identity = f"spiffe://{mesh.trust_domain}/ns/{workload.namespace}/sa/{workload.service_account}"
         self._take_limits(tables)
-
-    def _withdraw(self, tables: Tables) -> None:
-        """Close what the new tables no longer permit."""
-        for downstream in list(self.connections):
-            inbound = downstream.arrival.listener == "inbound"
-            upgraded = getattr(downstream, "relay", None) if inbound else None  # HTTP/2 has none
-            running = downstream.running() if inbound else ()
-            if upgraded is not None:
-                verdict = self.admit(tables, downstream.arrival)
-                if not verdict.allowed:
-                    upgraded.abort(DENIED, f"Permission was withdrawn: {verdict.why or verdict.by}")
-            elif running:
-                verdict = self.admit(tables, downstream.arrival)
-                if not verdict.allowed:
-                    for exchange in running:
-                        exchange.client_lost(DENIED, f"Permission was withdrawn: {verdict.why or verdict.by}")
-                    downstream.abort()
-        for session in list(self.sessions):
-            why = self._withdrawn(tables, session)
-            if why:
-                session.relay.abort(DENIED, f"Permission was withdrawn: {why}")
-
-    def _withdrawn(self, tables: Tables, session: Session) -> str:
-        if session.arrival.listener == "inbound":
-            verdict = self.admit(tables, session.arrival)
-            return "" if verdict.allowed else verdict.why or verdict.by
-        endpoint = session.outcome.endpoint
-        pool = session.pool
-        if endpoint is None or pool is None:
-            return ""
-        config = tables.clusters.get(pool.live.config.name)
-        for now in config.endpoints if config is not None else ():
-            if (now.address, now.port) == (endpoint.address, endpoint.port):
-                if now.egress is not None and not now.egress.allowed:
-                    return now.egress.why or now.egress.by
-        return ""
 
     def share_limits(self, cell_of: Callable[[Limit], Cell | None]) -> None:
         """From now on limits for the proxy as a whole count where `cell_of` says, together with other workers."""
