@@ -59,6 +59,7 @@ RULE_RESOURCES = frozenset(
         "networkpolicies.networking.k8s.io",
         "peerauthentications.security.istio.io",
         "authorizationpolicies.security.istio.io",
+        "requestauthentications.security.istio.io",
         "gateways.networking.istio.io",
         "sidecars.networking.istio.io",
         "ingresses.networking.k8s.io",

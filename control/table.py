@@ -268,6 +268,10 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         AGE,
         Column("Selector", lambda body, _now: selector_text(at(body, "spec", "selector"), "<all>"), 1),
     ),
+    "requestauthentications.security.istio.io": (
+        AGE,
+        Column("Selector", lambda body, _now: selector_text(at(body, "spec", "selector"), "<all>"), 1),
+    ),
     "localratelimits.fairlead.dev": (
         Column("Context", _text("spec", "context", default="SIDECAR_INBOUND")),
         AGE,

@@ -23,6 +23,7 @@ from .validate_network_policy import check_network_policy
 from .validate_rate_limit import check_local_rate_limit
 from .validate_security import check_authorization_policy, check_peer_authentication
 from .validate_sidecar import check_sidecar
+from .validate_tokens import check_request_authentication
 from .validate_values import (
     invalid,
     is_dns_label,
@@ -138,6 +139,7 @@ _CHECKS: dict[tuple[str, str], Callable[[Findings, Object, str], None]] = {
     ),
     ("security.istio.io", "PeerAuthentication"): lambda f, b, n: check_peer_authentication(f, _spec(b)),
     ("security.istio.io", "AuthorizationPolicy"): lambda f, b, n: check_authorization_policy(f, _spec(b)),
+    ("security.istio.io", "RequestAuthentication"): lambda f, b, n: check_request_authentication(f, _spec(b)),
     ("", "Namespace"): _namespace,
     ("", "Service"): _service,
     ("", "Pod"): lambda f, b, n: check_pod(f, b),

@@ -25,6 +25,7 @@ from .resources import (
     NetworkPolicy,
     PeerAuthentication,
     PortSelector,
+    RequestAuthentication,
     Resources,
     Subset,
     VirtualService,
@@ -43,7 +44,7 @@ def check_references(parsed: Sequence[Parsed], resources: Resources, snapshot: S
             context.virtual_service(one, one.resource)
         elif isinstance(one.resource, DestinationRule):
             context.destination_rule(one, one.resource)
-        elif isinstance(one.resource, (NetworkPolicy, PeerAuthentication, AuthorizationPolicy)):
+        elif isinstance(one.resource, (NetworkPolicy, PeerAuthentication, AuthorizationPolicy, RequestAuthentication)):
             context.policy(one, one.resource)
         elif isinstance(one.resource, LocalRateLimit):
             context.policy(one, one.resource)
@@ -260,7 +261,9 @@ class _Context:
             self._subset_endpoints(one, f"spec.subsets[{index}].labels", host, subset)
 
     def policy(
-        self, one: Parsed, policy: NetworkPolicy | PeerAuthentication | AuthorizationPolicy | LocalRateLimit
+        self,
+        one: Parsed,
+        policy: NetworkPolicy | PeerAuthentication | AuthorizationPolicy | RequestAuthentication | LocalRateLimit,
     ) -> None:
         if not self.snapshot.workloads and not self.templates:
             return

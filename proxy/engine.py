@@ -145,6 +145,7 @@ class Engine(Core):
         """By id: when those who have not said anything were first seen in a drain."""
         self._empty: asyncio.Event | None = None
         self._normalization = ""
+        self._ending: list[asyncio.Task[None]] = []
         self._cell_of: Callable[[Limit], Cell | None] = lambda _limit: None
         self._take_tables(tables)
 
@@ -437,6 +438,21 @@ class Engine(Core):
         workload = tables.viewpoint.workload
         self.own_identity = f"spiffe://{mesh.trust_domain}/ns/{workload.namespace}/sa/{workload.service_account}"
         self._take_limits(tables)
+        self._take_tokens(tables)
+
+    def _take_tokens(self, tables: Tables) -> None:
+        """Which tokens of end users are taken: what proves them is imported and kept where somebody asks for them."""
+        rules = getattr(tables.inbound, "tokens", None)
+        if rules is None:
+            if self.tokens is not None:
+                self._ending.append(asyncio.get_running_loop().create_task(self.tokens.close()))
+                self.tokens = None
+            return
+        if self.tokens is None:
+            from .token_check import TokenCheck  # ten megabytes with cryptography, for those who need it
+
+            self.tokens = TokenCheck()
+        self.tokens.update(rules)
 
     def share_limits(self, cell_of: Callable[[Limit], Cell | None]) -> None:
         """From now on limits for the proxy as a whole count where `cell_of` says, together with other workers."""
@@ -722,6 +738,9 @@ class Engine(Core):
         for inbound in self._inbounds:
             inbound.close()
         self._dialer.close()
+        if self.tokens is not None:
+            await self.tokens.close()
+        await asyncio.gather(*self._ending)
         for pool in _all_pools(self.pools.values(), self.outside.values()):
             pool.retire()
         for _ in range(100):  # let transports tell their protocols
