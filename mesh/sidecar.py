@@ -388,6 +388,7 @@ class Sidecar:
                 logger.warning("dns: %s", warning)
         await self._start_own()  # last: who asks must not hear of what is only about to be served
         self.metrics.more.append(self._more_metrics)
+        self.metrics.more.append(lambda: engine.notes.lines() if engine.notes is not None else ())
         self._tidy.start()
         self._app_was_ready = False  # what is checked from now on, nobody has checked before
         return self.at

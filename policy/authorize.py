@@ -2,7 +2,7 @@
 
 Three questions are asked of a rule: does it match this request; does it match this opaque TCP connection (where HTTP
 conditions drop an ALLOW rule and widen a DENY rule, as in Istio); and, before anything was read, may it match some
-request, must it match every request. AUDIT rules change no verdict. A policy in the dry-run annotation does nothing.
+request, must it match every request. AUDIT rules change no verdict, nor do policies that are dry runs (dry_run.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from ..registry.model import Workload
 from .linear_regex import Regex, RegexError
 from .match import header_values
-from .network_policy import Network, parse_address
+from .network_policy import Network, is_dry_run, parse_address
 from .network_policy import _network as parse_network
 from .peer import Peer, split_identity
 from .resources import (
@@ -30,7 +30,6 @@ from .visibility import labels_hold
 
 SHOWN_MAX = 200
 """Characters of a value that an explanation repeats."""
-DRY_RUN = "istio.io/dry-run"
 ALLOWED = Verdict(True, "", "no AuthorizationPolicy applies")
 
 
@@ -221,9 +220,12 @@ def _seen(failure: str, subject: Subject) -> str:
 
 
 def applies(policy: AuthorizationPolicy, workload: Workload, root_namespace: str) -> bool:
+    """Whether the policy is in force for the workload; one that is a dry run is for none (dry_run.py)."""
+    return not is_dry_run(policy.meta) and selects_workload(policy, workload, root_namespace)
+
+
+def selects_workload(policy: AuthorizationPolicy, workload: Workload, root_namespace: str) -> bool:
     """Whether the policy selects the workload; in the root namespace it does so everywhere in the mesh."""
-    if policy.meta.annotations.get(DRY_RUN, "").lower() == "true":
-        return False
     if policy.meta.namespace not in (root_namespace, workload.namespace):
         return False
     selector = policy.spec.selector

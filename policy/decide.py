@@ -15,6 +15,7 @@ from .compile_hosts import HttpTable, VirtualHost
 from .compile_http import Dropped
 from .compile_inbound import Inbound, inbound_decision, split_mesh_sni
 from .compile_l4 import L4Host, L4Table
+from .dry_run import Note
 from .gateways import table_key
 from .host_names import split_authority
 from .match import Arm, HttpMatch, query_parameter
@@ -350,6 +351,21 @@ def _authorization(inbound: Inbound, peer: Peer, request: Request, trace: Trace 
     return verdict
 
 
+def notes_of(inbound: Inbound, request: Request, allowed: bool) -> list[Note]:
+    """What policies that are only tried out, and audits, note of what came in; `allowed`: nothing refused it."""
+    arrival = request.arrival
+    peer = identify(inbound.snapshot, inbound.resources.mesh.spec, arrival.identity, arrival.source_ip)
+    http = bool(request.method)
+    subject = _subject(arrival, peer, request if http else None)
+    return list(inbound.shadow.came_in(subject, http, allowed)) if inbound.shadow is not None else []
+
+
+def _trace_notes(inbound: Inbound, request: Request, allowed: bool, trace: Trace) -> None:
+    for found in notes_of(inbound, request, allowed):
+        why = "it notes this request" if found.kind == "audit" else "it would refuse this, were it in force"
+        _note(trace, "authorization", found.by, found.kind, why)
+
+
 def _denied(verdict: Verdict) -> Decision:
     reason = reasons.PLAINTEXT if verdict.by.startswith("PeerAuthentication") else reasons.DENIED
     return Decision("denied", status=403, reason=reason.code, why=verdict.why, policy=verdict)
@@ -360,9 +376,13 @@ def _decide_inbound(inbound: Inbound, request: Request, trace: Trace | None) -> 
     verdict, peer, decision = _admission(inbound, arrival, trace)
     http = bool(request.method)
     if not verdict.allowed or (inbound.authorizer.empty and http):
+        if trace is not None and inbound.shadow is not None:
+            _trace_notes(inbound, request, verdict.allowed, trace)
         return decision
     if not inbound.authorizer.empty:
         authorization = _authorization(inbound, peer, request, trace)
+        if trace is not None and inbound.shadow is not None:
+            _trace_notes(inbound, request, authorization.allowed, trace)
         if not authorization.allowed:
             return _denied(authorization)
         if authorization.by:

@@ -195,6 +195,7 @@ class Inbound(TlsListener):
         outcome.reason = PLAINTEXT.code
         outcome.flag = PLAINTEXT.flag
         outcome.why = verdict.why
+        outcome.policy = verdict.by
         outcome.started_at = outcome.ended_at = engine.clock()
         engine.observe(outcome)
         return True

@@ -53,6 +53,7 @@ from .wire import Wire
 from .withdraw import withdraw
 
 if TYPE_CHECKING:
+    from .notes import Notes
     from .accept_gateway import ClientOf, GatewayListener, ServerContext
 
 TICK_S = 1.0
@@ -145,6 +146,8 @@ class Engine(Core):
         """By id: when those who have not said anything were first seen in a drain."""
         self._empty: asyncio.Event | None = None
         self._normalization = ""
+        self.notes: Notes | None = None
+        """What is counted for policies that are only tried out; None: there were none so far."""
         self._ending: list[asyncio.Task[None]] = []
         self._cell_of: Callable[[Limit], Cell | None] = lambda _limit: None
         self._take_tables(tables)
@@ -439,6 +442,13 @@ class Engine(Core):
         self.own_identity = f"spiffe://{mesh.trust_domain}/ns/{workload.namespace}/sa/{workload.service_account}"
         self._take_limits(tables)
         self._take_tokens(tables)
+        if self.notes is None and getattr(tables.inbound, "shadow", None) is not None:
+            from .notes import Notes  # for those who try policies out
+
+            self.notes = Notes(self.observe, self.running)
+            self.observe = self.notes.done
+        if self.notes is not None:
+            self.notes.tables = tables
 
     def _take_tokens(self, tables: Tables) -> None:
         """Which tokens of end users are taken: what proves them is imported and kept where somebody asks for them."""

@@ -299,6 +299,7 @@ class Exchange(Waiter):
             if isinstance(pool, str):
                 self._reply(NO_ROUTE, pool, 502)
             elif isinstance(pool, Verdict):
+                self.outcome.policy = pool.by
                 self._reply(DENIED, pool.why or pool.by)
             else:
                 self._send_to(pool)
@@ -436,6 +437,7 @@ class Exchange(Waiter):
         self.outcome.endpoint = endpoint
         if endpoint.egress is not None and not endpoint.egress.allowed:
             verdict = endpoint.egress
+            self.outcome.policy = verdict.by
             self._reply(DENIED, verdict.why or f"{verdict.by} does not allow {endpoint.address}:{endpoint.port}.")
             return
         limits = live.config.limits
@@ -1034,7 +1036,11 @@ class Exchange(Waiter):
             lines = b"x-envoy-overloaded: true\r\n"
         decision = self.decision
         ops = decision.response_headers if decision is not None else None
-        told = why if reason is not UP_MALFORMED else "The endpoint's answer was malformed; the access log says how."
+        told = why
+        if reason is UP_MALFORMED:
+            told = "The endpoint's answer was malformed; the access log says how."
+        elif reason is DENIED and self.head.arrival.listener == "gateway" and not outcome.source_identity:
+            told = "RBAC: access denied"  # which policy it was is nothing for strangers
         self._own(status or reason.status, told.encode("utf-8", "replace") + b"\n", reason.code, lines, ops)
 
     def _own(self, status: int, body: bytes, code: str, lines: bytes, ops: Any) -> None:

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.mesh.test_sidecar import DEADLINE_S, HOST, Pair, pair, port_of
+from fairlead.mesh.sidecar import Sidecar
+from fairlead.mesh.sidecar_options import SidecarOptions
+from fairlead.registry.model import Workload
+from tests.mesh.test_sidecar import ANY, DEADLINE_S, HOST, Pair, pair, port_of, world
 from tests.tokens import ISSUER, Signer, b64, confused, jwks, signer, unsigned
 
 pytestmark = pytest.mark.asyncio
@@ -300,3 +303,46 @@ async def test_a_client_that_gives_up_while_keys_are_awaited_leaves_nothing_behi
         mesh.update()  # the rules go while it waits
         issuer.go.set()
         assert (await ask(port_of(mesh.client.at["outbound"])))[0] == 200
+
+
+EDGE = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop}
+spec:
+  hosts: ["*"]
+  gateways: [edge]
+  http:
+  - match: [{headers: {"@request.auth.claims.group": {exact: staff}}}]
+    directResponse: {status: 200, body: {string: staff}}
+  - match: [{headers: {"x-user": {exact: alice}}}]
+    directResponse: {status: 200, body: {string: alice}}
+  - directResponse: {status: 200, body: {string: everybody}}
+---
+"""
+
+
+async def test_a_gateway_routes_by_claims_that_were_proved_and_by_what_it_tells_of_them() -> None:
+    own = signer("ES256")
+    labels = {"istio": "ingressgateway"}
+    edge = Sidecar(
+        SidecarOptions(Workload(namespace="default", name="edge", labels=labels), gateway=True, moved={80: 0}, health=ANY)
+    )
+    outputs = [{"header": "x-user", "claim": "sub"}]
+    edge.update(world(EDGE + rule(outputClaimToHeaders=outputs).replace("app: web", "istio: ingressgateway")))
+    try:
+        port = next(port_of(at) for name, at in (await edge.start()).items() if "80" in name)
+        assert (await ask(port, token=own.token({"group": "staff"})))[2] == "staff"
+        assert (await ask(port, token=own.token({"group": ["x", "staff"]})))[2] == "staff"
+        assert (await ask(port, token=own.token({"group": "guests"})))[2] == "alice"
+        assert (await ask(port, "/", "x-user: alice"))[2] == "everybody"
+        assert (await ask(port, token=Signer("ES256").token({"group": "staff"})))[0] == 401
+    finally:
+        await edge.close()
