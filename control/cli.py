@@ -276,6 +276,28 @@ def _envoy_flags(made: Any) -> None:
     )
 
 
+def _mtls_verbs(verb: Any) -> None:
+    mtls = verb("mtls", "cli_mtls", "show", "Who still comes in plaintext, and the switch to STRICT.")
+    add_client(mtls)
+    add_output(mtls)
+    mtls.add_argument("--check", action="store_true", help="exit 1 if STRICT would refuse anybody")
+    mtls.set_defaults(of="")
+    which = mtls.add_subparsers(dest="mtls_verb", metavar="VERB")
+    made = verb("show", "cli_mtls", "show", "The ledger, as without a verb, of one destination.", which)
+    add_client(made)
+    add_output(made)
+    made.add_argument("--check", action="store_true", help="exit 1 if STRICT would refuse anybody")
+    made.add_argument("of", nargs="?", default="", metavar="NS[/WORKLOAD]")
+    made = verb("strict", "cli_mtls", "strict", "Take mutual TLS alone; refused while somebody comes in plaintext.", which)
+    add_client(made)
+    made.add_argument("of", metavar="NS[/WORKLOAD]")
+    made.add_argument("--force", action="store_true", help="whoever comes in plaintext may fail")
+    made = verb("forget", "cli_mtls", "forget", "Drop entries, once their clients are dealt with.", which)
+    add_client(made)
+    made.add_argument("of", metavar="NS[/WORKLOAD]")
+    made.add_argument("--source", metavar="NS/WORKLOAD|ADDRESS", help="this source alone")
+
+
 def _capture_verbs(verb: Any) -> None:
     capture = verb("capture", "cli_capture", "capture", "nftables rules that bring an app's traffic to its sidecar.")
     which = capture.add_subparsers(dest="capture_verb", metavar="VERB", required=True)
@@ -435,6 +457,7 @@ def _client_verbs(verb: Any) -> None:
     made.add_argument("kind", nargs="?", metavar="KIND")
     made.add_argument("name", nargs="?", metavar="NAME")
     made.add_argument("-n", "--namespace", default="default")
+    _mtls_verbs(verb)
     made = verb("status", "cli_client", "status", "Show connected sidecars, what they run, and how sources are doing.")
     add_client(made)
     add_output(made)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -53,6 +53,7 @@ def service_key(key: Key) -> str:
     return f"{key.namespace}/{key.name}"
 
 
+Guard = Callable[[str, Mapping[str, Any] | None, Mapping[str, Any] | None], None]
 Compute = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -63,6 +64,11 @@ def key_of(target: Target, name: str = "") -> Key:
 def external(stored: Stored, target: Target) -> dict[str, Any]:
     """An object as the API shows it in this version."""
     return {"apiVersion": target.api_version, "kind": target.resource.kind, **stored.object()}
+
+
+def external_of(target: Target, body: dict[str, Any]) -> dict[str, Any]:
+    """The same of one that is not stored yet."""
+    return {"apiVersion": target.api_version, "kind": target.resource.kind, **internal(body)}
 
 
 def internal(body: dict[str, Any]) -> dict[str, Any]:
@@ -92,6 +98,12 @@ class ObjectOperations:
         self._admission = admission
         self._clock = clock
         self._draw = draw
+        self.guards: list[Guard] = []
+        """Asked before each change, with what is there and what is to be; they refuse by raising StatusError."""
+
+    def _ask_guards(self, resource: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
+        for guard in self.guards:
+            guard(resource, before, after)
 
     def _follow_addresses(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -192,6 +204,7 @@ class ObjectOperations:
         resource, name = target.resource, body["metadata"]["name"]
         key = key_of(target, name)
         self._check_size(target, body)
+        self._ask_guards(resource.name, None, external_of(target, body))
         for _ in range(ATTEMPTS):
             if self._store.memory.get(key) is not None:
                 raise status.already_exists(resource.plural, resource.group, name)
@@ -352,6 +365,7 @@ class ObjectOperations:
                 )  # fmt: skip
             made = self._only_what_may_change(target, current, made)
             made, warnings = self._admission.admit(resource, target.version, made, query.field_validation, duplicates)
+            self._ask_guards(resource.name, current, external_of(target, made))
             with self._with_addresses(target, current, made):
                 done = await self._write_changed(target, stored, current, made, query, manager)
             if done is not None:
@@ -421,6 +435,7 @@ class ObjectOperations:
                     403, f'namespaces "{target.name}" is forbidden: this namespace may not be deleted',
                     name=target.name, kind="namespaces",
                 )  # fmt: skip
+            self._ask_guards(resource.name, external(stored, target), None)
             writes = self._deletion(stored, body)
             if resource.name == "namespaces":
                 writes = [w for other in self._contents(target.name) for w in self._deletion(other, other.object())]
@@ -470,7 +485,11 @@ class ObjectOperations:
                 if current is not None and not (
                     one.key.resource == "namespaces" and one.key.name in PROTECTED_NAMESPACES
                 ):
-                    writes += self._deletion(current, current.object())
+                    body = current.object()
+                    resource = self._catalog.by_name[one.key.resource]
+                    whole = {"apiVersion": resource.api_version(), "kind": resource.kind, **body}
+                    self._ask_guards(one.key.resource, whole, None)
+                    writes += self._deletion(current, body)
             if dry_run or not writes:
                 return
             try:

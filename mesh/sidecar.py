@@ -424,6 +424,19 @@ class Sidecar:
         for kind, sock in zip(("udp", "tcp"), self.dns.socks, strict=True):
             self.sockets.note(kind, "dns", at[0], [sock])
 
+    # --- plaintext --------------------------------------------------------------------------------------------------
+
+    async def take_plaintext(self) -> list[dict[str, Any]]:
+        """Who came, or is here, without mutual TLS since this was asked last."""
+        if self.engine is None:
+            return []
+        self.engine.note_plaintext()
+        return self.engine.plaintext.take(self.engine.clock())
+
+    def give_back_plaintext(self, entries: list[dict[str, Any]]) -> None:
+        if self.engine is not None:
+            self.engine.plaintext.give_back(entries, self.engine.clock())
+
     # --- a successor, a predecessor ---------------------------------------------------------------------------------
 
     async def offer(self) -> tuple[list[Inherited], dict[str, Any]]:
@@ -641,7 +654,9 @@ class Sidecar:
         def each(attribute: str) -> list[tuple[dict[str, str], float]]:
             return [({"cluster": pool.live.config.name}, getattr(pool.live, attribute)) for pool in pools]
 
-        lines = family("istio_build", "gauge", "Build.", [({"component": "proxy", "tag": "fairlead-0.1.0"}, 1)])
+        plain = engine.plaintext.metric_samples()
+        lines = family("fairlead_plaintext_connections_total", "counter", "Connections without mutual TLS.", plain)
+        lines += family("istio_build", "gauge", "Build.", [({"component": "proxy", "tag": "fairlead-0.1.0"}, 1)])
         for name, attribute in (
             ("active_requests", "active"),
             ("connections", "connections"),

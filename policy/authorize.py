@@ -373,6 +373,22 @@ def _peer_ip(subject: Subject) -> str:
     return subject.peer.ip
 
 
+def _remote_ip(subject: Subject) -> str:
+    """The client's address: as the trusted proxies before us tell it; of a peer with a mesh identity (a gateway, say) as
+    the last entry of its X-Forwarded-For; else the peer's own."""
+    request = subject.request
+    if request is None:
+        return subject.peer.ip
+    told = getattr(request, "remote_ip", "")
+    if told:
+        return str(told)
+    if subject.peer.identity and request.arrival.listener == "inbound":
+        last = (request.header("x-forwarded-for") or "").rpartition(",")[2].strip()
+        if last and parse_address(last) is not None:
+            return last
+    return subject.peer.ip
+
+
 def _method(subject: Subject) -> str:
     return subject.request.method if subject.request is not None else ""
 
@@ -388,7 +404,7 @@ def _source(source: AuthorizationSource, namespace: str, mesh: MeshConfigSpec) -
     _pair(low, "namespace", source.namespaces, source.not_namespaces, _text(_identity_part(1)))
     _pair(low, "service account", source.service_accounts, source.not_service_accounts, _service_accounts(namespace))
     _pair(low, "source address", source.ip_blocks, source.not_ip_blocks, _addresses(_peer_ip))
-    _pair(low, "remote address", source.remote_ip_blocks, source.not_remote_ip_blocks, _addresses(_peer_ip))
+    _pair(low, "remote address", source.remote_ip_blocks, source.not_remote_ip_blocks, _addresses(_remote_ip))
     _pair(high, "request principal", source.request_principals, source.not_request_principals, _text(request_principal))
     return group
 
@@ -410,7 +426,7 @@ def _condition(
     key = condition.key
     lower: dict[str, Callable[[Sequence[str]], Test]] = {
         "source.ip": _addresses(_peer_ip),
-        "remote.ip": _addresses(_peer_ip),
+        "remote.ip": _addresses(_remote_ip),
         "source.namespace": _text(_identity_part(1)),
         "source.serviceAccount": _service_accounts(namespace),
         "source.principal": _principals(mesh),
@@ -508,8 +524,8 @@ def _account(subject: Subject) -> str:
 _VALUES: dict[str, Callable[[Subject], str]] = {
     "principal": _principal, "source.principal": _principal, "namespace": _identity_part(1),
     "source.namespace": _identity_part(1), "service account": _account, "source.serviceAccount": _account,
-    "source.trustDomain": _identity_part(0), "source address": _peer_ip, "remote address": _peer_ip,
-    "source.ip": _peer_ip, "remote.ip": _peer_ip, "request principal": request_principal,
+    "source.trustDomain": _identity_part(0), "source address": _peer_ip, "remote address": _remote_ip,
+    "source.ip": _peer_ip, "remote.ip": _remote_ip, "request principal": request_principal,
     "request.auth.principal": request_principal, "destination.ip": lambda subject: subject.destination_ip,
     "destination.port": lambda subject: str(subject.port), "port": lambda subject: str(subject.port),
     "connection.sni": lambda subject: subject.sni, "host": _host, "method": _method,

@@ -179,8 +179,11 @@ class Inbound(TlsListener):
                 if not arrival.port:
                     return None
                 protocol = declared(tables, *meant)
-        if hello is None and self._refused(arrival):
-            return None
+        if hello is None:
+            refused = self._refused(arrival)
+            self.engine.plaintext.came(arrival.source_ip, arrival.port, refused, self.engine.clock())
+            if refused:
+                return None
         return arrival, protocol
 
     def _refused(self, arrival: Arrival) -> bool:

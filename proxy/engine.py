@@ -43,6 +43,7 @@ from .message import Outcome, RequestHead
 from .mirror import Mirror as MirrorCopy
 from .outbox import Outbox
 from .poller import Listener, Poller, poller_of
+from .plaintext import Ledger
 from .pool import Pool
 from .proxy_protocol import Network, proxy_header
 from .rate_limit import Cell, Limiter
@@ -148,6 +149,8 @@ class Engine(Core):
         self._normalization = ""
         self.notes: Notes | None = None
         """What is counted for policies that are only tried out; None: there were none so far."""
+        self.plaintext = Ledger()
+        """Who comes to the app without mutual TLS."""
         self._ending: list[asyncio.Task[None]] = []
         self._cell_of: Callable[[Limit], Cell | None] = lambda _limit: None
         self._take_tables(tables)
@@ -370,6 +373,11 @@ class Engine(Core):
             for session in self.sessions
             if session.relay_running
         ]
+
+    def note_plaintext(self) -> None:
+        """Tell the ledger of connections without mutual TLS that live."""
+        came = [one.arrival for one in (*self.connections, *self.sessions)]
+        self.plaintext.lives([(a.source_ip, a.port) for a in came if is_plain(a)], self.clock())
 
     def buffered(self) -> int:
         """Octets held for clients and endpoints in all."""
@@ -758,6 +766,11 @@ class Engine(Core):
                 break
             await asyncio.sleep(0)
         self._poller().close_if_idle()
+
+
+def is_plain(arrival: Arrival) -> bool:
+    """Whether STRICT would refuse it."""
+    return arrival.listener == "inbound" and not (arrival.tls and arrival.identity)
 
 
 def _all_pools(*many: Iterable[Pool]) -> Iterable[Pool]:

@@ -50,6 +50,7 @@ cdef class RequestHead(Head):
     cdef public bint expect_continue
     cdef public bytes told
     cdef public Arrival arrival
+    cdef public str remote_ip
     cdef public object claims
 
 @cython.no_gc

@@ -260,6 +260,8 @@ class RequestHead(Head):
         """Lines to add on the way on: what the edge knows of where it came from (headers.py, `at_edge`)."""
         self.arrival: Any = None
         """policy.tables.Arrival; set by whoever received it."""
+        self.remote_ip = ""
+        """The client's address as trusted proxies tell it; empty: none do."""
         self.claims: Any = None
         """Those of a verified token, for policy to see; None: there is none."""
 
