@@ -288,7 +288,9 @@ def _mtls_verbs(verb: Any) -> None:
     add_output(made)
     made.add_argument("--check", action="store_true", help="exit 1 if STRICT would refuse anybody")
     made.add_argument("of", nargs="?", default="", metavar="NS[/WORKLOAD]")
-    made = verb("strict", "cli_mtls", "strict", "Take mutual TLS alone; refused while somebody comes in plaintext.", which)
+    made = verb(
+        "strict", "cli_mtls", "strict", "Take mutual TLS alone; refused while somebody comes in plaintext.", which
+    )
     add_client(made)
     made.add_argument("of", metavar="NS[/WORKLOAD]")
     made.add_argument("--force", action="store_true", help="whoever comes in plaintext may fail")

@@ -52,7 +52,8 @@ def show(options: Any) -> int:
             lines = [["DESTINATION", "PORT", "SOURCE", "ADDRESS", "CONNECTIONS", "REFUSED", "LAST", "MODE", "BLOCKS"]]
             for row in rows:
                 last = f"{age(time.time() - row['last_seen'])} ago"
-                lines.append([row["destination"], str(row["port"] or "-"), row["source"] or "-", row["address"] or "others",
+                port, address = str(row["port"] or "-"), row["address"] or "others"
+                lines.append([row["destination"], port, row["source"] or "-", address,
                               str(row["connections"]), str(row["refused"]), last, row["mode"],
                               "yes" if row["blocks"] else "no"])  # fmt: skip
             print_columns(lines)
@@ -62,7 +63,7 @@ def show(options: Any) -> int:
 
 
 def strict(options: Any) -> int:
-    """Patches the object that is in force for the namespace or the workload, the oldest of its level; else makes one."""
+    """Patches the object in force for the namespace or the workload, the oldest of its level; else makes one."""
 
     def ask(client: ApiClient) -> int:
         namespace, workload = where(options.of)
@@ -129,7 +130,9 @@ def _labels(client: ApiClient, namespace: str, workload: str) -> dict[str, str]:
     for member in members:
         if (member["namespace"], member["workload"]) == (namespace, workload) and member["labels"]:
             return dict(member["labels"])
-    raise SettingError(f"{namespace}/{workload} has no labels that a selector could name: label it, or name a namespace")
+    raise SettingError(
+        f"{namespace}/{workload} has no labels that a selector could name: label it, or name a namespace"
+    )
 
 
 def forget(options: Any) -> int:

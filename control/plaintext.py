@@ -105,7 +105,12 @@ class PlaintextLedger:
         return sorted(found, key=lambda one: (one.destination, one.port, one.source, one.address))
 
     def rows(
-        self, entries: Iterable[Entry], policies: Sequence[PeerAuthentication], root: str, snapshot: Snapshot, now: float
+        self,
+        entries: Iterable[Entry],
+        policies: Sequence[PeerAuthentication],
+        root: str,
+        snapshot: Snapshot,
+        now: float,
     ) -> list[dict[str, Any]]:
         """For people and scripts: each entry, the mode in force where it came to, and whether it blocks STRICT."""
         return [
@@ -118,7 +123,11 @@ class PlaintextLedger:
         ]
 
     def refused_by(
-        self, before: Sequence[PeerAuthentication], after: Sequence[PeerAuthentication], root: str, snapshot: Snapshot,
+        self,
+        before: Sequence[PeerAuthentication],
+        after: Sequence[PeerAuthentication],
+        root: str,
+        snapshot: Snapshot,
         now: float,
     ) -> list[Entry]:
         """Who came lately where these policies would no longer take plaintext."""
@@ -151,7 +160,7 @@ def refusal(entries: Sequence[Entry], now: float) -> str:
     more = f"; and {len(entries) - NAMED_MOST} more" if len(entries) > NAMED_MOST else ""
     return (
         f"STRICT would refuse who still comes in plaintext: {'; '.join(told)}{more}. Give these clients a sidecar "
-        f"(fairlead mtls shows them), or force it: annotation {FORCE}: \"true\", fairlead mtls strict --force"
+        f'(fairlead mtls shows them), or force it: annotation {FORCE}: "true", fairlead mtls strict --force'
     )
 
 

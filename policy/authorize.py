@@ -374,8 +374,8 @@ def _peer_ip(subject: Subject) -> str:
 
 
 def _remote_ip(subject: Subject) -> str:
-    """The client's address: as the trusted proxies before us tell it; of a peer with a mesh identity (a gateway, say) as
-    the last entry of its X-Forwarded-For; else the peer's own."""
+    """The client's address: as the trusted proxies before us tell it; of a peer with a mesh identity (a gateway) as the
+    last entry of its X-Forwarded-For; else the peer's own."""
     request = subject.request
     if request is None:
         return subject.peer.ip

@@ -1,8 +1,8 @@
 """What policies that are only tried out would refuse, and what AUDIT policies note: no verdict changes by either.
 
 A policy is a dry run by annotation (`istio.io/dry-run: "true"`, or `fairlead.dev/dry-run: "true"`). Those are judged as
-if all of them were in force beside the others: a DENY that matches, an ALLOW or a NetworkPolicy in whose company nothing
-would admit the request any more. What is refused as it is counts for none of them.
+if all of them were in force beside the others: a DENY that matches, an ALLOW or a NetworkPolicy in whose company
+nothing would admit the request any more. What is refused as it is counts for none of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,17 @@ class Note:
 class Shadow:
     """Of one workload: its policies that are tried out, and those that note."""
 
-    __slots__ = ("_allow", "_audit", "_deny", "_egress", "_egress_names", "_granted", "_ingress", "_ingress_names", "_open")
+    __slots__ = (
+        "_allow",
+        "_audit",
+        "_deny",
+        "_egress",
+        "_egress_names",
+        "_granted",
+        "_ingress",
+        "_ingress_names",
+        "_open",
+    )
 
     def __init__(self, resources: Resources, snapshot: Snapshot, workload: Workload) -> None:
         mesh = resources.mesh.spec

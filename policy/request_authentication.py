@@ -55,7 +55,7 @@ class Place:
             found = []
             for value in request.values(self.name):
                 begin = value[: len(self.prefix)]
-                # The scheme of Authorization is a word of any case (RFC 9110 section 11.1); other prefixes are as they are.
+                # The scheme of Authorization is a word of any case (RFC 9110 section 11.1).
                 same = begin.lower() == self.prefix.lower() if self.name == "authorization" else begin == self.prefix
                 if same and value[len(self.prefix) :].strip():
                     found.append(value[len(self.prefix) :].strip())
@@ -84,8 +84,8 @@ class TokenRule:
     """One issuer's tokens, as one rule of one RequestAuthentication takes them."""
 
     __slots__ = (
-        "audiences", "by", "claim_headers", "forward", "issuer", "jwks", "jwks_uri", "payload_header", "places", "spaced",
-        "timeout_s",
+        "audiences", "by", "claim_headers", "forward", "issuer", "jwks", "jwks_uri", "payload_header", "places",
+        "spaced", "timeout_s",
     )  # fmt: skip
 
     def __init__(self, rule: JWTRule, by: str) -> None:
@@ -191,7 +191,7 @@ def token_rules(
 
 
 def claim_text(claims: Mapping[str, Any], path: str) -> str | None:
-    """A claim as the value of a header: text, whole number or truth value, `a.b` of nested ones; None: it is no such."""
+    """A claim as the value of a header: text, whole number or truth value, `a.b` of nested ones; None: no such."""
     value: Any = claims
     if path in claims:
         value = claims[path]

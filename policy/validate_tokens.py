@@ -15,8 +15,8 @@ Object = Mapping[str, Any]
 OURS = frozenset(
     (
         "host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "keep-alive", "expect",
-        "proxy-connection", "authorization", "cookie", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert",
-        "x-request-id", "http2-settings",
+        "proxy-connection", "authorization", "cookie", "x-forwarded-for", "x-forwarded-proto",
+        "x-forwarded-client-cert", "x-request-id", "http2-settings",
     )
 )  # fmt: skip
 """Headers that no claim may be written to."""
@@ -49,7 +49,9 @@ def _check_rule(found: Findings, path: str, rule: Object) -> None:
     if not uris and not rule.get("jwks"):
         issuer = str(rule.get("issuer") or "")
         if not issuer.startswith(("https://", "http://")):
-            required(found, f"{path}.jwks", "jwks or jwksUri, as the issuer is no URL at which keys could be discovered")
+            required(
+                found, f"{path}.jwks", "jwks or jwksUri, as the issuer is no URL at which keys could be discovered"
+            )
         else:
             _check_url(found, f"{path}.issuer", issuer)
     if rule.get("jwks"):
@@ -86,6 +88,8 @@ def _check_url(found: Findings, path: str, url: str) -> None:
     except ValueError:
         good = False
     if not good or "@" in parts.netloc or any(c <= " " or c == "\x7f" for c in url):
-        invalid(found, path, url[:200], "must be a URL such as https://issuer.example.com/jwks.json, without user or blanks")
+        invalid(
+            found, path, url[:200], "must be a URL such as https://issuer.example.com/jwks.json, without user or blanks"
+        )
     elif parts.scheme == "http":
         warn(found, path, "keys that come by http can be replaced on the way, and with them every token; use https")

@@ -42,8 +42,8 @@ from .limits import Members, Settings
 from .message import Outcome, RequestHead
 from .mirror import Mirror as MirrorCopy
 from .outbox import Outbox
-from .poller import Listener, Poller, poller_of
 from .plaintext import Ledger
+from .poller import Listener, Poller, poller_of
 from .pool import Pool
 from .proxy_protocol import Network, proxy_header
 from .rate_limit import Cell, Limiter
@@ -54,8 +54,8 @@ from .wire import Wire
 from .withdraw import withdraw
 
 if TYPE_CHECKING:
-    from .notes import Notes
     from .accept_gateway import ClientOf, GatewayListener, ServerContext
+    from .notes import Notes
 
 TICK_S = 1.0
 DRAIN_LOOK_S = 0.1

@@ -1,4 +1,4 @@
-"""What policies that are only tried out would have refused, and what AUDIT policies note: counted, and named in the log.
+"""What policies that are only tried out would have refused, and what AUDIT policies note: counted, and in the log.
 
 Made only where there are such policies; it stands between the engine and its observer, so that nobody else pays for it.
 """

@@ -102,7 +102,9 @@ class TokenCheck:
 
     def problem(self) -> str:
         """Sets of keys that there are none of; empty: all are there."""
-        missing = [f"{keys.source[1]}: {keys.error or 'not fetched yet'}" for keys in self._keys.values() if not keys.set]
+        missing = [
+            f"{keys.source[1]}: {keys.error or 'not fetched yet'}" for keys in self._keys.values() if not keys.set
+        ]
         return "; ".join(missing)
 
     def look(self, head: RequestHead, done: Done) -> Result | None:

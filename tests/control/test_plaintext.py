@@ -33,7 +33,9 @@ def ledger(*reports: Report) -> PlaintextLedger:
     return made
 
 
-def blocked(made: PlaintextLedger, before: list[PeerAuthentication], after: list[PeerAuthentication], now: float = NOW) -> int:
+def blocked(
+    made: PlaintextLedger, before: list[PeerAuthentication], after: list[PeerAuthentication], now: float = NOW
+) -> int:
     return len(made.refused_by(before, after, "istio-system", SNAPSHOT, now))
 
 

@@ -1,4 +1,4 @@
-"""Who still comes in plaintext: counted by real sidecars, kept by control, shown, and in the way of a switch to STRICT."""
+"""Who still comes in plaintext: counted by sidecars, kept by control, shown, and in the way of a switch to STRICT."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ async def ledger(mesh: Shop) -> list[dict[str, Any]]:
 async def plain(mesh: Shop) -> int:
     """Status of a request that comes without a sidecar; 0: closed without an answer."""
     try:
-        async with mesh.session.get(f"http://127.0.0.1:{mesh.mesh_ports['web']}/", headers={"host": HOST, "connection": "close"}) as answer:
+        async with mesh.session.get(
+            f"http://127.0.0.1:{mesh.mesh_ports['web']}/", headers={"host": HOST, "connection": "close"}
+        ) as answer:
             return answer.status
     except OSError:
         return 0
@@ -94,4 +96,3 @@ async def test_plaintext_stands_in_the_way_of_strict_until_it_is_forced(tmp_path
         code, text = await fairlead(mesh, "mtls", "strict", "default", "--force")
         assert code == 0 and "PeerAuthentication default/default is STRICT" in text
         assert "not so the workloads (PERMISSIVE) of PeerAuthentication default/loose" in text
-

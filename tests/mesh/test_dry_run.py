@@ -67,7 +67,8 @@ async def test_a_denial_names_policy_and_rule_in_answer_log_and_metrics(tmp_path
         assert (await mesh.ask())[0] == 403
         name = "fairlead_policy_denials_total"
         assert await counted(mesh, name) == {
-            "AuthorizationPolicy default/no 1": 1, "AuthorizationPolicy default/few": 1, "NetworkPolicy default/shut": 1,
+            "AuthorizationPolicy default/no 1": 1, "AuthorizationPolicy default/few": 1,
+            "NetworkPolicy default/shut": 1,
         }  # fmt: skip
         lines = await logged(log, mesh, 3)
         assert lines[0].endswith('"-" FL-DENIED "AuthorizationPolicy default/no rule 1"')
@@ -99,7 +100,7 @@ async def test_policies_that_are_tried_out_refuse_nothing_and_count_what_they_wo
             '- "dry-run AuthorizationPolicy default/no rule 1; dry-run AuthorizationPolicy default/few"'
         )
         assert lines[1].endswith('" -')
-        # In company of an ALLOW in force, one that is tried out can only open; what is refused as it is counts for none.
+        # Beside an ALLOW in force, one that is tried out can only open; what is refused as it is counts for none.
         mesh.update(DENY % ("no", TRY, "DENY"), ALLOW_NONE % ("few", TRY), ALLOW_NONE % ("now", ""))
         assert [(await mesh.ask(path))[0] for path in ("/secret", "/open")] == [403, 200]
         assert (await counted(mesh, name))["AuthorizationPolicy default/few"] == 2

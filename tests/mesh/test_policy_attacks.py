@@ -1,5 +1,5 @@
-"""Tricks against AuthorizationPolicy through a whole sidecar: each has the answer that it must get, and what the app sees
-is what policy judged."""
+"""Tricks against AuthorizationPolicy through a whole sidecar: each has the answer that it must get, and what the app
+sees is what policy judged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ spec:
   rules: [{%s}]
 """
 PATHS = 'to: [{operation: {paths: ["%s"]}}]'
-MODE = "\napiVersion: fairlead.dev/v1\nkind: MeshConfig\nmetadata: {name: default}\nspec: {pathNormalization: {normalization: %s}}\n"
+MODE = """
+apiVersion: fairlead.dev/v1
+kind: MeshConfig
+metadata: {name: default}
+spec: {pathNormalization: {normalization: %s}}
+"""
 
 
 async def raw(port: int, request: bytes) -> bytes:
@@ -107,7 +112,9 @@ STRICTER = [
 
 
 @pytest.mark.parametrize(("mode", "target", "status"), STRICTER)
-async def test_normalisation_decides_what_a_rule_sees_and_the_app_gets_the_same(mode: str, target: str, status: int) -> None:
+async def test_normalisation_decides_what_a_rule_sees_and_the_app_gets_the_same(
+    mode: str, target: str, status: int
+) -> None:
     async with guarded(MODE % mode, ALLOW % ("ALLOW", PATHS % "/public/*")) as (mesh, port):
         assert await ask(port, target) == status
         if status == 200 and mode != "NONE":
@@ -164,8 +171,12 @@ async def test_no_header_makes_an_identity(lines: list[str]) -> None:
         if status == 400:
             return
         assert await ask(port_of(mesh.client.at["outbound"]), "/", HOST, *lines) == 200
-        told = [line for line in mesh.app.seen[-1].split(b"\r\n") if line.lower().startswith(b"x-forwarded-client-cert")]
-        assert len(told) == 1 and b"URI=spiffe://cluster.local/ns/default/sa/client" in told[0] and b"By=x" not in told[0]
+        told = [
+            line for line in mesh.app.seen[-1].split(b"\r\n") if line.lower().startswith(b"x-forwarded-client-cert")
+        ]
+        assert (
+            len(told) == 1 and b"URI=spiffe://cluster.local/ns/default/sa/client" in told[0] and b"By=x" not in told[0]
+        )
 
 
 async def test_an_address_of_origin_is_believed_of_those_alone_who_may_say_it() -> None:
@@ -174,7 +185,9 @@ async def test_an_address_of_origin_is_believed_of_those_alone_who_may_say_it() 
         for forged in ("198.51.100.7", "198.51.100.7, 10.0.0.1", "10.0.0.1, 198.51.100.7"):
             assert await ask(port, "/", HOST, f"x-forwarded-for: {forged}") == 403
             assert await ask(port, "/", HOST, f"forwarded: for={forged}", f"x-real-ip: {forged}") == 403
-        by_peer = port_of(mesh.client.at["outbound"])  # has a mesh identity, as a gateway has: the last entry is its own
+        by_peer = port_of(
+            mesh.client.at["outbound"]
+        )  # has a mesh identity, as a gateway has: the last entry is its own
         assert await ask(by_peer, "/", HOST, "x-forwarded-for: 10.0.0.1, 198.51.100.7") == 200
         assert await ask(by_peer, "/", HOST, "x-forwarded-for: 198.51.100.7, 10.0.0.1") == 403
         assert await ask(by_peer, "/", HOST, "x-forwarded-for: 198.51.100.7 evil") == 403

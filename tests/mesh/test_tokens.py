@@ -52,7 +52,9 @@ async def ask(
     """(status, headers, body) by a connection of its own."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     given = [*lines, *([f"authorization: Bearer {token}"] if token else [])]
-    head = "".join(f"{line}\r\n" for line in (f"{method} {path} HTTP/1.1", f"host: {HOST}", "connection: close", *given))
+    head = "".join(
+        f"{line}\r\n" for line in (f"{method} {path} HTTP/1.1", f"host: {HOST}", "connection: close", *given)
+    )
     writer.write((head + "\r\n").encode())
     try:
         async with asyncio.timeout(DEADLINE_S):
@@ -181,7 +183,8 @@ async def test_places_are_looked_at_as_the_rule_says_and_the_token_stays_here() 
 
 async def test_what_the_app_is_told_of_a_token_nobody_else_can_tell_it() -> None:
     own = signer("RS256")
-    outputs = [{"header": "x-user", "claim": "sub"}, {"header": "x-age", "claim": "age"}, {"header": "x-ok", "claim": "ok"},
+    outputs = [{"header": "x-user", "claim": "sub"}, {"header": "x-age", "claim": "age"},
+               {"header": "x-ok", "claim": "ok"},
                {"header": "x-city", "claim": "address.city"}, {"header": "x-list", "claim": "list"}]  # fmt: skip
     async with guarded(rule(outputClaimToHeaders=outputs, outputPayloadToHeader="X-Payload")) as (mesh, port):
         forged = ["x-user: root", "X_User: root", "x-payload: e30", "x-list: root", "x-kept: yes"]
@@ -190,7 +193,13 @@ async def test_what_the_app_is_told_of_a_token_nobody_else_can_tell_it() -> None
         claims = {"age": 7, "ok": True, "address": {"city": "Ulm\r\nx-evil: 1"}, "list": ["a"]}
         token = own.token(claims)
         _, _, body = await ask(port, "/", *forged, token=token)
-        for line in ("x-user: alice", "x-age: 7", "x-ok: true", "x-city: Ulmx-evil: 1", f"x-payload: {token.split('.')[1]}"):
+        for line in (
+            "x-user: alice",
+            "x-age: 7",
+            "x-ok: true",
+            "x-city: Ulmx-evil: 1",
+            f"x-payload: {token.split('.')[1]}",
+        ):
             assert f"\\r\\n{line}\\r\\n" in body, line
         assert "root" not in body and "x-list" not in body
         preflight = ["origin: http://a", "access-control-request-method: GET", "x-user: root"]
@@ -217,7 +226,9 @@ class Issuer:
             await self.go.wait()
             body = self.keys if path == "/keys" else json.dumps({"jwks_uri": f"{self.url}/keys"})
             status = "200 OK" if body else "500 Oops"
-            writer.write(f"HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+            writer.write(
+                f"HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
+            )
         writer.close()
 
 
@@ -333,7 +344,9 @@ async def test_a_gateway_routes_by_claims_that_were_proved_and_by_what_it_tells_
     own = signer("ES256")
     labels = {"istio": "ingressgateway"}
     edge = Sidecar(
-        SidecarOptions(Workload(namespace="default", name="edge", labels=labels), gateway=True, moved={80: 0}, health=ANY)
+        SidecarOptions(
+            Workload(namespace="default", name="edge", labels=labels), gateway=True, moved={80: 0}, health=ANY
+        )
     )
     outputs = [{"header": "x-user", "claim": "sub"}]
     edge.update(world(EDGE + rule(outputClaimToHeaders=outputs).replace("app: web", "istio: ingressgateway")))

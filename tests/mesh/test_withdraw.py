@@ -125,5 +125,3 @@ async def test_rules_that_flip_while_connections_come_let_nobody_stay_who_may_no
         for stream in streams:
             await ended(stream)
         assert await attempt() is None
-
-

@@ -24,7 +24,9 @@ NOW = 1_700_000_000.0
 GOOD = f"{b64({'alg': 'RS256'})}.{b64({'iss': ISSUER})}.c2ln"
 
 
-def made(header: dict[str, object] | str, payload: dict[str, object] | str | None, signature: str, raw: str = "") -> str:
+def made(
+    header: dict[str, object] | str, payload: dict[str, object] | str | None, signature: str, raw: str = ""
+) -> str:
     return f"{b64(header)}.{raw or b64(payload or '')}.{signature}"
 
 
@@ -46,25 +48,25 @@ def test_a_token_is_read() -> None:
         (unsigned(algorithm="None", signature="AAAA"), "[alg] is not supported"),
         (unsigned(algorithm="HS256", signature="AAAA"), "[alg] is not supported"),
         (unsigned(algorithm="rs256", signature="AAAA"), "[alg] is not supported"),
-        (made({'kid': 'x'}, None, "AAAA", raw="e30"), "[alg] field is required"),
-        (made({'alg': ['RS256']}, None, "AAAA", raw="e30"), "[alg] field is required"),
-        (made({'alg': 'RS256', 'kid': 7}, None, "AAAA", raw="e30"), "[kid] field is not a string"),
-        (made({'alg': 'RS256', 'crit': ['b64'], 'b64': False}, None, "AAAA", raw="e30"), "[crit]"),
-        (made('[1]', None, "AAAA", raw="e30"), "header is an invalid JSON"),
-        (made({'alg': 'RS256'}, '{', "AAAA"), "payload is an invalid JSON"),
-        (made({'alg': 'RS256'}, '{"iss": "a", "iss": "b"}', "AAAA"), "a member twice"),
+        (made({"kid": "x"}, None, "AAAA", raw="e30"), "[alg] field is required"),
+        (made({"alg": ["RS256"]}, None, "AAAA", raw="e30"), "[alg] field is required"),
+        (made({"alg": "RS256", "kid": 7}, None, "AAAA", raw="e30"), "[kid] field is not a string"),
+        (made({"alg": "RS256", "crit": ["b64"], "b64": False}, None, "AAAA", raw="e30"), "[crit]"),
+        (made("[1]", None, "AAAA", raw="e30"), "header is an invalid JSON"),
+        (made({"alg": "RS256"}, "{", "AAAA"), "payload is an invalid JSON"),
+        (made({"alg": "RS256"}, '{"iss": "a", "iss": "b"}', "AAAA"), "a member twice"),
         (made('{"alg": "none", "alg": "RS256"}', None, "AAAA", raw="e30"), "a member twice"),
-        (made({'alg': 'RS256'}, '{"o": {"a": 1, "a": 2}}', "AAAA"), "a member twice"),
-        (made({'alg': 'RS256'}, '{"exp": NaN}', "AAAA"), "NaN is no number"),
-        (made({'alg': 'RS256'}, '[' * 5000, "AAAA"), "payload is an invalid JSON"),
-        (made({'alg': 'RS256'}, '{"iss": 5}', "AAAA"), "[iss] field is not a string"),
-        (made({'alg': 'RS256'}, '{"sub": ["a"]}', "AAAA"), "[sub] field is not a string"),
-        (made({'alg': 'RS256'}, None, "AAAA", raw="e30="), "payload is an invalid Base64url"),
-        (made({'alg': 'RS256'}, None, "AA+A", raw="e30"), "signature is an invalid Base64url"),
-        (made({'alg': 'RS256'}, None, "AA A", raw="e30"), "signature is an invalid Base64url"),
-        (made({'alg': 'RS256'}, None, "AAAAA", raw="e30"), "signature is an invalid Base64url"),
-        (made({'alg': 'RS256'}, None, "AB", raw="e30"), "signature is an invalid Base64url"),
-        (made({'alg': 'RS256'}, None, "AAAA", raw="e31"), "payload is an invalid Base64url"),
+        (made({"alg": "RS256"}, '{"o": {"a": 1, "a": 2}}', "AAAA"), "a member twice"),
+        (made({"alg": "RS256"}, '{"exp": NaN}', "AAAA"), "NaN is no number"),
+        (made({"alg": "RS256"}, "[" * 5000, "AAAA"), "payload is an invalid JSON"),
+        (made({"alg": "RS256"}, '{"iss": 5}', "AAAA"), "[iss] field is not a string"),
+        (made({"alg": "RS256"}, '{"sub": ["a"]}', "AAAA"), "[sub] field is not a string"),
+        (made({"alg": "RS256"}, None, "AAAA", raw="e30="), "payload is an invalid Base64url"),
+        (made({"alg": "RS256"}, None, "AA+A", raw="e30"), "signature is an invalid Base64url"),
+        (made({"alg": "RS256"}, None, "AA A", raw="e30"), "signature is an invalid Base64url"),
+        (made({"alg": "RS256"}, None, "AAAAA", raw="e30"), "signature is an invalid Base64url"),
+        (made({"alg": "RS256"}, None, "AB", raw="e30"), "signature is an invalid Base64url"),
+        (made({"alg": "RS256"}, None, "AAAA", raw="e31"), "payload is an invalid Base64url"),
         (GOOD + "A" * 16384, "longer than 16384"),
     ],
 )

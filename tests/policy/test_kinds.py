@@ -28,7 +28,9 @@ def test_every_kind_of_the_contract_is_there_in_all_its_versions() -> None:
         "networking.istio.io": (
             istio, ("VirtualService", "DestinationRule", "Gateway", "ServiceEntry", "WorkloadEntry", "Sidecar"),
         ),
-        "security.istio.io": (("v1", "v1beta1"), ("PeerAuthentication", "AuthorizationPolicy", "RequestAuthentication")),
+        "security.istio.io": (
+            ("v1", "v1beta1"), ("PeerAuthentication", "AuthorizationPolicy", "RequestAuthentication"),
+        ),
         "rbac.authorization.k8s.io": (("v1",), ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")),
         "fairlead.dev": (("v1",), ("MeshConfig", "LocalRateLimit")),
     }  # fmt: skip

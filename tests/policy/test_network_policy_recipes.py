@@ -110,7 +110,11 @@ def test_who_gets_in(recipe: str, meshed: bool) -> None:
 
 @pytest.mark.parametrize("meshed", [True, False], ids=["meshed", "plaintext"])
 def test_09_allow_traffic_only_to_a_port(meshed: bool) -> None:
-    made = world(policy("{podSelector: {matchLabels: {app: api}}, ingress: [{ports: [{port: 5000}], from: [{podSelector: {matchLabels: {role: search}}}]}]}"))
+    made = world(
+        policy(
+            "{podSelector: {matchLabels: {app: api}}, ingress: [{ports: [{port: 5000}], from: [{podSelector: {matchLabels: {role: search}}}]}]}"
+        )
+    )
     assert seen(made, "default/api", "Ingress", 5000, meshed) == {"default/search"}
     assert seen(made, "default/api", "Ingress", 80, meshed) == set()
 

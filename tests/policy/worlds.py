@@ -24,7 +24,9 @@ _KINDS: dict[str, tuple[str, Any, Any]] = {
     "PeerAuthentication": ("peer_authentications", r.PeerAuthentication, r.PeerAuthenticationSpec),
     "AuthorizationPolicy": ("authorization_policies", r.AuthorizationPolicy, r.AuthorizationPolicySpec),
     "RequestAuthentication": (
-        "request_authentications", r.RequestAuthentication, r.RequestAuthenticationSpec,
+        "request_authentications",
+        r.RequestAuthentication,
+        r.RequestAuthenticationSpec,
     ),
     "LocalRateLimit": ("local_rate_limits", r.LocalRateLimit, r.LocalRateLimitSpec),
 }

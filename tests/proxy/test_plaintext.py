@@ -15,7 +15,10 @@ def test_each_source_and_port_is_counted_until_it_is_taken() -> None:
         {"source": "10.0.0.1", "port": 81, "connections": 1, "refused": 0, "first_ago_s": 4.0, "last_ago_s": 4.0},
     ]
     assert ledger.take(111.0) == []
-    assert ledger.metric_samples() == [({"source": "10.0.0.1", "port": "80"}, 2), ({"source": "10.0.0.1", "port": "81"}, 1)]
+    assert ledger.metric_samples() == [
+        ({"source": "10.0.0.1", "port": "80"}, 2),
+        ({"source": "10.0.0.1", "port": "81"}, 1),
+    ]
 
 
 def test_a_connection_that_lives_is_told_of_again_without_being_counted_again() -> None:
@@ -45,5 +48,5 @@ def test_a_flood_of_addresses_is_bounded() -> None:
         ledger.came(f"10.0.{number // 256}.{number % 256}", 80, False, 1.0)
     entries = ledger.take(2.0)
     assert len(entries) == SOURCES_MOST + 1
-    assert [one for one in entries if one["source"] == ""][0]["connections"] == 50
+    assert next(one for one in entries if one["source"] == "")["connections"] == 50
     assert sum(n for _, n in ledger.metric_samples()) == SOURCES_MOST + 50
