@@ -142,12 +142,22 @@ def _offline_verbs(verb: Any) -> None:
     add_output(made, ("text", "json", "junit"))
     add_colour(made)
     policy = verb("policy", "cli_offline", "matrix", "Questions about policies.")
-    matrix = verb(
-        "matrix", "cli_offline", "matrix", "Who may reach whom, for every pair of workloads and declared port.",
-        policy.add_subparsers(dest="policy_verb", metavar="VERB", required=True),
-    )  # fmt: skip
-    add_files(matrix, required=True)
-    add_output(matrix)
+    which = policy.add_subparsers(dest="policy_verb", metavar="VERB", required=True)
+    text = "Who may reach whom, for every pair of workloads and declared port."
+    matrix = verb("matrix", "cli_offline", "matrix", text, which)
+    text = "Why a workload may reach another, or may not, rule by rule; exit 1 if not."
+    pair = verb("explain", "cli_offline", "explain_policy", text, which)
+    pair.add_argument("source", metavar="NS/WORKLOAD|IP", help="who calls; an address comes in plaintext")
+    pair.add_argument("destination", metavar="NS/WORKLOAD[:PORT]", help="whom; default: each port that it declares")
+    pair.add_argument("--plaintext", action="store_true", help="the caller has no identity (no mutual TLS)")
+    for made in (matrix, pair):
+        add_files(made)
+        made.add_argument("--control", metavar="URL", help="the live mesh of this control API instead of -f")
+        made.add_argument("--token", metavar="TOKEN", help="bearer token for --control")
+        made.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
+        made.add_argument("--ca", metavar="FILE", help="certificate authorities that vouch for the control API (PEM)")
+        add_output(made)
+    add_colour(pair)
 
 
 def _roles(verb: Any) -> None:

@@ -173,6 +173,10 @@ class Authorizer:
                 note(trace, "authorization", rule.name, "no match", why, rule.name.partition(" rule ")[0], rule.path)
         return self._allowed(subject, usable, False, trace)
 
+    def rules(self) -> list[tuple[str, Rule]]:
+        """(deny or allow, rule) in the order in which they are asked."""
+        return [("deny", rule) for rule in self._deny] + [("allow", rule) for rule in self._allow]
+
     def unread(self, subject: Subject) -> Verdict:
         """Before anything was read: refused only where no request at all would be allowed."""
         for rule in self._deny:

@@ -1,4 +1,4 @@
-"""Heads of requests whose token was looked at: the token goes, so does what only we may tell, and a rule's words come."""
+"""Heads of requests whose token was looked at: the token goes, so does what only we may tell; a rule's words come."""
 
 from __future__ import annotations
 
