@@ -7,70 +7,21 @@ request, must it match every request. AUDIT rules change no verdict, nor do poli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ..registry.model import Workload
-from .linear_regex import Regex, RegexError
-from .match import header_values
-from .network_policy import Network, is_dry_run, parse_address
-from .network_policy import _network as parse_network
-from .peer import Peer, split_identity
+from .authorize_values import Group, Subject, add_condition, operation_group, seen, source_group
+from .network_policy import is_dry_run
 from .resources import (
-    AuthorizationCondition,
-    AuthorizationOperation,
     AuthorizationPolicy,
     AuthorizationRule,
-    AuthorizationSource,
     MeshConfigSpec,
 )
-from .tables import Request, Verdict
+from .tables import Verdict
 from .trace import Trace, note
 from .visibility import labels_hold
 
-SHOWN_MAX = 200
-"""Characters of a value that an explanation repeats."""
 ALLOWED = Verdict(True, "", "no AuthorizationPolicy applies")
-
-
-class Subject:
-    """What rules look at. `request` is None for an opaque connection, or while nothing was read."""
-
-    __slots__ = ("destination_ip", "path", "peer", "port", "request", "sni")
-
-    def __init__(
-        self, peer: Peer, port: int, request: Request | None = None, sni: str = "", destination_ip: str = ""
-    ) -> None:
-        self.peer = peer
-        self.port = port
-        """The workload's port."""
-        self.request = request
-        self.path = request.path.partition("?")[0] if request is not None else ""
-        self.sni = sni
-        self.destination_ip = destination_ip
-
-
-Test = Callable[[Subject], bool]
-
-
-class _Group:
-    """Conditions that must all hold; `upper` are those that only a request can answer."""
-
-    __slots__ = ("lower", "upper")
-
-    def __init__(self) -> None:
-        self.lower: list[tuple[str, Test]] = []
-        self.upper: list[tuple[str, Test]] = []
-
-    def failure(self, subject: Subject, upper: bool) -> str:
-        for text, test in self.lower:
-            if not test(subject):
-                return text
-        if upper:
-            for text, test in self.upper:
-                if not test(subject):
-                    return text
-        return ""
 
 
 class Rule:
@@ -81,11 +32,11 @@ class Rule:
     ) -> None:
         """`refuses`: where it matches, the request is denied."""
         self.name = name
-        self._from = [_source(one.source, namespace, mesh) for one in rule.from_]
-        self._to = [_operation(one.operation) for one in rule.to]
-        self._when = _Group()
+        self._from = [source_group(one.source, namespace, mesh) for one in rule.from_]
+        self._to = [operation_group(one.operation) for one in rule.to]
+        self._when = Group()
         for condition in rule.when:
-            _condition(condition, self._when, namespace, mesh, refuses)
+            add_condition(condition, self._when, namespace, mesh, refuses)
         self.needs_request = any(group.upper for group in (*self._from, *self._to, self._when))
 
     @property
@@ -106,11 +57,11 @@ class Rule:
         for kind, groups in (("from", self._from), ("to", self._to)):
             failures = [group.failure(subject, upper) for group in groups]
             if failures and all(failures):
-                told = "; ".join(dict.fromkeys(f"{_seen(one, subject)}" for one in failures))
+                told = "; ".join(dict.fromkeys(f"{seen(one, subject)}" for one in failures))
                 path = f".{kind}[0]" if len(failures) == 1 else f".{kind}"
                 return f"{kind}: {told}", self.path + path
         failure = self._when.failure(subject, upper)
-        return (f"when: {_seen(failure, subject)}", f"{self.path}.when") if failure else ("", self.path)
+        return (f"when: {seen(failure, subject)}", f"{self.path}.when") if failure else ("", self.path)
 
     def certain(self, subject: Subject) -> bool:
         """Whether it matches every request that may come on this connection."""
@@ -202,25 +153,6 @@ def _note(trace: Trace | None, rule: Rule, action: str, subject: Subject, upper:
         resource = rule.name.partition(" rule ")[0]
         note(trace, "authorization", rule.name, "no match" if failure else action,
              failure or "every condition holds", resource, path)  # fmt: skip
-
-
-def _seen(failure: str, subject: Subject) -> str:
-    """`method is none of GET` as `method is 'POST', wanted GET`: with the value that the rule looked at."""
-    name, verb, values = failure.partition(" is none of ")
-    negated = not verb
-    if negated:
-        name, verb, values = failure.partition(" is one of ")
-    get = _VALUES.get(name)
-    if get is None and name.startswith("request.headers["):
-        header = name[len("request.headers[") : -1].lower()
-        get = lambda one: ", ".join(header_values(one.request, header)) if one.request is not None else ""  # noqa: E731
-    elif get is None and name.startswith("request.auth."):
-        get = lambda one: str(_claim(one, _claim_path(name)) or "")  # noqa: E731
-    if not verb or get is None:
-        return failure
-    value = get(subject)
-    shown = repr(value[:SHOWN_MAX]) if value else "absent"
-    return f"{name} is {shown}, wanted {'none of ' if negated else ''}{values}"
 
 
 def applies(policy: AuthorizationPolicy, workload: Workload, root_namespace: str) -> bool:

@@ -9,7 +9,7 @@ HTTP, is taken at that port; Istio has no such listener. Runs compiled (with dec
 from __future__ import annotations
 
 from ..registry import reasons
-from .authorize import Subject
+from .authorize_values import Subject
 from .compile_clusters import PASSTHROUGH
 from .compile_hosts import HttpTable, VirtualHost
 from .compile_http import Dropped
@@ -220,9 +220,11 @@ def _gateway_refusal(inbound: Inbound, request: Request, trace: Trace | None) ->
     """What NetworkPolicy and AuthorizationPolicy of the gateway's workload refuse. Its clients have no identity, but
     those of a server of mode ISTIO_MUTUAL; PeerAuthentication is not asked: servers say themselves what TLS they
     take."""
-    if inbound.isolation is None and inbound.authorizer.empty:
+    if inbound.isolation is None and inbound.authorizer.empty and (trace is None or inbound.tokens is None):
         return None
     arrival = request.arrival
+    if trace is not None and request.method and inbound.tokens is not None:
+        _trace_tokens(inbound, request, trace)
     peer = identify(inbound.snapshot, inbound.resources.mesh.spec, arrival.identity, arrival.source_ip)
     if inbound.isolation is not None:
         verdict = inbound.isolation.verdict(peer, arrival.port, "TCP", trace)
@@ -351,6 +353,15 @@ def _authorization(inbound: Inbound, peer: Peer, request: Request, trace: Trace 
     return verdict
 
 
+def _trace_tokens(inbound: Inbound, request: Request, trace: Trace) -> None:
+    """What RequestAuthentication makes of the request; a token itself is checked by the proxy alone."""
+    claims = getattr(request, "claims", None)
+    why = "these claims are taken for those of a proved token" if claims else "no token: it passes without claims"
+    tokens = inbound.tokens
+    assert tokens is not None
+    _note(trace, "request-authentication", tokens.by, "allow", why, tokens.by.partition(", ")[0])
+
+
 def notes_of(inbound: Inbound, request: Request, allowed: bool) -> list[Note]:
     """What policies that are only tried out, and audits, note of what came in; `allowed`: nothing refused it."""
     arrival = request.arrival
@@ -375,6 +386,8 @@ def _decide_inbound(inbound: Inbound, request: Request, trace: Trace | None) -> 
     arrival = request.arrival
     verdict, peer, decision = _admission(inbound, arrival, trace)
     http = bool(request.method)
+    if trace is not None and http and verdict.allowed and inbound.tokens is not None:
+        _trace_tokens(inbound, request, trace)
     if not verdict.allowed or (inbound.authorizer.empty and http):
         if trace is not None and inbound.shadow is not None:
             _trace_notes(inbound, request, verdict.allowed, trace)

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 
 from ..registry.model import Workload
 from ..registry.snapshot import Snapshot
-from .authorize import Rule, Subject, is_dry_run, selects_workload
-from .network_policy import Isolation, isolation_of
+from .authorize import Rule, selects_workload
+from .authorize_values import Subject
+from .network_policy import Isolation, is_dry_run, isolation_of
 from .peer import Peer
 from .resources import AuthorizationPolicy, NetworkPolicy, Resources
 

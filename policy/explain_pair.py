@@ -9,7 +9,8 @@ from typing import Any
 
 from ..registry.model import Workload
 from ..registry.snapshot import Snapshot
-from .authorize import Authorizer, Subject
+from .authorize import Authorizer
+from .authorize_values import Subject
 from .compile_inbound import Inbound
 from .decide import peer_verdict
 from .dry_run import shadow_of
@@ -24,7 +25,9 @@ class PairError(ValueError):
     """A name or an address that is none of this world; the message says what there is."""
 
 
-def explain_pair(world: World, source: str, destination: str, port: int = 0, plaintext: bool = False) -> list[dict[str, Any]]:
+def explain_pair(
+    world: World, source: str, destination: str, port: int = 0, plaintext: bool = False
+) -> list[dict[str, Any]]:
     """One answer for each declared port of `destination` (NS/NAME), or for `port`. `source`: NS/NAME or an address.
     Raises PairError."""
     snapshot = world.snapshot
@@ -35,9 +38,7 @@ def explain_pair(world: World, source: str, destination: str, port: int = 0, pla
     return [_answer(world, source, target, number, protocol, plaintext) for number, protocol in ports]
 
 
-def _answer(
-    world: World, source: str, target: Workload, port: int, protocol: str, plaintext: bool
-) -> dict[str, Any]:
+def _answer(world: World, source: str, target: Workload, port: int, protocol: str, plaintext: bool) -> dict[str, Any]:
     trace: Trace = []
     verdict = _verdict(world, source, target, port, protocol, plaintext, trace)
     return {
@@ -77,7 +78,7 @@ def _verdict(
     last = verdict if verdict.by else last
     authorization = _authorization(inbound.authorizer, peer, target, port, trace)
     _tried_out(world, peer, target, port, authorization.allowed, trace)
-    return authorization if not authorization.allowed or authorization.by and not last.by else last
+    return authorization if not authorization.allowed or (authorization.by and not last.by) else last
 
 
 def _authorization(authorizer: Authorizer, peer: Peer, target: Workload, port: int, trace: Trace) -> Verdict:

@@ -265,6 +265,8 @@ class _Context:
         one: Parsed,
         policy: NetworkPolicy | PeerAuthentication | AuthorizationPolicy | RequestAuthentication | LocalRateLimit,
     ) -> None:
+        if isinstance(policy, AuthorizationPolicy):
+            self._tokens(one, policy)
         if not self.snapshot.workloads and not self.templates:
             return
         namespaces = {one.namespace}
@@ -288,6 +290,20 @@ class _Context:
         told = wanted(written) if written is not None else ", ".join(f"{key}={value}" for key, value in labels.items())
         where = " and ".join(sorted(namespaces))[:200]
         one.warnings.append((path, f"selects no workload of {where} that is known: none has {told}; it has no effect"))
+
+    def _tokens(self, one: Parsed, policy: AuthorizationPolicy) -> None:
+        """Conditions on tokens where nobody proves any never hold, and in a DENY always or never."""
+        known = self.resources.request_authentications
+        if any(found.meta.namespace in (self.root, one.namespace) or one.namespace == self.root for found in known):
+            return
+        message = "no RequestAuthentication of this namespace proves tokens: no request has such a principal or claim"
+        for index, rule in enumerate(policy.spec.rules or []):
+            for number, entry in enumerate(rule.from_):
+                if entry.source.request_principals or entry.source.not_request_principals:
+                    one.warnings.append((f"spec.rules[{index}].from[{number}].source.requestPrincipals", message))
+            for number, condition in enumerate(rule.when):
+                if condition.key.startswith("request.auth."):
+                    one.warnings.append((f"spec.rules[{index}].when[{number}].key", message))
 
     def service_entry(self, one: Parsed) -> None:
         for index, host in enumerate((one.body.get("spec") or {}).get("hosts") or ()):
