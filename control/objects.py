@@ -4,6 +4,7 @@ Every change is read, computed, and written with the version it was read at; whe
 did not ask for a certain version, it is computed again. Status may be written with the object (a declared Pod has
 nobody else to write it) or by itself through the status subresource; `generation` grows when anything outside of
 metadata and status changes. A namespace that does not exist is made with the first object in it.
+Long because all verbs read, compute, ask and write in one way, which one page shows.
 """
 
 from __future__ import annotations

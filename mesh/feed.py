@@ -141,7 +141,8 @@ class Feed:
         async with asyncio.TaskGroup() as together:
             together.create_task(self._keep_and_tell())
             together.create_task(self._tell_health())
-            together.create_task(self._tell_plaintext())
+            if self._plaintext is not None:
+                together.create_task(self._tell_plaintext(*self._plaintext))
             await self._follow_all()
 
     async def _follow_all(self) -> None:
@@ -242,15 +243,15 @@ class Feed:
         self._health_news.set()
 
     def plaintext(self, take: TakeEntries, give_back: Callable[[list[dict[str, Any]]], None]) -> None:
-        """From now on control hears of who comes in plaintext. `take()`: what came since; `give_back`: it was not heard
+        """Before `run`: from then on control hears of who comes in plaintext. `take()`: what came since; `give_back`: it was not heard
         after all."""
         self._plaintext = take, give_back
 
-    async def _tell_plaintext(self) -> None:
+    async def _tell_plaintext(self, take: TakeEntries, give_back: Callable[[list[dict[str, Any]]], None]) -> None:
         while True:
             await asyncio.sleep(PLAINTEXT_S)
-            entries = await self._plaintext[0]() if self._plaintext is not None and self.connected else []
-            if not entries or self._plaintext is None:
+            entries = await take() if self.connected else []
+            if not entries:
                 continue
             try:
                 answer = await self._fetch.request(
@@ -264,7 +265,7 @@ class Feed:
                     raise FetchError(f"status {answer.status}: {answer.body[:200].decode('utf-8', 'replace')}")
             except FetchError as error:
                 logger.info("control did not hear who comes in plaintext: %s", error)
-                self._plaintext[1](entries)
+                give_back(entries)
 
     async def _tell_health(self) -> None:
         """Of what changes meanwhile only the last is told; what was not heard is told again."""
