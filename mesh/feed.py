@@ -243,8 +243,8 @@ class Feed:
         self._health_news.set()
 
     def plaintext(self, take: TakeEntries, give_back: Callable[[list[dict[str, Any]]], None]) -> None:
-        """Before `run`: from then on control hears of who comes in plaintext. `take()`: what came since; `give_back`: it
-        was not heard after all."""
+        """Before `run`: from then on control hears of who comes in plaintext. `take()`: what came since;
+        `give_back`: it was not heard after all."""
         self._plaintext = take, give_back
 
     async def _tell_plaintext(self, take: TakeEntries, give_back: Callable[[list[dict[str, Any]]], None]) -> None:
