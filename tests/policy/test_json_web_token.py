@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -121,7 +122,14 @@ def test_audiences_are_compared_as_envoy_does() -> None:
     wanted = frozenset(map(plain_audience, ["https://shop.example.com/"]))
     for good in ("shop.example.com", "http://shop.example.com", ["x", "https://shop.example.com"]):
         assert audience_fault({"aud": good}, wanted) == ""
-    for bad in ({}, {"aud": []}, {"aud": "shop"}, {"aud": "SHOP.example.com"}, {"aud": "shop.example.com.evil"}):
+    wrong: list[dict[str, Any]] = [
+        {},
+        {"aud": []},
+        {"aud": "shop"},
+        {"aud": "SHOP.example.com"},
+        {"aud": "shop.example.com.evil"},
+    ]
+    for bad in wrong:
         assert audience_fault(bad, wanted) == "Audiences in Jwt are not allowed"
     with pytest.raises(TokenError):
         audience_fault({"aud": 5}, wanted)
