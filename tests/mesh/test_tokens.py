@@ -10,6 +10,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ResponseReceived
 
 from fairlead.mesh.sidecar import Sidecar
 from fairlead.mesh.sidecar_options import SidecarOptions
@@ -359,3 +362,59 @@ async def test_a_gateway_routes_by_claims_that_were_proved_and_by_what_it_tells_
         assert (await ask(port, token=Signer("ES256").token({"group": "staff"})))[0] == 401
     finally:
         await edge.close()
+
+
+async def test_a_body_that_comes_while_keys_are_awaited_is_passed_on_whole() -> None:
+    own, body = signer("ES256"), b"0123456789" * 20000
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            told = b"%d" % (await reader.readexactly(len(body)) == body)
+            writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\n" + told)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with issuing(own) as issuer, pair() as mesh, server:
+        mesh.app.port = server.sockets[0].getsockname()[1]
+        issuer.go.clear()
+        mesh.update(rule(jwks="", jwksUri=f"{issuer.url}/keys"))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(mesh.client.at["outbound"]))
+        head = f"POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\nauthorization: Bearer {own.token()}\r\n"
+        writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body[:1000])
+        engine = mesh.web.engine
+        assert engine is not None
+        while not engine.tokens.waiting:
+            await asyncio.sleep(0.001)
+        writer.write(body[1000:])
+        issuer.go.set()
+        async with asyncio.timeout(DEADLINE_S):
+            answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"\r\n\r\n1")
+
+
+async def test_streams_of_http2_and_grpc_calls_are_judged_each_by_its_token() -> None:
+    good, bad = signer("ES256").token(), Signer("ES256").token()
+    async with pair("PERMISSIVE") as mesh:
+        mesh.update(rule())
+        reader, writer = await asyncio.open_connection("127.0.0.1", mesh.mesh_port)
+        client = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        client.initiate_connection()
+        for number, (token, kind) in enumerate(((good, ""), (bad, ""), (bad, "application/grpc"))):
+            method = "POST" if kind else "GET"
+            headers = [(":method", method), (":path", "/"), (":authority", HOST), (":scheme", "http"),
+                       ("authorization", f"Bearer {token}")]  # fmt: skip
+            client.send_headers(1 + 2 * number, headers + ([("content-type", kind)] if kind else []), end_stream=True)
+        writer.write(client.data_to_send())
+        answers: dict[int, dict[str, str]] = {}
+        async with asyncio.timeout(DEADLINE_S):
+            while len(answers) < 3:
+                for event in client.receive_data(await reader.read(65536)):
+                    if isinstance(event, ResponseReceived):
+                        answers[event.stream_id] = dict(event.headers)
+                writer.write(client.data_to_send())
+        writer.close()
+        assert [answers[stream][":status"] for stream in (1, 3, 5)] == ["200", "401", "200"]
+        assert answers[3]["x-fairlead-reason"] == "FL-TOKEN"
+        assert answers[5]["grpc-status"] == "16" and "Jwt verification fails" in answers[5]["grpc-message"]
