@@ -412,7 +412,7 @@ async def test_streams_of_http2_and_grpc_calls_are_judged_each_by_its_token() ->
             while len(answers) < 3:
                 for event in client.receive_data(await reader.read(65536)):
                     if isinstance(event, ResponseReceived):
-                        answers[event.stream_id] = dict(event.headers)
+                        answers[event.stream_id] = {str(name): str(value) for name, value in event.headers}
                 writer.write(client.data_to_send())
         writer.close()
         assert [answers[stream][":status"] for stream in (1, 3, 5)] == ["200", "401", "200"]
