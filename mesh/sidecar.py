@@ -163,6 +163,7 @@ class Sidecar:
                 settings=self.options.limits,
             )
             self.engine.sockets = self.sockets
+            self.notes["request-authentication"] = self._lacking_keys
             self.metrics.running = self.engine.running
         else:
             self.engine.swap(tables)
@@ -423,6 +424,11 @@ class Sidecar:
         assert self.dns.socks is not None
         for kind, sock in zip(("udp", "tcp"), self.dns.socks, strict=True):
             self.sockets.note(kind, "dns", at[0], [sock])
+
+    def _lacking_keys(self) -> str:
+        """Keys of issuers that are not there, so that their tokens fail."""
+        tokens = self.engine.tokens if self.engine is not None else None
+        return f"no keys of {lacking}" if tokens is not None and (lacking := tokens.problem()) else ""
 
     # --- plaintext --------------------------------------------------------------------------------------------------
 

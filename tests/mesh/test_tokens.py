@@ -296,6 +296,7 @@ async def test_without_keys_tokens_fail_and_everything_else_goes_on() -> None:
         port = port_of(mesh.client.at["outbound"])
         status, _, body = await ask(port, token=signer("ES256").token())
         assert status == 401 and "Jwks remote fetch is failed" in body
+        assert f"no keys of {issuer.url}/keys: " in mesh.web.notes["request-authentication"]()
         assert (await ask(port))[0] == 200
         mesh.update()
         engine = mesh.web.engine
