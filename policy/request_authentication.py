@@ -54,6 +54,7 @@ class Place:
         if self.kind == HEADER:
             found = []
             for value in request.values(self.name):
+                value = value.replace("\t", " ") if self.name == "authorization" else value
                 begin = value[: len(self.prefix)]
                 # The scheme of Authorization is a word of any case (RFC 9110 section 11.1).
                 same = begin.lower() == self.prefix.lower() if self.name == "authorization" else begin == self.prefix

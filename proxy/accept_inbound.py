@@ -184,6 +184,12 @@ class Inbound(TlsListener):
             self.engine.plaintext.came(arrival.source_ip, arrival.port, refused, self.engine.clock())
             if refused:
                 return None
+        if not protocol:
+            # A port of HTTP takes nothing else: what an app reads more loosely than we do would pass unread, and with
+            # it what its sender says of his identity.
+            config = tables.clusters.get(f"inbound|{arrival.port}||")
+            if config is not None and config.protocol in HTTP_PROTOCOLS:
+                protocol = "http"
         return arrival, protocol
 
     def _refused(self, arrival: Arrival) -> bool:

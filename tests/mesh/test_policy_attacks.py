@@ -68,7 +68,7 @@ TRICKS = [
     ("/%61dmin", 403, 403, ""),
     ("/%61%64min/x", 403, 403, ""),
     ("/public\\..\\admin", 403, 403, ""),
-    ("\\admin", 0, 0, ""),  # no HTTP at all: an opaque connection, which both rules refuse
+    ("\\admin", 400, 400, ""),
     ("/public;a=b/../admin", 403, 403, ""),
     ("/./admin", 403, 403, ""),
     ("/x/../admin", 403, 403, ""),
@@ -191,3 +191,13 @@ async def test_an_address_of_origin_is_believed_of_those_alone_who_may_say_it() 
         assert await ask(by_peer, "/", HOST, "x-forwarded-for: 10.0.0.1, 198.51.100.7") == 200
         assert await ask(by_peer, "/", HOST, "x-forwarded-for: 198.51.100.7, 10.0.0.1") == 403
         assert await ask(by_peer, "/", HOST, "x-forwarded-for: 198.51.100.7 evil") == 403
+
+
+@pytest.mark.parametrize("first", ["get / HTTP/1.1", "GET  / HTTP/1.1", "GET / http/1.1", "\x01GET / HTTP/1.1"])
+async def test_what_is_nearly_http_does_not_pass_a_port_of_http_unread(first: str) -> None:
+    """Else a forged identity would reach an app that reads more loosely than we do."""
+    async with pair("PERMISSIVE") as mesh:
+        head = f"{first}\r\nHost: {HOST}\r\nConnection: close\r\nx-forwarded-client-cert: {FORGED}\r\n\r\n"
+        answer = await raw(mesh.mesh_port, head.encode())
+        assert answer == b"" or answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 200 ")), answer
+        assert not any(b"spiffe://" in seen for seen in mesh.app.seen)
