@@ -156,7 +156,8 @@ async def test_tokens_that_hide_among_others_are_refused() -> None:
     good, bad = own.token(), Signer("ES256").token({"sub": "root"})
     async with guarded(rule()) as (mesh, port):
         for lines in ([f"authorization: Bearer {good}", f"Authorization: Bearer {bad}"],
-                      [f"authorization: bearer {bad}"], [f"authorization: Bearer\t{bad}"], [f"AUTHORIZATION: BEARER {bad}"]):  # fmt: skip
+                      [f"authorization: bearer {bad}"],
+                      [f"authorization: Bearer\t{bad}"], [f"AUTHORIZATION: BEARER {bad}"]):  # fmt: skip
             assert (await ask(port, "/", *lines))[0] == 401, lines
         assert (await ask(port, f"/?access_token={good}&access_token={bad}"))[0] == 401
         assert (await ask(port, f"/?access%5Ftoken={bad}"))[0] == 401
