@@ -1,6 +1,7 @@
 """The command line: one parser for all verbs; each verb's code is imported only when it is called.
 
 Exit codes: 0 done; 1 failed, or something checked was not valid; 2 usage; 130 interrupted; `run` passes the app's.
+Long because each verb stands here with its flags, in the order of the help.
 """
 
 from __future__ import annotations
