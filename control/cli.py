@@ -157,12 +157,22 @@ def _offline_verbs(verb: Any) -> None:
     add_output(made, ("text", "json", "junit"))
     add_colour(made)
     policy = verb("policy", "cli_offline", "matrix", "Questions about policies.")
-    matrix = verb(
-        "matrix", "cli_offline", "matrix", "Who may reach whom, for every pair of workloads and declared port.",
-        policy.add_subparsers(dest="policy_verb", metavar="VERB", required=True),
-    )  # fmt: skip
-    add_files(matrix, required=True)
-    add_output(matrix)
+    which = policy.add_subparsers(dest="policy_verb", metavar="VERB", required=True)
+    text = "Who may reach whom, for every pair of workloads and declared port."
+    matrix = verb("matrix", "cli_offline", "matrix", text, which)
+    text = "Why a workload may reach another, or may not, rule by rule; exit 1 if not."
+    pair = verb("explain", "cli_offline", "explain_policy", text, which)
+    pair.add_argument("source", metavar="NS/WORKLOAD|IP", help="who calls; an address comes in plaintext")
+    pair.add_argument("destination", metavar="NS/WORKLOAD[:PORT]", help="whom; default: each port that it declares")
+    pair.add_argument("--plaintext", action="store_true", help="the caller has no identity (no mutual TLS)")
+    for made in (matrix, pair):
+        add_files(made)
+        made.add_argument("--control", metavar="URL", help="the live mesh of this control API instead of -f")
+        made.add_argument("--token", metavar="TOKEN", help="bearer token for --control")
+        made.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
+        made.add_argument("--ca", metavar="FILE", help="certificate authorities that vouch for the control API (PEM)")
+        add_output(made)
+    add_colour(pair)
 
 
 def _roles(verb: Any) -> None:
@@ -315,6 +325,30 @@ def _check_verb(verb: Any) -> None:
     made.add_argument("--dns-name", action="append", default=[], metavar="NAME", help="what --dns has to answer, too")
     add_output(made, ("table", "short", "json"))
     add_colour(made)
+
+
+def _mtls_verbs(verb: Any) -> None:
+    mtls = verb("mtls", "cli_mtls", "show", "Who still comes in plaintext, and the switch to STRICT.")
+    add_client(mtls)
+    add_output(mtls)
+    mtls.add_argument("--check", action="store_true", help="exit 1 if STRICT would refuse anybody")
+    mtls.set_defaults(of="")
+    which = mtls.add_subparsers(dest="mtls_verb", metavar="VERB")
+    made = verb("show", "cli_mtls", "show", "The ledger, as without a verb, of one destination.", which)
+    add_client(made)
+    add_output(made)
+    made.add_argument("--check", action="store_true", help="exit 1 if STRICT would refuse anybody")
+    made.add_argument("of", nargs="?", default="", metavar="NS[/WORKLOAD]")
+    made = verb(
+        "strict", "cli_mtls", "strict", "Take mutual TLS alone; refused while somebody comes in plaintext.", which
+    )
+    add_client(made)
+    made.add_argument("of", metavar="NS[/WORKLOAD]")
+    made.add_argument("--force", action="store_true", help="whoever comes in plaintext may fail")
+    made = verb("forget", "cli_mtls", "forget", "Drop entries, once their clients are dealt with.", which)
+    add_client(made)
+    made.add_argument("of", metavar="NS[/WORKLOAD]")
+    made.add_argument("--source", metavar="NS/WORKLOAD|ADDRESS", help="this source alone")
 
 
 def _capture_verbs(verb: Any) -> None:
@@ -483,6 +517,7 @@ def _client_verbs(verb: Any) -> None:
     made.add_argument("kind", nargs="?", metavar="KIND")
     made.add_argument("name", nargs="?", metavar="NAME")
     made.add_argument("-n", "--namespace", default="default")
+    _mtls_verbs(verb)
     made = verb("status", "cli_client", "status", "Show connected sidecars, what they run, and how sources are doing.")
     add_client(made)
     add_output(made)

@@ -13,8 +13,9 @@ from typing import Any
 from ..policy.explain import Explainer
 from ..policy.explain_places import Places
 from ..policy.explain_query import QueryError
-from ..policy.explain_text import render
+from ..policy.explain_text import render, steps
 from ..policy.matrix import matrix as matrix_of
+from ..policy.trace import place
 from ..policy.validate import Report
 from ..policy.validate import validate as validate_documents
 from ..policy.world import World
@@ -210,8 +211,12 @@ def explain(options: Any) -> int:
 
 
 def matrix(options: Any) -> int:
-    options.control = None
-    rows = matrix_of(load_world(options)[0])
+    from .api_client import ApiError, UnreachableError
+
+    try:
+        rows = matrix_of(load_world(options)[0])
+    except (ApiError, UnreachableError) as error:
+        return failed(str(error))
     if options.output == "json":
         print(json.dumps(rows, indent=2))
         return 0
@@ -224,3 +229,34 @@ def matrix(options: Any) -> int:
         lines.append([row["source"], row["destination"], port, "yes" if row["allowed"] else "no", row["by"] or "-"])
     print_columns(lines)
     return 0
+
+
+def explain_policy(options: Any) -> int:
+    """Exit 0 if every port asked about may be reached, 1 if not."""
+    from ..policy.explain_pair import PairError, explain_pair
+    from .api_client import ApiError, UnreachableError
+
+    destination, colon, port = options.destination.rpartition(":")
+    if not colon:
+        destination, port = options.destination, "0"
+    try:
+        if not port.isdigit():
+            raise SettingError(f"{options.destination}: expected NS/WORKLOAD or NS/WORKLOAD:PORT")
+        world, places = load_world(options)
+        answers = explain_pair(world, options.source, destination, int(port), options.plaintext)
+    except (ApiError, UnreachableError, PairError) as error:
+        return failed(str(error))
+    for entry in (entry for answer in answers for entry in answer["trace"]):
+        resource, path = place(entry)
+        if resource:
+            entry.update(places.at(resource, path))
+    if options.output == "json":
+        print(json.dumps(answers, indent=2))
+    else:
+        style = style_of(options)
+        for answer in answers:
+            word, kind = ("may reach", "good") if answer["allowed"] else ("may not reach", "bad")
+            where = f"{answer['destination']} port {answer['port']}/{answer['protocol']}"
+            print(f"{answer['source']} {style.paint(word, kind)} {where}: {answer['why']}")
+            print("\n".join(steps(answer["trace"], style)))
+    return 0 if all(answer["allowed"] for answer in answers) else 1

@@ -4,13 +4,14 @@ Every change is read, computed, and written with the version it was read at; whe
 did not ask for a certain version, it is computed again. Status may be written with the object (a declared Pod has
 nobody else to write it) or by itself through the status subresource; `generation` grows when anything outside of
 metadata and status changes. A namespace that does not exist is made with the first object in it.
+Long because all verbs read, compute, ask and write in one way, which one page shows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -57,6 +58,7 @@ def service_key(key: Key) -> str:
     return f"{key.namespace}/{key.name}"
 
 
+Guard = Callable[[str, Mapping[str, Any] | None, Mapping[str, Any] | None], None]
 Compute = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -68,6 +70,11 @@ def external(stored: Stored, target: Target) -> dict[str, Any]:
     """An object as the API shows it in this version."""
     body = shown(stored.object(), target.api_version)
     return {"apiVersion": target.api_version, "kind": target.resource.kind, **body}
+
+
+def external_of(target: Target, body: dict[str, Any]) -> dict[str, Any]:
+    """The same of one that is not stored yet."""
+    return {"apiVersion": target.api_version, "kind": target.resource.kind, **internal(body)}
 
 
 def internal(body: dict[str, Any]) -> dict[str, Any]:
@@ -98,6 +105,12 @@ class ObjectOperations:
         self._admission = admission
         self._clock = clock
         self._draw = draw
+        self.guards: list[Guard] = []
+        """Asked before each change, with what is there and what is to be; they refuse by raising StatusError."""
+
+    def _ask_guards(self, resource: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
+        for guard in self.guards:
+            guard(resource, before, after)
 
     def _follow_addresses(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -200,6 +213,7 @@ class ObjectOperations:
         resource, name = target.resource, body["metadata"]["name"]
         key = key_of(target, name)
         self._check_size(target, body)
+        self._ask_guards(resource.name, None, external_of(target, body))
         for _ in range(ATTEMPTS):
             if self._store.memory.get(key) is not None:
                 raise status.already_exists(resource.plural, resource.group, name)
@@ -360,6 +374,7 @@ class ObjectOperations:
                 )  # fmt: skip
             made = self._only_what_may_change(target, current, made)
             made, warnings = self._admission.admit(resource, target.version, made, query.field_validation, duplicates)
+            self._ask_guards(resource.name, current, external_of(target, made))
             with self._with_addresses(target, current, made):
                 done = await self._write_changed(target, stored, current, made, query, manager)
             if done is not None:
@@ -437,6 +452,7 @@ class ObjectOperations:
                     403, f'namespaces "{target.name}" is forbidden: this namespace may not be deleted',
                     name=target.name, kind="namespaces",
                 )  # fmt: skip
+            self._ask_guards(resource.name, external(stored, target), None)
             if resource.name == "namespaces":
                 writes = self._deletions.plan(self._contents(target.name), "Background", self._now())
                 writes.append(Write(stored.key, None, expect=stored.version))
@@ -478,6 +494,10 @@ class ObjectOperations:
                 for one in there
                 if one is not None and not (one.key.resource == "namespaces" and one.key.name in PROTECTED_NAMESPACES)
             ]
+            for one in roots:
+                resource = self._catalog.by_name[one.key.resource]
+                whole = {"apiVersion": resource.api_version(), "kind": resource.kind, **one.object()}
+                self._ask_guards(one.key.resource, whole, None)
             writes = self._deletions.plan(roots, policy, self._now())
             if dry_run or not writes:
                 return

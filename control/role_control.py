@@ -27,6 +27,7 @@ from .auth import WORKLOAD
 from .conditions import REPORTED
 from .feed_server import FeedServer, Member
 from .kinds import parts
+from .mtls_api import MtlsApi
 from .push import Book
 from .role_authority import AuthorityRole, open_issuer
 from .role_common import Signals, Tasks, ready, run
@@ -61,6 +62,7 @@ RULE_RESOURCES = frozenset(
         "networkpolicies.networking.k8s.io",
         "peerauthentications.security.istio.io",
         "authorizationpolicies.security.istio.io",
+        "requestauthentications.security.istio.io",
         "gateways.networking.istio.io",
         "sidecars.networking.istio.io",
         "ingresses.networking.k8s.io",
@@ -150,6 +152,15 @@ class Control:
         except (OSError, ValueError) as error:
             raise SettingError(str(error)) from error  # the message names the file
         self.feed = FeedServer(self.book, self._authorize, self._members_changed, self._secrets_of, self._sidecar_left)
+        try:
+            mtls = MtlsApi(
+                self.data / "plaintext.json", write_private, lambda: self._in_book,
+                lambda: self.registry.snapshot.value, self._authorize,
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
+            raise SettingError(f"--data-dir {self.data}: plaintext.json: {error}") from error
+        self.api.operations.guards.append(mtls.guard)
+        self.api.add_routes(mtls.routes())
         self.api.add_routes([*self.feed.routes(), web.get("/fairlead/v1/status", self._status)])
         self.api.add_routes([web.get("/fairlead/v1/world", self._world), web.get("/metrics", self._metrics)])
         self.authority = AuthorityRole(issuer, self.data, self.api, self.feed)
@@ -158,6 +169,7 @@ class Control:
         sources = Sources(options, self.registry, tasks, self.data, self._manifests_changed)
         tasks.start("sidecars", self._save_sidecars())
         self.authority.start(tasks)
+        tasks.start("plaintext", mtls.run())
         self._rules["control"] = _rules_of(self.api.objects(RULE_RESOURCES | {SECRETS}))
         self._take_rules()
         self._take_facts()
@@ -197,6 +209,7 @@ class Control:
             await sources.close()
             await tasks.close()
             await self.authority.close()
+            mtls.close()
             if self._unsaved.is_set():
                 write_private(self.data / "sidecars.json", self.sidecars.dump())
             await self.store.close()

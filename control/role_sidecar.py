@@ -411,6 +411,7 @@ class Role:
         sidecar.on_health.append(partial(link.feed.health, describe=self._described))
         if sidecar.options.checks:
             link.feed.health(sidecar.app_up, "" if sidecar.app_up else "the app is not started yet")
+        link.feed.plaintext(sidecar.take_plaintext, sidecar.give_back_plaintext)
         link.feed.start_from_disk()
         tasks.start("feed", link.feed.run())
         sidecar.notes["control"] = lambda: "" if link.feed.connected else f"not connected ({link.feed.error}); going on"

@@ -320,6 +320,10 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("Selector", lambda body, _now: selector_text(at(body, "spec", "selector"), "<all>"), 1),
         MESSAGE,
     ),
+    "requestauthentications.security.istio.io": (
+        AGE,
+        Column("Selector", lambda body, _now: selector_text(at(body, "spec", "selector"), "<all>"), 1),
+    ),
     "localratelimits.fairlead.dev": (
         Column("Context", _text("spec", "context", default="SIDECAR_INBOUND")),
         *STATUS,

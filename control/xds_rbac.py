@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ..policy.authorize import applies, path_pattern, shape
+from ..policy.authorize import applies
+from ..policy.authorize_values import path_pattern, shape
 from ..policy.compile_inbound import Inbound
 from ..policy.network_policy import parse_address
 from ..policy.peer import identify, identity_of

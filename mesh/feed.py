@@ -15,7 +15,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -28,11 +28,14 @@ from .update import Holdings, RefusedError, UnreadableError
 
 SILENCE_S = 30.0
 """Longest silence before the connection is given up; control sends something every 10 s."""
+PLAINTEXT_S = 2.0
+"""How often control hears of who comes in plaintext, where anybody does."""
 LINE_BYTES_MAX = 256 << 20
 TRUST_LINE = b'{"trust":'
 LEAVE_GRACE_S = 1.0
 """How much longer than what it was asked to wait control may take to answer a farewell."""
 
+TakeEntries = Callable[[], Awaitable[list[dict[str, Any]]]]
 _one_at_a_time = threading.Lock()
 logger = logging.getLogger("fairlead.feed")
 
@@ -102,6 +105,7 @@ class Feed:
         self.on_connect: list[Callable[[], None]] = []
         self.on_failure: list[Callable[[], None]] = []
         """Called when control let us not in, or was lost."""
+        self._plaintext: tuple[TakeEntries, Callable[[list[dict[str, Any]]], None]] | None = None
         self._to_save: tuple[str, Callable[[], bytes]] | None = None
         """The version to be kept on disk, and what makes its octets."""
 
@@ -137,6 +141,8 @@ class Feed:
         async with asyncio.TaskGroup() as together:
             together.create_task(self._keep_and_tell())
             together.create_task(self._tell_health())
+            if self._plaintext is not None:
+                together.create_task(self._tell_plaintext(*self._plaintext))
             await self._follow_all()
 
     async def _follow_all(self) -> None:
@@ -235,6 +241,31 @@ class Feed:
         """
         self._health, self._describe = (ready, why), describe
         self._health_news.set()
+
+    def plaintext(self, take: TakeEntries, give_back: Callable[[list[dict[str, Any]]], None]) -> None:
+        """Before `run`: from then on control hears of who comes in plaintext. `take()`: what came since;
+        `give_back`: it was not heard after all."""
+        self._plaintext = take, give_back
+
+    async def _tell_plaintext(self, take: TakeEntries, give_back: Callable[[list[dict[str, Any]]], None]) -> None:
+        while True:
+            await asyncio.sleep(PLAINTEXT_S)
+            entries = await take() if self.connected else []
+            if not entries:
+                continue
+            try:
+                answer = await self._fetch.request(
+                    "POST",
+                    f"{self.url}/fairlead/v1/feed/plaintext",
+                    headers={**self._headers(), "content-type": "application/json"},
+                    body=msgspec.json.encode({**self._report, "entries": entries}),
+                    timeout_s=5.0,
+                )
+                if answer.status not in (204, 404):  # 404: a control that does not ask for it
+                    raise FetchError(f"status {answer.status}: {answer.body[:200].decode('utf-8', 'replace')}")
+            except FetchError as error:
+                logger.info("control did not hear who comes in plaintext: %s", error)
+                give_back(entries)
 
     async def _tell_health(self) -> None:
         """Of what changes meanwhile only the last is told; what was not heard is told again."""

@@ -163,6 +163,7 @@ class Sidecar:
                 settings=self.options.limits,
             )
             self.engine.sockets = self.sockets
+            self.notes["request-authentication"] = self._lacking_keys
             self.metrics.running = self.engine.running
         else:
             self.engine.swap(tables)
@@ -395,6 +396,7 @@ class Sidecar:
                 logger.warning("dns: %s", warning)
         await self._start_own()  # last: who asks must not hear of what is only about to be served
         self.metrics.more.append(self._more_metrics)
+        self.metrics.more.append(lambda: engine.notes.lines() if engine.notes is not None else ())
         self._tidy.start()
         self._app_was_ready = False  # what is checked from now on, nobody has checked before
         return self.at
@@ -429,6 +431,24 @@ class Sidecar:
         assert self.dns.socks is not None
         for kind, sock in zip(("udp", "tcp"), self.dns.socks, strict=True):
             self.sockets.note(kind, "dns", at[0], [sock])
+
+    def _lacking_keys(self) -> str:
+        """Keys of issuers that are not there, so that their tokens fail."""
+        tokens = self.engine.tokens if self.engine is not None else None
+        return f"no keys of {lacking}" if tokens is not None and (lacking := tokens.problem()) else ""
+
+    # --- plaintext --------------------------------------------------------------------------------------------------
+
+    async def take_plaintext(self) -> list[dict[str, Any]]:
+        """Who came, or is here, without mutual TLS since this was asked last."""
+        if self.engine is None:
+            return []
+        self.engine.note_plaintext()
+        return self.engine.plaintext.take(self.engine.clock())
+
+    def give_back_plaintext(self, entries: list[dict[str, Any]]) -> None:
+        if self.engine is not None:
+            self.engine.plaintext.give_back(entries, self.engine.clock())
 
     # --- a successor, a predecessor ---------------------------------------------------------------------------------
 
@@ -647,7 +667,9 @@ class Sidecar:
         def each(attribute: str) -> list[tuple[dict[str, str], float]]:
             return [({"cluster": pool.live.config.name}, getattr(pool.live, attribute)) for pool in pools]
 
-        lines = family("istio_build", "gauge", "Build.", [({"component": "proxy", "tag": "fairlead-0.1.0"}, 1)])
+        plain = engine.plaintext.metric_samples()
+        lines = family("fairlead_plaintext_connections_total", "counter", "Connections without mutual TLS.", plain)
+        lines += family("istio_build", "gauge", "Build.", [({"component": "proxy", "tag": "fairlead-0.1.0"}, 1)])
         for name, attribute in (
             ("active_requests", "active"),
             ("connections", "connections"),

@@ -339,6 +339,9 @@ class WorkerSidecar(Sidecar):
 
     def tell(self, what: str) -> bytes:
         """The body of an admin page."""
+        if what == "plaintext" and self.engine is not None:
+            self.engine.note_plaintext()
+            return msgspec.json.encode(self.engine.plaintext.take(self.engine.clock()))
         if what == "metrics":
             return "\n".join(self.metrics.lines()).encode()
         return msgspec.json.encode(self.clusters())

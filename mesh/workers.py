@@ -43,6 +43,7 @@ STABLE_S = 60.0
 """A worker that has run for so long begins again with the shortest pause when it ends."""
 OWN = ("health", "metrics", "admin", "dns")
 """Listeners of the supervisor itself."""
+BACK_MOST = 1000
 ANSWER_S = 5.0
 """Longest wait for a worker's part of an admin page; then its last metrics stand in."""
 END_S = 5.0
@@ -107,6 +108,8 @@ class Supervisor(Sidecar):
         self._watchers: set[asyncio.Task[None]] = set()
         self._ending = False
         self._asked = 0
+        self._plaintext_back: list[dict[str, Any]] = []
+        """Of plaintext, what control has not heard."""
         self._crowded = False
         self.contexts.taken = self._certificate
 
@@ -521,6 +524,14 @@ class Supervisor(Sidecar):
         if self.dns is not None and "dns" in self.at:
             lines += self.dns.metric_lines()
         return 200, PROMETHEUS, ("\n".join(lines) + "\n").encode()
+
+    async def take_plaintext(self) -> list[dict[str, Any]]:
+        back, self._plaintext_back = self._plaintext_back, []
+        told = [msgspec.json.decode(body) for _, body in await self._ask("plaintext") if body is not None]
+        return back + [entry for one in told for entry in one]
+
+    def give_back_plaintext(self, entries: list[dict[str, Any]]) -> None:
+        self._plaintext_back = entries[:BACK_MOST]
 
     def _clusters(self, _query: Query) -> Awaitable[Answer]:
         return self._all_clusters()

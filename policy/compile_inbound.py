@@ -7,9 +7,11 @@ from ..registry.snapshot import Snapshot
 from .authorize import Authorizer
 from .compile_settings import pool_limits
 from .compile_view import endpoint_serves, port_protocol, protocol_of
+from .dry_run import shadow_of
 from .network_policy import isolation_of
 from .peer import Peer
 from .peer_authentication import PeerMode, peer_mode
+from .request_authentication import token_rules
 from .resources import ConnectionPoolSettings, IngressListener, Resources
 from .sidecars import read_endpoint, sidecar_of
 from .tables import Cluster, ClusterEndpoint, Decision, Destination, RetryPolicy, Verdict
@@ -32,7 +34,9 @@ class Inbound:
         "ports",
         "resources",
         "services",
+        "shadow",
         "snapshot",
+        "tokens",
         "workload",
     )
 
@@ -42,6 +46,14 @@ class Inbound:
         self.workload = workload
         self.isolation = isolation_of(resources.network_policies, snapshot, workload, "Ingress")
         self.authorizer = Authorizer(resources.authorization_policies, workload, resources.mesh.spec)
+        self.shadow = shadow_of(resources, snapshot, workload)
+        """What is only tried out, or notes; None: nothing."""
+        self.tokens = (
+            token_rules(resources.request_authentications, resources.mesh.spec.root_namespace, workload)
+            if resources.request_authentications
+            else None
+        )
+        """Which tokens of end users are taken; None: nobody asks for any."""
         self.modes: dict[int, PeerMode] = {}
         self.ports: dict[int, str] = {}
         """Declared protocol by own port."""

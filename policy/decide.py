@@ -9,12 +9,13 @@ HTTP, is taken at that port; Istio has no such listener. Runs compiled (with dec
 from __future__ import annotations
 
 from ..registry import reasons
-from .authorize import Subject
+from .authorize_values import Subject
 from .compile_clusters import PASSTHROUGH
 from .compile_hosts import HttpTable, VirtualHost
 from .compile_http import Dropped
 from .compile_inbound import Inbound, inbound_decision, split_mesh_sni
 from .compile_l4 import L4Host, L4Table
+from .dry_run import Note
 from .gateways import table_key
 from .host_names import split_authority
 from .match import Arm, HttpMatch, query_parameter
@@ -219,9 +220,11 @@ def _gateway_refusal(inbound: Inbound, request: Request, trace: Trace | None) ->
     """What NetworkPolicy and AuthorizationPolicy of the gateway's workload refuse. Its clients have no identity, but
     those of a server of mode ISTIO_MUTUAL; PeerAuthentication is not asked: servers say themselves what TLS they
     take."""
-    if inbound.isolation is None and inbound.authorizer.empty:
+    if inbound.isolation is None and inbound.authorizer.empty and (trace is None or inbound.tokens is None):
         return None
     arrival = request.arrival
+    if trace is not None and request.method and inbound.tokens is not None:
+        _trace_tokens(inbound, request, trace)
     peer = identify(inbound.snapshot, inbound.resources.mesh.spec, arrival.identity, arrival.source_ip)
     if inbound.isolation is not None:
         verdict = inbound.isolation.verdict(peer, arrival.port, "TCP", trace)
@@ -269,6 +272,8 @@ def admit(tables: Tables, arrival: Arrival, trace: Trace | None = None) -> Verdi
     name. `decide` asks all policies again, so a connection that is let through here is not yet allowed anything.
     """
     inbound: Inbound = tables.inbound
+    if arrival.listener == "gateway":
+        return _admit_at_gateway(inbound, arrival)
     if arrival.listener != "inbound":
         return ALLOWED
     verdict, peer, _ = _admission(inbound, arrival, trace)
@@ -276,6 +281,17 @@ def admit(tables: Tables, arrival: Arrival, trace: Trace | None = None) -> Verdi
         return verdict
     authorization = inbound.authorizer.unread(_subject(arrival, peer, None))
     return verdict if authorization.allowed else authorization
+
+
+def _admit_at_gateway(inbound: Inbound, arrival: Arrival) -> Verdict:
+    if inbound.isolation is None and inbound.authorizer.empty:
+        return ALLOWED
+    peer = identify(inbound.snapshot, inbound.resources.mesh.spec, arrival.identity, arrival.source_ip)
+    if inbound.isolation is not None:
+        verdict = inbound.isolation.verdict(peer, arrival.port)
+        if not verdict.allowed:
+            return verdict
+    return inbound.authorizer.unread(_subject(arrival, peer, None))
 
 
 def _admission(inbound: Inbound, arrival: Arrival, trace: Trace | None = None) -> tuple[Verdict, Peer, Decision]:
@@ -337,6 +353,30 @@ def _authorization(inbound: Inbound, peer: Peer, request: Request, trace: Trace 
     return verdict
 
 
+def _trace_tokens(inbound: Inbound, request: Request, trace: Trace) -> None:
+    """What RequestAuthentication makes of the request; a token itself is checked by the proxy alone."""
+    claims = getattr(request, "claims", None)
+    why = "these claims are taken for those of a proved token" if claims else "no token: it passes without claims"
+    tokens = inbound.tokens
+    assert tokens is not None
+    _note(trace, "request-authentication", tokens.by, "allow", why, tokens.by.partition(", ")[0])
+
+
+def notes_of(inbound: Inbound, request: Request, allowed: bool) -> list[Note]:
+    """What policies that are only tried out, and audits, note of what came in; `allowed`: nothing refused it."""
+    arrival = request.arrival
+    peer = identify(inbound.snapshot, inbound.resources.mesh.spec, arrival.identity, arrival.source_ip)
+    http = bool(request.method)
+    subject = _subject(arrival, peer, request if http else None)
+    return list(inbound.shadow.came_in(subject, http, allowed)) if inbound.shadow is not None else []
+
+
+def _trace_notes(inbound: Inbound, request: Request, allowed: bool, trace: Trace) -> None:
+    for found in notes_of(inbound, request, allowed):
+        why = "it notes this request" if found.kind == "audit" else "it would refuse this, were it in force"
+        _note(trace, "authorization", found.by, found.kind, why)
+
+
 def _denied(verdict: Verdict) -> Decision:
     reason = reasons.PLAINTEXT if verdict.by.startswith("PeerAuthentication") else reasons.DENIED
     return Decision("denied", status=403, reason=reason.code, why=verdict.why, policy=verdict)
@@ -346,10 +386,16 @@ def _decide_inbound(inbound: Inbound, request: Request, trace: Trace | None) -> 
     arrival = request.arrival
     verdict, peer, decision = _admission(inbound, arrival, trace)
     http = bool(request.method)
+    if trace is not None and http and verdict.allowed and inbound.tokens is not None:
+        _trace_tokens(inbound, request, trace)
     if not verdict.allowed or (inbound.authorizer.empty and http):
+        if trace is not None and inbound.shadow is not None:
+            _trace_notes(inbound, request, verdict.allowed, trace)
         return decision
     if not inbound.authorizer.empty:
         authorization = _authorization(inbound, peer, request, trace)
+        if trace is not None and inbound.shadow is not None:
+            _trace_notes(inbound, request, authorization.allowed, trace)
         if not authorization.allowed:
             return _denied(authorization)
         if authorization.by:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..registry import reasons
 from ..registry.merge import usable
 from ..registry.model import Endpoint, Workload
-from .authorize import Subject
+from .authorize_values import Subject
 from .compile_clusters import PASSTHROUGH, member_host, named_only, peer_behind, service_endpoints
 from .compile_view import View
 from .decide import egress_verdict, peer_verdict

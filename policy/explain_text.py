@@ -13,12 +13,13 @@ _HEADINGS = {
     "virtual-service": "routing", "host": "routing", "route": "routing", "connection": "routing",
     "rate-limit": "rate limits", "destination-rule": "destination", "destination": "destination", "policy": "policy",
     "network-policy-egress": "policy", "peer-authentication": "policy", "network-policy-ingress": "policy",
-    "authorization": "policy", "enforcement": "policy",
+    "request-authentication": "policy", "authorization": "policy", "enforcement": "policy",
 }  # fmt: skip
 _NAMES = {
     "network-policy-egress": "egress of the source",
     "peer-authentication": "mutual TLS of the destination",
     "network-policy-ingress": "ingress of the destination",
+    "request-authentication": "tokens of end users",
     "authorization": "authorization of the destination",
 }
 _GOOD = ("match", "allow", "chosen", "answer", "in force", "workload", "gateway", "route", "service", "merged")

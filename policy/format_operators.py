@@ -12,7 +12,7 @@ PLAIN = frozenset(
     (
         *("START_TIME", "PROTOCOL", "ROUTE_NAME", "HOSTNAME", "REQUESTED_SERVER_NAME", "STREAM_ID", "DURATION"),
         *("RESPONSE_CODE", "RESPONSE_FLAGS", "RESPONSE_CODE_DETAILS", "CONNECTION_TERMINATION_DETAILS"),
-        *("BYTES_RECEIVED", "BYTES_SENT", "GRPC_STATUS", "GRPC_STATUS_NUMBER", "REASON", "WHY"),
+        *("BYTES_RECEIVED", "BYTES_SENT", "GRPC_STATUS", "GRPC_STATUS_NUMBER", "POLICY", "REASON", "WHY"),
         *(f"DOWNSTREAM{part}_REMOTE_{what}" for part in ("", "_DIRECT") for what in ("ADDRESS", "PORT")),
         *(f"DOWNSTREAM{part}_LOCAL_{what}" for part in ("", "_DIRECT") for what in ("ADDRESS", "PORT")),
         *(f"DOWNSTREAM{part}_{side}_ADDRESS_WITHOUT_PORT" for part in ("", "_DIRECT") for side in ("REMOTE", "LOCAL")),
@@ -22,7 +22,7 @@ PLAIN = frozenset(
         *("UPSTREAM_REQUEST_ATTEMPT_COUNT", "UPSTREAM_TRANSPORT_FAILURE_REASON"),
     )
 )
-"""Operators without an argument; START_TIME may have one. REASON and WHY are Fairlead's own."""
+"""Operators without an argument; START_TIME may have one. POLICY, REASON and WHY are Fairlead's own."""
 HEADERS = ("REQ", "RESP")
 """Those that name a header, and perhaps another one to take where the first is missing: `REQ(X?Y)`."""
 _ELSEWHERE = (

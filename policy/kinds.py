@@ -327,6 +327,35 @@ AUTHORIZATION_POLICY = obj(
     status=NO_STATUS,
 )
 
+REQUEST_AUTHENTICATION = obj(
+    "Whose tokens (JWT) are taken.",
+    spec=obj(
+        "The rules; a request without a token passes, one whose token cannot be proved does not.",
+        selector=LABEL_SELECTOR,
+        jwtRules=items(obj(
+            "The tokens of one issuer.",
+            required=("issuer",),
+            issuer=text("Claim iss."),
+            audiences=items(text(), doc="One of them must be in claim aud; none given: any."),
+            jwksUri=text("URL of the issuer's public keys; without it and jwks: as OpenID Connect's discovery says."),
+            jwks_uri=text("The same."),
+            jwks=text("The public keys themselves (JSON Web Key Set)."),
+            fromHeaders=items(obj(required=("name",), name=text(), prefix=text("What stands before the token.")),
+                              doc="Where tokens stand; default Authorization: Bearer, and parameter access_token."),
+            fromParams=TEXTS,
+            fromCookies=TEXTS,
+            outputPayloadToHeader=text("The payload, base64url, for the app."),
+            outputClaimToHeaders=items(obj(required=("header", "claim"), header=text(), claim=text("a, or a.b."))),
+            forwardOriginalToken=flag("The app gets the token, too."),
+            timeout=duration("Of fetching keys; default 5s."),
+            spaceDelimitedClaims=items(text(), doc="Claims whose text is a list; scope and permission always are."),
+        )),
+        targetRef=refused("use selector"),
+        targetRefs=refused("use selector"),
+    ),
+    status=NO_STATUS,
+)  # fmt: skip
+
 TLS_VERSION = text("", "TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3")
 SERVER_TLS = obj(
     "TLS of a server.",
@@ -507,6 +536,7 @@ RULE_KINDS: tuple[Kind, ...] = (
     kind("networking.k8s.io", "v1", "IngressClass", "ingressclasses", INGRESS_CLASS, namespaced=False),
     kind("security.istio.io", "v1 v1beta1", "PeerAuthentication", "peerauthentications", PEER_AUTHENTICATION, "pa", categories=_SEC),
     kind("security.istio.io", "v1 v1beta1", "AuthorizationPolicy", "authorizationpolicies", AUTHORIZATION_POLICY, "ap", categories=_SEC),
+    kind("security.istio.io", "v1 v1beta1", "RequestAuthentication", "requestauthentications", REQUEST_AUTHENTICATION, "ra", categories=_SEC),
     kind("rbac.authorization.k8s.io", "v1", "Role", "roles", ROLE, inert=_LATER),
     kind("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", BINDING, inert=_LATER),
     kind("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", CLUSTER_ROLE, namespaced=False, inert=_LATER),
@@ -520,7 +550,6 @@ _GATEWAY_API = (
     "the Gateway API is not carried out: use Istio's Gateway and VirtualService (networking.istio.io), or Ingress"
 )
 REFUSED_KINDS = {
-    "RequestAuthentication": "tokens of end users are not verified yet; Fairlead would let in what this means to keep out",
     "EnvoyFilter": "there is no Envoy to configure; for local rate limits write a LocalRateLimit (fairlead.dev/v1)",
     "WasmPlugin": "there are no WebAssembly filters",
     "ProxyConfig": "use fairlead's settings",

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .authorize import Authorizer, Subject
+from .authorize import Authorizer
+from .authorize_values import Subject
 from .explain import World
 from .network_policy import Isolation, isolation_of
 from .peer import Peer, as_peer

@@ -14,10 +14,12 @@ from ..registry.model import Workload
 from ..registry.snapshot import Snapshot
 from .label_selector import seen, selects, wanted
 from .peer import Peer
-from .resources import IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort
+from .resources import IPBlock, Meta, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort
 from .tables import Verdict
 from .trace import Trace, note
 
+DRY_RUN = ("istio.io/dry-run", "fairlead.dev/dry-run")
+"""Annotations of policies that are only tried out."""
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -219,16 +221,23 @@ class Isolation:
         return {key: frozenset.intersection(*(table[key] for table in tables)) for key in common}
 
 
+def is_dry_run(meta: Meta) -> bool:
+    annotations = meta.annotations
+    return bool(annotations) and any(annotations.get(name, "").lower() == "true" for name in DRY_RUN)
+
+
 def isolation_of(
-    policies: Sequence[NetworkPolicy], snapshot: Snapshot, workload: Workload, direction: str
+    policies: Sequence[NetworkPolicy], snapshot: Snapshot, workload: Workload, direction: str, dry_run: bool = False
 ) -> Isolation | None:
-    """The isolation of a workload in `direction` (Ingress or Egress); None where no policy selects it."""
+    """The isolation of a workload in `direction` (Ingress or Egress); None where no policy selects it. `dry_run`: by
+    those that are only tried out, which otherwise count for nothing."""
     if workload.host_network:
         return None
     found = [
         policy
         for policy in policies
         if policy.meta.namespace == workload.namespace
+        and is_dry_run(policy.meta) == dry_run
         and direction in policy_types(policy)
         and selects(policy.spec.pod_selector, workload.labels)
     ]

@@ -25,6 +25,7 @@ RESOURCES: dict[str, tuple[Any, Any]] = {
     "NetworkPolicy": (r.NetworkPolicy, r.NetworkPolicySpec),
     "PeerAuthentication": (r.PeerAuthentication, r.PeerAuthenticationSpec),
     "AuthorizationPolicy": (r.AuthorizationPolicy, r.AuthorizationPolicySpec),
+    "RequestAuthentication": (r.RequestAuthentication, r.RequestAuthenticationSpec),
     "Gateway": (r.Gateway, r.GatewaySpec),
     "Sidecar": (r.Sidecar, r.SidecarSpec),
     "Ingress": (r.Ingress, r.IngressSpec),
@@ -41,6 +42,7 @@ Resource = (
     | r.NetworkPolicy
     | r.PeerAuthentication
     | r.AuthorizationPolicy
+    | r.RequestAuthentication
     | r.Gateway
     | r.Sidecar
     | r.Ingress

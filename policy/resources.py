@@ -684,6 +684,43 @@ class AuthorizationPolicy(Struct, frozen=True):
     spec: AuthorizationPolicySpec
 
 
+class JWTHeader(Spec, frozen=True):
+    name: str
+    prefix: str = ""
+
+
+class ClaimToHeader(Spec, frozen=True):
+    header: str
+    claim: str
+
+
+class JWTRule(Spec, frozen=True):
+    issuer: str
+    audiences: list[str] = []
+    jwks: str = ""
+    jwks_uri: str = ""
+    jwks_uri_old: str = field(default="", name="jwks_uri")
+    from_headers: list[JWTHeader] = []
+    from_params: list[str] = []
+    from_cookies: list[str] = []
+    output_payload_to_header: str = ""
+    output_claim_to_headers: list[ClaimToHeader] = []
+    forward_original_token: bool = False
+    timeout: float | None = None
+    """Of fetching keys."""
+    space_delimited_claims: list[str] = []
+
+
+class RequestAuthenticationSpec(Spec, frozen=True):
+    selector: LabelsSelector | None = None
+    jwt_rules: list[JWTRule] = []
+
+
+class RequestAuthentication(Struct, frozen=True):
+    meta: Meta
+    spec: RequestAuthenticationSpec
+
+
 # --- fairlead.dev MeshConfig ----------------------------------------------------------------------------------------
 
 
@@ -830,6 +867,7 @@ class Resources(Struct, frozen=True):
     network_policies: tuple[NetworkPolicy, ...] = ()
     peer_authentications: tuple[PeerAuthentication, ...] = ()
     authorization_policies: tuple[AuthorizationPolicy, ...] = ()
+    request_authentications: tuple[RequestAuthentication, ...] = ()
     gateways: tuple[Gateway, ...] = ()
     secrets: tuple[Secret, ...] = ()
     """For the servers of Gateways; control sends them to gateways alone."""

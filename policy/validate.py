@@ -176,6 +176,7 @@ def resources_of(parsed: Sequence[Parsed]) -> Resources:
         network_policies=ordered.get("NetworkPolicy", ()),
         peer_authentications=ordered.get("PeerAuthentication", ()),
         authorization_policies=ordered.get("AuthorizationPolicy", ()),
+        request_authentications=ordered.get("RequestAuthentication", ()),
         gateways=ordered.get("Gateway", ()),
         secrets=ordered.get("Secret", ()),
         sidecars=ordered.get("Sidecar", ()),

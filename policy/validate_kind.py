@@ -8,6 +8,7 @@ from typing import Any
 
 from ..registry.kinds import Kind
 from ..registry.schema import STRINGS, Findings, check
+from .network_policy import DRY_RUN
 from .validate_destination_rule import check_destination_rule
 from .validate_entries import (
     check_endpoint_slice,
@@ -23,6 +24,7 @@ from .validate_network_policy import check_network_policy
 from .validate_rate_limit import check_local_rate_limit
 from .validate_security import check_authorization_policy, check_peer_authentication
 from .validate_sidecar import check_sidecar
+from .validate_tokens import check_request_authentication
 from .validate_values import (
     invalid,
     is_dns_label,
@@ -31,6 +33,7 @@ from .validate_values import (
     mapping,
     qualified_name_fault,
     required,
+    warn,
 )
 from .validate_virtual_service import check_virtual_service
 
@@ -105,7 +108,23 @@ def _name(body: Object) -> str:
     return str(mapping(body, "metadata").get("name") or "")
 
 
+def _dry_run(found: Findings, body: Object) -> None:
+    annotations = mapping(mapping(body, "metadata"), "annotations")
+    for name in DRY_RUN:
+        value = annotations.get(name, "false")
+        if value.lower() == "true":
+            warn(found, f"metadata.annotations[{name}]", "is a dry run: it refuses nothing, and counts what it would")
+        elif value.lower() != "false":
+            invalid(found, f"metadata.annotations[{name}]", value, "must be true or false")
+
+
+def _authorization_policy(found: Findings, body: Object, namespace: str) -> None:
+    _dry_run(found, body)
+    check_authorization_policy(found, _spec(body))
+
+
 def _network_policy(found: Findings, body: Object, namespace: str) -> None:
+    _dry_run(found, body)
     check_network_policy(found, _spec(body))
 
 
@@ -137,7 +156,8 @@ _CHECKS: dict[tuple[str, str], Callable[[Findings, Object, str], None]] = {
         f, _spec(b), mapping(mapping(b, "metadata"), "annotations")
     ),
     ("security.istio.io", "PeerAuthentication"): lambda f, b, n: check_peer_authentication(f, _spec(b)),
-    ("security.istio.io", "AuthorizationPolicy"): lambda f, b, n: check_authorization_policy(f, _spec(b)),
+    ("security.istio.io", "AuthorizationPolicy"): _authorization_policy,
+    ("security.istio.io", "RequestAuthentication"): lambda f, b, n: check_request_authentication(f, _spec(b)),
     ("", "Namespace"): _namespace,
     ("", "Service"): _service,
     ("", "Pod"): lambda f, b, n: check_pod(f, b),

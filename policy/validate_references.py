@@ -26,6 +26,7 @@ from .resources import (
     NetworkPolicy,
     PeerAuthentication,
     PortSelector,
+    RequestAuthentication,
     Resources,
     Subset,
     VirtualService,
@@ -44,7 +45,7 @@ def check_references(parsed: Sequence[Parsed], resources: Resources, snapshot: S
             context.virtual_service(one, one.resource)
         elif isinstance(one.resource, DestinationRule):
             context.destination_rule(one, one.resource)
-        elif isinstance(one.resource, (NetworkPolicy, PeerAuthentication, AuthorizationPolicy)):
+        elif isinstance(one.resource, (NetworkPolicy, PeerAuthentication, AuthorizationPolicy, RequestAuthentication)):
             context.policy(one, one.resource)
         elif isinstance(one.resource, LocalRateLimit):
             context.policy(one, one.resource)
@@ -260,8 +261,12 @@ class _Context:
             self._subset_endpoints(one, f"spec.subsets[{index}].labels", host, subset)
 
     def policy(
-        self, one: Parsed, policy: NetworkPolicy | PeerAuthentication | AuthorizationPolicy | LocalRateLimit
+        self,
+        one: Parsed,
+        policy: NetworkPolicy | PeerAuthentication | AuthorizationPolicy | RequestAuthentication | LocalRateLimit,
     ) -> None:
+        if isinstance(policy, AuthorizationPolicy):
+            self._tokens(one, policy)
         if not self.snapshot.workloads and not self.templates:
             return
         namespaces = {one.namespace}
@@ -285,6 +290,20 @@ class _Context:
         told = wanted(written) if written is not None else ", ".join(f"{key}={value}" for key, value in labels.items())
         where = " and ".join(sorted(namespaces))[:200]
         one.warnings.append((path, f"selects no workload of {where} that is known: none has {told}; it has no effect"))
+
+    def _tokens(self, one: Parsed, policy: AuthorizationPolicy) -> None:
+        """Conditions on tokens where nobody proves any never hold, and in a DENY always or never."""
+        known = self.resources.request_authentications
+        if any(found.meta.namespace in (self.root, one.namespace) or one.namespace == self.root for found in known):
+            return
+        message = "no RequestAuthentication of this namespace proves tokens: no request has such a principal or claim"
+        for index, rule in enumerate(policy.spec.rules or []):
+            for number, entry in enumerate(rule.from_):
+                if entry.source.request_principals or entry.source.not_request_principals:
+                    one.warnings.append((f"spec.rules[{index}].from[{number}].source.requestPrincipals", message))
+            for number, condition in enumerate(rule.when):
+                if condition.key.startswith("request.auth."):
+                    one.warnings.append((f"spec.rules[{index}].when[{number}].key", message))
 
     def service_entry(self, one: Parsed) -> None:
         for index, host in enumerate((one.body.get("spec") or {}).get("hosts") or ()):

@@ -30,13 +30,12 @@ WHEN_KEYS = (
 )  # fmt: skip
 HTTP_OPERATIONS = ("hosts", "notHosts", "methods", "notMethods", "paths", "notPaths")
 SERVICE_ACCOUNTS_MAX = 16
-NO_TOKENS = "tokens of end users are not verified yet, so that no request has such a principal or claim"
 _CLAIMS = re.compile(r"request\.auth\.claims(?:\[[^\[\]]+\])+")
 _HEADER = re.compile(r"request\.headers\[([^\[\]]+)\]")
 _TEMPLATE = re.compile(r"\{\*{1,2}\}")
 
 
-def _check_selector(found: Findings, spec: Object) -> dict[str, str]:
+def check_selector(found: Findings, spec: Object) -> dict[str, str]:
     selector = spec.get("selector")
     labels = mapping(selector, "matchLabels") if selector is not None else {}
     if selector is not None:
@@ -47,7 +46,7 @@ def _check_selector(found: Findings, spec: Object) -> dict[str, str]:
 
 
 def check_peer_authentication(found: Findings, spec: Object) -> None:
-    labels = _check_selector(found, spec)
+    labels = check_selector(found, spec)
     ports = spec.get("portLevelMtls")
     if ports is None:
         return
@@ -64,15 +63,13 @@ def check_peer_authentication(found: Findings, spec: Object) -> None:
 
 
 def check_authorization_policy(found: Findings, spec: Object) -> None:
-    _check_selector(found, spec)
+    check_selector(found, spec)
     action = spec.get("action", "ALLOW")
     rules = listed(spec, "rules")
     if action == "CUSTOM":
         not_supported(found, "spec.action", "CUSTOM", ("ALLOW", "DENY", "AUDIT"))
     if action == "DENY" and not rules:
         required(found, "spec.rules", "a DENY policy without rules has no effect; to deny everything write spec: {}")
-    if action == "AUDIT":
-        warn(found, "spec.action", "AUDIT is taken, and changes no verdict; nothing records it yet")
     for index, rule in enumerate(rules):
         path = f"spec.rules[{index}]"
         for key, inner in (("from", "source"), ("to", "operation")):
@@ -120,9 +117,6 @@ def _check_source(found: Findings, path: str, source: Object) -> None:
         for index, principal in enumerate(listed(source, key)):
             if principal.startswith("spiffe://"):
                 warn(found, f"{path}.{key}[{index}]", "principals are written without spiffe://; this matches nothing")
-    for key in ("requestPrincipals", "notRequestPrincipals"):
-        if listed(source, key):
-            warn(found, f"{path}.{key}", NO_TOKENS)
 
 
 def _check_blocks(found: Findings, path: str, blocks: list[Any]) -> None:
@@ -180,8 +174,6 @@ def _check_condition(found: Findings, path: str, condition: Object) -> None:
         check_header_name(found, f"{path}.key", header[1])
     elif not _CLAIMS.fullmatch(key) and key not in WHEN_KEYS:
         not_supported(found, f"{path}.key", key, WHEN_KEYS)
-    if key.startswith("request.auth."):
-        warn(found, f"{path}.key", NO_TOKENS)
 
 
 def _warn_wide_deny(found: Findings, path: str, rule: Object) -> None:

@@ -179,8 +179,17 @@ class Inbound(TlsListener):
                 if not arrival.port:
                     return None
                 protocol = declared(tables, *meant)
-        if hello is None and self._refused(arrival):
-            return None
+        if hello is None:
+            refused = self._refused(arrival)
+            self.engine.plaintext.came(arrival.source_ip, arrival.port, refused, self.engine.clock())
+            if refused:
+                return None
+        if not protocol:
+            # A port of HTTP takes nothing else: what an app reads more loosely than we do would pass unread, and with
+            # it what its sender says of his identity.
+            config = tables.clusters.get(f"inbound|{arrival.port}||")
+            if config is not None and config.protocol in HTTP_PROTOCOLS:
+                protocol = "http"
         return arrival, protocol
 
     def _refused(self, arrival: Arrival) -> bool:
@@ -195,6 +204,7 @@ class Inbound(TlsListener):
         outcome.reason = PLAINTEXT.code
         outcome.flag = PLAINTEXT.flag
         outcome.why = verdict.why
+        outcome.policy = verdict.by
         outcome.started_at = outcome.ended_at = engine.clock()
         engine.observe(outcome)
         return True

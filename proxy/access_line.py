@@ -79,7 +79,14 @@ def usual_line(outcome: Outcome, skew: float, seconds: Seconds) -> str | None:
     """The line of an exchange that went well; None: it is another case. `skew`: wall minus monotonic clock, seconds."""
     request: RequestHead | None = outcome.request
     endpoint = outcome.endpoint
-    if request is None or endpoint is None or outcome.reason or not outcome.first_at or not outcome.sent_at:
+    if (
+        request is None
+        or endpoint is None
+        or outcome.reason
+        or outcome.policy
+        or not outcome.first_at
+        or not outcome.sent_at
+    ):
         return None
     protocol = ' HTTP/2" ' if request.major == 2 else ' HTTP/1.1" ' if request.minor else ' HTTP/1.0" '
     started = outcome.started_at

@@ -17,6 +17,7 @@ import msgspec
 from .access_line import Lines, escaped
 from .grpc import NAMES
 from .message import Head, Outcome
+from .metrics import denied_by
 
 ENVOY_DEFAULT = (
     '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% '
@@ -51,6 +52,7 @@ JSON_KEYS = {
     "route_name": "ROUTE_NAME",
     "grpc_status": "GRPC_STATUS",
     "reason": "REASON",
+    "policy": "POLICY",
     "why": "WHY",
 }
 _OPERATOR = re.compile(r"%(?:([A-Z][A-Z0-9_]*(?:\([^)]*\))?)(?::(\d+))?)?%")
@@ -184,6 +186,7 @@ OPERATORS: dict[str, Operator] = {
     "GRPC_STATUS": _grpc_status,
     "GRPC_STATUS_NUMBER": lambda o, _: o.grpc_status or None,
     "REASON": lambda o, _: o.reason or None,
+    "POLICY": lambda o, _: denied_by(o) or o.policy or None,
     "WHY": lambda o, _: o.why or None,
 }
 for _own, _whole in (
@@ -304,6 +307,17 @@ def _shown(value: Value) -> str | int:
     return "-" if value is None else value
 
 
+def with_policy() -> Callable[[Outcome, float], str]:
+    """Envoy's default format; where a policy refused, would refuse or notes, its name and rule stand behind it."""
+    usual, policy = text_formatter(ENVOY_DEFAULT), OPERATORS["POLICY"]
+
+    def line(outcome: Outcome, skew: float) -> str:
+        text, by = usual(outcome, skew), policy(outcome, skew)
+        return f'{text[:-1]} "{escaped(str(by))}"\n' if by else text
+
+    return line
+
+
 def json_formatter() -> Callable[[Outcome, float], str]:
     operators = {key: operator(name) for key, name in JSON_KEYS.items()}
 
@@ -325,7 +339,7 @@ class AccessLog:
     def __init__(self, encoding: str = "TEXT", form: str = "", soon: Any = None) -> None:
         """`encoding`: TEXT or JSON; `form`: a format string, empty for Envoy's default; `soon`: see Lines. Raises
         FormatError."""
-        line = json_formatter() if encoding == "JSON" else text_formatter(form or ENVOY_DEFAULT)
+        line = json_formatter() if encoding == "JSON" else text_formatter(form) if form else with_policy()
         self.lines = Lines(line, encoding != "JSON" and (form or ENVOY_DEFAULT) == ENVOY_DEFAULT, soon)
         self.lost = 0
         """Lines taken that could not be written after all."""

@@ -17,6 +17,7 @@ cdef class Downstream(Client):
     cdef public RequestParser parser
     cdef public Exchange exchange
     cdef public object relay
+    cdef public object switched
     cdef public bint advancing
     cdef public bint closing
     cdef public bint lost

@@ -34,6 +34,8 @@ class Downstream(Client):
         self.parser = RequestParser(settings.max_head_bytes, settings.max_headers, settings.max_target_bytes)
         self.exchange: Any = None
         self.relay: Relay | None = None
+        self.switched: Any = None
+        """The exchange whose connection became the relay."""
         self.advancing = False
         self.closing = False
         """No further request is read."""
@@ -408,6 +410,7 @@ class Downstream(Client):
         upstream.flush()
         relay = Relay(engine.now(), lambda ended: self._switched_back(ended, exchange, upstream))
         self.relay = relay
+        self.switched = exchange
         engine.relays.add(relay)
         upstream.exchange = None
         upstream.usable = False
@@ -432,6 +435,7 @@ class Downstream(Client):
             exchange.outcome.reason = relay.reason.code
             exchange.outcome.flag = relay.reason.flag
             exchange.outcome.why = relay.why
+        self.switched = None
         exchange.relay_ended(relay.client.count, relay.server.count)
         upstream.lost = True
         upstream.pool.closed(upstream)

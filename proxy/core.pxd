@@ -50,6 +50,7 @@ cdef class Core:
     cdef public object observe
     cdef public bint draining
     cdef public Limiter limiter
+    cdef public object tokens
     cdef public str own_identity
     cdef public dict pools
     cdef public Outbox outbox

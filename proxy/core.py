@@ -118,6 +118,8 @@ class Core:
         self.draining = False
         self.limiter: Limiter | None = None
         """Local rate limits; None: there are none."""
+        self.tokens: Any = None
+        """TokenCheck (token_check.py); None: no RequestAuthentication applies."""
         self.own_identity = ""
         self.pools: dict[str, Pool] = {}
         """By the cluster's name."""

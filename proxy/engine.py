@@ -30,7 +30,7 @@ from ..policy.tables import (
     Verdict,
 )
 from ..registry.model import Endpoint
-from ..registry.reasons import DENIED, DRAINING, DURATION, IDLE, OVERFLOW, RATE, Reason
+from ..registry.reasons import DRAINING, DURATION, IDLE, OVERFLOW, RATE, Reason
 from . import accept, accept_inbound
 from .arrive import address_of
 from .cluster import ACTIVE, LiveCluster
@@ -42,6 +42,7 @@ from .limits import Members, Settings
 from .message import Outcome, RequestHead
 from .mirror import Mirror as MirrorCopy
 from .outbox import Outbox
+from .plaintext import Ledger
 from .poller import Listener, Poller, poller_of
 from .pool import Pool
 from .proxy_protocol import Network, proxy_header
@@ -50,9 +51,11 @@ from .sockets import Sockets
 from .tcp import Session
 from .upstream import Upstream
 from .wire import Wire
+from .withdraw import withdraw
 
 if TYPE_CHECKING:
     from .accept_gateway import ClientOf, GatewayListener, ServerContext
+    from .notes import Notes
 
 TICK_S = 1.0
 DRAIN_LOOK_S = 0.1
@@ -103,7 +106,7 @@ class Engine(Core):
         self.admit = rules.admit
         self._normalize = rules.normalize
         self.inbound_port = rules.inbound_port
-        self._egress_verdict = rules.egress_verdict
+        self.egress_verdict = rules.egress_verdict
         self.sockets = Sockets()
         """Where listening sockets come from."""
         self.share: Callable[[LiveCluster], None] | None = None
@@ -144,6 +147,11 @@ class Engine(Core):
         """By id: when those who have not said anything were first seen in a drain."""
         self._empty: asyncio.Event | None = None
         self._normalization = ""
+        self.notes: Notes | None = None
+        """What is counted for policies that are only tried out; None: there were none so far."""
+        self.plaintext = Ledger()
+        """Who comes to the app without mutual TLS."""
+        self._ending: list[asyncio.Task[None]] = []
         self._cell_of: Callable[[Limit], Cell | None] = lambda _limit: None
         self._take_tables(tables)
 
@@ -195,7 +203,7 @@ class Engine(Core):
         if self.is_own((address, port)):
             return f"{address}:{port} is this proxy itself."
         key = f"{address}:{port}"
-        verdict = self._egress_verdict(self.tables, address, port) if _is_address(address) else None
+        verdict = self.egress_verdict(self.tables, address, port) if _is_address(address) else None
         if verdict is not None and not verdict.allowed:
             return verdict
         found = self.outside.get(key)
@@ -219,7 +227,7 @@ class Engine(Core):
         """Egress policy for an endpoint whose name turned out to be `address`; None: it may be used."""
         if _is_address(endpoint.address) or endpoint.egress is not None:
             return None
-        verdict = self._egress_verdict(self.tables, address, endpoint.port)
+        verdict = self.egress_verdict(self.tables, address, endpoint.port)
         return None if verdict is None or verdict.allowed else verdict.why or verdict.by
 
     def mirror(self, exchange: Any, mirror: Mirror) -> None:
@@ -366,6 +374,11 @@ class Engine(Core):
             if session.relay_running
         ]
 
+    def note_plaintext(self) -> None:
+        """Tell the ledger of connections without mutual TLS that live."""
+        came = [one.arrival for one in (*self.connections, *self.sessions)]
+        self.plaintext.lives([(a.source_ip, a.port) for a in came if is_plain(a)], self.clock())
+
     def buffered(self) -> int:
         """Octets held for clients and endpoints in all."""
         held: int = sum(connection.buffered() for connection in self.connections)
@@ -428,7 +441,7 @@ class Engine(Core):
             pool.drop_idle(pool.live.update(config, now))
             if self.share is not None:
                 self.share(pool.live)
-        self._withdraw(tables)
+        withdraw(self, tables)
 
     def _take_tables(self, tables: Tables) -> None:
         mesh = tables.mesh.spec
@@ -436,42 +449,28 @@ class Engine(Core):
         workload = tables.viewpoint.workload
         self.own_identity = f"spiffe://{mesh.trust_domain}/ns/{workload.namespace}/sa/{workload.service_account}"
         self._take_limits(tables)
+        self._take_tokens(tables)
+        if self.notes is None and getattr(tables.inbound, "shadow", None) is not None:
+            from .notes import Notes  # for those who try policies out
 
-    def _withdraw(self, tables: Tables) -> None:
-        """Close what the new tables no longer permit."""
-        for downstream in list(self.connections):
-            inbound = downstream.arrival.listener == "inbound"
-            upgraded = getattr(downstream, "relay", None) if inbound else None  # HTTP/2 has none
-            running = downstream.running() if inbound else ()
-            if upgraded is not None:
-                verdict = self.admit(tables, downstream.arrival)
-                if not verdict.allowed:
-                    upgraded.abort(DENIED, f"Permission was withdrawn: {verdict.why or verdict.by}")
-            elif running:
-                verdict = self.admit(tables, downstream.arrival)
-                if not verdict.allowed:
-                    for exchange in running:
-                        exchange.client_lost(DENIED, f"Permission was withdrawn: {verdict.why or verdict.by}")
-                    downstream.abort()
-        for session in list(self.sessions):
-            why = self._withdrawn(tables, session)
-            if why:
-                session.relay.abort(DENIED, f"Permission was withdrawn: {why}")
+            self.notes = Notes(self.observe, self.running)
+            self.observe = self.notes.done
+        if self.notes is not None:
+            self.notes.tables = tables
 
-    def _withdrawn(self, tables: Tables, session: Session) -> str:
-        if session.arrival.listener == "inbound":
-            verdict = self.admit(tables, session.arrival)
-            return "" if verdict.allowed else verdict.why or verdict.by
-        endpoint = session.outcome.endpoint
-        pool = session.pool
-        if endpoint is None or pool is None:
-            return ""
-        config = tables.clusters.get(pool.live.config.name)
-        for now in config.endpoints if config is not None else ():
-            if (now.address, now.port) == (endpoint.address, endpoint.port):
-                if now.egress is not None and not now.egress.allowed:
-                    return now.egress.why or now.egress.by
-        return ""
+    def _take_tokens(self, tables: Tables) -> None:
+        """Which tokens of end users are taken: what proves them is imported and kept where somebody asks for them."""
+        rules = getattr(tables.inbound, "tokens", None)
+        if rules is None:
+            if self.tokens is not None:
+                self._ending.append(asyncio.get_running_loop().create_task(self.tokens.close()))
+                self.tokens = None
+            return
+        if self.tokens is None:
+            from .token_check import TokenCheck  # ten megabytes with cryptography, for those who need it
+
+            self.tokens = TokenCheck()
+        self.tokens.update(rules)
 
     def share_limits(self, cell_of: Callable[[Limit], Cell | None]) -> None:
         """From now on limits for the proxy as a whole count where `cell_of` says, together with other workers."""
@@ -757,6 +756,9 @@ class Engine(Core):
         for inbound in self._inbounds:
             inbound.close()
         self._dialer.close()
+        if self.tokens is not None:
+            await self.tokens.close()
+        await asyncio.gather(*self._ending)
         for pool in _all_pools(self.pools.values(), self.outside.values()):
             pool.retire()
         for _ in range(100):  # let transports tell their protocols
@@ -764,6 +766,11 @@ class Engine(Core):
                 break
             await asyncio.sleep(0)
         self._poller().close_if_idle()
+
+
+def is_plain(arrival: Arrival) -> bool:
+    """Whether STRICT would refuse it."""
+    return arrival.listener == "inbound" and not (arrival.tls and arrival.identity)
 
 
 def _all_pools(*many: Iterable[Pool]) -> Iterable[Pool]:

@@ -17,6 +17,7 @@ cdef int WAITING
 cdef int SENT
 cdef int ANSWERED
 cdef int ENDED
+cdef int CHECKING
 cdef unsigned long long HAS_ID
 cdef unsigned long long HAS_PROTO
 cdef unsigned long long HAS_TRAILER
@@ -68,8 +69,12 @@ cdef class Exchange(Waiter):
     cdef public long long rate_bytes
     cdef public Outcome outcome
 
-    @cython.locals(head=RequestHead, path=str, engine=Core, decision=Decision)
+    @cython.locals(head=RequestHead, path=str, engine=Core)
     cpdef start(self, bytes body, bint complete)
+    cpdef token_judged(self, result)
+    cdef bint _refuses_token(self, result) except *
+    @cython.locals(engine=Core, decision=Decision)
+    cdef _decide(self)
     cdef bint _last_stop(self) except *
     @cython.locals(limiter=Limiter, refusing=LiveLimit, now=double, engine=Core)
     cdef bint _limited(self, Decision decision) except *

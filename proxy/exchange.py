@@ -27,6 +27,7 @@ from ..registry.reasons import (
     RESET,
     SLOW,
     TIMEOUT,
+    TOKEN,
     UP_MALFORMED,
     Reason,
 )
@@ -69,7 +70,7 @@ DETAILS = {
 }
 
 # Phases.
-NEW, PAUSED, WAITING, SENT, ANSWERED, ENDED = range(6)
+NEW, PAUSED, WAITING, SENT, ANSWERED, ENDED, CHECKING = range(7)
 
 
 class Exchange(Waiter):
@@ -166,7 +167,41 @@ class Exchange(Waiter):
                 self._reply(REASONS["FL-MALFORMED"], "The path cannot be normalised.", 400)
                 return
             head.path = normal
-        decision = engine.decide(self.tables, head)
+        if engine.tokens is not None and head.arrival.listener != "outbound":
+            result = engine.tokens.look(head, self.token_judged)
+            if result is None:
+                self.phase = CHECKING
+                return
+            if self._refuses_token(result):
+                return
+        self._decide()
+
+    def token_judged(self, result: Any) -> None:
+        """The keys that the request's token waited for are there, or cannot be had."""
+        if self.phase != CHECKING:
+            return
+        self.phase = NEW
+        self.moment = self.engine.now()
+        if not self._refuses_token(result):
+            self._decide()
+
+    def _refuses_token(self, result: Any) -> bool:
+        """Whether the request's token, which cannot be proved, ends the exchange."""
+        refusal = result.refusal
+        if refusal is None:
+            self.head.claims = result.claims
+            return False
+        self.outcome.policy = refusal.by
+        self.outcome.details = f"jwt_authn_access_denied{{{refusal.why.replace(' ', '_')}}}"
+        lines = b""
+        if refusal.status == 401:  # RFC 6750 section 3
+            lines = b'www-authenticate: Bearer realm="%b", error="invalid_token"\r\n' % realm(self.head)
+        self._reply(TOKEN, f"{refusal.why} ({refusal.by}).", refusal.status, lines)
+        return True
+
+    def _decide(self) -> None:
+        engine = self.engine
+        decision = engine.decide(self.tables, self.head)
         self.decision = decision
         self.outcome.decision = decision
         if engine.limiter is not None and self._limited(decision):
@@ -264,6 +299,7 @@ class Exchange(Waiter):
             if isinstance(pool, str):
                 self._reply(NO_ROUTE, pool, 502)
             elif isinstance(pool, Verdict):
+                self.outcome.policy = pool.by
                 self._reply(DENIED, pool.why or pool.by)
             else:
                 self._send_to(pool)
@@ -401,6 +437,7 @@ class Exchange(Waiter):
         self.outcome.endpoint = endpoint
         if endpoint.egress is not None and not endpoint.egress.allowed:
             verdict = endpoint.egress
+            self.outcome.policy = verdict.by
             self._reply(DENIED, verdict.why or f"{verdict.by} does not allow {endpoint.address}:{endpoint.port}.")
             return
         limits = live.config.limits
@@ -999,7 +1036,11 @@ class Exchange(Waiter):
             lines = b"x-envoy-overloaded: true\r\n"
         decision = self.decision
         ops = decision.response_headers if decision is not None else None
-        told = why if reason is not UP_MALFORMED else "The endpoint's answer was malformed; the access log says how."
+        told = why
+        if reason is UP_MALFORMED:
+            told = "The endpoint's answer was malformed; the access log says how."
+        elif reason is DENIED and self.head.arrival.listener == "gateway" and not outcome.source_identity:
+            told = "RBAC: access denied"  # which policy it was is nothing for strangers
         self._own(status or reason.status, told.encode("utf-8", "replace") + b"\n", reason.code, lines, ops)
 
     def _own(self, status: int, body: bytes, code: str, lines: bytes, ops: Any) -> None:
@@ -1219,6 +1260,12 @@ def _timeout_line(seconds: float) -> bytes:
         if len(_timeout_lines) < 1024:
             _timeout_lines[seconds] = line
     return line
+
+
+def realm(head: RequestHead) -> bytes:
+    """What a challenge names: the URL asked for without its query, as far as it can stand in quotes."""
+    text = f"{head.scheme}://{head.authority}{head.path.partition('?')[0]}"
+    return "".join(c for c in text if " " < c <= "~" and c not in '"\\').encode()
 
 
 def head_upgrades(head: RequestHead) -> bool:

@@ -75,6 +75,7 @@ REASON_PHRASES = {
     307: "Temporary Redirect",
     308: "Permanent Redirect",
     400: "Bad Request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
@@ -280,6 +281,8 @@ def at_edge(head: RequestHead, source_ip: str, trusted_proxies: int) -> None:
         head.replace(head.raw[: head.first] + block + b"\r\n")
     told = entries[-trusted_proxies:] if trusted_proxies else []
     head.told = b"x-forwarded-for: " + b",".join([*told, source_ip.encode()]) + b"\r\n"
+    if trusted_proxies and len(told) == trusted_proxies:  # fewer: it came past one of them
+        head.remote_ip = told[0].decode("latin-1")
     if not seen & _PROTO:
         head.told += b"x-forwarded-proto: https\r\n" if head.scheme == "https" else b"x-forwarded-proto: http\r\n"
     head.seen = seen | _PROTO | _FOR

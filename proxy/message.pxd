@@ -50,6 +50,8 @@ cdef class RequestHead(Head):
     cdef public bint expect_continue
     cdef public bytes told
     cdef public Arrival arrival
+    cdef public str remote_ip
+    cdef public object claims
 
 @cython.no_gc
 cdef class ResponseHead(Head):
@@ -88,4 +90,5 @@ cdef class Outcome:
     cdef public bint upstream_tls
     cdef public str upstream_local
     cdef public str local_address
+    cdef public str policy
     cdef public bint mirrored

@@ -260,6 +260,10 @@ class RequestHead(Head):
         """Lines to add on the way on: what the edge knows of where it came from (headers.py, `at_edge`)."""
         self.arrival: Any = None
         """policy.tables.Arrival; set by whoever received it."""
+        self.remote_ip = ""
+        """The client's address as trusted proxies tell it; empty: none do."""
+        self.claims: Any = None
+        """Those of a verified token, for policy to see; None: there is none."""
 
 
 class ResponseHead(Head):
@@ -341,5 +345,8 @@ class Outcome:
         """Local address of the connection to the endpoint, `ip:port`, where known."""
         self.local_address = ""
         """Of the client's connection, `ip:port`."""
+        self.policy = ""
+        """`kind namespace/name rule N` of the policy that refused it, or what a dry run or an audit noted; where the
+        decision's own `policy` does not say it."""
         self.mirrored = False
         """A copy sent to a mirror; nobody waited for it."""

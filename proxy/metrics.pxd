@@ -30,6 +30,7 @@ cdef class Metrics:
     cdef public str trust_domain
     cdef public dict _series
     cdef public dict reasons
+    cdef public dict denials
     cdef public Py_ssize_t folded
     cdef public list more
     cdef public object identities

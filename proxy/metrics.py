@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..registry.model import Workload
+from ..registry.reasons import DENIED, PLAINTEXT, TOKEN
 from . import exposition
 from .message import Outcome
 
 SERIES_MAX = 2000
+DENIALS = frozenset((DENIED.code, PLAINTEXT.code, TOKEN.code))
 BOUNDS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000)
 """Istio's histogram buckets, for milliseconds and bytes alike."""
 
@@ -54,6 +56,8 @@ class Metrics:
         self._series: dict[tuple[Any, ...], Series] = {}
         self.reasons: dict[tuple[str, str], int] = {}
         """Answers and failures of our own by (reason, flag)."""
+        self.denials: dict[str, int] = {}
+        """What policies have refused, by policy and rule."""
         self.folded = 0
         """Outcomes counted under `other` because there were too many series."""
         self.more: list[Callable[[], Iterable[str]]] = []
@@ -88,6 +92,10 @@ class Metrics:
         if outcome.reason:
             reason = (outcome.reason, outcome.flag)
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
+            if outcome.reason in DENIALS:
+                by = denied_by(outcome)
+                if by in self.denials or len(self.denials) < SERIES_MAX:
+                    self.denials[by] = self.denials.get(by, 0) + 1
 
     def fold(self) -> None:
         """Count what has gone through TCP connections that still live; what is left is counted at their end."""
@@ -233,6 +241,12 @@ class Metrics:
             "Answers and failures of the proxy's own, by reason.",
             [({"reason": reason, "response_flags": flag or "-"}, n) for (reason, flag), n in self.reasons.items()],
         )
+        lines += exposition.family(
+            "fairlead_policy_denials_total",
+            "counter",
+            "Requests and connections that policies refused, by policy and rule.",
+            [(policy_labels(by), n) for by, n in self.denials.items()],
+        )
         lines += exposition.family("fairlead_metric_series", "gauge", "Series kept.", [({}, len(self._series))])
         lines += exposition.family(
             "fairlead_metric_folded_total", "counter", "Outcomes counted as `other`.", [({}, self.folded)]
@@ -240,6 +254,22 @@ class Metrics:
         for more in self.more:
             lines += more()
         return lines
+
+
+def denied_by(outcome: Outcome) -> str:
+    """`kind namespace/name rule N` of the policy that refused it; empty: none did."""
+    if outcome.reason not in DENIALS:
+        return ""
+    decision = outcome.decision
+    if outcome.policy or decision is None or decision.policy is None:
+        return outcome.policy
+    by: str = decision.policy.by
+    return "" if decision.policy.allowed else by
+
+
+def policy_labels(by: str) -> dict[str, str]:
+    policy, _, rule = by.partition(" rule ")
+    return {"policy": policy or "unknown", "rule": rule}
 
 
 def _count(buckets: list[int], value: float) -> None:

@@ -165,6 +165,7 @@ class Session:
             verdict = engine.admit(tables, arrival)
             if not verdict.allowed:
                 plain = not arrival.tls and "PeerAuthentication" in verdict.by
+                self.outcome.policy = verdict.by
                 self._fail(PLAINTEXT if plain else DENIED, verdict.why or f"{verdict.by} does not allow it.")
                 return
         decision = engine.decide(tables, SimpleRequest(arrival))
@@ -184,6 +185,7 @@ class Session:
                 self._fail(NO_ROUTE, pool)
                 return
             if isinstance(pool, Verdict):
+                self.outcome.policy = pool.by
                 self._fail(DENIED, pool.why or pool.by)
                 return
             self.pool = pool
@@ -217,6 +219,7 @@ class Session:
         self.outcome.endpoint = endpoint
         self.outcome.upstream_tls = endpoint.tls is not None
         if endpoint.egress is not None and not endpoint.egress.allowed:
+            self.outcome.policy = endpoint.egress.by
             self._fail(DENIED, endpoint.egress.why or f"{endpoint.egress.by} does not allow it.")
             return
         limits = live.config.limits

@@ -39,6 +39,8 @@ FAULT = Reason("FL-FAULT", 0, "FI")
 RATE = Reason("FL-RATE", 429, "RL")
 DRAINING = Reason("FL-DRAINING", 503, "-")
 CLIENT_GONE = Reason("FL-CLIENT-GONE", 0, "DC")
+TOKEN = Reason("FL-TOKEN", 401, "-")
+"""A token of an end user that cannot be proved (RequestAuthentication)."""
 PLAINTEXT = Reason("FL-PLAINTEXT", 0, "-")
 """A plaintext peer where PeerAuthentication asks for mutual TLS; the connection is closed."""
 

@@ -87,6 +87,16 @@ async def test_matrix_has_a_row_for_every_pair_and_port(tmp_path: Path) -> None:
     assert ("default/intruder-1", "default/reviews-1") not in allowed
 
 
+async def test_a_pair_is_explained_rule_by_rule_with_file_and_line(tmp_path: Path) -> None:
+    pair = ("default/intruder-1", "default/reviews-1")
+    code, found, _ = await call(tmp_path, "policy", "explain", *pair, "-f", EXAMPLES, "-o", "json")
+    assert code == 1 and not found[0]["allowed"]
+    assert any("line" in step and step["file"].endswith(".yaml") for step in found[0]["trace"])
+    async with roles_in(tmp_path) as roles:
+        code, out, _ = await roles.command("policy", "explain", "default/front-1", pair[1], "-f", EXAMPLES)
+    assert code == 0 and "may reach" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -549,3 +549,28 @@ async def test_an_app_that_nobody_checks_is_not_spoken_of() -> None:
     async with running(following):
         connection = await following.control.connections.get()
         assert "ready" not in connection.query
+
+
+async def test_who_comes_in_plaintext_is_told_and_what_was_not_heard_is_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feed_module, "PLAINTEXT_S", 0.01)
+    it, waiting, back = Following(), [[{"source": "10.0.0.1", "port": 80}]], asyncio.Queue[Any]()
+
+    async def take() -> list[dict[str, Any]]:
+        return waiting.pop() if waiting else []
+
+    it.feed.plaintext(take, back.put_nowait)
+    it.control.deaf = True
+    async with running(it):
+        await it.connected()
+        await until(lambda: not it.feed.connected or not waiting)
+        entries = await asyncio.wait_for(back.get(), DEADLINE_S)
+        assert entries == [{"source": "10.0.0.1", "port": 80}]
+        it.control.deaf = False
+        waiting.append(entries)
+        await until(lambda: len(it.control.acked_to) == 2)
+        told = [it.control.acks.get_nowait() for _ in range(2)]
+        assert it.control.acked_to[-1][0] == f"{ONE}/fairlead/v1/feed/plaintext"
+        assert told[1]["entries"] == entries and told[1]["workload"] == "web-1"
+        assert back.empty()

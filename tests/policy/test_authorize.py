@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fairlead.policy.authorize import Authorizer, Subject, path_shape, shape
+from fairlead.policy.authorize import Authorizer
+from fairlead.policy.authorize_values import Subject, path_shape, shape
 from fairlead.policy.peer import identify
 from fairlead.policy.tables import Verdict
 from fairlead.registry.model import Workload

@@ -28,7 +28,9 @@ def test_every_kind_of_the_contract_is_there_in_all_its_versions() -> None:
         "networking.istio.io": (
             istio, ("VirtualService", "DestinationRule", "Gateway", "ServiceEntry", "WorkloadEntry", "Sidecar"),
         ),
-        "security.istio.io": (("v1", "v1beta1"), ("PeerAuthentication", "AuthorizationPolicy")),
+        "security.istio.io": (
+            ("v1", "v1beta1"), ("PeerAuthentication", "AuthorizationPolicy", "RequestAuthentication"),
+        ),
         "rbac.authorization.k8s.io": (("v1",), ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")),
         "fairlead.dev": (("v1",), ("MeshConfig", "LocalRateLimit")),
     }  # fmt: skip
@@ -97,7 +99,7 @@ def test_kinds_that_nothing_acts_by_say_so_once() -> None:
         ("gateway.networking.k8s.io/v1", "Gateway", "use Istio's Gateway and VirtualService"),
         ("gateway.networking.k8s.io/v1", "HTTPRoute", "the Gateway API is not carried out"),
         ("networking.istio.io/v1", "EnvoyFilter", "there is no Envoy"),
-        ("security.istio.io/v1", "RequestAuthentication", "not verified yet"),
+        ("networking.istio.io/v1", "WasmPlugin", "there are no WebAssembly filters"),
         ("v1", "VirtualService", "is of networking.istio.io/v1 or networking.istio.io/v1beta1"),
         ("", "Service", "apiVersion and kind must both be given"),
     ],

@@ -43,7 +43,7 @@ metadata: {name: x}
 just text
 ---
 apiVersion: security.istio.io/v1
-kind: RequestAuthentication
+kind: WasmPlugin
 metadata: {name: x}
 spec: {}
 """
@@ -59,7 +59,7 @@ def test_reports_come_in_the_order_of_the_documents_with_the_contract_s_keys() -
         ("f.yaml:18", "VirtualService", "default", "x", False),
         ("f.yaml:22", "Sevrice", "default", "x", False),
         ("f.yaml:26", "", "", "", False),
-        ("f.yaml:28", "RequestAuthentication", "default", "x", False),
+        ("f.yaml:28", "WasmPlugin", "default", "x", False),
     ]
     assert found[1]["errors"] == [
         {"path": "spec.http[0].rout", "message": 'unknown field "rout": did you mean "route"?', "line": 13},
@@ -68,7 +68,7 @@ def test_reports_come_in_the_order_of_the_documents_with_the_contract_s_keys() -
     ]  # fmt: skip
     assert "is of networking.istio.io/v1 or" in found[3]["errors"][0]["message"]
     assert "did you mean Service?" in found[4]["errors"][0]["message"]
-    assert "tokens of end users are not verified" in found[6]["errors"][0]["message"]
+    assert "there are no WebAssembly filters" in found[6]["errors"][0]["message"]
 
 
 def test_sentences_name_file_and_line_of_the_field() -> None:

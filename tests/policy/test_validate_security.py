@@ -101,8 +101,28 @@ def test_what_surprises_is_warned_of() -> None:
     wide = warnings(rule("{to: [{operation: {methods: [POST]}}]}", "DENY"))
     assert "on TCP ports the rule denies without it" in wide["spec.rules[0]"]
     assert warnings(rule("{to: [{operation: {methods: [POST], ports: ['80']}}]}", "DENY")) == {}
-    assert "spec.rules[0].from[0].source.requestPrincipals" in warnings(
-        rule("{from: [{source: {requestPrincipals: ['*']}}]}")
+    principals = rule(
+        "{from: [{source: {requestPrincipals: ['*']}}], when: [{key: request.auth.principal, values: [a]}]}"
     )
+    assert list(warnings(principals)) == [
+        "spec.rules[0].from[0].source.requestPrincipals", "spec.rules[0].when[0].key",
+    ]  # fmt: skip
+    proving = document("RequestAuthentication", "jwtRules: [{issuer: 'https://a.example'}]", GROUP)
+    assert warnings(f"{principals}---\n{proving}") == {}
+
+
+def test_a_dry_run_is_told_and_its_annotation_read_strictly() -> None:
+    for kind, group, spec in (("AuthorizationPolicy", GROUP, "{}"), ("NetworkPolicy", "networking.k8s.io/v1", "{}")):
+        for value, says in (
+            ("true", "it refuses nothing"),
+            ("True", "it refuses nothing"),
+            ("false", ""),
+            ("yes", "!"),
+        ):
+            annotations = f"annotations: {{istio.io/dry-run: '{value}'}}"
+            text = f"apiVersion: {group}\nkind: {kind}\nmetadata: {{name: it, {annotations}}}\n"
+            found = warnings(text + f"spec: {spec}\n").get("metadata.annotations[istio.io/dry-run]", "")
+            wrong = errors(text + f"spec: {spec}\n").get("metadata.annotations[istio.io/dry-run]", "")
+            assert says in found if says != "!" else "must be true or false" in wrong, (kind, value, found, wrong)
     spiffe = warnings(rule("{from: [{source: {principals: ['spiffe://a/ns/b/sa/c']}}]}"))
     assert "without spiffe://" in spiffe["spec.rules[0].from[0].source.principals[0]"]

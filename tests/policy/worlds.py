@@ -23,6 +23,11 @@ _KINDS: dict[str, tuple[str, Any, Any]] = {
     "NetworkPolicy": ("network_policies", r.NetworkPolicy, r.NetworkPolicySpec),
     "PeerAuthentication": ("peer_authentications", r.PeerAuthentication, r.PeerAuthenticationSpec),
     "AuthorizationPolicy": ("authorization_policies", r.AuthorizationPolicy, r.AuthorizationPolicySpec),
+    "RequestAuthentication": (
+        "request_authentications",
+        r.RequestAuthentication,
+        r.RequestAuthenticationSpec,
+    ),
     "LocalRateLimit": ("local_rate_limits", r.LocalRateLimit, r.LocalRateLimitSpec),
 }
 

@@ -84,7 +84,7 @@ def test_json_has_istios_keys_and_the_reason() -> None:
         "connection_termination_details upstream_transport_failure_reason bytes_received bytes_sent duration "
         "upstream_service_time x_forwarded_for user_agent request_id authority upstream_host upstream_cluster "
         "upstream_local_address downstream_local_address downstream_remote_address requested_server_name route_name "
-        "grpc_status reason why"
+        "grpc_status reason policy why"
     )
     assert found["response_code"] == 200
     assert found["duration"] == 12

@@ -1,0 +1,155 @@
+"""Shell: the ledger of plaintext as sidecars report it and people read it, and the guard before a switch to STRICT.
+
+POST /fairlead/v1/feed/plaintext   a sidecar's report, as its own workload
+GET  /fairlead/v1/mtls             ?namespace=&workload=; for administrators
+POST /fairlead/v1/mtls/forget      {"namespace", "workload", "source"}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from ..policy.parse import parse
+from ..policy.resources import MeshConfig, MeshConfigSpec, PeerAuthentication
+from ..registry.documents import Document
+from ..registry.snapshot import Snapshot
+from .plaintext import FORCE, PlaintextLedger, Report, refusal
+from .status import StatusError
+
+PEERS = "peerauthentications.security.istio.io"
+MESH = "meshconfigs.fairlead.dev"
+REPORTS_MOST = 2000
+SAVE_S = 1.0
+Bodies = Mapping[str, Mapping[str, Any]]
+
+
+class PlaintextReport(msgspec.Struct):
+    namespace: str
+    workload: str
+    entries: list[Report]
+    role: str = "sidecar"
+
+
+class Forget(msgspec.Struct):
+    namespace: str
+    workload: str = ""
+    source: str = ""
+
+
+class MtlsApi:
+    """`rules()`: the objects in force by item key; `save(octets)` writes the ledger."""
+
+    def __init__(
+        self,
+        path: Path,
+        save: Callable[[Path, bytes], None],
+        rules: Callable[[], Bodies],
+        snapshot: Callable[[], Snapshot],
+        authorize: Callable[[web.Request, str, str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises OSError and ValueError for a ledger on disk that cannot be read."""
+        self._path = path
+        self._save = save
+        self._rules = rules
+        self._snapshot = snapshot
+        self._authorize = authorize
+        self._clock = clock
+        self.ledger = PlaintextLedger(path.read_bytes() if path.is_file() else b"")
+        self._unsaved = asyncio.Event()
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.post("/fairlead/v1/feed/plaintext", self._report),
+            web.get("/fairlead/v1/mtls", self._show),
+            web.post("/fairlead/v1/mtls/forget", self._forget),
+        ]
+
+    async def run(self) -> None:
+        """Keep the ledger on disk; what is written is at most a second behind."""
+        while True:
+            await self._unsaved.wait()
+            self._unsaved.clear()
+            await asyncio.to_thread(self._save, self._path, self.ledger.dump())
+            await asyncio.sleep(SAVE_S)
+
+    def close(self) -> None:
+        if self._unsaved.is_set():
+            self._save(self._path, self.ledger.dump())
+
+    async def _report(self, request: web.Request) -> web.Response:
+        try:
+            body = msgspec.json.decode(await request.read(), type=PlaintextReport)
+        except msgspec.MsgspecError as error:
+            raise web.HTTPBadRequest(text=f"not a report of plaintext: {error}") from None
+        self._authorize(request, body.namespace, body.workload)
+        destination = f"{body.namespace}/{body.workload}"
+        self.ledger.take(destination, body.entries[:REPORTS_MOST], self._snapshot(), self._clock())
+        self._unsaved.set()
+        return web.Response(status=204)
+
+    async def _show(self, request: web.Request) -> web.Response:
+        self._authorize(request, "", "")
+        namespace, workload = request.query.get("namespace", ""), request.query.get("workload", "")
+        policies, root = self._policies()
+        entries = self.ledger.entries(namespace, workload)
+        rows = self.ledger.rows(entries, policies, root, self._snapshot(), self._clock())
+        return web.Response(body=msgspec.json.encode({"entries": rows}), content_type="application/json")
+
+    async def _forget(self, request: web.Request) -> web.Response:
+        self._authorize(request, "", "")
+        try:
+            body = msgspec.json.decode(await request.read(), type=Forget)
+        except msgspec.MsgspecError as error:
+            raise web.HTTPBadRequest(text=f"expected namespace, workload and source: {error}") from None
+        gone = self.ledger.forget(body.namespace, body.workload, body.source)
+        self._unsaved.set()
+        return web.json_response({"forgotten": gone})
+
+    # --- the guard ----------------------------------------------------------------------------------------------------
+
+    def _policies(self, bodies: Bodies | None = None) -> tuple[list[PeerAuthentication], str]:
+        """PeerAuthentications in order of age, and the root namespace."""
+        bodies = self._rules() if bodies is None else bodies
+        found: list[PeerAuthentication] = []
+        root = MeshConfigSpec().root_namespace
+        for key, body in bodies.items():
+            resource = key.split("/")[1]
+            if resource in (PEERS, MESH):
+                made = parse(Document.of(dict(body), key)).resource
+                if isinstance(made, PeerAuthentication):
+                    found.append(made)
+                elif isinstance(made, MeshConfig):
+                    root = made.spec.root_namespace
+        return sorted(found, key=lambda one: (one.meta.created, one.meta.name, one.meta.namespace)), root
+
+    def guard(self, resource: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> None:
+        """Refuse (StatusError 403) a change after which somebody who came lately in plaintext would be refused."""
+        if resource != PEERS:
+            return
+        subject = after if after is not None else before
+        assert subject is not None
+        metadata = subject["metadata"]
+        if str((metadata.get("annotations") or {}).get(FORCE, "")).lower() == "true":
+            return
+        name, namespace = metadata["name"], metadata.get("namespace", "")
+        key = f"object/{PEERS}/{namespace}/{name}"
+        bodies = dict(self._rules())
+        old, root = self._policies(bodies)
+        bodies.pop(key, None)
+        if after is not None:
+            bodies[key] = after
+        new, _ = self._policies(bodies)
+        now = self._clock()
+        refused = self.ledger.refused_by(old, new, root, self._snapshot(), now)
+        if refused:
+            raise StatusError(
+                403, f'{PEERS} "{name}" is forbidden: {refusal(refused, now)}', name=name, kind=PEERS.split(".")[0]
+            )

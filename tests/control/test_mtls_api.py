@@ -1,0 +1,96 @@
+"""The guard before STRICT, by every verb of the API; and who may read and write the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from fairlead.control.mtls_api import MtlsApi
+from fairlead.control.plaintext import PlaintextLedger, Report
+from fairlead.registry.model import Workload
+from fairlead.registry.snapshot import Snapshot
+from tests.control.serving import Client, api_in
+
+pytestmark = pytest.mark.asyncio
+PEERS = "/apis/security.istio.io/v1/namespaces/shop/peerauthentications"
+RESOURCES = frozenset(("peerauthentications.security.istio.io", "meshconfigs.fairlead.dev"))
+SNAPSHOT = Snapshot(workloads={"shop/web-1": Workload("shop", "web-1", labels={"app": "web"})})
+NOW = 1_000_000_000.0
+
+
+def policy(mode: str, name: str = "default", selector: dict[str, str] | None = None, **metadata: Any) -> dict[str, Any]:
+    spec: dict[str, Any] = {"mtls": {"mode": mode}}
+    if selector:
+        spec["selector"] = {"matchLabels": selector}
+    return {"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication",
+            "metadata": {"name": name, **metadata}, "spec": spec}  # fmt: skip
+
+
+class Guarded:
+    """A client of an API, and the ledger behind its guard."""
+
+    def __init__(self, client: Client, ledger: PlaintextLedger) -> None:
+        self.client = client
+        self.ledger = ledger
+        self.post, self.put, self.patch = client.post, client.put, client.patch
+        self.get, self.delete = client.get, client.delete
+
+
+@pytest_asyncio.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Guarded]:
+    async with api_in(tmp_path) as (api, made):
+        mtls = MtlsApi(
+            tmp_path / "plaintext.json", lambda path, data: None, lambda: api.objects(RESOURCES), lambda: SNAPSHOT,
+            lambda request, namespace, workload: None, lambda: NOW,
+        )  # fmt: skip
+        api.operations.guards.append(mtls.guard)
+        yield Guarded(made, mtls.ledger)
+
+
+def plaintext(client: Guarded) -> None:
+    client.ledger.take("shop/web-1", [Report("10.0.0.7", 80, 4, 0, 60, 30)], SNAPSHOT, NOW)
+
+
+async def test_every_way_to_strict_is_refused_while_somebody_comes_in_plaintext(client: Guarded) -> None:
+    await client.post(PEERS, policy("PERMISSIVE"))
+    plaintext(client)
+    strict = {"spec": {"mtls": {"mode": "STRICT"}}}
+    for answer in (
+        await client.post(PEERS, policy("STRICT", "web", {"app": "web"}), 403),
+        await client.patch(f"{PEERS}/default", strict, code=403),
+        await client.patch(f"{PEERS}/default", [{"op": "replace", "path": "/spec/mtls/mode", "value": "STRICT"}],
+                           "json-patch+json", 403),
+        await client.put(f"{PEERS}/default", policy("STRICT"), 403),
+        await client.patch(f"{PEERS}/default?fieldManager=me&force=true", policy("STRICT"), "apply-patch+yaml", 403),
+        await client.patch(f"{PEERS}/default?dryRun=All", strict, code=403),
+    ):  # fmt: skip
+        assert answer["reason"] == "Forbidden"
+        assert "shop/web-1 port 80: 10.0.0.7, 4 connections, last 30 s ago" in answer["message"]
+        assert "fairlead.dev/force" in answer["message"]
+    assert (await client.get(f"{PEERS}/default"))["spec"]["mtls"]["mode"] == "PERMISSIVE"
+
+
+async def test_what_changes_nothing_for_them_or_is_forced_passes(client: Guarded) -> None:
+    await client.post(PEERS, policy("PERMISSIVE"))
+    plaintext(client)
+    await client.post(PEERS, policy("STRICT", "cart", {"app": "cart"}))
+    await client.post(PEERS.replace("shop", "other"), policy("STRICT"))
+    await client.patch(f"{PEERS}/default", {"metadata": {"labels": {"a": "b"}}})
+    await client.patch(f"{PEERS}/default", {"spec": {"mtls": {"mode": "DISABLE"}}})
+    forced = {"metadata": {"annotations": {"fairlead.dev/force": "true"}}, "spec": {"mtls": {"mode": "STRICT"}}}
+    await client.patch(f"{PEERS}/default", forced)
+
+
+async def test_taking_an_exception_away_is_a_switch_to_strict_too(client: Guarded) -> None:
+    await client.post(PEERS, policy("STRICT"))
+    await client.post(PEERS, policy("PERMISSIVE", "loose", {"app": "web"}))
+    plaintext(client)
+    answer = await client.delete(f"{PEERS}/loose", code=403)
+    assert "STRICT would refuse" in answer["message"]
+    await client.delete(f"{PEERS}?fieldSelector=metadata.name%3Dloose", code=403)
+    client.ledger.forget("shop")
+    await client.delete(f"{PEERS}/loose")
