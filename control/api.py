@@ -18,7 +18,7 @@ import random
 import secrets
 import ssl as tls
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,19 @@ class ControlApi:
             if resources is None or resource.name in resources
             for stored in self.store.memory.all(resource.name)
         }
+
+    def object(self, key: str) -> dict[str, Any] | None:
+        """The object of an item key, as `objects` gives it; None: there is none."""
+        _, resource, namespace, name = key.split("/", 3)
+        stored = self.store.memory.get(Key(resource, namespace, name))
+        return self.shown(stored) if stored is not None else None
+
+    def each(self, resources: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What `objects` gives, one after the other."""
+        for resource in self.catalog.resources:
+            if resource.name in resources:
+                for stored in self.store.memory.all(resource.name):
+                    yield item_key(stored.key), self.shown(stored)
 
     def shown(self, stored: Stored) -> dict[str, Any]:
         """An object of the catalog with its preferred apiVersion and its kind."""

@@ -20,13 +20,16 @@ from ..policy.kinds import BY_NAME
 from ..policy.world import World
 from ..registry.documents import Document, Problem
 from ..registry.facts import facts_of
+from ..registry.facts_kept import KeptFacts
 from ..registry.hub import Registry
-from ..registry.model import Facts, Workload
+from ..registry.model import Workload
 from .api import ControlApi, Options
 from .auth import WORKLOAD
 from .authority_files import Issuer, open_authority
 from .feed_server import FeedServer, Member
+from .gather import Gather
 from .kinds import parts
+from .overlay import Overlay
 from .push import Book
 from .role_common import Signals, Tasks, ready, run
 from .role_sources import PRECEDENCE, Sources
@@ -100,15 +103,18 @@ class Control:
         self.data = Path(options.data_dir)
         self.book = Book(secrets.token_hex(4))
         self.registry = Registry(PRECEDENCE)
-        self._facts: dict[str, Facts] = {}
-        """Of `control` and `manifests`, before the overlay of sidecars."""
+        self._facts: KeptFacts
+        """Of the API's objects."""
+        self._overlay: Overlay
+        self._changed_facts: set[str] = set()
+        """Item keys of objects that are not taken into the facts yet."""
+        self._refresh = Gather(self._take_facts)
         self._proved: dict[str, str] = {}
         """The service account that the sidecar of a workload authenticated as; it goes before what it says."""
         self._wanted_secrets = WantedSecrets()
         self._rules: dict[str, dict[str, dict[str, Any]]] = {"manifests": {}, "control": {}}
         """Rules by source, then by item key; of two with one key the API's counts."""
         self._in_book: dict[str, dict[str, Any]] = {}
-        self._refreshing = False
         self._unsaved = asyncio.Event()
         """What is known of sidecars is not on disk yet."""
 
@@ -123,6 +129,7 @@ class Control:
             self.store = await SqliteStore.open(self.data / "store.db")
             issuer = open_authority(self.data, options.trust_domain, options.certificate_ttl)
             self.sidecars = Sidecars(read_if_there(self.data / "sidecars.json"))
+            self._overlay = Overlay(self.registry, self.sidecars)
         except (OSError, ValueError, StoreError) as error:
             raise SettingError(f"--data-dir {self.data}: {error}") from error
         try:
@@ -147,7 +154,9 @@ class Control:
         tasks.start("sidecars", self._save_sidecars())
         self._rules["control"] = _rules_of(self.api.objects(RULE_RESOURCES | {SECRETS}))
         self._take_rules()
-        self._take_facts()
+        self._facts = KeptFacts("control", [one.name for one in self.api.catalog.resources], self.api.object)
+        self._facts.load(self.api.each(FACT_RESOURCES))
+        self._overlay.take("control", self._facts.facts)
         sources.start_manifests()
         signals.on_reload = sources.manifests.look_now if sources.manifests else None
         unsubscribe = self.api.subscribe(self._objects_changed, FACT_RESOURCES | RULE_RESOURCES | {SECRETS})
@@ -161,6 +170,7 @@ class Control:
             await signals.stop.wait()
         finally:
             unsubscribe()
+            self._refresh.close()
             self.feed.close()
             await self.api.close()
             await sources.close()
@@ -197,7 +207,8 @@ class Control:
             for key, value in changed.items():
                 if value is None and key.startswith("object/pods/"):
                     self.sidecars.forget([key.removeprefix("object/pods/")])
-            self._refresh_soon()
+            self._changed_facts |= changed.keys() - rules.keys()
+            self._refresh.ask()  # many objects of one `apply` become one change of facts
 
     def _take_rules(self) -> None:
         """Put the rules of all sources into the book."""
@@ -214,23 +225,10 @@ class Control:
         if changed:
             self.feed.publish()
 
-    def _refresh_soon(self) -> None:
-        """Many objects of one `apply` become one change of facts."""
-        if not self._refreshing:
-            self._refreshing = True
-            asyncio.get_running_loop().call_soon(self._refresh)
-
-    def _refresh(self) -> None:
-        self._refreshing = False
-        self._take_facts()
-
     def _take_facts(self) -> None:
-        documents = [
-            Document.of(body, f"control:{key.removeprefix('object/')}")
-            for key, body in self.api.objects(FACT_RESOURCES).items()
-        ]
-        self._facts["control"] = facts_of(documents, "control")
-        self._lay_over()
+        changed, self._changed_facts = self._changed_facts, set()
+        touched = self._facts.take(changed)
+        self._overlay.take("control", self._facts.facts, touched)
 
     def _manifests_changed(self, documents: list[Document], problems: list[Problem]) -> None:
         for problem in problems:
@@ -250,8 +248,7 @@ class Control:
                 rules[f"object/{kind.name}/{namespace}/{document.name}"] = document.body
         self._rules["manifests"] = _rules_of(rules)
         self._take_rules()
-        self._facts["manifests"] = facts_of(good, "manifests")
-        self._lay_over()
+        self._overlay.take("manifests", facts_of(good, "manifests"))
 
     def _members_changed(self) -> None:
         proved = self._proved
@@ -264,8 +261,8 @@ class Control:
             for key, m in self.feed.members.items()
             if m.role in ("sidecar", "gateway") and key.count("/") == 2  # one that has handed over is only waited for
         ]  # fmt: skip
-        if self.sidecars.connected(members):
-            self._lay_over()
+        if told := self.sidecars.connected(members):
+            self._overlay.told(told)
             self._unsaved.set()
 
     async def _save_sidecars(self) -> None:
@@ -278,14 +275,7 @@ class Control:
     def _sidecar_left(self, workload: str) -> None:
         if self.sidecars.leave(workload):
             write_private(self.data / "sidecars.json", self.sidecars.dump())
-            self._lay_over()
-
-    def _lay_over(self) -> None:
-        self.registry.leave(self.sidecars.left())
-        for name, facts in self._facts.items():
-            self.registry.update(name, self.sidecars.over(facts))
-        declared = [key for facts in self._facts.values() for key in facts.workloads]
-        self.registry.update("sidecars", self.sidecars.alone(declared))
+            self._overlay.told((workload,))
 
     def _secrets_of(self, member: Member) -> frozenset[str]:
         """The keys of the Secrets that a member of the feed is to have."""
