@@ -22,11 +22,11 @@ from ..registry.documents import Document, Problem
 from ..registry.facts import facts_of
 from ..registry.facts_kept import KeptFacts
 from ..registry.hub import Registry
-from ..registry.model import Workload
+from ..registry.snapshot import Snapshot
 from .api import ControlApi, Options
 from .auth import WORKLOAD
 from .authority_files import Issuer, open_authority
-from .feed_server import FeedServer, Member
+from .feed_server import FeedServer
 from .gather import Gather
 from .kinds import parts
 from .overlay import Overlay
@@ -37,7 +37,7 @@ from .settings import SettingError
 from .sidecars import Known, Sidecars
 from .store import StoreError
 from .store_sqlite import SqliteStore
-from .wanted_secrets import WantedSecrets
+from .views import Views
 
 logger = logging.getLogger("fairlead.control")
 
@@ -111,7 +111,7 @@ class Control:
         self._refresh = Gather(self._take_facts)
         self._proved: dict[str, str] = {}
         """The service account that the sidecar of a workload authenticated as; it goes before what it says."""
-        self._wanted_secrets = WantedSecrets()
+        self._views = Views(lambda: self.registry.snapshot.value, lambda workload: workload in self._proved)
         self._rules: dict[str, dict[str, dict[str, Any]]] = {"manifests": {}, "control": {}}
         """Rules by source, then by item key; of two with one key the API's counts."""
         self._in_book: dict[str, dict[str, Any]] = {}
@@ -146,7 +146,7 @@ class Control:
             )
         except (OSError, ValueError) as error:
             raise SettingError(str(error)) from error  # the message names the file
-        self.feed = FeedServer(self.book, self._authorize, self._members_changed, self._secrets_of, self._sidecar_left)
+        self.feed = FeedServer(self.book, self._authorize, self._members_changed, self._views, self._sidecar_left)
         self.api.add_routes([*self.feed.routes(), web.get("/fairlead/v1/status", self._status)])
         self.api.add_routes([web.get("/fairlead/v1/world", self._world), web.get("/metrics", self._metrics)])
         tasks = Tasks(signals.stop)
@@ -160,8 +160,8 @@ class Control:
         sources.start_manifests()
         signals.on_reload = sources.manifests.look_now if sources.manifests else None
         unsubscribe = self.api.subscribe(self._objects_changed, FACT_RESOURCES | RULE_RESOURCES | {SECRETS})
-        self.registry.snapshot.subscribe(lambda snapshot: self._publish(self.book.facts(snapshot)))
-        self.book.facts(self.registry.snapshot.value)
+        self.registry.snapshot.subscribe(self._facts_changed)
+        self._facts_changed(self.registry.snapshot.value)
         self.api.checks["sources"] = sources.problem
         try:
             at = await self._listen(issuer)
@@ -218,8 +218,12 @@ class Control:
             key: value for key, value in wanted.items() if before.get(key) != value
         }
         changed |= dict.fromkeys(before.keys() - wanted.keys())
-        self._wanted_secrets.take(changed)
+        self._views.objects(changed)
         self._publish(self.book.objects(changed))
+
+    def _facts_changed(self, snapshot: Snapshot) -> None:
+        self._views.scopes.facts(snapshot)
+        self._publish(self.book.facts(snapshot))
 
     def _publish(self, changed: bool) -> None:
         if changed:
@@ -277,15 +281,6 @@ class Control:
             write_private(self.data / "sidecars.json", self.sidecars.dump())
             self._overlay.told((workload,))
 
-    def _secrets_of(self, member: Member) -> frozenset[str]:
-        """The keys of the Secrets that a member of the feed is to have."""
-        if member.role == "dns":
-            return frozenset()
-        key = f"{member.namespace}/{member.workload}"
-        known = self.registry.snapshot.value.workloads.get(key)
-        workload = known or Workload(member.namespace, member.workload, labels=member.labels)
-        return self._wanted_secrets.of(workload, member.role == "gateway", key not in self._proved)
-
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def _authorize(self, request: web.Request, namespace: str, workload: str) -> None:
@@ -315,7 +310,7 @@ class Control:
             )
             for body in self.api.objects(FACT_RESOURCES).values()
         }
-        message = self.book.message_since("") or b"{}"
+        message = self.book.everything()
         return web.json_response({**json.loads(message), "revisions": revisions})
 
     async def _metrics(self, request: web.Request) -> web.Response:

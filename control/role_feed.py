@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..mesh.feed import Feed
-from ..mesh.update import Holdings, build_world
+from ..mesh.update import TABLES, Holdings, build_world
+from ..policy.known_fields import known_fields, schema_id
 from ..policy.world import Loader, World
 from ..proxy.client import HttpFetch
 from ..registry.names import split_full_name
@@ -65,6 +66,9 @@ def feed_for(
             return {}
         return {"authorization": f"Bearer {token}"}
 
+    knows = {"schema": schema_id(), "items": ",".join(TABLES)}
+    if role == "sidecar":
+        knows["endpoints"] = options.endpoints
     namespace, name = split_full_name(full_name)
     feed = Feed(
         fetch,
@@ -74,5 +78,7 @@ def feed_for(
         report={"role": role, "namespace": namespace, "workload": name, **report},
         headers=headers,
         keep=data / "feed.json" if data is not None else None,
+        knows=knows,
+        fields=known_fields,
     )
     return ControlLink(fetch, feed, headers)

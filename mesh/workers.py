@@ -106,7 +106,12 @@ class Supervisor(Sidecar):
         self._ending = False
         self._asked = 0
         self._crowded = False
+        self._used: set[str] = set()
+        """Hosts that workers were asked for."""
         self.contexts.taken = self._certificate
+
+    def in_use(self) -> set[str]:
+        return self._used
 
     # --- what workers are told
 
@@ -418,6 +423,10 @@ class Supervisor(Sidecar):
                 self._answer_addresses(self._tables.snapshot)
         elif isinstance(message, say.Condition):
             self._take_condition(worker, message)
+        elif isinstance(message, say.Uses):
+            self._used.update(message.hosts)
+            for host in message.hosts if message.missing and self.missing is not None else ():
+                self.missing(host)
         elif isinstance(message, say.Told):
             future = worker.asked.pop(message.number, None)
             if future is not None and not future.done():

@@ -111,6 +111,10 @@ OBJECTS = st.one_of(
 )
 
 
+def key_of(resource: str, name: str) -> str:
+    return f"object/{resource}/{'' if resource == 'namespaces' else 'default'}/{name}"
+
+
 def written(resource: str, name: str, what: Any) -> dict[str, Any]:
     if resource == "services":
         return service(name, what)
@@ -131,7 +135,7 @@ def test_after_any_changes_the_facts_are_those_of_all_objects(commits: list[list
     for number, commit in enumerate(commits):
         before = kept.facts
         for resource, name, what in commit:
-            key = f"object/{resource}/{'' if resource == 'namespaces' else 'default'}/{name}"
+            key = key_of(resource, name)
             if what is None:
                 store.objects.pop(key, None)
             else:
@@ -139,7 +143,7 @@ def test_after_any_changes_the_facts_are_those_of_all_objects(commits: list[list
         if number < loaded:
             kept = store.kept()
             continue
-        changed = kept.take({f"object/{one[0]}/{'' if one[0] == 'namespaces' else 'default'}/{one[1]}" for one in commit})
+        changed = kept.take({key_of(resource, name) for resource, name, _ in commit})
         whole = facts_of([Document.of(body, "x") for _, body in store.ordered()], "control")
         assert kept.facts == whole
         for old, new, told in (
