@@ -117,6 +117,8 @@ class FeedServer:
         self._wake = Gather(self._wake_all, lambda: PUBLISH_S * len(self._streams))
         self._heard: set[asyncio.Event] = set()
         """Those who wait for what others run."""
+        self._moves = Gather(changed)
+        """Many may connect at one time."""
         self._closing = False
 
     def routes(self) -> list[web.RouteDef]:
@@ -143,6 +145,7 @@ class FeedServer:
         """End every stream, so that sidecars go to another control plane at once."""
         self._closing = True
         self._wake.close()
+        self._moves.close()
         self._wake_all()
 
     async def _feed(self, request: web.Request) -> web.StreamResponse:
@@ -161,7 +164,7 @@ class FeedServer:
         self._streams[id(member)] = stream
         logger.info("%s connected (mesh port %s)", key, member.mesh_port or "none")
         if member.role != "dns":
-            self._changed()
+            self._moves.ask()
         try:
             await response.write(b"\n")
             await self._begin(stream, request.query.get("since", ""), response)
@@ -188,7 +191,7 @@ class FeedServer:
                 self._tell_heard()
                 logger.info("%s disconnected", key)
                 if member.role != "dns" and not self._closing:
-                    self._changed()
+                    self._moves.ask()
         return response
 
     async def _begin(self, stream: Stream, since: str, response: web.StreamResponse) -> None:

@@ -22,6 +22,8 @@ class Overlay:
         self._given: dict[str, Facts] = {}
         """By source, before anything is laid over."""
         self._laid: dict[str, Facts] = {}
+        self._lone: Facts | None = None
+        """Of workloads that only their sidecars tell of."""
 
     def take(self, source: str, facts: Facts, touched: Changed | None = None) -> None:
         """A source's facts; `touched`: what may differ from its last, None: to be found out."""
@@ -38,7 +40,7 @@ class Overlay:
         self._laid[source] = laid
         self._registry.update(source, laid, touched)
         if touched is None or touched.workloads:  # some of these may be declared now, no more, or forgotten
-            self._alone()
+            self._alone(touched.workloads if touched is not None else None)
 
     def told(self, workloads: Iterable[str]) -> None:
         """Sidecars of these workloads have told something new."""
@@ -48,8 +50,12 @@ class Overlay:
             if concerned := keys & facts.workloads.keys():
                 laid = self._laid[source] = self._sidecars.over(facts, self._laid[source], concerned)
                 self._registry.update(source, laid, Changed(workloads=concerned))
-        self._alone()
+        self._alone(keys)
 
-    def _alone(self) -> None:
+    def _alone(self, touched: frozenset[str] | None) -> None:
         given: list[MutableMapping[str, Workload]] = [facts.workloads for facts in self._given.values()]
-        self._registry.update("sidecars", self._sidecars.alone(ChainMap(*given)))
+        if self._lone is None:
+            touched = None
+        self._lone = self._sidecars.alone(ChainMap(*given), self._lone, touched)
+        changed = Changed(workloads=touched) if touched is not None else None
+        self._registry.update("sidecars", self._lone, changed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -39,6 +40,8 @@ from .store import StoreError
 from .store_sqlite import SqliteStore
 from .views import Views
 
+GARBAGE = (20_000, 20, 50)
+"""Thresholds of the collector; Python's own are for less that lives for long."""
 logger = logging.getLogger("fairlead.control")
 
 FACT_RESOURCES = frozenset(
@@ -124,6 +127,7 @@ class Control:
             raise SettingError("--certificate-ttl: expected a second or more, usually 24h")
         if options.listen is None and options.tls_listen is None:
             raise SettingError("--listen and --tls-listen are both off: nobody could reach control")
+        gc.disable()  # what is read now stays
         try:
             self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.store = await SqliteStore.open(self.data / "store.db")
@@ -158,6 +162,7 @@ class Control:
         self._facts.load(self.api.each(FACT_RESOURCES))
         self._overlay.take("control", self._facts.facts)
         sources.start_manifests()
+        settle()
         signals.on_reload = sources.manifests.look_now if sources.manifests else None
         unsubscribe = self.api.subscribe(self._objects_changed, FACT_RESOURCES | RULE_RESOURCES | {SECRETS})
         self.registry.snapshot.subscribe(self._facts_changed)
@@ -353,6 +358,15 @@ class Control:
             ),
         ]
         return web.Response(text="\n".join(lines) + "\n", content_type="text/plain", charset="utf-8")
+
+
+def settle() -> None:
+    """After the start: what is there stays, and the collector of garbage need not look at it again and again, which
+    would hold up everybody for the time that this takes."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)
 
 
 def read_if_there(path: Path) -> bytes:

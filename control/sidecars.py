@@ -113,9 +113,19 @@ class Sidecars:
         known = self.known.get(key)
         return workload if known is None else _laid_over(workload, known)
 
-    def alone(self, declared: Container[str]) -> Facts:
-        """The workloads that only their sidecars tell of."""
-        made = {key: self._alone(key, one) for key, one in self.known.items() if key not in declared}
+    def alone(
+        self, declared: Container[str], before: Facts | None = None, touched: Iterable[str] | None = None
+    ) -> Facts:
+        """The workloads that only their sidecars tell of. `before`: as in `over`."""
+        if before is None or touched is None:
+            made = {key: self._alone(key, one) for key, one in self.known.items() if key not in declared}
+            return Facts(workloads=made)
+        made = dict(before.workloads)
+        for key in touched:
+            if key in self.known and key not in declared:
+                made[key] = self._alone(key, self.known[key])
+            else:
+                made.pop(key, None)
         return Facts(workloads=made)
 
     def _alone(self, key: str, one: Known) -> Workload:
