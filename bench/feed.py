@@ -56,10 +56,11 @@ def give_up(answer: bytes) -> None:
 class Sidecar:
     """One simulated sidecar."""
 
-    def __init__(self, number: int, port: int, heard: Callable[[bytes], None]) -> None:
+    def __init__(self, number: int, port: int, heard: Callable[[bytes], None], endpoints: str = "auto") -> None:
         self.report = {"role": "sidecar", "namespace": "default", "workload": f"app-{number}", "meshPort": "15006",
                        "address": f"10.200.{number >> 8}.{number & 255}", "instance": f"i{number}"}  # fmt: skip
         self.port = port
+        self.endpoints = endpoints
         self.heard = heard
         self.holdings = Holdings(lambda *_: World.__new__(World))
         self.octets = 0
@@ -69,17 +70,24 @@ class Sidecar:
         self._pause_s = 0.0
         self._free_at = 0.0
         self._link: Link | None = None
+        self._stream: Stream | None = None
 
     async def connect(self) -> None:
-        query = {**self.report, "says": "1", "endpoints": "auto", "schema": SCHEMA, "items": ",".join(TABLES),
+        query = {**self.report, "says": "1", "endpoints": self.endpoints, "schema": SCHEMA, "items": ",".join(TABLES),
                  "since": self.holdings.version}  # fmt: skip
         loop = asyncio.get_running_loop()
         if self._ack_due is not None:  # to a control that is no more
             self._ack_due.cancel()
             self._ack_due = None
         _, stream = await loop.create_connection(lambda: Stream(self), "127.0.0.1", self.port)
+        self._stream = stream
         stream.transport.write(f"GET /fairlead/v1/feed?{urlencode(query)} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode())
         _, self._link = await loop.create_connection(Link, "127.0.0.1", self.port)
+
+    def close(self) -> None:
+        if self._stream is not None and self._link is not None:
+            self._stream.transport.close()
+            self._link.transport.close()
 
     def line(self, line: bytes) -> None:
         self.octets += len(line)
