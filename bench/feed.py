@@ -79,10 +79,10 @@ class Sidecar:
         if self._ack_due is not None:  # to a control that is no more
             self._ack_due.cancel()
             self._ack_due = None
+        _, self._link = await loop.create_connection(Link, "127.0.0.1", self.port)
         _, stream = await loop.create_connection(lambda: Stream(self), "127.0.0.1", self.port)
         self._stream = stream
         stream.transport.write(f"GET /fairlead/v1/feed?{urlencode(query)} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode())
-        _, self._link = await loop.create_connection(Link, "127.0.0.1", self.port)
 
     def close(self) -> None:
         if self._stream is not None and self._link is not None:
