@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import resource
 import shutil
@@ -32,6 +31,7 @@ if __package__ in (None, ""):
     sys.path.append(str(ROOT / "build" / "view"))
 
 import aiohttp  # noqa: E402
+import msgspec  # noqa: E402
 import uvloop  # noqa: E402
 
 from bench import machine  # noqa: E402
@@ -46,6 +46,7 @@ SERVICES = "/api/v1/namespaces/default/services"
 WAIT_S = 60.0
 FLOOD_PER_S, FLOOD_S = 500, 5
 TASKS: set[asyncio.Task[None]] = set()
+ENCODE = msgspec.json.Encoder().encode
 
 
 def give_up(answer: bytes) -> None:
@@ -117,7 +118,7 @@ class Sidecar:
 
     def _post(self, what: str, body: dict[str, Any], answered: Callable[[bytes], None]) -> None:
         assert self._link is not None
-        octets = json.dumps({**self.report, **body}).encode()
+        octets = ENCODE({**self.report, **body})
         head = f"POST /fairlead/v1/feed/{what} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(octets)}\r\n\r\n"
         if self._link.transport.is_closing():  # it was idle for too long
             task = asyncio.create_task(self._again(head.encode() + octets, answered))

@@ -42,6 +42,7 @@ from .status import REASONS, StatusError
 from .store import Change, ConflictError, Key, Store, Stored, StoreError, StoreFullError
 from .watch_hub import WatchHub
 
+FEED = "/fairlead/v1/feed/"
 BODY_BYTES_MAX = 3 << 20
 FIRST_REQUEST_S = 15.0
 """A new connection must bring its first request within this."""
@@ -360,6 +361,8 @@ class ControlApi:
     def _record(
         self, request: web.Request, context: Context, request_id: str, code: int, refusal: StatusError | None
     ) -> None:
+        if code == 204 and request.path.startswith(FEED):
+            return  # what sidecars say of versions they run, thousands of times a second
         target = context.target
         self._audit.record(
             self._clock(),

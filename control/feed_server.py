@@ -27,7 +27,7 @@ SAY_S = 5.0
 """Longest wait for what a reader is asked for; then it is sent everything."""
 PUBLISH_S = 0.0001
 """So long for each reader it is until the next version is sent: what comes meanwhile is one."""
-ACK_S = 0.0005
+ACK_S = 0.001
 """So long for each reader, readers are asked to wait before they acknowledge the next version."""
 LEAVE_S_MAX = 60.0
 """Longest wait for others to run a version without a workload that leaves."""
@@ -161,6 +161,9 @@ class FeedServer:
             member.taken, member.refused, member.reasons = replaced.taken, replaced.refused, replaced.reasons
         self.members[key] = member
         stream = Stream(key, member, request.query)
+        loop = asyncio.get_running_loop()
+        beat_at = loop.time() + HEARTBEAT_S
+        """When a line is due that says that we are here."""
         self._streams[id(member)] = stream
         logger.info("%s connected (mesh port %s)", key, member.mesh_port or "none")
         if member.role != "dns":
@@ -169,18 +172,19 @@ class FeedServer:
             await response.write(b"\n")
             await self._begin(stream, request.query.get("since", ""), response)
             while not self._closing:
-                stream.wake.clear()
+                stream.wake.clear()  # whatever changes from here on sets it again
                 if self._views.outgrown(stream):
                     logger.info("%s is to connect again: it need not have everything any more", key)
                     break
                 message = self._news(stream)
-                if message is not None:
-                    await response.write(message)
-                    continue
+                if message is not None or loop.time() >= beat_at:
+                    await response.write(message if message is not None else b"\n")
+                    beat_at = loop.time() + HEARTBEAT_S
+                beat = loop.call_at(beat_at, stream.wake.set)
                 try:
-                    await asyncio.wait_for(stream.wake.wait(), HEARTBEAT_S)
-                except TimeoutError:
-                    await response.write(b"\n")
+                    await stream.wake.wait()
+                finally:
+                    beat.cancel()
         except (ConnectionError, asyncio.CancelledError):
             pass  # the sidecar went; a cancelled handler is aiohttp's way to say the same
         finally:

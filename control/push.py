@@ -205,7 +205,13 @@ class Book:
 
     def everything(self, view: View = View()) -> bytes:
         """The message to who has nothing."""
-        return self._message(b"true", [key for key in self._of(view) if not self.withheld(view, key)], [])
+        shared = view.plain and f"{CHECKS}{view.workload}" not in self._items
+        message = self._shared.get(("everything",)) if shared else None
+        if message is None:
+            message = self._message(b"true", [key for key in self._of(view) if not self.withheld(view, key)], [])
+            if shared:
+                self._shared[("everything",)] = message
+        return message
 
     def difference(self, number: int, before: View, now: View) -> bytes | None:
         """The message from `number` and the view that a reader had there to now; None: it lacks nothing."""
