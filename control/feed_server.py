@@ -174,8 +174,8 @@ class FeedServer:
             while not self._closing:
                 stream.wake.clear()  # whatever changes from here on sets it again
                 if self._views.outgrown(stream):
-                    logger.info("%s is to connect again: it need not have everything any more", key)
-                    break
+                    logger.info("%s need not have everything any more", key)
+                    await self._begin(stream, stream.sent, response)
                 message = self._news(stream)
                 if message is not None or loop.time() >= beat_at:
                     await response.write(message if message is not None else b"\n")
@@ -201,6 +201,7 @@ class FeedServer:
     async def _begin(self, stream: Stream, since: str, response: web.StreamResponse) -> None:
         """Find out what it has: by its version, or, where that does not say it, by asking."""
         self._views.begin(stream)
+        stream.said.clear()
         stream.number = number = self._book.number_of(since)
         by_version = number >= 0 and stream.key not in self._partial and self._views.of(stream.key, stream).plain
         ask = []

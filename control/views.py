@@ -72,11 +72,11 @@ class Views:
         self.scopes.objects(changed)
 
     def begin(self, reader: Reader) -> None:
-        """It has connected: decide what stays until it connects again."""
+        """It has connected, or has outgrown what it was sent: decide what stays so from now on."""
         reader.scoped = reader.role == "sidecar" and self.scopes.scoped(reader.endpoints)
 
     def outgrown(self, reader: Reader) -> bool:
-        """Whether it should connect again, as there is too much by now for it to have everything."""
+        """Whether there is too much by now for it to have everything."""
         return reader.role == "sidecar" and not reader.scoped and self.scopes.scoped(reader.endpoints, has_all=True)
 
     def knows_schema(self, name: str) -> bool:

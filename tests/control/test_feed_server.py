@@ -322,7 +322,7 @@ async def test_a_service_that_is_used_is_sent_at_once_and_what_is_for_others_cou
 
 
 @pytest.mark.asyncio
-async def test_a_sidecar_that_has_all_of_a_mesh_that_has_grown_is_to_connect_again(
+async def test_a_sidecar_that_has_all_of_a_mesh_that_has_grown_says_what_it_uses_and_loses_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(scopes, "LARGE", 1)
@@ -338,6 +338,8 @@ async def test_a_sidecar_that_has_all_of_a_mesh_that_has_grown_is_to_connect_aga
         facts(large)
         control.book.facts(large)
         control.feed.publish()
-        assert await stream.content.read() == b"", "it has ended"
-        again = await open_stream(control, "a", says="1", endpoints="auto", since=control.book.version)
-        assert await asked(again) == ["holds"]
+        assert await asked(stream) == ["holds"]
+        unused = item_digest("endpoints/a.x", b'[{"address":"10.0.0.1","port":80}]')
+        assert await say(control, "a", holds=b64encode(unused).decode(), uses=[]) == 204
+        assert (await message(stream))["drop"] == [b64encode(unused).decode()]
+        assert control.feed.members["sidecar/default/a"].endpoints == "used"
