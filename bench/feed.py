@@ -35,7 +35,7 @@ import msgspec  # noqa: E402
 import uvloop  # noqa: E402
 
 from bench import machine  # noqa: E402
-from fairlead.mesh.update import TABLES, Holdings  # noqa: E402
+from fairlead.mesh.update import Holdings  # noqa: E402
 from fairlead.policy.known_fields import schema_id  # noqa: E402
 from fairlead.policy.world import World  # noqa: E402
 
@@ -74,8 +74,8 @@ class Sidecar:
         self._stream: Stream | None = None
 
     async def connect(self) -> None:
-        query = {**self.report, "says": "1", "endpoints": self.endpoints, "schema": SCHEMA, "items": ",".join(TABLES),
-                 "since": self.holdings.version}  # fmt: skip
+        knows = {"says": "1", "endpoints": self.endpoints, "schema": SCHEMA, "items": ",".join(self.holdings.tables())}
+        query = {**self.report, **knows, "since": self.holdings.version}
         loop = asyncio.get_running_loop()
         if self._ack_due is not None:  # to a control that is no more
             self._ack_due.cancel()

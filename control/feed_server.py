@@ -246,7 +246,8 @@ class FeedServer:
         if not view.plain:
             self._partial.add(stream.key)
         if view.understands is not None:
-            withheld = [f"{key.removeprefix('object/')}: {why}" for key, why in self._book.withheld_from(view).items()]
+            lacks = self._book.withheld_from(view.understands)
+            withheld = [f"{key.removeprefix('object/')}: {why}" for key, why in lacks.items()]
             for told in withheld:
                 if told not in member.withheld:
                     logger.warning("%s does not get %s; what it has of it stays: upgrade it", stream.key, told)

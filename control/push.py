@@ -129,6 +129,8 @@ class Book:
         """What has changed since a number, as told of this version before."""
         self._shared: dict[tuple[Any, ...], bytes] = {}
         """Messages of this version."""
+        self._withheld: dict[int, Mapping[str, str]] = {}
+        """What is withheld in this version, by the identity of who understands less."""
         self._digests: dict[str, tuple[int, bytes]] = {}
         """(number at which the item changed, digest) of items that were asked for."""
 
@@ -150,6 +152,7 @@ class Book:
         self.number += 1
         self._since.clear()
         self._shared.clear()
+        self._withheld.clear()
         for key, value in real.items():
             if len(self._recent) == self._recent.maxlen:
                 self._floor = self._recent[0][0]
@@ -263,12 +266,14 @@ class Book:
             return ""
         return view.understands.why_not(key, *self._items[key])
 
-    def withheld_from(self, view: View) -> dict[str, str]:
-        """Why not, by key, of all that is withheld."""
-        if view.understands is None:
-            return {}
-        told = {key: self.withheld(view, key) for key in sorted(self._tables.get("object", ())) if view.has(key)}
-        return {key: why for key, why in told.items() if why}
+    def withheld_from(self, understands: Understands) -> Mapping[str, str]:
+        """Why not, by key, of all objects but Secrets that are withheld from who understands so much."""
+        found = self._withheld.get(id(understands))
+        if found is None:
+            view = View(understands=understands)
+            told = {key: self.withheld(view, key) for key in sorted(self._tables.get("object", ())) if view.has(key)}
+            found = self._withheld[id(understands)] = {key: why for key, why in told.items() if why}
+        return found
 
     def _of(self, view: View) -> Iterator[str]:
         """The keys that a view has now."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..mesh.feed import Feed
-from ..mesh.update import TABLES, Holdings, build_world
+from ..mesh.update import Holdings, build_world
 from ..policy.known_fields import known_fields, schema_id
 from ..policy.world import Loader, World
 from ..proxy.client import HttpFetch
@@ -66,14 +66,15 @@ def feed_for(
             return {}
         return {"authorization": f"Bearer {token}"}
 
-    knows = {"schema": schema_id(), "items": ",".join(TABLES)}
+    holdings = Holdings(partial(build_world, loader=Loader()))
+    knows = {"schema": schema_id(), "items": ",".join(sorted(holdings.tables()))}
     if role == "sidecar":
         knows["endpoints"] = options.endpoints
     namespace, name = split_full_name(full_name)
     feed = Feed(
         fetch,
         urls,
-        Holdings(partial(build_world, loader=Loader())),
+        holdings,
         take,
         report={"role": role, "namespace": namespace, "workload": name, **report},
         headers=headers,

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from ..mesh.update import Holdings, build_world
 from ..policy.known_fields import Understanding, schema_id
 from ..registry.model import Workload
 from ..registry.snapshot import Snapshot
@@ -16,7 +17,7 @@ from .wanted_secrets import WantedSecrets
 
 BASE_TABLES = frozenset(("object", "service", "endpoints", "workload", "checks", "namespace"))
 """First parts of the keys of items, as versions know them that do not say what they know."""
-TABLES = BASE_TABLES
+TABLES = frozenset(Holdings(build_world).tables())
 """As we know them."""
 SCHEMAS_MOST = 100
 _decode = msgspec.json.decode

@@ -68,8 +68,6 @@ _decode_workload = msgspec.json.Decoder(Workload).decode
 _decode_checks = msgspec.json.Decoder(tuple[Check, ...]).decode
 _decode_labels = msgspec.json.Decoder(dict[str, str]).decode
 _decode_any = msgspec.json.Decoder().decode
-TABLES = ("checks", "endpoints", "namespace", "object", "service", "workload")
-"""First parts of the keys of items that we understand."""
 
 
 class Holdings:
@@ -185,7 +183,8 @@ class Holdings:
 
         return dump
 
-    def _table(self, name: str) -> dict[str, Any]:
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """What is held, by the first part of the items' keys: those that we understand."""
         tables: dict[str, dict[str, Any]] = {
             "service": self._services,
             "endpoints": self._endpoints,
@@ -194,7 +193,10 @@ class Holdings:
             "namespace": self._namespaces,
             "object": self._objects,
         }
-        return tables[name]
+        return tables
+
+    def _table(self, name: str) -> dict[str, Any]:
+        return self.tables()[name]
 
     def _read(self, key: str, value: bytes) -> Any:
         table = key.partition("/")[0]
