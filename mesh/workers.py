@@ -425,8 +425,10 @@ class Supervisor(Sidecar):
             self._take_condition(worker, message)
         elif isinstance(message, say.Uses):
             self._used.update(message.hosts)
-            for host in message.hosts if message.missing and self.missing is not None else ():
-                self.missing(host)
+            ask = self.missing
+            if message.missing and ask is not None:
+                for host in message.hosts:
+                    ask(host)
         elif isinstance(message, say.Told):
             future = worker.asked.pop(message.number, None)
             if future is not None and not future.done():

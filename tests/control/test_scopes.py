@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import given, settings
@@ -32,7 +33,7 @@ def service(name: str, namespace: str = "shop", **more: Any) -> Service:
 
 def snapshot(
     *services: Service,
-    endpoints: dict[str, tuple[Endpoint, ...]] | None = None,
+    endpoints: Mapping[str, tuple[Endpoint, ...]] | None = None,
     workloads: tuple[Workload, ...] = (),
     version: int = 1,
     changed: Changed | None = None,

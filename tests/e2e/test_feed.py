@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.roles import Role, free_port, static_service, until
-from tests.e2e.test_mesh import HOST, Shop, ask, shop
+from tests.e2e.roles import Role, ask, free_port, static_service, until
+from tests.e2e.test_mesh import HOST, Shop, shop
 
 pytestmark = pytest.mark.asyncio
 
@@ -112,7 +112,7 @@ async def test_with_every_sidecar_restarted_in_an_outage_of_control_no_request_f
         for name, more in (("web", ()), ("friend", ("--outbound", outbound))):
             old = mesh.sidecars[name]
             await start(mesh, name, *more)
-            assert await asyncio.wait_for(old.process.wait(), 60) == 0, old.log()
+            assert await asyncio.wait_for(old.process.wait(), 60) == 0, old.log
         assert await certificate(mesh, "web") == serial
         count = len(statuses)
         await until("requests after that", lambda: asyncio.sleep(0.01, len(statuses) > count + 50))

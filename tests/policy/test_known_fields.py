@@ -42,7 +42,7 @@ def test_an_older_version_lacks_kinds_fields_and_words_by_name() -> None:
     assert lacks("destinationrules.networking.istio.io", rule) == [
         "it does not know spec.trafficPolicy.loadBalancer.simple=LEAST_REQUEST"
     ]
-    rule["spec"]["trafficPolicy"] = {"load_balancer": {"simple": "ROUND_ROBIN"}}  # type: ignore[index]
+    rule["spec"]["trafficPolicy"] = {"load_balancer": {"simple": "ROUND_ROBIN"}}
     assert lacks("destinationrules.networking.istio.io", rule) == [], "snake_case is the same field"
 
 

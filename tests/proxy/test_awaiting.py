@@ -107,9 +107,9 @@ async def test_a_mirror_of_which_no_endpoint_is_known_asks_for_it_and_holds_up_n
     async with server(answer) as port:
         asked = missing(mesh)
         tables = known(mesh, port)
-        tables.clusters["m"] = mesh.tables().clusters["c"]
+        tables.clusters = {**tables.clusters, "m": mesh.tables().clusters["c"]}
         mesh.engine.swap(tables)
-        object.__setattr__(mesh.decision, "mirrors", (Mirror("m", "web", 80, 100.0),))
+        object.__setattr__(mesh.decision, "mirrors", (Mirror("m", "web", 80),))
         listening = await mesh.engine.listen_outbound("127.0.0.1", 0)
         assert (await ask(listening, GET)).endswith(b"hi")
         assert asked == ["web"]

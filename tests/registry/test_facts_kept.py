@@ -81,7 +81,7 @@ def test_a_change_of_one_service_reads_only_what_states_something_of_it() -> Non
     other = kept.facts.services["s7.default.svc.cluster.local"]
     store.objects[SLICE] = slice_of("web-1", "web", "10.0.0.2")
     changed = kept.take([SLICE])
-    assert (changed.hosts, changed.workloads, changed.namespaces) == ({HOST}, frozenset(), frozenset())
+    assert (changed.hosts, changed.workloads, changed.namespaces) == (frozenset((HOST,)), frozenset(), frozenset())
     assert sorted(store.read) == [SLICE, WEB]
     assert [one.address for one in kept.facts.endpoints[HOST]] == ["10.0.0.2"]
     assert kept.facts.services["s7.default.svc.cluster.local"] is other
