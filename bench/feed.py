@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import resource
 import shutil
@@ -372,6 +373,7 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # control inherits it
     os.sched_setaffinity(0, {0})
+    gc.disable()  # a thousand sidecars in one process are more for the collector than each by itself
     folder = Path(tempfile.mkdtemp(prefix="fairlead-feed-"))
     try:
         uvloop.run(measure(options, folder))
