@@ -18,7 +18,7 @@ import random
 import secrets
 import ssl as tls
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from ..mesh.bundle import SERVICE_ACCOUNT
 from .admission import Admission, BodyCheck
 from .api_body import YamlLoad
 from .api_context import Context, begin, current
@@ -41,8 +42,8 @@ from .openapi import OpenApi, SchemaOf
 from .status import REASONS, StatusError
 from .store import Change, ConflictError, Key, Store, Stored, StoreError, StoreFullError
 from .watch_hub import WatchHub
+from .workload_socket import clear_path, open_to_all, peer_uid, read_users
 
-FEED = "/fairlead/v1/feed/"
 BODY_BYTES_MAX = 3 << 20
 FIRST_REQUEST_S = 15.0
 """A new connection must bring its first request within this."""
@@ -69,6 +70,8 @@ class Options(msgspec.Struct):
     """Let a listener beyond loopback be open, too, where no token is configured."""
     service_ranges: tuple[Network, ...] = ()
     """Where ClusterIPs are taken from; empty: none is given out."""
+    socket_users_file: str = ""
+    """Which users of this host are which service accounts (`socket_users`), for `start_socket`."""
 
 
 class Parts(msgspec.Struct):
@@ -121,6 +124,7 @@ class ControlApi:
         self._token_mtime = 0.0
         self._token_looked = 0.0
         self._read_tokens()
+        self._users = read_users(self.options.socket_users_file)
         self._audit_descriptor = -1
         self._audit = Audit(self._open_audit())
         self._servers: list[asyncio.Server] = []
@@ -160,6 +164,15 @@ class ControlApi:
         check_own(principal, namespace, workload, service_account)
         return principal
 
+    def authorize_peer(
+        self, certificate: bytes | None, loopback: bool, namespace: str, workload: str, service_account: str | None
+    ) -> Principal:
+        """As `authorize`, for who shows a verified certificate (DER) elsewhere than in a request; without one, whom a
+        loopback listener for development lets in."""
+        principal = self._authenticator.principal("", certificate, loopback, self._clock())
+        check_own(principal, namespace, workload, service_account)
+        return principal
+
     def objects(self, resources: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
         """Every object by its item key, in its preferred version. `resources`: names such as `services`; None: all."""
         return {
@@ -168,19 +181,6 @@ class ControlApi:
             if resources is None or resource.name in resources
             for stored in self.store.memory.all(resource.name)
         }
-
-    def object(self, key: str) -> dict[str, Any] | None:
-        """The object of an item key, as `objects` gives it; None: there is none."""
-        _, resource, namespace, name = key.split("/", 3)
-        stored = self.store.memory.get(Key(resource, namespace, name))
-        return self.shown(stored) if stored is not None else None
-
-    def each(self, resources: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """What `objects` gives, one after the other."""
-        for resource in self.catalog.resources:
-            if resource.name in resources:
-                for stored in self.store.memory.all(resource.name):
-                    yield item_key(stored.key), self.shown(stored)
 
     def shown(self, stored: Stored) -> dict[str, Any]:
         """An object of the catalog with its preferred apiVersion and its kind."""
@@ -212,6 +212,26 @@ class ControlApi:
                 f"the plain API on {host} would be open to everybody who can reach it: listen on loopback, "
                 "use TLS, or give administrators' tokens (--api-token-file)"
             )
+        await self._set_up()
+        server = await asyncio.get_running_loop().create_server(
+            self._connection, host, port, ssl=ssl, backlog=1024, reuse_address=True
+        )
+        self._servers.append(server)
+        actual = int(server.sockets[0].getsockname()[1])
+        if is_open:
+            self._open_ports.add(actual)
+        self.port = self.port or actual
+        return actual
+
+    async def start_socket(self, path: str) -> str:
+        """Listen on a Unix socket, for workloads on this host; its path. Raises OSError."""
+        await self._set_up()
+        clear_path(path)
+        self._servers.append(await asyncio.get_running_loop().create_unix_server(self._connection, path, backlog=1024))
+        open_to_all(path)
+        return path
+
+    async def _set_up(self) -> None:
         if self._runner is None:
             # Log no access lines; cancel a handler whose client has gone, so that watches end at once.
             self._runner = web.AppRunner(
@@ -229,15 +249,6 @@ class ControlApi:
         self.operations.address_problems.clear()
         for wrong in await self.operations.give_addresses():
             logger.error("no ClusterIP: %s", wrong)
-        server = await asyncio.get_running_loop().create_server(
-            self._connection, host, port, ssl=ssl, backlog=1024, reuse_address=True
-        )
-        self._servers.append(server)
-        actual = int(server.sockets[0].getsockname()[1])
-        if is_open:
-            self._open_ports.add(actual)
-        self.port = self.port or actual
-        return actual
 
     async def _make_default_namespace(self) -> None:
         if self.store.memory.get(Key("namespaces", "", "default")) is None:
@@ -318,6 +329,9 @@ class ControlApi:
         is_open = wire is None and isinstance(local, tuple) and local[1] in self._open_ports
         authorization = request.headers.get("Authorization", "")
         try:
+            if isinstance(local, str) and not authorization:
+                assert request.transport is not None
+                return self._users.principal(peer_uid(request.transport), request.headers.get(SERVICE_ACCOUNT, ""))
             return self._authenticator.principal(authorization, certificate, is_open, self._clock())
         except StatusError:
             if request.path in PUBLIC:
@@ -361,8 +375,6 @@ class ControlApi:
     def _record(
         self, request: web.Request, context: Context, request_id: str, code: int, refusal: StatusError | None
     ) -> None:
-        if code == 204 and request.path.startswith(FEED):
-            return  # what sidecars say of versions they run, thousands of times a second
         target = context.target
         self._audit.record(
             self._clock(),

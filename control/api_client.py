@@ -33,6 +33,8 @@ class ApiClient:
 
     def __init__(self, url: str, token: str = "", ca_file: str = "") -> None:
         self.url = control_url(url)
+        if self.url.startswith("http+unix:"):
+            raise SettingError("--control unix://: for sidecars alone; this verb speaks http or https")
         self._token = token
         context = None
         if self.url.startswith("https:"):

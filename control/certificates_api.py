@@ -1,15 +1,18 @@
 """Shell: workload tokens and certificates over HTTP.
 
 `POST /fairlead/v1/certificates` {"csr": PEM, "namespace", "workload"} answers {"certificates": PEM, "roots": PEM,
-"notAfter": RFC 3339, "identity"}. The identity comes from the caller's token or present certificate alone, never from
-what the CSR or the body asks for. `GET /fairlead/v1/roots` answers {"roots": PEM} to anybody.
+"notAfter": RFC 3339, "identity", "time": ours, Unix seconds}. The identity comes from the caller's token, present
+certificate or user id (Unix socket) alone, never from what the CSR or the body asks for. `GET /fairlead/v1/roots`
+answers {"roots": PEM} to anybody.
 `POST /fairlead/v1/tokens` makes a token, `GET` lists them without their secrets, `DELETE .../ID` revokes one.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -20,6 +23,7 @@ from .api_body import read_json
 from .api_context import current
 from .api_objects import body_of, respond
 from .auth import ADMIN, WORKLOAD, Principal, check_own, forbidden, unauthorized
+from .issued import IssuedLeaf
 from .status import StatusError, bad_request, not_found
 from .store import ConflictError, Key, Store, Write
 
@@ -29,15 +33,26 @@ ISSUES_PER_MINUTE = 60
 logger = logging.getLogger("fairlead.certificates")
 
 
+class UnavailableError(Exception):
+    """The signer cannot be reached, or refuses us; the message says why."""
+
+
 class Issuer(Protocol):
     """What is needed of the authority."""
 
-    def issue(self, csr: str, namespace: str, service_account: str, now: float) -> dict[str, Any]:
-        """{"certificates": PEM, "roots": PEM, "notAfter": RFC 3339, "identity", "serial"}. Raises ValueError."""
+    def issue(
+        self, csr: str, namespace: str, service_account: str, now: float
+    ) -> dict[str, Any] | Awaitable[dict[str, Any]]:
+        """{"certificates": PEM, "roots": PEM, "notAfter": RFC 3339, "identity", "serial"}. Raises ValueError for a
+        request that is not signed, UnavailableError where nothing can be signed now."""
         ...
 
     def roots(self) -> str:
         """PEM."""
+        ...
+
+    def issuer(self) -> str:
+        """The key identifier of the signer, hexadecimal; empty: not known."""
         ...
 
 
@@ -52,6 +67,8 @@ class CertificatesApi:
         self._clock = clock
         self._draw = draw
         self._recent: dict[tuple[str, str], list[float]] = {}
+        self.record: Callable[[IssuedLeaf], None] | None = None
+        """Told of each certificate before it is handed out."""
         self.issued = 0
         self.refused = 0
 
@@ -99,19 +116,30 @@ class CertificatesApi:
         now = self._clock()
         self._limit((namespace, account), now)
         try:
-            issued = self._issuer.issue(csr, namespace, account, now)
+            made = self._issuer.issue(csr, namespace, account, now)
+            issued: dict[str, Any] = await made if inspect.isawaitable(made) else made
         except ValueError as error:
             raise bad_request(f"csr: {error}") from None
+        except UnavailableError as error:
+            raise StatusError(503, f"no certificate can be issued now: {error}", retry_after_s=5) from None
         if principal.token_id:
             await self._note_use(request, principal, now)
+        by = "token" if principal.token_id else "certificate" if principal.identity else "socket"
+        self._note(issued, f"{namespace}/{workload or account}", by, now)
+        return {**issued, "time": now}
+
+    def _note(self, issued: dict[str, Any], workload: str, by: str, now: float) -> None:
         current().audit = {
             "identity": issued.get("identity", ""),
             "serial": issued.get("serial", ""),
             "notAfter": issued.get("notAfter", ""),
-            "workload": f"{namespace}/{workload}",
-            "by": "token" if principal.token_id else "certificate",
+            "workload": workload,
+            "by": by,
         }
-        return issued
+        if self.record is not None and self._issuer is not None:
+            signer = str(issued.get("issuer") or self._issuer.issuer())
+            ends = datetime.fromisoformat(issued["notAfter"]).timestamp()
+            self.record(IssuedLeaf(issued["serial"], issued["identity"], workload, signer, now, ends, by))
 
     async def _note_use(self, request: web.Request, principal: Principal, now: float) -> None:
         """A one-time token is spent before its certificate is handed out: of two at once, one gets nothing."""

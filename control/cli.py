@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .cli_certs_flags import authority_flags, certs_flags
 from .cli_dns_flags import dns_flags, dns_query_flags
 from .settings import (
     Parser,
@@ -159,6 +160,11 @@ def _roles(verb: Any) -> None:
     made.add_argument(
         "--tls-listen", type=address, default="off", help="API with TLS, usually 0.0.0.0:15012 (default off)"
     )
+    made.add_argument(
+        "--xds-tls-listen", type=address, default="off",
+        help="xDS with mutual TLS for Envoy and proxyless gRPC, usually 0.0.0.0:15014 (default off)",
+    )  # fmt: skip
+    made.add_argument("--xds-listen", type=address, default="off", help="xDS without TLS, on loopback (default off)")
     made.add_argument("--data-dir", metavar="DIR", default="fairlead-data", help="store, authority, last snapshots")
     made.add_argument(
         "--service-cidr", type=service_cidr, default="", metavar="RANGE",
@@ -173,6 +179,7 @@ def _roles(verb: Any) -> None:
     made.add_argument(
         "--certificate-ttl", type=seconds, default="24h", help="life of workload certificates (default 24h)"
     )
+    authority_flags(made)
     made.add_argument(
         "--api-token-file", metavar="FILE", help="who writes must show this bearer token (always, if given)"
     )
@@ -218,8 +225,55 @@ def _roles(verb: Any) -> None:
         "--map", action="append", default=[], metavar="PORT=PORT",
         help="listen on another port than the one that Gateways name, e.g. 80=8080; repeatable",
     )  # fmt: skip
+    _beside(verb)
     made = verb("healthcheck", "cli_client", "healthcheck", "Exit 0 if a role is ready (for container health checks).")
     made.add_argument("--health", type=address, default="127.0.0.1:15021", help="the role's health port")
+
+
+def _beside(verb: Any) -> None:
+    """Of who stands beside a client of xDS, which is no sidecar of ours."""
+    for name, text in (
+        ("envoy", "Beside an Envoy: write its bootstrap, get its certificate and keep it renewed."),
+        ("grpc", "Beside a proxyless gRPC application: write its GRPC_XDS_BOOTSTRAP, keep its certificate renewed."),
+    ):
+        made = verb(name, "role_xds", name, text)
+        made.add_argument(
+            "--workload", required=True, type=workload_name, metavar="NAMESPACE/NAME", help="the workload that it is"
+        )
+        made.add_argument(
+            "--control", action="append", metavar="URL", required=True, help="the control API; repeatable"
+        )
+        made.add_argument(
+            "--xds", action="append", type=address, metavar="HOST:PORT", required=True,
+            help="control's --xds-tls-listen (without --token-file: its --xds-listen); repeatable",
+        )  # fmt: skip
+        made.add_argument("--token-file", metavar="FILE", help="workload token for --control")
+        made.add_argument("--ca", metavar="FILE", help="certificate authorities of --control (PEM)")
+        made.add_argument("--data-dir", metavar="DIR", required=True, help="folder for bootstrap, key and certificate")
+        made.add_argument("--address", type=host, help="the workload's address as others reach it")
+        made.add_argument(
+            "--ports", default="", metavar="PORT,...", help="the app's ports, where no manifest declares them"
+        )
+        made.add_argument(
+            "--labels", type=labels, default="", metavar="K=V,...", help="the workload's labels, likewise"
+        )
+        made.add_argument("--once", action="store_true", help="write the files and end")
+        if name == "envoy":
+            _envoy_flags(made)
+
+
+def _envoy_flags(made: Any) -> None:
+    made.add_argument("--outbound", type=address, default="127.0.0.1:15001", help="Envoy's port by host; off: none")
+    made.add_argument("--inbound", type=address, default="0.0.0.0:15006", help="Envoy's port for mutual TLS; off: none")
+    made.add_argument("--admin", type=address, default="127.0.0.1:15000", help="Envoy's admin; off: none")
+    made.add_argument(
+        "--listen", action="append", default=[], metavar="ADDRESS=SERVICE:PORT",
+        help="named port of Envoy, e.g. 127.0.0.1:9001=web.default:80",
+    )  # fmt: skip
+    made.add_argument("--app-address", type=host, help="where the app listens (default: at the workload's address)")
+    made.add_argument(
+        "--state-of-the-world", action="store_true", help="ask for the whole at each change, not for the difference"
+    )
 
 
 def _capture_verbs(verb: Any) -> None:
@@ -389,6 +443,7 @@ def _client_verbs(verb: Any) -> None:
     made = verb("status", "cli_client", "status", "Show connected sidecars, what they run, and how sources are doing.")
     add_client(made)
     add_output(made)
+    certs_flags(verb, add_client, add_output)
     token = verb("token", "cli_client", "token", "Workload tokens.")
     made = verb(
         "create", "cli_client", "token", "Make a token that lets a workload get its certificate and feed.",
@@ -399,6 +454,7 @@ def _client_verbs(verb: Any) -> None:
     made.add_argument("--service-account", default="default")
     made.add_argument("--ttl", type=seconds, default="24h", help="how long it can be used (default 24h)")
     made.add_argument("--one-time", action="store_true", help="can be used for one certificate only")
+    made.add_argument("--workload", default="", metavar="NAME", help="for this workload only")
 
 
 def _registry_verbs(verb: Any) -> None:

@@ -194,9 +194,10 @@ def status(options: Any) -> int:
         refused = f"{member['refused']}: {'; '.join(member['reasons'])}" if member["refused"] else ""
         if withheld := member.get("withheld"):
             refused = "; ".join(filter(None, (refused, f"not sent, as its version is older: {', '.join(withheld)}")))
-        role = member["role"] + (" (draining)" if member.get("leaving") else "")
+        role = (member.get("proxy") or member["role"]) + (" (draining)" if member.get("leaving") else "")
         rows.append([f"{member['namespace']}/{member['workload']}", role, str(member["mesh_port"] or "-"),
                      member["taken"] or "-", app_of(member), refused])  # fmt: skip
+        rows += [["", "", "", "", "", f"not carried out: {text}"] for text in member.get("not_carried_out", [])]
     print_columns(rows)
     return 1 if any(member["refused"] for member in answer["sidecars"]) else 0
 
@@ -214,6 +215,7 @@ def token(options: Any) -> int:
         "serviceAccount": options.service_account,
         "ttlSeconds": int(options.ttl),
         "oneTime": options.one_time,
+        "workload": options.workload,
     }
     try:
         answer = ApiClient.of(options).call("POST", "/fairlead/v1/tokens", body)

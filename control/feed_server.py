@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import web
 
 from ..registry.snapshot import Snapshot
-from .feed_stream import Said, Stream, Use, read
+from .feed_stream import Said, Stream, Use, farewell, read
 from .gather import Gather
 from .push import Book, View
 from .views import Views
@@ -32,6 +32,7 @@ ACK_S = 0.001
 LEAVE_S_MAX = 60.0
 """Longest wait for others to run a version without a workload that leaves."""
 WHY_MOST = 500
+ROOTS_MOST = 64
 CHECKS_MOST = 64
 """Of one sidecar that are shown."""
 logger = logging.getLogger("fairlead.feed")
@@ -47,6 +48,25 @@ class HealthReport(msgspec.Struct):
     why: str = ""
     checks: list[dict[str, Any]] = []
     instance: str = ""
+
+
+class TrustReport(msgspec.Struct, rename="camel"):
+    """Body of POST /fairlead/v1/feed/trust: what a sidecar trusts, and the certificate it uses."""
+
+    namespace: str
+    workload: str
+    role: str = "sidecar"
+    instance: str = ""
+    roots: list[str] = []
+    """SHA-256 of each, hexadecimal."""
+    serial: str = ""
+    issuer: str = ""
+    """Key identifier of the authority that signed its certificate."""
+    not_after: float = 0.0
+    static: bool = False
+    """It is from files of its operator (--cert, --ca)."""
+    problem: str = ""
+    """Why it has no new certificate, where it should have."""
 
 
 class Member(msgspec.Struct, omit_defaults=False):
@@ -87,6 +107,12 @@ class Member(msgspec.Struct, omit_defaults=False):
     """How many services it says to use."""
     withheld: list[str] = []
     """What it is not sent, since its version would not understand it, and why."""
+    proxy: str = ""
+    """envoy, grpc: a client of xDS in the place of a sidecar of our own."""
+    not_carried_out: list[str] = []
+    """What the rules say and this client of xDS cannot do."""
+    trust: TrustReport | None = None
+    """As it said last; None: it has said nothing of it."""
 
 
 class FeedServer:
@@ -115,6 +141,10 @@ class FeedServer:
         self._streams: dict[int, Stream] = {}
         """By the identity of their members."""
         self._wake = Gather(self._wake_all, lambda: PUBLISH_S * len(self._streams))
+        self.trust: Callable[[], bytes] = bytes
+        """The line that tells of the roots and the signer of the moment; empty: there is none to tell."""
+        self._watching: set[asyncio.Event] = set()
+        """Of those who serve members in another way."""
         self._heard: set[asyncio.Event] = set()
         """Those who wait for what others run."""
         self._moves = Gather(changed)
@@ -130,6 +160,7 @@ class FeedServer:
             web.post("/fairlead/v1/feed/leave", self._leave),
             web.post("/fairlead/v1/feed/enter", self._enter),
             web.post("/fairlead/v1/feed/health", self._health),
+            web.post("/fairlead/v1/feed/trust", self._trusts),
             web.get("/fairlead/v1/sidecars", self._list),
         ]
 
@@ -140,6 +171,23 @@ class FeedServer:
     def _wake_all(self) -> None:
         for stream in self._streams.values():
             stream.wake.set()
+        for event in self._watching:
+            event.set()
+
+    def watch(self) -> asyncio.Event:
+        """An event that is set whenever the book changes, for who serves members in another way (xDS)."""
+        event = asyncio.Event()
+        self._watching.add(event)
+        return event
+
+    def moved(self) -> None:
+        """A member that is served in another way came, or went."""
+        if not self._closing:
+            self._changed()
+
+    def heard(self) -> None:
+        """Such a member has taken or refused a version."""
+        self._tell_heard()
 
     def close(self) -> None:
         """End every stream, so that sidecars go to another control plane at once."""
@@ -159,6 +207,7 @@ class FeedServer:
         replaced = self.members.get(key)
         if replaced is not None and replaced.instance == member.instance:
             member.taken, member.refused, member.reasons = replaced.taken, replaced.refused, replaced.reasons
+            member.trust = replaced.trust
         self.members[key] = member
         stream = Stream(key, member, request.query)
         loop = asyncio.get_running_loop()
@@ -171,8 +220,12 @@ class FeedServer:
         try:
             await response.write(b"\n")
             await self._begin(stream, request.query.get("since", ""), response)
+            told = b""
             while not self._closing:
                 stream.wake.clear()  # whatever changes from here on sets it again
+                if (trust := self.trust()) != told:
+                    told = trust
+                    await response.write(trust)
                 if self._views.outgrown(stream):
                     logger.info("%s need not have everything any more", key)
                     await self._begin(stream, stream.sent, response)
@@ -328,7 +381,7 @@ class FeedServer:
         begun = time.monotonic()
         member = self.members.get(key)
         if member is not None and member.instance != str(body.get("instance", "")):
-            return _farewell(self._book.version, 0.0, [], [], 0, superseded=True)
+            return farewell(self._book.version, 0.0, [], [], 0, superseded=True)
         if member is not None:
             member.leaving = True
             self._changed()
@@ -352,7 +405,7 @@ class FeedServer:
         finally:
             self._heard.discard(event)
         pending, refusing = self._behind(version, key)
-        return _farewell(version, time.monotonic() - begun, pending, refusing, others)
+        return farewell(version, time.monotonic() - begun, pending, refusing, others)
 
     async def _enter(self, request: web.Request) -> web.Response:
         """What was told to be leaving is there (again): it listens. Answered as a farewell is."""
@@ -398,6 +451,20 @@ class FeedServer:
         member.checks = body.checks[:CHECKS_MOST]
         if changed:
             self._changed()
+        return web.Response(status=204)
+
+    async def _trusts(self, request: web.Request) -> web.Response:
+        """Which roots a sidecar trusts, and the certificate that it uses, from now on."""
+        try:
+            body = msgspec.json.decode(await request.read(), type=TrustReport)
+        except msgspec.MsgspecError as error:
+            raise web.HTTPBadRequest(text=f"not a report of trust: {error}") from None
+        self._authorize(request, body.namespace, body.workload)
+        member = self._member(f"{body.role}/{body.namespace}/{body.workload}", body.instance)
+        if member is None:
+            raise web.HTTPConflict(text=f"{body.namespace}/{body.workload} is not connected to this control plane")
+        body.roots, body.problem = body.roots[:ROOTS_MOST], body.problem[:WHY_MOST]
+        member.trust = body
         return web.Response(status=204)
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -446,13 +513,3 @@ def at_least(version: str, other: str) -> bool:
     epoch, _, number = version.rpartition(".")
     wanted, _, least = other.rpartition(".")
     return epoch == wanted and number.isdigit() and least.isdigit() and int(number) >= int(least)
-
-
-def _farewell(
-    version: str, waited_s: float, pending: list[str], refusing: list[str], others: int, superseded: bool = False
-) -> web.Response:
-    body = {
-        "version": version, "waited_s": round(waited_s, 6), "others": others, "pending": pending,
-        "refusing": refusing, "superseded": superseded,
-    }  # fmt: skip
-    return web.Response(body=msgspec.json.encode(body), content_type="application/json")

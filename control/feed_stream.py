@@ -113,3 +113,13 @@ def read(body: bytes, kind: type[Any]) -> Any:
         return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as error:
         raise web.HTTPBadRequest(text=f"not what a reader of the feed says: {error}") from None
+
+
+def farewell(
+    version: str, waited_s: float, pending: list[str], refusing: list[str], others: int, superseded: bool = False
+) -> web.Response:
+    body = {
+        "version": version, "waited_s": round(waited_s, 6), "others": others, "pending": pending,
+        "refusing": refusing, "superseded": superseded,
+    }  # fmt: skip
+    return web.Response(body=msgspec.json.encode(body), content_type="application/json")

@@ -12,13 +12,13 @@ import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
 
 from ..policy.kinds import BY_NAME
-from ..policy.world import World
+from ..policy.world import Loader, World
 from ..registry.documents import Document, Problem
 from ..registry.facts import facts_of
 from ..registry.facts_kept import KeptFacts
@@ -26,22 +26,26 @@ from ..registry.hub import Registry
 from ..registry.snapshot import Snapshot
 from .api import ControlApi, Options
 from .auth import WORKLOAD
-from .authority_files import Issuer, open_authority
 from .feed_server import FeedServer
 from .gather import Gather
 from .kinds import parts
 from .overlay import Overlay
 from .push import Book
+from .role_authority import AuthorityRole, open_issuer
 from .role_common import Signals, Tasks, ready, run
 from .role_sources import PRECEDENCE, Sources
 from .settings import SettingError
 from .sidecars import Known, Sidecars
 from .store import StoreError
 from .store_sqlite import SqliteStore
+from .stored_facts import kept_facts
 from .views import Views
 
 GARBAGE = (20_000, 20, 50)
 """Thresholds of the collector; Python's own are for less that lives for long."""
+if TYPE_CHECKING:
+    from .xds_server import XdsServer
+
 logger = logging.getLogger("fairlead.control")
 
 FACT_RESOURCES = frozenset(
@@ -125,13 +129,15 @@ class Control:
         options = self.options
         if options.certificate_ttl < 1:
             raise SettingError("--certificate-ttl: expected a second or more, usually 24h")
+        if bool(options.workload_socket) != bool(options.workload_users):
+            raise SettingError("--workload-socket and --workload-users go together")
         if options.listen is None and options.tls_listen is None:
             raise SettingError("--listen and --tls-listen are both off: nobody could reach control")
         gc.disable()  # what is read now stays
         try:
             self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.store = await SqliteStore.open(self.data / "store.db")
-            issuer = open_authority(self.data, options.trust_domain, options.certificate_ttl)
+            issuer = await open_issuer(options, self.data)
             self.sidecars = Sidecars(read_if_there(self.data / "sidecars.json"))
             self._overlay = Overlay(self.registry, self.sidecars)
         except (OSError, ValueError, StoreError) as error:
@@ -144,6 +150,7 @@ class Control:
                     admin_token_file=options.api_token_file or "",
                     audit_file=str(self.data / "audit.log"),
                     service_ranges=options.service_cidr,
+                    socket_users_file=options.workload_users or "",
                 ),
                 parts=parts(self.store, lambda: self.registry.snapshot.value),
                 identity_of=issuer.identity_of,
@@ -153,23 +160,34 @@ class Control:
         self.feed = FeedServer(self.book, self._authorize, self._members_changed, self._views, self._sidecar_left)
         self.api.add_routes([*self.feed.routes(), web.get("/fairlead/v1/status", self._status)])
         self.api.add_routes([web.get("/fairlead/v1/world", self._world), web.get("/metrics", self._metrics)])
+        self.authority = AuthorityRole(issuer, self.data, self.api, self.feed)
         tasks = Tasks(signals.stop)
+        xds = self._xds() if options.xds_listen or options.xds_tls_listen else None
         sources = Sources(options, self.registry, tasks, self.data, self._manifests_changed)
         tasks.start("sidecars", self._save_sidecars())
+        self.authority.start(tasks)
         self._rules["control"] = _rules_of(self.api.objects(RULE_RESOURCES | {SECRETS}))
         self._take_rules()
-        self._facts = KeptFacts("control", [one.name for one in self.api.catalog.resources], self.api.object)
-        self._facts.load(self.api.each(FACT_RESOURCES))
+        self._facts = kept_facts(self.api, FACT_RESOURCES)
         self._overlay.take("control", self._facts.facts)
         sources.start_manifests()
         settle()
-        signals.on_reload = sources.manifests.look_now if sources.manifests else None
+
+        def reload() -> None:
+            self.authority.reload()
+            if sources.manifests:
+                sources.manifests.look_now()
+
+        signals.on_reload = reload
         unsubscribe = self.api.subscribe(self._objects_changed, FACT_RESOURCES | RULE_RESOURCES | {SECRETS})
         self.registry.snapshot.subscribe(self._facts_changed)
         self._facts_changed(self.registry.snapshot.value)
         self.api.checks["sources"] = sources.problem
         try:
             at = await self._listen(issuer)
+            if xds is not None:
+                at |= await self._listen_xds(xds, issuer)
+                tasks.start("xds", xds.run())
             await sources.start()
             ready(f"fairlead control ready {' '.join(f'{name}={where}' for name, where in at.items())}")
             await signals.stop.wait()
@@ -177,15 +195,18 @@ class Control:
             unsubscribe()
             self._refresh.close()
             self.feed.close()
+            if xds is not None:
+                await xds.close()
             await self.api.close()
             await sources.close()
             await tasks.close()
+            await self.authority.close()
             if self._unsaved.is_set():
                 write_private(self.data / "sidecars.json", self.sidecars.dump())
             await self.store.close()
         return 1 if tasks.failed else 0
 
-    async def _listen(self, issuer: Issuer) -> dict[str, str]:
+    async def _listen(self, issuer: Any) -> dict[str, str]:
         options, at = self.options, {}
         try:
             if options.listen is not None:
@@ -195,10 +216,55 @@ class Control:
                 host, port = options.tls_listen
                 names = [name for name in options.tls_names.split(",") if name]
                 context = issuer.server_context([host, "localhost", "127.0.0.1", *names])
+                self.authority.contexts.append(context)
                 at["tls"] = f"{host}:{await self.api.start(host, port, ssl=context)}"
+            if options.workload_socket:
+                at["socket"] = await self.api.start_socket(options.workload_socket)
         except (OSError, ValueError) as error:
             raise SettingError(f"--listen: {error}") from error
         return at
+
+    def _xds(self) -> XdsServer:
+        try:
+            from .xds_server import XdsServer
+        except ImportError as error:
+            raise SettingError(f"--xds-listen: {error}") from error
+        if self.options.xds_listen is not None and not is_loopback(self.options.xds_listen[0]):
+            raise SettingError("--xds-listen has no TLS and may be on loopback only; use --xds-tls-listen")
+        loader = Loader()
+
+        def world() -> World:
+            bodies = [body for key, body in self._in_book.items() if not key.startswith(f"object/{SECRETS}/")]
+            snapshot = self.registry.snapshot.value
+            known = loader.again(bodies, snapshot)
+            documents = [Document.of(body, "control") for body in bodies] if known is None else []
+            return known or loader.load(documents, snapshot, references=False)[0]
+
+        return XdsServer(self.feed, world, lambda: self.book.version, self._authorize_peer)
+
+    async def _listen_xds(self, xds: XdsServer, issuer: Any) -> dict[str, str]:
+        options, at = self.options, {}
+        try:
+            if options.xds_listen is not None:
+                host, port = options.xds_listen
+                at["xds"] = f"{host}:{xds.listen(host, port)}"
+            if options.xds_tls_listen is not None:
+                host, port = options.xds_tls_listen
+                names = [host, "localhost", "127.0.0.1", *(name for name in options.tls_names.split(",") if name)]
+                at["xds-tls"] = f"{host}:{xds.listen_tls(host, port, lambda: issuer.server_material(names))}"
+        except OSError as error:
+            raise SettingError(f"--xds-listen: {error}") from error
+        await xds.start()
+        return at
+
+    def _authorize_peer(self, certificate: bytes | None, loopback: bool, namespace: str, workload: str) -> str:
+        known = self.registry.snapshot.value.workloads.get(f"{namespace}/{workload}")
+        account = known.service_account if known else None
+        principal = self.api.authorize_peer(certificate, loopback, namespace, workload, account)
+        if principal.role != WORKLOAD:
+            return account or ""
+        self._proved[f"{namespace}/{workload}"] = principal.service_account
+        return principal.service_account
 
     # --- from the API's objects to the feed -----------------------------------------------------------------------
 
@@ -335,6 +401,7 @@ class Control:
             f"fairlead_certificates_refused_total {self.api.certificates.refused}",
             "# TYPE fairlead_store_writable gauge",
             f"fairlead_store_writable {int(not self.store.problem())}",
+            *self.authority.metrics(),
             "# TYPE fairlead_source_live gauge",
             *(
                 f'fairlead_source_live{{source="{s.name}"}} {int(s.state == "live")}'
@@ -367,6 +434,10 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE)
+
+
+def is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def read_if_there(path: Path) -> bytes:

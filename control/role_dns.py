@@ -19,6 +19,7 @@ from ..dns.message import wire_name
 from ..dns.query_log import QueryLog
 from ..dns.server import DnsServer
 from ..dns.tls_files import Certificate
+from ..mesh.bundle import Bundle
 from ..policy.world import World
 from ..proxy.local_server import TEXT, Answer, LocalServer, Query
 from ..registry.documents import Document, Problem
@@ -115,6 +116,7 @@ class Dns:
         if options.control:
             feed = feed_for(options, [options.control], "dns", options.name, self._world, data, {})
             feed.feed.start_from_disk()
+            Bundle(feed.fetch, feed.feed, feed.credentials)
             tasks.start("feed", feed.feed.run())
         local = LocalServer({("GET", "/healthz/ready"): self._ready, ("GET", "/ready"): self._ready,
                              ("GET", "/health"): health, ("GET", "/metrics"): self._metrics})  # fmt: skip

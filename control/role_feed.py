@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import ssl
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..mesh.bundle import SERVICE_ACCOUNT, Credentials
 from ..mesh.feed import Feed
 from ..mesh.update import Holdings, build_world
 from ..policy.known_fields import known_fields, schema_id
@@ -23,10 +23,11 @@ logger = logging.getLogger("fairlead.feed")
 class ControlLink:
     """What a role needs to speak to control."""
 
-    def __init__(self, fetch: HttpFetch, feed: Feed, headers: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(self, fetch: HttpFetch, feed: Feed, credentials: Credentials) -> None:
         self.fetch = fetch
         self.feed = feed
-        self.headers = headers
+        self.credentials = credentials
+        self.headers = credentials.headers
 
     async def close(self) -> None:
         await self.fetch.close()
@@ -43,22 +44,21 @@ def feed_for(
 ) -> ControlLink:
     """The feed for a role; raises SettingError for flags that cannot be used."""
     urls = [control_url(url) for url in urls]
-    tls = None
+    anchors = ""
     if any(url.startswith("https:") for url in urls):
         if not options.ca:
             raise SettingError(
                 "--ca: needed to know an https control by (its file DATA-DIR/ca.pem, or GET /fairlead/v1/roots)"
             )
-        try:
-            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            tls.load_verify_locations(cafile=options.ca)
-        except (OSError, ssl.SSLError) as error:
-            raise SettingError(f"--ca {options.ca}: {error}") from error
-    fetch = HttpFetch(tls)
+        anchors = options.ca
+    fetch = HttpFetch()
+
+    account = getattr(options, "service_account", "")
+    named = {SERVICE_ACCOUNT: f"{split_full_name(full_name)[0]}/{account}"} if account else {}
 
     def headers() -> Mapping[str, str]:
         if not options.token_file:
-            return {}
+            return named  # looked at where we come by a Unix socket
         try:
             token = bearer_token(options.token_file)  # read each time: it may be replaced while we run
         except (OSError, ValueError) as error:
@@ -66,6 +66,10 @@ def feed_for(
             return {}
         return {"authorization": f"Bearer {token}"}
 
+    try:
+        credentials = Credentials(fetch, anchors, headers)
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingError(f"--ca {options.ca}: {error}") from error
     holdings = Holdings(partial(build_world, loader=Loader()))
     knows = {"schema": schema_id(), "items": ",".join(sorted(holdings.tables()))}
     if role == "sidecar":
@@ -77,9 +81,9 @@ def feed_for(
         holdings,
         take,
         report={"role": role, "namespace": namespace, "workload": name, **report},
-        headers=headers,
+        headers=credentials.headers,
         keep=data / "feed.json" if data is not None else None,
         knows=knows,
         fields=known_fields,
     )
-    return ControlLink(fetch, feed, headers)
+    return ControlLink(fetch, feed, credentials)

@@ -38,7 +38,7 @@ from .role_drain import Departure
 from .role_feed import ControlLink, feed_for
 from .role_handover import Handover
 from .role_run import App
-from .settings import SettingError, address
+from .settings import SettingError, address, control_url
 
 if TYPE_CHECKING:
     from ..mesh.certificates import Certificates
@@ -416,21 +416,30 @@ class Role:
         sidecar.notes["version"] = lambda: (
             f"the latest is refused: {'; '.join(link.feed.refused)}" if link.feed.refused else ""
         )
+        from ..mesh.bundle import Bundle
+
+        certificates = None
         if not options.cert:
-            from ..mesh.certificates import Certificates
+            from ..mesh.certificates import Certificates, renewal_metrics
 
             certificates = self.certificates = Certificates(
                 link.fetch,
-                [url.rstrip("/") for url in urls],
+                [control_url(url) for url in urls],
                 {"namespace": workload.namespace, "workload": workload.name},
                 link.headers,
                 sidecar.contexts.take,
                 data / "certificate.json" if data is not None else None,
             )
+            sidecar.notes["certificate"] = lambda: certificates.alarm() or certificates.error
+            sidecar.notes["certificate-kept"] = lambda: certificates.unsaved
+            sidecar.metrics.more.append(partial(renewal_metrics, certificates))
+        bundle = Bundle(
+            link.fetch, link.feed, link.credentials, certificates, lambda: sidecar.contexts.material, sidecar.trusting
+        )
+        if certificates is not None:
             certificates.start_from_disk()
             tasks.start("certificates", certificates.run())
-            sidecar.notes["certificate"] = lambda: certificates.error
-            sidecar.notes["certificate-kept"] = lambda: certificates.unsaved
+        tasks.start("bundle", bundle.run())
         return link
 
     def _described(self) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 USAGE = 2
 """Exit code of a command line that cannot be understood."""
@@ -140,14 +140,17 @@ def host(text: str) -> str:
 
 
 def control_url(text: str) -> str:
-    """The URL of a control API without a slash at its end. Raises SettingError."""
+    """The URL of a control API without a slash at its end; unix:///PATH as `proxy.client` has it. Raises
+    SettingError."""
+    if text.startswith("unix:///") and not re.search(r"[\s\x00-\x1f\x7f]", text):
+        return f"http+unix://{quote(text[7:], safe='')}"
     try:
         parts = urlsplit(text)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
     if not usable or re.search(r"[\s\x00-\x1f\x7f]", text):
-        raise SettingError(f"--control: expected http://HOST:PORT or https://HOST:PORT, got {text!r}")
+        raise SettingError(f"--control: expected http://HOST:PORT, https://HOST:PORT or unix:///PATH, got {text!r}")
     return text.rstrip("/")
 
 

@@ -17,12 +17,15 @@ from typing import Any
 
 import msgspec
 
+from ..proxy.exposition import family
 from ..registry.needs import Fetch, FetchError
 from .contexts import Material
 from .identity import IdentityError
-from .rotation import is_alarming, renew_at, retry_in
+from .rotation import is_alarming, reissue_in, renew_at, retry_in, skewed
 
 CHILD_TIMEOUT_S = 30.0
+LOOK_S = 30.0
+"""Longest sleep before a look at the clock, which may be set, or have gone on while the host was suspended."""
 logger = logging.getLogger("fairlead.certificates")
 
 
@@ -85,6 +88,17 @@ class Certificates:
         self.unsaved = ""
         """Why the certificate in force is not on disk; empty: it is, or is not to be kept."""
         self.have = asyncio.Event()
+        self.skew_s = 0.0
+        """By how much our clock is ahead of control's, as far as that can be told (less than 0: behind)."""
+        self.next_at = 0.0
+        """When the certificate is to be renewed, Unix seconds."""
+        self.attempts = 0
+        """Failed ones of all time."""
+        self.on_put: list[Callable[[Material], None]] = []
+        """Told of what is in force from now on."""
+        self.on_failure: list[Callable[[], None]] = []
+        self._reissue = asyncio.Event()
+        """The authority is another: a new certificate is wanted soon."""
 
     def hand_over(self) -> None:
         """A successor keeps its own on disk."""
@@ -109,9 +123,47 @@ class Certificates:
         """Have a certificate, for ever."""
         while True:
             if self.current is not None:
-                due = renew_at(self.current.issued, self.current.ends, random.random())
-                await asyncio.sleep(max(due - self._clock(), 0.0))
+                await self._until_due(self.current)
             await self._until_renewed()
+
+    async def _until_due(self, held: Material) -> None:
+        self.next_at = renew_at(held.issued, held.ends, random.random())
+        while (left := self.next_at - self._clock()) > 0:
+            try:
+                async with asyncio.timeout(min(left, LOOK_S)):
+                    await self._reissue.wait()
+            except TimeoutError:
+                continue
+            self._reissue.clear()
+            self.next_at = min(self.next_at, self._clock() + reissue_in(held.ends - held.issued, random.random()))
+
+    def trust(self, roots: str, issuer: str) -> None:
+        """Control tells which roots are in force now (PEM), and the key id of who issues. Raises IdentityError,
+        ssl.SSLError where the roots cannot be used: then the old ones stay."""
+        held = self.current
+        if held is None:
+            return
+        if roots != held.roots:
+            held = Material(held.certificates, held.key, roots, held.issued, held.ends)
+            self._put(held)
+            self._save(held)
+            logger.info("trusting other roots from now on, as control says")
+        if issuer and held.issuer and issuer != held.issuer:
+            self._reissue.set()
+
+    def late(self) -> bool:
+        """The certificate should have been renewed: less than a third of its life is left, and a try has failed."""
+        held = self.current
+        return held is not None and self.failures > 0 and is_alarming(held.issued, held.ends, self._clock())
+
+    def alarm(self) -> str:
+        """Why operators should look at the certificate long before it ends; empty: all is well."""
+        held, now = self.current, self._clock()
+        if held is None or not self.late():
+            return skewed(self.skew_s)
+        left = held.ends - now
+        over = f"ends in {left:.0f} s" if left > 0 else f"has ended {-left:.0f} s ago"
+        return f"the certificate {over} and could not be renewed: {self.error or 'control was not asked yet'}"
 
     async def _until_renewed(self) -> None:
         failures = 0
@@ -123,6 +175,9 @@ class Certificates:
             except (CertificateError, FetchError, IdentityError, ssl.SSLError) as error:
                 failures += 1
                 self.failures = failures
+                self.attempts += 1
+                for fail in self.on_failure:
+                    fail()
                 self.error = f"{url}: {error}"
                 now, held = self._clock(), self.current
                 level = logging.ERROR if held is None or is_alarming(held.issued, held.ends, now) else logging.WARNING
@@ -151,16 +206,35 @@ class Certificates:
         try:
             answer: dict[str, Any] = msgspec.json.decode(reply.body)
             ends = datetime.fromisoformat(str(answer["notAfter"]).replace("Z", "+00:00")).timestamp()
-            return Material(answer["certificates"], key, answer["roots"], asked, ends)
+            self._compare_clocks(answer.get("time"), asked, self._clock())
+            material = Material(answer["certificates"], key, answer["roots"], asked, ends)
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
             raise CertificateError(f"the answer cannot be read: {error}") from error
+        if ends <= self._clock():
+            raise CertificateError(
+                f"the new certificate has already ended by our clock: {skewed(self.skew_s) or 'its life is too short'}"
+            )
+        if material.not_before > self._clock():
+            why = skewed(self.skew_s) or "control backdates nothing"
+            raise CertificateError(f"the new certificate is not valid yet by our clock: {why}")
+        return material
+
+    def _compare_clocks(self, theirs: Any, asked: float, answered: float) -> None:
+        """Control's clock as it answered was read between our two moments: what is outside of them is skew."""
+        if isinstance(theirs, bool) or not isinstance(theirs, (int, float)):
+            return
+        before = skewed(self.skew_s)
+        self.skew_s = asked - theirs if theirs < asked else answered - theirs if theirs > answered else 0.0
+        if (now := skewed(self.skew_s)) and not before:
+            logger.warning("%s", now)
 
     def _put(self, material: Material) -> None:
-        if material.issued > self._clock() + 60:
-            logger.warning("our clock is behind control's: the certificate begins in the future")
         self._take(material)
         self.current = material
+        self._reissue.clear()
         self.have.set()
+        for tell in self.on_put:
+            tell(material)
         logger.info("certificate %x in force, ends in %.0f s", material.serial, material.ends - self._clock())
 
     def _save(self, material: Material) -> None:
@@ -180,6 +254,21 @@ class Certificates:
             logger.error("%s", self.unsaved)
             with contextlib.suppress(OSError):
                 draft.unlink()
+
+
+def renewal_metrics(certificates: Certificates) -> list[str]:
+    """Lines of the Prometheus format."""
+    found: list[str] = []
+    for name, kind, text, value in (
+        ("fairlead_certificate_renewals_total", "counter", "Certificates had from control.", certificates.renewals),
+        ("fairlead_certificate_failures_total", "counter", "Tries that failed.", certificates.attempts),
+        ("fairlead_certificate_failures", "gauge", "Tries that failed since the last success.", certificates.failures),
+        ("fairlead_certificate_renewal_timestamp_seconds", "gauge", "When it is renewed.", certificates.next_at),
+        ("fairlead_certificate_alarm", "gauge", "1: it should have been renewed long ago.", int(certificates.late())),
+        ("fairlead_clock_skew_seconds", "gauge", "Our clock ahead of control's.", round(certificates.skew_s, 3)),
+    ):
+        found += family(name, kind, text, [({}, value)])
+    return found
 
 
 def _said(body: bytes) -> str:

@@ -4,6 +4,7 @@
 tells control what became of a version, `POST .../health` whether the own app is ready, `POST .../use` which services
 are in use, `POST .../say` what control asks for when we come back: digests of what we hold, and what our version knows.
 Control sends a line without content at least every ten seconds, so that a silent connection is found out.
+A line that begins with `{"trust":` is no version: it tells of the mesh's roots (bundle.py).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ ACK_PAUSE_S_MAX = 2.0
 ACKS_MOST = 8
 """Versions that may wait to be acknowledged one by one."""
 USE_PAUSE_S = 0.05
+TRUST_LINE = b'{"trust":'
 LEAVE_GRACE_S = 1.0
 """How much longer than what it was asked to wait control may take to answer a farewell."""
 
@@ -117,8 +119,18 @@ class Feed:
         self._health_told: tuple[bool, str] | None = None
         """What control was last told of it, on this connection."""
         self._health_news = asyncio.Event()
+        self.on_trust: Callable[[bytes], None] | None = None
+        """Given each line that tells of roots."""
+        self.on_connect: list[Callable[[], None]] = []
+        self.on_failure: list[Callable[[], None]] = []
+        """Called when control let us not in, or was lost."""
         self._to_save: tuple[str, Callable[[], bytes]] | None = None
         """The version to be kept on disk, and what makes its octets."""
+
+    @property
+    def report(self) -> Mapping[str, str]:
+        """Who we are, as control is told with everything."""
+        return self._report
 
     @property
     def items(self) -> Mapping[str, bytes]:
@@ -162,6 +174,8 @@ class Feed:
                 pause_s = 0.1
             except (FetchError, UnreadableError) as error:
                 self.error, unreadable = f"{url}: {error}", isinstance(error, UnreadableError)
+                for fail in self.on_failure:
+                    fail()
             if self.connected:
                 pause_s = pause_s if unreadable else 0.1
                 logger.warning("feed lost, going on with version %s: %s", self._holdings.version, self.error)
@@ -189,13 +203,18 @@ class Feed:
                     self.connected, self.error, self.url = True, "", url
                     self._health_told = None  # the checks themselves are not told yet
                     self._health_news.set()
+                    for tell in self.on_connect:
+                        tell()
                     logger.info("feed connected to %s", url)
                 self.confirmed_at = time.time()
                 buffer += chunk
                 while (end := buffer.find(b"\n")) >= 0:
                     line = bytes(buffer[:end])
                     del buffer[: end + 1]
-                    if line:
+                    if line.startswith(TRUST_LINE):
+                        if self.on_trust is not None:
+                            self.on_trust(line)
+                    elif line:
                         self._line(url, line)
                 if len(buffer) > LINE_BYTES_MAX:
                     raise FetchError(f"a line of the feed is longer than {LINE_BYTES_MAX} bytes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 MAX_OCTETS = 2048
@@ -51,6 +52,7 @@ def parse(text: str) -> SpiffeId:
     return SpiffeId(domain, segments[1], segments[3])
 
 
+@lru_cache(1024)
 def make(trust_domain: str, namespace: str, service_account: str) -> SpiffeId:
     """An id from its parts; raises IdentityError where they make none."""
     return parse(f"spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}")

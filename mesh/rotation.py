@@ -22,3 +22,23 @@ def retry_in(failures: int, life_s: float, draw: float) -> float:
 
 def is_alarming(issued: float, ends: float, now: float) -> bool:
     return now > ends - (ends - issued) * ALARM
+
+
+REISSUE_S_MAX, REISSUE_SHARE = 30.0, 0.1
+"""When another authority issues, certificates are asked for within this, or this share of their life if that is less:
+a fleet does not ask at once."""
+SKEW_S = 60.0
+"""A clock that is off by more is a fault to be named. Certificates are backdated by two minutes."""
+
+
+def reissue_in(life_s: float, draw: float) -> float:
+    """Pause before a certificate of a new authority is asked for; `draw` in [0, 1)."""
+    return min(REISSUE_S_MAX, life_s * REISSUE_SHARE) * draw
+
+
+def skewed(ahead_s: float) -> str:
+    """What is wrong with our clock; empty: nothing that matters."""
+    if abs(ahead_s) <= SKEW_S:
+        return ""
+    how = "ahead of" if ahead_s > 0 else "behind"
+    return f"the clock of this host is {abs(ahead_s):.0f} s {how} control's: set them right (NTP), or certificates fail"

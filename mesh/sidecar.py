@@ -155,6 +155,7 @@ class Sidecar:
         self.recorder.log = log.lines if log is not None else None
         self._updated_at = time.time()
         self.contexts.others.update(world.resources.secrets)
+        self.contexts.require(tables.mesh.spec.mesh_mtls.min_protocol_version)
         if self.engine is None:
             self.engine = Engine(
                 tables,
@@ -268,6 +269,10 @@ class Sidecar:
             return None
         found = self._tables.snapshot.workloads_as(peer.namespace, peer.service_account)
         return found[0] if len(found) == 1 else None
+
+    def trusting(self, roots: str) -> bool:
+        """Whether whoever serves here trusts these roots, which the contexts have taken: workers are a moment later."""
+        return True
 
     def _trust_domains(self) -> tuple[str, ...]:
         if self._tables is None:

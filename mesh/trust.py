@@ -14,6 +14,7 @@ OID_SUBJECT_ALT_NAME = bytes.fromhex("551d11")
 OID_BASIC_CONSTRAINTS = bytes.fromhex("551d13")
 OID_KEY_USAGE = bytes.fromhex("551d0f")
 OID_EXTENDED_KEY_USAGE = bytes.fromhex("551d25")
+OID_AUTHORITY_KEY_ID = bytes.fromhex("551d23")
 OID_SERVER_AUTH = bytes.fromhex("2b06010505070301")
 OID_CLIENT_AUTH = bytes.fromhex("2b06010505070302")
 SEQUENCE, BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, OID = 0x30, 0x01, 0x02, 0x03, 0x04, 0x06
@@ -27,6 +28,7 @@ class Leaf:
     """What of a certificate matters to identity."""
 
     __slots__ = (
+        "authority_key_id",
         "extended_usages",
         "is_authority",
         "key_usage",
@@ -48,6 +50,8 @@ class Leaf:
         """First octet of the bit string; -1: absent."""
         self.key_usage_critical = False
         self.extended_usages: list[bytes] | None = None
+        self.authority_key_id = b""
+        """Which key it was signed by, as it says; empty: it does not."""
 
 
 def elements(data: bytes) -> list[tuple[int, bytes]]:
@@ -134,6 +138,10 @@ def _read_extension(leaf: Leaf, oid: bytes, value: bytes, critical: bool) -> Non
         if len(bits) < 2:
             raise IdentityError("certificate: keyUsage is empty")
         leaf.key_usage, leaf.key_usage_critical = bits[1], critical
+    elif oid == OID_AUTHORITY_KEY_ID:
+        for tag, content in elements(only(value, SEQUENCE, "authorityKeyIdentifier")):
+            if tag == 0x80:
+                leaf.authority_key_id = content
     elif oid == OID_EXTENDED_KEY_USAGE:
         leaf.extended_usages = [content for _, content in elements(only(value, SEQUENCE, "extendedKeyUsage"))]
 

@@ -182,6 +182,8 @@ class Worker:
             )
         except (IdentityError, ssl.SSLError) as error:  # the supervisor has taken it: this is a fault of ours
             self._link.send(say.Refused([f"certificate: {error}"]))
+        else:
+            self._link.send(say.Trusting(message.roots))
 
     def _update(self, message: say.Items) -> None:
         sidecar = self._sidecar

@@ -97,6 +97,12 @@ class Refused(msgspec.Struct, tag=True):
     reasons: list[str]
 
 
+class Trusting(msgspec.Struct, tag=True):
+    """A worker's new connections trust these roots from now on (PEM)."""
+
+    roots: str
+
+
 class NotListened(msgspec.Struct, tag=True):
     """Loopback addresses that a worker could not listen on: (address, port, why)."""
 
@@ -142,7 +148,7 @@ class Leave(msgspec.Struct, tag=True):
 
 
 Down = Begin | Certificate | Items | Leave | Drain | End | Ask | ReopenLog | Ejection | AppUnready
-Up = Listening | Refused | NotListened | Uses | Condition | Told | Drained | Ejection
+Up = Listening | Refused | Trusting | NotListened | Uses | Condition | Told | Drained | Ejection
 _encode = msgspec.msgpack.Encoder().encode
 
 

@@ -80,6 +80,8 @@ class Worker:
         self.metrics: merged.Families = {}
         """As last told."""
         self.asked: dict[int, asyncio.Future[bytes]] = {}
+        self.trusts = ""
+        """The roots that it has put in force last."""
 
 
 class Supervisor(Sidecar):
@@ -143,6 +145,9 @@ class Supervisor(Sidecar):
     def _certificate(self, material: Material) -> None:
         for worker in self._workers:
             self._send_certificate(worker, material)
+
+    def trusting(self, roots: str) -> bool:
+        return all(worker.link is None or worker.trusts == roots for worker in self._workers)
 
     def _send_certificate(self, worker: Worker, material: Material | None) -> None:
         if worker.link is not None and material is not None:
@@ -354,6 +359,7 @@ class Supervisor(Sidecar):
         worker.error = ""
         worker.heard.clear()
         worker.holds = {}
+        worker.trusts = ""
         link = say.Link(say.Up, lambda message: self._heard(worker, message), lambda: None)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
         worker.link = link
@@ -421,6 +427,8 @@ class Supervisor(Sidecar):
             self._listen_failures = {(address, port): why for address, port, why in message.failures}
             if self._tables is not None and self.dns is not None:
                 self._answer_addresses(self._tables.snapshot)
+        elif isinstance(message, say.Trusting):
+            worker.trusts = message.roots
         elif isinstance(message, say.Condition):
             self._take_condition(worker, message)
         elif isinstance(message, say.Uses):

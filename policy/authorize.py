@@ -246,13 +246,20 @@ def shape(pattern: str) -> Callable[[str], bool]:
 
 def path_shape(pattern: str) -> Callable[[str], bool]:
     """As `shape`; or a template with `{*}` (one segment) and `{**}` (anything), which is matched as a whole."""
-    if "{*}" not in pattern and "{**}" not in pattern:
+    source = path_pattern(pattern)
+    if not source:
         return shape(pattern)
-    source = "".join({"{*}": "[^/]+", "{**}": ".*"}.get(part) or _quoted(part) for part in _template_parts(pattern))
     try:
         return Regex(source).matches
     except RegexError:
         return lambda text: False
+
+
+def path_pattern(pattern: str) -> str:
+    """The regular expression of a path template; empty: it is none, but a shape."""
+    if "{*}" not in pattern and "{**}" not in pattern:
+        return ""
+    return "".join({"{*}": "[^/]+", "{**}": ".*"}.get(part) or _quoted(part) for part in _template_parts(pattern))
 
 
 def _template_parts(pattern: str) -> list[str]:

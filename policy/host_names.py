@@ -123,6 +123,14 @@ class Domains(Generic[T]):
             return self._aligned.get(host[1:]) if self._aligned is not None else None
         return next((thing for tail, thing in self._partial if tail == host[1:]), None)
 
+    def items(self) -> Iterator[tuple[str, T]]:
+        """(host as claimed, thing) of each, wildcards last."""
+        yield from self.exact.items()
+        yield from ((f"*{tail}", thing) for tail, thing in (self._aligned or {}).items())
+        yield from ((f"*{tail}", thing) for tail, thing in self._partial)
+        if self.star is not None:
+            yield "*", self.star
+
     def values(self) -> Iterator[T]:
         yield from self.exact.values()
         if self._aligned is not None:

@@ -428,6 +428,8 @@ MESH_CONFIG = obj(
         pathNormalization=obj(normalization=text("", "DEFAULT", "NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES")),
         connectTimeout=duration(),
         enableAutoMtls=flag(),
+        meshMTLS=obj("Mutual TLS between sidecars.", minProtocolVersion=text(
+            "Lowest version of TLS; TLS_AUTO is 1.3.", "", "TLS_AUTO", "TLSV1_2", "TLSV1_3")),
         accessLogFile=text("Empty: no access log."),
         accessLogEncoding=text("", "TEXT", "JSON"),
         accessLogFormat=text(),

@@ -40,17 +40,17 @@ class _Block:
 class _PeerRule:
     """One item of `from` or `to`."""
 
-    __slots__ = ("_block", "_namespace", "_rule")
+    __slots__ = ("_block", "_namespace", "rule")
 
     def __init__(self, rule: NetworkPolicyPeer, namespace: str) -> None:
-        self._rule = rule
+        self.rule = rule
         self._namespace = namespace
         self._block = _Block(rule.ip_block) if rule.ip_block is not None else None
 
     def holds(self, snapshot: Snapshot, peer: Peer, address: Address | None) -> bool:
         if self._block is not None:
             return self._block.holds(address)
-        pods, namespaces = self._rule.pod_selector, self._rule.namespace_selector
+        pods, namespaces = self.rule.pod_selector, self.rule.namespace_selector
         if pods is None and namespaces is None:
             return False
         if not peer.workloads:
@@ -75,7 +75,7 @@ class _PeerRule:
         """In words what it asks for, and what of that the peer is not; for explain, where `holds` is False."""
         if self._block is not None:
             return f"address {address or 'unknown'} is not in {self._block.text}"
-        pods, namespaces = self._rule.pod_selector, self._rule.namespace_selector
+        pods, namespaces = self.rule.pod_selector, self.rule.namespace_selector
         if pods is None and namespaces is None:
             return "it names nobody"
         if not peer.workloads:
@@ -176,6 +176,17 @@ class Isolation:
         return Verdict(
             False, self.names[0], f"no {self.direction.lower()} rule of {', '.join(self.names)} admits {pair}"
         )
+
+    def blocks(self, port: int, protocol: str = "TCP") -> list[IPBlock] | None:
+        """Ingress: the addresses that may connect to an own port, whoever is there; None: everybody may."""
+        found: list[IPBlock] = []
+        for rule in self.rules:
+            if rule.ports and not any(one.holds(port, protocol, self._own_ports) for one in rule.ports):
+                continue
+            if not rule.peers:
+                return None
+            found += [one.rule.ip_block for one in rule.peers if one.rule.ip_block is not None]
+        return found
 
     def _holds_port(self, rule: _Rule, peer: Peer, port: int, protocol: str) -> bool:
         return not rule.ports or any(one.holds(port, protocol, self._names_for(peer)) for one in rule.ports)

@@ -726,6 +726,11 @@ class Sidecar(Struct, frozen=True):
     spec: SidecarSpec
 
 
+class MeshTLS(Spec, frozen=True):
+    min_protocol_version: str = "TLS_AUTO"
+    """TLS_AUTO (1.3), TLSV1_2, TLSV1_3."""
+
+
 class MeshConfigSpec(Spec, frozen=True):
     trust_domain: str = "cluster.local"
     trust_domain_aliases: list[str] = []
@@ -737,6 +742,7 @@ class MeshConfigSpec(Spec, frozen=True):
     path_normalization: PathNormalization = PathNormalization()
     connect_timeout: float = 10.0
     enable_auto_mtls: bool = True
+    mesh_mtls: MeshTLS = field(default=MeshTLS(), name="meshMTLS")
     access_log_file: str = "/dev/stdout"
     """Empty switches the access log off."""
     access_log_encoding: str = "TEXT"

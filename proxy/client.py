@@ -10,7 +10,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..registry.needs import FetchError, Reply
 from .http1 import ResponseParser
@@ -24,9 +24,10 @@ IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS"))
 
 
 class _Connection:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tls: ssl.SSLContext | None) -> None:
         self.reader = reader
         self.writer = writer
+        self.tls = tls
         self.parser = ResponseParser()
         self.used = False
 
@@ -71,11 +72,14 @@ async def _read_more(connection: _Connection, timeout_s: float | None) -> None:
 
 
 class HttpFetch:
-    """`tls`: the context for https; it must be given where https is used. Close with `close()`."""
+    """`tls`: the context for https; it must be given where https is used. Close with `close()`.
+
+    `http+unix://%2Frun%2Fx.sock/path` is a request over a Unix socket, whose path stands, quoted, for the host.
+    """
 
     def __init__(self, tls: ssl.SSLContext | None = None, server_hostname: str | None = None) -> None:
         self.tls = tls
-        """May be replaced at any time; new connections use it."""
+        """May be replaced at any time; connections of another are not used again, since the peer knows us by it."""
         self._server_hostname = server_hostname
         self._idle: dict[tuple[str, str, int], list[_Connection]] = {}
         self._open: set[_Connection] = set()
@@ -118,11 +122,11 @@ class HttpFetch:
         idle_timeout_s: float | None = None,
     ) -> AsyncIterator[_Stream]:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https", "http+unix") or not parts.hostname:
             raise FetchError(f"expected an http or https URL, got {url!r}")
-        where = (parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        where, host = _where(parts)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        head = _request_head(method, target, parts.netloc.rpartition("@")[2], headers, body)
+        head = _request_head(method, target, host, headers, body)
         connection, answer = None, None
         try:
             for again in (method in IDEMPOTENT, False):
@@ -153,7 +157,8 @@ class HttpFetch:
         idle = self._idle.get(where, [])
         while idle:
             kept = idle.pop()
-            if not kept.reader.at_eof() and not kept.writer.transport.is_closing():
+            fits = kept.tls is None or kept.tls is self.tls
+            if fits and not kept.reader.at_eof() and not kept.writer.transport.is_closing():
                 return kept
             self._drop(kept)
         scheme, host, port = where
@@ -164,14 +169,17 @@ class HttpFetch:
             tls = self.tls
         try:
             async with asyncio.timeout(timeout_s):
-                reader, writer = await asyncio.open_connection(
-                    host, port, ssl=tls, server_hostname=(self._server_hostname or host) if tls else None
-                )
+                if scheme == "http+unix":
+                    reader, writer = await asyncio.open_unix_connection(host)
+                else:
+                    reader, writer = await asyncio.open_connection(
+                        host, port, ssl=tls, server_hostname=(self._server_hostname or host) if tls else None
+                    )
         except TimeoutError:
             raise FetchError(f"not connected to {host}:{port} within {timeout_s:g} s") from None
         except (OSError, ssl.SSLError) as error:
             raise FetchError(f"not connected to {host}:{port}: {error}") from error
-        made = _Connection(reader, writer)
+        made = _Connection(reader, writer, tls)
         self._open.add(made)
         return made
 
@@ -194,6 +202,14 @@ class HttpFetch:
         for connection in list(self._open):
             self._drop(connection)
         await asyncio.sleep(0)
+
+
+def _where(parts: SplitResult) -> tuple[tuple[str, str, int], str]:
+    """(scheme, host or path of a socket, port) of a URL, and its Host header."""
+    if parts.scheme == "http+unix":
+        return (parts.scheme, unquote(parts.netloc), 0), "localhost"
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return (parts.scheme, parts.hostname or "", port), parts.netloc.rpartition("@")[2]
 
 
 async def _exchange(connection: _Connection, method: str, octets: bytes, timeout_s: float | None) -> ResponseHead:

@@ -95,6 +95,8 @@ DOCS = {
     "maxConnectionDuration": "A connection is drained and closed after this time.",
     "maxEjectionPercent": "Most endpoints that may be out at once; default 10, so none of fewer than ten.",
     "maxProtocolVersion": "Highest version of TLS.",
+    "meshMTLS": "Mutual TLS between sidecars.",
+    "meshMTLS.minProtocolVersion": "Lowest version of TLS between sidecars; default TLS_AUTO: 1.3.",
     "methods": "Method of the request.",
     "minHealthPercent": "When fewer are healthy, all endpoints of a priority are used; default 0: never.",
     "minProtocolVersion": "Lowest version of TLS; default 1.2.",

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -13,10 +14,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from fairlead.control.authority_files import Issuer, open_authority
+from fairlead.control.authority_files import CaFiles, Issuer, open_authority
+from fairlead.control.rotation import RotationError
+from fairlead.mesh import trust
+from fairlead.mesh.authority import Authority
 from fairlead.mesh.csr import make as make_csr
 from fairlead.mesh.pem import load_chain
-from tests.mesh.certificates_made import authority, leaf, material
+from tests.mesh.certificates_made import authority, issued, leaf, material, pem_key, pki
 
 WEB = "spiffe://cluster.local/ns/default/sa/web"
 CONTROL = "spiffe://cluster.local/ns/fairlead-system/sa/control"
@@ -200,4 +204,130 @@ async def test_a_workload_is_known_by_its_certificate_and_a_strangers_ends_the_c
 def test_a_certificate_without_an_identity_is_a_value_error(tmp_path: Path) -> None:
     der, _, _ = leaf(authority(), ())
     with pytest.raises(ValueError, match=r"SPIFFE|identity|URI"):
+        opened(tmp_path).identity_of(der)
+
+
+# --- rotation --------------------------------------------------------------------------------
+
+
+def rotated(folder: Path, *steps: str) -> Issuer:
+    issuer = opened(folder)
+    for step in steps:
+        getattr(issuer, step)(time.time())
+    return issuer
+
+
+def signed_by(issuer: Issuer) -> str:
+    chain = issuer.issue(make_csr()["csr"], "default", "web", time.time())["certificates"]
+    return trust.read_leaf(ssl.PEM_cert_to_DER_cert(chain)).authority_key_id.hex()
+
+
+def test_a_rotation_goes_through_its_phases_and_a_restart_in_any_of_them_goes_on(tmp_path: Path) -> None:
+    issuer = opened(tmp_path)
+    old, told = issuer.issuer(), []
+    issuer.changed.append(lambda: told.append(issuer.phase))
+    issuer.begin(time.time())
+    for one in (issuer, opened(tmp_path)):
+        assert (one.phase, signed_by(one), one.roots().count("BEGIN")) == ("distributing", old, 2)
+        assert [state for _, _, state in one.states()] == ["issuing", "incoming"]
+    issuer.activate(time.time())
+    new = issuer.issuer()
+    assert new != old
+    for one in (issuer, opened(tmp_path)):
+        assert (one.phase, signed_by(one), one.roots().count("BEGIN")) == ("issuing", new, 2)
+        assert [state for _, _, state in one.states()] == ["issuing", "outgoing"]
+    issuer.finish(time.time())
+    for one in (issuer, opened(tmp_path)):
+        assert (one.phase, signed_by(one), one.roots().count("BEGIN")) == ("", new, 1)
+    assert told == ["distributing", "issuing", ""]
+    assert {path.name for path in tmp_path.iterdir()} == {"ca-key.pem", "ca.pem"}
+    assert (tmp_path / "ca-key.pem").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_a_crash_while_the_old_root_is_dropped_is_made_good_by_the_next_start(tmp_path: Path, done: int) -> None:
+    issuer = rotated(tmp_path, "begin", "activate")
+    new = issuer.issuer()
+    (tmp_path / "rotation.json").write_text('{"phase":"finishing","since":1.0}')
+    for name in ("ca-key.pem", "ca.pem")[:done]:
+        (tmp_path / f"next-{name}").replace(tmp_path / name)
+    again = opened(tmp_path)
+    assert (again.phase, signed_by(again)) == ("", new)
+    assert {path.name for path in tmp_path.iterdir()} == {"ca-key.pem", "ca.pem"}
+
+
+def test_steps_out_of_order_are_refused_and_a_rotation_can_be_given_up_before_it_issues(tmp_path: Path) -> None:
+    issuer = opened(tmp_path)
+    before = issuer.roots()
+    for step in (issuer.activate, issuer.finish):
+        with pytest.raises(RotationError, match="not begun"):
+            step(time.time())
+    with pytest.raises(RotationError, match="no rotation is under way"):
+        issuer.abort()
+    issuer.begin(time.time())
+    with pytest.raises(RotationError, match="under way: distributing"):
+        issuer.begin(time.time())
+    issuer.abort()
+    assert (issuer.roots(), opened(tmp_path).roots()) == (before, before)
+    issuer = rotated(tmp_path, "begin", "activate")
+    with pytest.raises(RotationError, match="are in use: finish this rotation"):
+        issuer.abort()
+
+
+def own_pki(folder: Path, root: Authority, name: str = "", **settings: Any) -> CaFiles:
+    """The operator's files; an intermediate below `root`."""
+    certificate, key = issued(root, **settings)
+    files = CaFiles(folder / f"{name}ca.pem", folder / f"{name}ca-key.pem")
+    files.certificate.write_bytes(certificate.public_bytes(Encoding.PEM) + root.certificate_pem())
+    files.key.write_bytes(pem_key(key))
+    return files
+
+
+def test_an_intermediate_of_our_own_pki_is_renewed_by_a_reload_and_another_root_needs_a_rotation(
+    tmp_path: Path,
+) -> None:
+    root, data = pki(), tmp_path / "data"
+    data.mkdir()
+    issuer = open_authority(data, "cluster.local", 600, own_pki(tmp_path, root))
+    first = issuer.issuer()
+    own_pki(tmp_path, root)
+    issuer.reload(time.time())
+    assert issuer.issuer() != first, "another intermediate of the same root is taken as it is"
+    own_pki(tmp_path, pki(name="Another"))
+    with pytest.raises(ValueError, match="a root that workloads do not trust yet"):
+        issuer.reload(time.time())
+    own_pki(tmp_path, root, ends=-1, begins=-100)
+    with pytest.raises(ValueError, match="has expired"):
+        issuer.reload(time.time())
+    with pytest.raises(ValueError, match="has expired"):
+        open_authority(data, "cluster.local", 600, CaFiles(tmp_path / "ca.pem", tmp_path / "ca-key.pem"))
+
+
+def test_the_root_of_our_own_pki_is_rotated_with_what_the_operator_puts_there(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    files = own_pki(tmp_path, pki())
+    issuer = open_authority(data, "cluster.local", 600, files)
+    with pytest.raises(RotationError, match=r"put the new authority of your PKI at .*next-ca.pem"):
+        issuer.begin(time.time())
+    another = pki(name="Another")
+    own_pki(data, another, "next-")
+    issuer.begin(time.time())
+    issuer.activate(time.time())
+    new = issuer.issuer()
+    with pytest.raises(RotationError, match="is still of the old root"):
+        issuer.finish(time.time())
+    for name in ("ca.pem", "ca-key.pem"):
+        (tmp_path / name).write_bytes((data / f"next-{name}").read_bytes())
+    issuer.finish(time.time())
+    again = open_authority(data, "cluster.local", 600, files)
+    assert (again.issuer(), again.roots()) == (new, another.certificate_pem().decode())
+
+
+def test_a_client_of_another_trust_domain_under_the_same_root_is_nobody_here(tmp_path: Path) -> None:
+    der, _, _ = leaf(authority(), ("spiffe://other.example/ns/default/sa/web",))
+    with pytest.raises(ValueError, match="of another trust domain"):
+        opened(tmp_path).identity_of(der)
+    der, _, _ = leaf(authority(), ends=-1.0)
+    with pytest.raises(ValueError, match="has ended"):
         opened(tmp_path).identity_of(der)

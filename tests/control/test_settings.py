@@ -30,6 +30,7 @@ from fairlead.control.source_setup import check_urls
         (settings.host, "", ""),
         (settings.trust_domain, "cluster.local", "cluster.local"),
         (settings.control_url, "https://control:15012/", "https://control:15012"),
+        (settings.control_url, "unix:///run/fairlead.sock", "http+unix://%2Frun%2Ffairlead.sock"),
     ],
 )
 def test_a_good_value_is_taken(read: Callable[[str], Any], text: str, value: Any) -> None:

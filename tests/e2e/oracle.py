@@ -341,13 +341,19 @@ Clusters = Mapping[str, dict[str, Any]]
 
 @contextlib.contextmanager
 def oracle(
-    folder: Path, cases: Sequence[Case], apps: Apps, more: str = "", clusters: Clusters | None = None
+    folder: Path,
+    cases: Sequence[Case],
+    apps: Apps,
+    more: str = "",
+    clusters: Clusters | None = None,
+    kind: type[Oracle] = Oracle,
 ) -> Iterator[Oracle]:
-    """`more`: manifests besides the services of `apps` and the cases; `clusters`: what Envoy has for them."""
+    """`more`: manifests besides the services of `apps` and the cases; `clusters`: what Envoy has for them; `kind`: how
+    Envoy comes by its configuration."""
     assert len({case.host for case in cases}) == len(cases), "two cases of one name"
     try:
         with servers(folder) as processes:
-            made = Oracle(processes, apps, cases, more, clusters or {})
+            made = kind(processes, apps, cases, more, clusters or {})
             try:
                 yield made
             finally:

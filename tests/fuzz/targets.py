@@ -14,6 +14,8 @@ import h2.exceptions
 import h11
 import hpack as hpack_oracle
 
+from fairlead.control import xds_node, xds_wire
+from fairlead.control.xds_session import CDS, Session
 from fairlead.dns import message as dns_message
 from fairlead.dns.engine import DnsOptions, Pending
 from fairlead.dns.engine import Engine as DnsEngine
@@ -636,3 +638,46 @@ def manifest(data: bytes) -> None:
     assert all(str(problem) for problem in problems)
     _, reports = Loader().load(loaded, Snapshot(1, {}, {}, {}, {}))
     assert len(reports) == len(loaded)
+
+
+# --- xDS
+
+
+def _discovery(delta: bool, data: bytes) -> None:
+    name = f"service.discovery.v3.{'Delta' if delta else ''}DiscoveryRequest"
+    try:
+        message = xds_wire.decode(name, data)
+    except xds_wire.WireError:
+        return
+    try:
+        xds_node.read_node(message.get("node") or {})
+    except xds_node.NodeError:
+        pass
+    session = Session(delta)
+    session.update("1", {CDS: {"a": ("1", b"x")}})
+    session.request(message)
+    session.request(message)
+    for response in session.take():
+        kind = "Delta" if delta else ""
+        assert xds_wire.encode(f"service.discovery.v3.{kind}DiscoveryResponse", response)
+
+
+_NODE = {"id": "a/b", "metadata": {"FAIRLEAD": {"PORTS": [80.0], "OUTBOUND": "127.0.0.1:1", "LABELS": {"a": "b"}}}}
+
+
+@target(
+    xds_wire.encode("service.discovery.v3.DiscoveryRequest", {"node": _NODE, "type_url": CDS, "resource_names": ["a"]}),
+    xds_wire.encode("service.discovery.v3.DiscoveryRequest", {"type_url": CDS, "error_detail": {"message": "no"}}),
+)
+def xds_request(data: bytes) -> None:
+    _discovery(False, data)
+
+
+@target(
+    xds_wire.encode(
+        "service.discovery.v3.DeltaDiscoveryRequest",
+        {"node": _NODE, "type_url": CDS, "resource_names_subscribe": ["*"], "initial_resource_versions": {"a": "1"}},
+    )
+)
+def xds_difference(data: bytes) -> None:
+    _discovery(True, data)

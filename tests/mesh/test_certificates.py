@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from fairlead.mesh import certificates as certificates_module
-from fairlead.mesh.certificates import CertificateError, Certificates, make_request
+from fairlead.mesh.certificates import CertificateError, Certificates, make_request, renewal_metrics
 from fairlead.mesh.contexts import Contexts, Material
 from fairlead.mesh.csr import make as make_csr
 from fairlead.mesh.identity import make
@@ -61,7 +61,7 @@ class Control:
     def signed(self, csr: str) -> Reply:
         chain, ends, _ = CA.sign(csr.encode(), make("cluster.local", "default", "web"), self.ttl_s, time.time())
         not_after = datetime.fromtimestamp(ends, UTC).isoformat().replace("+00:00", "Z")
-        told = {"certificates": chain, "roots": CA.roots, "notAfter": not_after}
+        told = {"certificates": chain, "roots": CA.roots, "notAfter": not_after, "time": time.time()}
         return Reply(201, {}, msgspec.json.encode(told))
 
 
@@ -82,6 +82,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(certificates_module, "make_request", here)
     monkeypatch.setattr(certificates_module, "retry_in", lambda *_: 0.0)
+    monkeypatch.setattr(certificates_module, "reissue_in", lambda *_: 0.0)
 
 
 @contextlib.asynccontextmanager
@@ -237,3 +238,63 @@ async def test_material_of_a_real_answer_makes_contexts() -> None:
     contexts = Contexts(lambda: ("cluster.local",))
     contexts.take(Material(told["certificates"], csr["key"], told["roots"]))
     assert isinstance(contexts.server(), ssl.SSLContext)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("off_s", "why"),
+    [(700.0, "already ended by our clock: .* is 700 s ahead of control's"), (-700.0, "not valid yet .* 700 s behind")],
+)
+async def test_a_clock_that_makes_new_certificates_useless_is_named_as_the_cause(off_s: float, why: str) -> None:
+    control = Control()
+    subject = certificates(control, lambda _: None, clock=lambda: time.time() + off_s)
+    with pytest.raises(CertificateError, match=why):
+        await subject._ask("http://one")
+    assert f"fairlead_clock_skew_seconds {off_s:.0f}"[:-2] in "\n".join(renewal_metrics(subject))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_new_roots_are_trusted_at_once_and_kept_and_another_signer_means_a_new_certificate(
+    tmp_path: Path,
+) -> None:
+    control, taken, other = Control(), [], authority()
+    keep, second = tmp_path / "certificate.json", asyncio.Event()
+
+    def take(material: Material) -> None:
+        taken.append(material)
+        if len({one.serial for one in taken}) == 2:
+            second.set()
+
+    subject = certificates(control, take, keep)
+    subject.trust(other.roots, "aa")  # before there is any: the first will come with its roots
+    async with running(subject):
+        await subject.have.wait()
+        first = taken[0]
+        subject.trust(CA.roots + other.roots, CA.key_id.hex())
+        assert (taken[-1].roots, taken[-1].serial) == (CA.roots + other.roots, first.serial)
+        assert msgspec.json.decode(keep.read_bytes())["roots"] == CA.roots + other.roots
+        assert len(control.asked) == 1, "the signer is the same: the certificate stays"
+        subject.trust(CA.roots, other.key_id.hex())
+        await second.wait()
+    assert taken[-1].key != first.key
+
+
+@pytest.mark.usefixtures("quick")
+async def test_that_it_should_have_been_renewed_long_ago_is_an_alarm_that_says_why() -> None:
+    control, now = Control(), [time.time()]
+    subject = certificates(control, lambda _: None, clock=lambda: now[0])
+    async with running(subject):
+        await subject.have.wait()
+    assert (subject.late(), subject.alarm()) == (False, "")
+    control.script = [Reply(403, {}, b'{"message": "not you"}')] * 1000
+    now[0] += 500
+    async with running(subject):
+        while not subject.failures:
+            await asyncio.sleep(0)
+    assert subject.late()
+    assert "could not be renewed: http://one: refused with status 403: not you" in subject.alarm()
+    assert subject.alarm().startswith(("the certificate ends in 99 s", "the certificate ends in 100 s"))
+    lines = renewal_metrics(subject)
+    assert "fairlead_certificate_alarm 1" in lines
+    now[0] += 150
+    assert "the certificate has ended 5" in subject.alarm()

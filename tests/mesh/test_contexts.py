@@ -236,6 +236,27 @@ async def test_tls_older_than_1_3_is_refused() -> None:
         assert await say(server.port, old) == b""
 
 
+async def test_where_the_mesh_says_so_tls_1_2_is_spoken_with_who_knows_no_better() -> None:
+    found, other = contexts(material(CA)), contexts(material(CA, "other"))
+    old = client_context(material(CA, "other"), False, ssl.TLSVersion.TLSv1_2)
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    async with serving(found) as server:
+        found.require("TLSV1_2")
+        assert await say(server.port, old) == b"hello"
+        assert server.identities == [OTHER], "the peer is known as ever"
+        weak = client_context(material(CA, "other"), False, ssl.TLSVersion.TLSv1_2)
+        weak.maximum_version = ssl.TLSVersion.TLSv1_2
+        weak.set_ciphers("ECDHE-ECDSA-AES128-SHA256")
+        assert await say(server.port, weak) == b"", "no cipher without authenticated encryption"
+        for chain, key in (WRONG["expired"], WRONG["none"], WRONG["two identities"], WRONG["of a foreign root"]):
+            wrong = showing(chain, key, CA.roots)
+            wrong.maximum_version = ssl.TLSVersion.TLSv1_2
+            assert await say(server.port, wrong) == b""
+        found.require("TLS_AUTO")
+        assert await say(server.port, old) == b""
+        assert await say(server.port, other.client(UpstreamTLS("mesh", identities=(WEB,)))) == b"hello"
+
+
 @pytest.mark.parametrize(
     ("chain_and_key", "allowed", "why"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.mesh.rotation import is_alarming, renew_at, retry_in
+from fairlead.mesh.rotation import is_alarming, reissue_in, renew_at, retry_in, skewed
 
 
 @given(st.floats(5, 1e7), st.floats(0, 1, exclude_max=True))
@@ -24,3 +24,15 @@ def test_retries_are_bounded_and_many_fit_into_what_is_left(failures: int, life:
 def test_less_than_a_third_left_is_an_alarm() -> None:
     assert not is_alarming(0.0, 90.0, 59.0)
     assert is_alarming(0.0, 90.0, 61.0)
+
+
+@given(st.floats(5, 1e7), st.floats(0, 1, exclude_max=True))
+def test_certificates_of_a_new_authority_are_asked_for_soon_and_not_all_at_once(life: float, draw: float) -> None:
+    assert 0 <= reissue_in(life, draw) <= min(30.0, life / 10)
+    assert reissue_in(life, 0.75) > reissue_in(life, 0.25)
+
+
+def test_a_clock_that_is_off_is_named_with_its_direction() -> None:
+    assert skewed(0.0) == skewed(60.0) == skewed(-60.0) == ""
+    assert "is 90 s ahead of control's" in skewed(90.0)
+    assert "is 3600 s behind control's" in skewed(-3600.0)

@@ -194,3 +194,16 @@ def harvest(client: Contexts) -> None:
     assert isinstance(context, ResumingContext)
     context._harvest_all()
     assert not context._new, "no connection is kept alive for its ticket after that"
+
+
+async def test_a_handshake_that_is_not_over_when_sessions_are_looked_for_is_left_alone() -> None:
+    """OpenSSL has no session then, and says so with an error."""
+    context = clients().client(UpstreamTLS("mesh", identities=(WEB,)))
+    assert isinstance(context, ResumingContext)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    begun = context.resume(incoming, outgoing, SNI, "127.0.0.1:1")
+    with pytest.raises(ssl.SSLWantReadError):
+        begun.do_handshake()
+    context._harvest_all()
+    assert not context._new
+    assert not context._sessions

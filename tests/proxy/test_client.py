@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from aiohttp import web
@@ -151,3 +153,26 @@ async def test_a_header_with_a_line_break_is_refused() -> None:
     async with fetcher() as fetch:
         with pytest.raises(FetchError, match="line break"):
             await fetch.request("GET", "http://127.0.0.1:1/", headers={"a": "b\r\nc: d"})
+
+
+async def test_a_request_goes_over_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "with space%.sock"
+    app = web.Application()
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=f"{request.host} {request.path_qs}")
+
+    app.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.UnixSite(runner, str(path)).start()
+    fetch = HttpFetch()
+    try:
+        for _ in range(2):
+            reply = await fetch.request("GET", f"http+unix://{quote(str(path), safe='')}/a?b=c")
+            assert (reply.status, reply.body) == (200, b"localhost /a?b=c")
+        with pytest.raises(FetchError, match="No such file"):
+            await fetch.request("GET", f"http+unix://{quote(str(tmp_path / 'none'), safe='')}/a")
+    finally:
+        await fetch.close()
+        await runner.cleanup()

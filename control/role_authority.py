@@ -1,0 +1,91 @@
+"""Shell: the authority of a control plane as its flags say: a key in a file, the operator's PKI, or Vault."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from .api import ControlApi
+from .authority_files import CaFiles, Issuer, open_authority
+from .certs_api import CertsApi
+from .feed_server import FeedServer
+from .issued_file import IssuedFile
+from .role_common import Tasks
+from .server_tls import ServerContext
+from .settings import SettingError
+
+LOOK_S = 60.0
+logger = logging.getLogger("fairlead.certificates")
+
+
+async def open_issuer(options: Any, data: Path) -> Any:
+    """The signer that the flags name. Raises OSError, ValueError, SettingError."""
+    if options.vault:
+        if options.ca_certificate or options.ca_key:
+            raise SettingError("--vault and --ca-certificate: one authority, please")
+        from .vault_issuer import open_vault
+
+        return await open_vault(options, os.environ)
+    if bool(options.ca_certificate) != bool(options.ca_key):
+        raise SettingError("--ca-certificate and --ca-key go together")
+    files = None
+    if options.ca_certificate:
+        roots = Path(options.ca_roots) if options.ca_roots else None
+        files = CaFiles(Path(options.ca_certificate), Path(options.ca_key), roots)
+    elif options.ca_roots:
+        raise SettingError(
+            "--ca-roots: the roots above --ca-certificate or --vault; further ones go to other-roots.pem in --data-dir"
+        )
+    return open_authority(data, options.trust_domain, options.certificate_ttl, files)
+
+
+class AuthorityRole:
+    """Issuer, record, certs API and what has to be looked at now and then, together."""
+
+    def __init__(self, issuer: Any, data: Path, api: ControlApi, feed: FeedServer) -> None:
+        """Raises OSError."""
+        self.issuer = issuer
+        self._file = IssuedFile(data / "issued.jsonl", time.time())
+        api.certificates.record = self._file.add
+        self.certs = CertsApi(issuer, self._file.record, feed)
+        self.contexts: list[ServerContext] = []
+        """Of the API's listeners."""
+        issuer.changed.append(self._renew_contexts)
+        api.add_routes(self.certs.routes())
+
+    def _renew_contexts(self) -> None:
+        for context in self.contexts:
+            context.renew()
+
+    def reload(self) -> None:
+        """SIGHUP: the operator's files may be others."""
+        if not isinstance(self.issuer, Issuer):
+            return
+        try:
+            self.issuer.reload(time.time())
+        except (OSError, ValueError) as error:
+            logger.error("the authority in force stays: %s", error)
+
+    def start(self, tasks: Tasks) -> None:
+        tasks.start("authority", self._watch())
+        if hasattr(self.issuer, "run"):
+            tasks.start("vault", self.issuer.run())
+
+    async def _watch(self) -> None:
+        while True:
+            self.certs.look(time.time())
+            for context in self.contexts:
+                context.renew_if_due()
+            await asyncio.sleep(LOOK_S)
+
+    def metrics(self) -> list[str]:
+        return self.certs.metrics(time.time())
+
+    async def close(self) -> None:
+        self._file.close()
+        if hasattr(self.issuer, "vault"):
+            await self.issuer.vault.close()

@@ -1,0 +1,182 @@
+"""Shell: `fairlead envoy` and `fairlead grpc`: what stands beside an Envoy or a proxyless gRPC application.
+
+It makes the key, gets the certificate and keeps it renewed, and writes the bootstrap.
+
+The key is made here and never leaves the host. Whoever starts Envoy or the application waits for our line `ready`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+from pathlib import Path
+from typing import Any
+
+from ..mesh import trust
+from ..mesh.certificates import Certificates
+from ..mesh.contexts import Material, first_certificate
+from ..mesh.identity import make
+from ..proxy.client import HttpFetch
+from ..registry.names import split_full_name
+from . import xds_bootstrap
+from .role_common import Signals, Tasks, logger, ready
+from .role_common import run as run_role
+from .role_sidecar import named_port
+from .settings import SettingError, bearer_token, control_url
+from .xds_node import ENVOY, GRPC, JSON, Node
+
+FIRST_S = 60.0
+CONTROL = ("fairlead-system", "control")
+"""Namespace and service account of control's own certificate."""
+
+
+def envoy(options: Any) -> int:
+    return run_role(lambda signals: Beside(options, ENVOY).run(signals))
+
+
+def grpc(options: Any) -> int:
+    return run_role(lambda signals: Beside(options, GRPC).run(signals))
+
+
+class Beside:
+    """One workload's files in one folder."""
+
+    def __init__(self, options: Any, kind: str) -> None:
+        self.options = options
+        self.kind = kind
+        self.folder = Path(options.data_dir).absolute()
+        self.namespace, self.name = split_full_name(options.workload)
+        ports = [part for part in options.ports.split(",") if part]
+        if not all(part.isdigit() and 0 < int(part) <= 65535 for part in ports):
+            raise SettingError(f"--ports: expected port numbers, got {options.ports!r}")
+        if not options.token_file and not self._certificate_kept().is_file():
+            logger.warning("without --token-file there is no certificate: no mutual TLS, and xDS in plain text")
+        self.secure = bool(options.token_file) or self._certificate_kept().is_file()
+        self.node = Node(self.namespace, self.name, kind, folder=str(self.folder) if self.secure else "")
+        self.told: JSON = {
+            "FOLDER": self.node.folder,
+            "ADDRESS": options.address or "",
+            "PORTS": ports,
+            "LABELS": options.labels or {},
+        }
+        if kind == ENVOY:
+            self._tell_envoy()
+
+    def _tell_envoy(self) -> None:
+        options = self.options
+        named = [named_port(text) for text in options.listen]
+        self.told |= {
+            "OUTBOUND": _joined(options.outbound),
+            "INBOUND": _joined(options.inbound) if self.secure else "",
+            "APP_ADDRESS": options.app_address or "",
+            "UPSTREAMS": [f"{_joined((one.host, one.port))}={one.service}:{one.service_port}" for one in named],
+        }
+
+    def _certificate_kept(self) -> Path:
+        return self.folder / "certificate.json"
+
+    async def run(self, signals: Signals) -> int:
+        options = self.options
+        tasks = Tasks(signals.stop)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise SettingError(f"--data-dir {self.folder}: {error}") from error
+        fetch = HttpFetch(self._authorities())
+        try:
+            control = ""
+            if self.secure:
+                control = await self._certificate(fetch, signals, tasks)
+                if not control:
+                    return 1 if tasks.failed or not signals.stop.is_set() else 0
+            path = self._bootstrap(control)
+            ready(f"fairlead {self.kind} ready workload={options.workload} bootstrap={path}")
+            if options.once:
+                return 0
+            await signals.stop.wait()
+        finally:
+            await tasks.close()
+            await fetch.close()
+        return 1 if tasks.failed else 0
+
+    def _authorities(self) -> ssl.SSLContext | None:
+        options = self.options
+        if not any(control_url(url).startswith("https:") for url in options.control):
+            return None
+        if not options.ca:
+            raise SettingError("--ca: needed to know an https control by (its file DATA-DIR/ca.pem)")
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.load_verify_locations(cafile=options.ca)
+        except (OSError, ssl.SSLError) as error:
+            raise SettingError(f"--ca {options.ca}: {error}") from error
+        return context
+
+    async def _certificate(self, fetch: HttpFetch, signals: Signals, tasks: Tasks) -> str:
+        """Have one on disk, and keep it renewed; the identity of control, in its trust domain. Empty: in vain."""
+        certificates = Certificates(
+            fetch, [control_url(url) for url in self.options.control],
+            {"namespace": self.namespace, "workload": self.name}, self._headers, self._take, self._certificate_kept(),
+        )  # fmt: skip
+        certificates.start_from_disk()
+        tasks.start("certificates", certificates.run())
+        have, stop = asyncio.ensure_future(certificates.have.wait()), asyncio.ensure_future(signals.stop.wait())
+        await asyncio.wait({have, stop}, timeout=FIRST_S, return_when=asyncio.FIRST_COMPLETED)
+        have.cancel()
+        stop.cancel()
+        if certificates.current is None:
+            logger.error("no certificate: %s", certificates.error or "control did not answer")
+            return ""
+        der = ssl.PEM_cert_to_DER_cert(first_certificate(certificates.current.certificates))
+        return str(make(trust.identity_of(der).trust_domain, *CONTROL))
+
+    def _headers(self) -> dict[str, str]:
+        if not self.options.token_file:
+            return {}
+        try:
+            return {"authorization": f"Bearer {bearer_token(self.options.token_file)}"}
+        except (OSError, ValueError) as error:
+            logger.error("--token-file %s: %s", self.options.token_file, error)
+            return {}
+
+    def _take(self, material: Material) -> None:
+        """New material in the files that are watched. The secrets of Envoy are one file each, so key and certificate
+        always fit; gRPC looks again where it finds two that do not."""
+        version = f"{material.serial:x}"
+        _replace(self.folder / xds_bootstrap.KEY_FILE, material.key)
+        _replace(self.folder / xds_bootstrap.CHAIN_FILE, material.certificates)
+        _replace(self.folder / xds_bootstrap.TRUST_FILE, material.roots)
+        made = xds_bootstrap.secrets(material.certificates, material.key, material.roots, version)
+        for name, content in made.items():
+            _replace(self.folder / name, json.dumps(content))
+
+    def _bootstrap(self, control: str) -> Path:
+        options = self.options
+        servers = [one for one in options.xds if one is not None]
+        if not servers:
+            raise SettingError("--xds: expected HOST:PORT of control's --xds-tls-listen")
+        path = self.folder / f"{self.kind}.json"
+        if self.kind == ENVOY:
+            delta = not options.state_of_the_world
+            made = xds_bootstrap.envoy(self.node, self.told, servers, control, options.admin, delta)
+        else:
+            made = xds_bootstrap.grpc(self.node, self.told, servers, self.secure)
+        _replace(path, json.dumps(made, indent=2))
+        return path
+
+
+def _joined(address: tuple[str, int] | None) -> str:
+    if address is None:
+        return ""
+    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put a file in the place of another at once; only its owner may read it. Raises OSError."""
+    draft = path.with_name(f".{path.name}.new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    draft.replace(path)

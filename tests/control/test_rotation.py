@@ -1,0 +1,42 @@
+"""What each step of a rotation waits for."""
+
+from __future__ import annotations
+
+from fairlead.control.issued import Issued, IssuedLeaf
+from fairlead.control.rotation import SHOWN_MOST, Holder, lacking, told, using
+
+
+def holder(name: str, **more: object) -> Holder:
+    given = {"told": True, "trusts": ("old",), "issuer": "aa", "not_after": 100.0, **more}
+    return Holder(f"sidecar/default/{name}", f"default/{name}", **given)  # type: ignore[arg-type]
+
+
+def test_nothing_is_issued_before_every_connected_sidecar_has_said_that_it_trusts_the_new_root() -> None:
+    knows = holder("a", trusts=("old", "new"))
+    assert lacking([knows], "new") == []
+    silent, behind, static = holder("b", told=False), holder("c"), holder("d", static=True)
+    found = lacking([knows, silent, behind, static], "new")
+    assert [line.split()[0] for line in found] == ["sidecar/default/b", "sidecar/default/c", "sidecar/default/d"]
+    assert "older version" in found[0]
+    assert "--ca" in found[2]
+
+
+def test_no_root_is_dropped_while_a_certificate_of_it_is_in_use_by_who_is_here_or_away() -> None:
+    issued = Issued()
+    for workload, issuer in (("default/away", "aa"), ("default/here", "aa"), ("default/new", "bb")):
+        issued.add(IssuedLeaf("1", "", workload, issuer, 0.0, 100.0))
+    fresh = holder("here", issuer="bb")
+    found = using([fresh], issued, "aa", "old", 40.0)
+    assert found == ["default/away is not connected; its certificate of the old root is good for another 60 s"], (
+        "what a connected sidecar says goes before what was issued to it"
+    )
+    assert using([fresh], issued, "aa", "old", 101.0) == []
+    assert (
+        "uses a certificate of the old root for another 60 s" in using([holder("here")], Issued(), "aa", "old", 40)[0]
+    )
+    assert using([holder("here", told=False)], Issued(), "aa", "old", 40)
+
+
+def test_of_many_reasons_some_are_named_and_the_others_counted() -> None:
+    assert told(["one", "two"]) == "one; two"
+    assert told([str(n) for n in range(SHOWN_MOST + 7)]).endswith("; and 7 more")
