@@ -187,8 +187,12 @@ def measure(services: int, each: int, seconds: float) -> dict[str, Any]:
             step = max(1, services // 1000)
             names.write_text("".join(f"svc{n}.default.svc.cluster.local A\n" for n in range(0, services, step)))
             peers.dnsperf(port, names, 1)
-            row = {"services": services, "endpoints": services * each, "load_s": ready}
+            row: dict[str, Any] = {"services": services, "endpoints": services * each, "load_s": ready}
             row |= peers.measure(process.pid, port, names, seconds, ("-e",))
+            few = folder / "few.txt"  # as many as the smallest registry has: what is asked costs more if it is much
+            few.write_text("".join(f"svc{n * step}.default.svc.cluster.local A\n" for n in range(10)))
+            peers.dnsperf(port, few, 1)
+            row["ten_names"] = peers.measure(process.pid, port, few, seconds, ("-e",))
             latencies = change_latencies(process, port, services)
             row["change_p50_ms"] = round(1000 * statistics.median(latencies), 2)
             row["change_p99_ms"] = round(1000 * latencies[int(len(latencies) * 0.99)], 2)

@@ -1,5 +1,7 @@
 """The command line: one parser for all verbs; each verb's code is imported only when it is called.
 
+Long because the flags of all verbs stand here, in the order of their help.
+
 Exit codes: 0 done; 1 failed, or something checked was not valid; 2 usage; 130 interrupted; `run` passes the app's.
 """
 
@@ -46,9 +48,20 @@ def add_sources(parser: Any) -> None:
         help="namespace of Consul's services with such names (`pay-*=payments`); the first that fits, else default",
     )  # fmt: skip
     parser.add_argument(
+        "--consul-address", metavar="TAG", default="",
+        help="take this tagged address of Consul's services and nodes (wan, lan_ipv6, ...) where there is one",
+    )  # fmt: skip
+    parser.add_argument(
         "--etcd", metavar="URLS", help="take services from etcd v3 (comma-separated endpoints; `env` for ETCDCTL_*)"
     )
-    parser.add_argument("--etcd-prefix", metavar="PREFIX", default="/services/", help="where services stand in etcd")
+    parser.add_argument(
+        "--etcd-prefix", metavar="PREFIX", default="", help="where services stand in etcd (default: as the layout says)"
+    )
+    parser.add_argument(
+        "--etcd-layout", metavar="NAME|FILE", default="",
+        help="how they stand there: fairlead (default), skydns, registrator, go-kit, grpc, go-micro, kitex, or a file "
+        "that states it; see README.md",
+    )  # fmt: skip
     parser.add_argument(
         "--nomad", metavar="URL", help="take Nomad's native services; `env` for NOMAD_ADDR and its companions"
     )
@@ -93,6 +106,7 @@ def build() -> Parser:
 
     _offline_verbs(verb)
     _roles(verb)
+    _check_verb(verb)
     _capture_verbs(verb)
     _client_verbs(verb)
     _registry_verbs(verb)
@@ -276,6 +290,32 @@ def _envoy_flags(made: Any) -> None:
     )
 
 
+def _check_verb(verb: Any) -> None:
+    made = verb(
+        "check", "cli_check", "check",
+        "Say what is wrong with a running mesh, a role, or the policies of manifests; exit 1 for errors.",
+    )  # fmt: skip
+    add_files(made)
+    made.add_argument(
+        "--control", metavar="URL", action="append", default=[],
+        help="a control API (default: http://127.0.0.1:15010, where nothing else is given); repeatable",
+    )  # fmt: skip
+    made.add_argument("--token", metavar="TOKEN", help="bearer token for --control")
+    made.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
+    made.add_argument("--ca", metavar="FILE", help="certificate authorities that vouch for the control API (PEM)")
+    for name, text in (
+        ("admin", "the admin port of a sidecar or gateway"),
+        ("health", "the health port of any role"),
+        ("dns", "a DNS server"),
+    ):
+        made.add_argument(
+            f"--{name}", type=address, action="append", default=[], metavar="HOST:PORT", help=f"{text}; repeatable"
+        )
+    made.add_argument("--dns-name", action="append", default=[], metavar="NAME", help="what --dns has to answer, too")
+    add_output(made, ("table", "short", "json"))
+    add_colour(made)
+
+
 def _capture_verbs(verb: Any) -> None:
     capture = verb("capture", "cli_capture", "capture", "nftables rules that bring an app's traffic to its sidecar.")
     which = capture.add_subparsers(dest="capture_verb", metavar="VERB", required=True)
@@ -330,6 +370,13 @@ def _sidecar_flags(made: Any, gateway: bool = False) -> None:
     made.add_argument("--metrics", type=address, default="0.0.0.0:15090", help="Prometheus; off: none")
     made.add_argument("--dns", type=address, default="off", help="DNS that answers services with loopback addresses")
     made.add_argument("--upstream", action="append", metavar="ADDRESS", help="resolver for other zones of --dns")
+    made.add_argument(
+        "--autopath", action="store_true", help="--dns walks the search list of the workload's namespace for its app"
+    )
+    made.add_argument(
+        "--search", type=host, action="append", metavar="DOMAIN", default=[],
+        help="a search domain that the app has behind the cluster's three, for --autopath; repeatable",
+    )  # fmt: skip
     made.add_argument(
         "--listen",
         action="append",
@@ -483,6 +530,10 @@ def _registry_verbs(verb: Any) -> None:
     )
     add_known(made)
     made.add_argument("-n", "--namespace", default="default", help="namespace (default %(default)s)")
+    made.add_argument(
+        "--workload", type=workload_name, metavar="NAMESPACE/NAME",
+        help="for this workload: of its namespace, and none where its Pod says enableServiceLinks: false",
+    )  # fmt: skip
     made.add_argument("--export", action="store_true", help='for the shell: eval "$(fairlead env --export ...)"')
     made.add_argument("--by-name", action="store_true", help="services without an address: their name in its place")
     add_output(made)

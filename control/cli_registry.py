@@ -174,7 +174,19 @@ def env(options: Any) -> int:
     """The variables of a namespace's services, one a line; for `eval` with --export."""
 
     def show(found: Known) -> int:
-        made = environment(found[0].services, options.namespace, options.by_name)
+        namespace = options.namespace
+        if options.workload:
+            key = options.workload if "/" in options.workload else f"{namespace}/{options.workload}"
+            workload = found[0].workloads.get(key)
+            if workload is None:
+                return failed(f"--workload: {key} is not known; `fairlead registry endpoints -o wide` shows workloads")
+            namespace = workload.namespace
+            if not workload.service_links:
+                print(f"{key} wants none (enableServiceLinks: false)", file=sys.stderr)
+                if options.output == "json":
+                    print("{}")
+                return 0
+        made = environment(found[0].services, namespace, options.by_name)
         if options.output == "json":
             print(json.dumps(made, indent=2))
             return 0
@@ -182,7 +194,7 @@ def env(options: Any) -> int:
             print(f"export {name}={shlex.quote(value)}" if options.export else f"{name}={value}")
         if not made:
             print(
-                f"no service of namespace {options.namespace} has an address of its own (clusterIP): "
+                f"no service of namespace {namespace} has an address of its own (clusterIP): "
                 "see --service-cidr of control, or --by-name",
                 file=sys.stderr,
             )

@@ -99,6 +99,8 @@ class Member(msgspec.Struct, omit_defaults=False):
     """Whether its app is ready, as these checks say."""
     why: str = ""
     """Why not."""
+    captured: bool = False
+    """Its host brings all connections of its app to it, so that none passes it by."""
     checks: list[dict[str, Any]] = []
     """Each check as it was when `ready` or `why` last changed, or when the sidecar connected."""
     endpoints: str = "all"
@@ -503,6 +505,7 @@ def read_member(query: Any) -> Member:
         instance=query.get("instance", ""),
         leaving="leaving" in query,
         checked="ready" in query,
+        captured="captured" in query,
         ready=query.get("ready", "1") != "0",
         why=query.get("why", "")[:WHY_MOST],
     )

@@ -113,6 +113,7 @@ def sidecar_options(options: Any) -> SidecarOptions:
         dns=options.dns,
         named=tuple(named_port(text) for text in options.listen),
         upstreams=() if upstreams == ["off"] else tuple(upstreams) if upstreams else None,
+        search=tuple(options.search) if options.autopath else None,
         app_address=options.app_address or "",
         access_log=options.access_log or "",
         limits=limits_of(options.limit),
@@ -399,6 +400,8 @@ class Role:
             "labels": ",".join(f"{key}={value}" for key, value in workload.labels.items()),
             "serviceAccount": options.service_account,
         }
+        if options.capture != "off":
+            report["captured"] = "1"
         urls = [url for text in options.control for url in text.split(",") if url]
         role = "gateway" if sidecar.options.gateway else "sidecar"
         link = feed_for(options, urls, role, options.workload, sidecar.update, data, report)

@@ -51,12 +51,13 @@ class Sources:
         if options.consul:
             from .source_setup import consul_source
 
-            namespaces = options.consul_namespace
-            self._follow(consul_source(options.consul, self._registry, self._data, os.environ, namespaces))
+            more = options.consul_namespace, options.consul_address
+            self._follow(consul_source(options.consul, self._registry, self._data, os.environ, *more))
         if options.etcd:
             from .source_setup import etcd_source
 
-            self._follow(etcd_source(options.etcd, options.etcd_prefix, self._registry, self._data, os.environ))
+            prefix, layout = options.etcd_prefix, options.etcd_layout
+            self._follow(etcd_source(options.etcd, prefix, self._registry, self._data, os.environ, layout))
         for name in SCHEDULERS:
             if where := getattr(options, name):
                 from . import source_setup

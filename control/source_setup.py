@@ -15,6 +15,8 @@ import msgspec
 
 from ..proxy.client import HttpFetch
 from ..registry import consul_catalog, etcd_values, source_docker, source_marathon, source_nomad
+from ..registry.etcd_layout import NAMED, Layout
+from ..registry.etcd_layout import parse as parse_layout
 from ..registry.hub import Registry
 from ..registry.keep import Keep
 from ..registry.model import Changed, Facts, SourceStatus, Workload
@@ -31,12 +33,14 @@ from .settings import SettingError
 logger = logging.getLogger("fairlead.registry")
 
 
-def context(url: str, ca_file: str, cert_file: str, key_file: str, verify: bool = True) -> ssl.SSLContext | None:
+def context(
+    url: str, ca_file: str, cert_file: str, key_file: str, verify: bool = True, ca_path: str = ""
+) -> ssl.SSLContext | None:
     """TLS as the environment says; None for plain HTTP. Raises SettingError."""
     if not url.startswith("https:"):
         return None
     try:
-        made = ssl.create_default_context(cafile=ca_file or None)
+        made = ssl.create_default_context(cafile=ca_file or None, capath=ca_path or None)
         if cert_file:
             made.load_cert_chain(cert_file, key_file or None)
     except (OSError, ssl.SSLError) as error:
@@ -103,33 +107,54 @@ def consul_settings(url: str, environment: Mapping[str, str]) -> consul_catalog.
         raise SettingError(f"CONSUL_HTTP_TOKEN_FILE {settings.token_file}: {error}") from error
 
 
+def consul_tls(settings: consul_catalog.ConsulSettings) -> ssl.SSLContext | None:
+    files = (settings.ca_file, settings.cert_file, settings.key_file)
+    return context(settings.url, *files, settings.verify, settings.ca_path)
+
+
 def consul_source(
     url: str,
     registry: Registry,
     data: Path | None,
     environment: Mapping[str, str],
     namespaces: Sequence[str] = (),
+    address_tag: str = "",
 ) -> ConsulSource:
-    """`namespaces`: PATTERN=NAMESPACE, each."""
+    """`namespaces`: PATTERN=NAMESPACE, each; `address_tag`: which of the tagged addresses counts."""
     try:
         mapped = NamespaceMap(namespaces)
     except ValueError as error:
         raise SettingError(f"--consul-namespace: {error}") from None
-    settings = consul_settings(url, environment)
-    tls = context(settings.url, settings.ca_file, settings.cert_file, settings.key_file, settings.verify)
+    settings = msgspec.structs.replace(consul_settings(url, environment), address_tag=address_tag)
+    tls = consul_tls(settings)
     update = kept_update(registry, "consul", data, start_stale(registry, "consul"))
     fetch = aiohttp_fetch(tls, settings.server_name)
     return ConsulSource(fetch, settings, update, stale_aware(registry), namespaces=mapped)
 
 
+def etcd_layout(where: str) -> Layout:
+    """A layout by its name, or from a file. Raises SettingError."""
+    if where in NAMED:
+        return NAMED[where]
+    try:
+        return parse_layout(Path(where).read_text(), where)
+    except (OSError, UnicodeDecodeError) as error:
+        names = ", ".join(NAMED)
+        raise SettingError(f"--etcd-layout: expected one of {names}, or a file that states one: {error}") from None
+    except ValueError as error:
+        raise SettingError(f"--etcd-layout: {error}") from None
+
+
 def etcd_source(
-    urls: str, prefix: str, registry: Registry, data: Path | None, environment: Mapping[str, str]
+    urls: str, prefix: str, registry: Registry, data: Path | None, environment: Mapping[str, str], layout: str = ""
 ) -> EtcdSource:
+    """`prefix`: empty for the layout's own; `layout`: a name or a file, empty for Fairlead's."""
+    stated = etcd_layout(layout or "fairlead")
     settings = etcd_values.settings_of(urls, environment)
     check_urls("etcd", settings.endpoints)
     tls = context(settings.endpoints[0], settings.ca_file, settings.cert_file, settings.key_file, settings.verify)
     update = kept_update(registry, "etcd", data, start_stale(registry, "etcd"))
-    return EtcdSource(aiohttp_fetch(tls), settings, update, stale_aware(registry), prefix=prefix)
+    return EtcdSource(aiohttp_fetch(tls), settings, update, stale_aware(registry), prefix=prefix, layout=stated)
 
 
 def nomad_source(url: str, registry: Registry, data: Path | None, environment: Mapping[str, str]) -> ListedSource:
@@ -209,7 +234,7 @@ def registration(options: Any, workload: Workload, environment: Mapping[str, str
     )
     if where == "consul":
         consul = consul_settings(url or "env", environment)
-        tls = context(consul.url, consul.ca_file, consul.cert_file, consul.key_file, consul.verify)
+        tls = consul_tls(consul)
         return ConsulRegistration(HttpFetch(tls, consul.server_name or None), consul, told)
     etcd = etcd_values.settings_of(url or "env", environment)
     check_urls("etcd", etcd.endpoints)

@@ -247,17 +247,20 @@ class Feed:
     async def _keep_all(self) -> None:
         """Keeps what is in force on disk, then has control told. Beside the feed: neither the disk nor control's answer
         holds up the next version, nor traffic. Of versions that come meanwhile only the last is written."""
+        save: tuple[str, Callable[[], bytes]] | None = None
         try:
             while True:
                 told = await self._told.get()
                 save, self._to_save = self._to_save, None
                 if save is not None and self._keep is not None:
                     await self._save(self._keep, *save)
+                save = None
                 self._kept.put_nowait(told)
         finally:
-            if self._to_save is not None and self._keep is not None:  # the role ends
+            last = self._to_save or save  # the role ends, perhaps while a version is being written
+            if last is not None and self._keep is not None:
                 with contextlib.suppress(OSError):
-                    _write(self._keep, self._to_save[1])
+                    _write(self._keep, last[1])
 
     async def _tell_all(self) -> None:
         """Tells control what became of each version; of the last alone where control asks for a pause, or is slow."""

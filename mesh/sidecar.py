@@ -299,8 +299,15 @@ class Sidecar:
             from ..dns.engine import DnsOptions  # 1.5 MB, for those who asked for it
             from ..dns.server import DnsServer
 
+            options = self.options
             self.dns = DnsServer(
-                DnsOptions(cluster_domain=world.resources.mesh.spec.cluster_domain, upstreams=self.options.upstreams)
+                DnsOptions(
+                    cluster_domain=world.resources.mesh.spec.cluster_domain,
+                    upstreams=options.upstreams,
+                    autopath="off" if options.search is None else "client",
+                    search=options.search or (),
+                    client_namespace=options.workload.namespace,
+                )
             )
         self._listen_failures.clear()  # what could not be listened on may be free by now
         self._answer_addresses(world.snapshot)

@@ -40,6 +40,8 @@ class SidecarOptions(Struct, frozen=True):
     named: tuple[NamedPort, ...] = ()
     upstreams: tuple[str, ...] | None = None
     """Resolvers for other zones; None: as /etc/resolv.conf."""
+    search: tuple[str, ...] | None = None
+    """Search domains of the app behind those of its namespace, which DNS is to walk for it; None: it walks none."""
     app_address: str = ""
     """Where the app listens; empty: at the workload's address."""
     access_log: str = ""

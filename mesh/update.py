@@ -16,7 +16,7 @@ from ..policy.world import Loader, World
 from ..registry.checks import Check
 from ..registry.digest import item_digest
 from ..registry.documents import Document
-from ..registry.model import Endpoint, Service, Workload
+from ..registry.model import Changed, Endpoint, Service, Workload
 from ..registry.snapshot import Snapshot
 
 
@@ -70,6 +70,15 @@ _decode_labels = msgspec.json.Decoder(dict[str, str]).decode
 _decode_any = msgspec.json.Decoder().decode
 
 
+TABLES = {
+    "service": "_services", "endpoints": "_endpoints", "workload": "_workloads", "checks": "_checks",
+    "namespace": "_namespaces", "object": "_objects",
+}  # fmt: skip
+FACTS = ("service", "endpoints", "workload", "namespace")
+NOTED = {"service": 0, "endpoints": 0, "workload": 1, "checks": 1, "namespace": 2}
+"""Which of the sets of `Changed` an item's name goes into."""
+
+
 class Holdings:
     """Everything received so far, as items."""
 
@@ -97,6 +106,11 @@ class Holdings:
         """What control wants to be told, by the last line."""
         self.uses: set[str] = set()
         """Hosts of services in use, or asked for."""
+        self._shared: set[str] = set()
+        """Tables that a world has, which are copied before they are written to."""
+        self._touched: tuple[set[str], set[str], set[str]] | None = None
+        """Hosts, workloads and namespaces of the last line that was taken; None: not known."""
+        self._forgot = False
 
     def apply(self, line: bytes) -> bool:
         """Take one line of the feed; whether it changed anything. Raises RefusedError, having taken nothing of it.
@@ -124,15 +138,21 @@ class Holdings:
         self._owed = message if reasons else None
         if reasons:
             raise RefusedError(reasons)
+        self._touched = None if self._forgot else (set(), set(), set())
+        self._forgot = False
         if message.full:
             self._clear(keep=set(message.set))
             self.uses.update(message.uses)
         for key in (*message.remove, *self._dropped(message)):
             self._drop(key)
         for key, value in message.set.items():
-            self.raw[key] = bytes(value)
+            octets = bytes(value)
+            if message.full and self.raw.get(key) == octets:
+                continue  # after a reconnection: the same object stays
+            self.raw[key] = octets
             table, _, name = key.partition("/")
             self._table(table)[name] = decoded[key]
+            self._note(table, name)
         self.version = message.version
         self._number += 1
         return True
@@ -155,7 +175,7 @@ class Holdings:
 
     def world(self) -> World:
         """The world of what is held; raises RefusedError with every reason."""
-        workloads = dict(self._workloads)
+        workloads = dict(self._workloads) if self._checks else self._workloads
         for key, checks in self._checks.items():
             if (workload := workloads.get(key)) is not None:
                 before = self._checked.get(key)
@@ -163,15 +183,15 @@ class Holdings:
                     before = (workload, checks, msgspec.structs.replace(workload, checks=checks))
                     self._checked[key] = before
                 workloads[key] = before[2]
-        snapshot = Snapshot(
-            self._number, dict(self._services), dict(self._endpoints), workloads, dict(self._namespaces)
-        )
+        self._shared.update(FACTS)
+        changed = None if self._touched is None else Changed(*map(frozenset, self._touched))
+        snapshot = Snapshot(self._number, self._services, self._endpoints, workloads, self._namespaces, changed=changed)
         return self._build(list(self._objects.values()), snapshot)
 
     def forget(self) -> None:
         """Hold nothing, so that control is asked for everything."""
         self._clear(keep=set())
-        self.version, self._owed = "", None
+        self.version, self._owed, self._forgot = "", None, True
 
     def kept(self) -> Callable[[], bytes]:
         """What makes one full message of all that is held now, in any thread: what is kept on disk."""
@@ -183,20 +203,23 @@ class Holdings:
 
         return dump
 
-    def tables(self) -> dict[str, dict[str, Any]]:
-        """What is held, by the first part of the items' keys: those that we understand."""
-        tables: dict[str, dict[str, Any]] = {
-            "service": self._services,
-            "endpoints": self._endpoints,
-            "workload": self._workloads,
-            "checks": self._checks,
-            "namespace": self._namespaces,
-            "object": self._objects,
-        }
-        return tables
+    def tables(self) -> Iterable[str]:
+        """First parts of the keys of items that we understand."""
+        return TABLES
 
     def _table(self, name: str) -> dict[str, Any]:
-        return self.tables()[name]
+        """A table to write to; a copy of it, where a world has it."""
+        attribute = TABLES[name]
+        table: dict[str, Any] = getattr(self, attribute)
+        if name in self._shared:
+            self._shared.discard(name)
+            table = dict(table)
+            setattr(self, attribute, table)
+        return table
+
+    def _note(self, table: str, name: str) -> None:
+        if self._touched is not None and (at := NOTED.get(table)) is not None:
+            self._touched[at].add(name)
 
     def _read(self, key: str, value: bytes) -> Any:
         table = key.partition("/")[0]
@@ -225,6 +248,7 @@ class Holdings:
         if self.raw.pop(key, None) is not None:
             table, _, name = key.partition("/")
             self._table(table).pop(name, None)
+            self._note(table, name)
 
 
 def build_world(objects: list[dict[str, Any]], snapshot: Snapshot, loader: Loader | None = None) -> World:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
 from .listed import settings_of_tags
 from .model import Endpoint, Facts, Service, ServicePort, Workload, WorkloadPort
-from .names import CLUSTER_DOMAIN, is_address, service_host
+from .names import CLUSTER_DOMAIN, is_address, service_host, shared_labels
 
 PREFIX = "fairlead-"
 PROTOCOLS = frozenset(("http", "http2", "grpc", "tcp", "tls", "https"))
@@ -35,6 +36,12 @@ class ConsulSettings(msgspec.Struct, frozen=True):
     """user:password of HTTP basic authentication."""
     token_file: str = ""
     """Where the token is, when it is not given itself."""
+    ca_path: str = ""
+    """Folder of authorities (as `openssl rehash` names them), when there is no file."""
+    scope: str = ""
+    """What every query ends with: namespace and partition of Consul Enterprise."""
+    address_tag: str = ""
+    """Which of the tagged addresses counts (`wan`, `lan_ipv6`); empty, or where it is missing: the address itself."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -62,7 +69,56 @@ def settings_of(url: str, environment: Mapping[str, str]) -> ConsulSettings:
         verify=environment.get("CONSUL_HTTP_SSL_VERIFY", "true").lower() not in ("0", "false"),
         auth=environment.get("CONSUL_HTTP_AUTH", ""),
         token_file=environment.get("CONSUL_HTTP_TOKEN_FILE", ""),
+        ca_path=environment.get("CONSUL_CAPATH", ""),
+        scope="".join(
+            f"&{name}={quote(value, safe='')}"
+            for name, value in (
+                ("ns", environment.get("CONSUL_NAMESPACE", "")),
+                ("partition", environment.get("CONSUL_PARTITION", "")),
+            )
+            if value
+        ),
     )
+
+
+class _Check(msgspec.Struct):
+    Node: str
+    CheckID: str
+    Status: str = ""
+    ServiceName: str = ""
+    Output: str = ""
+    ModifyIndex: int = 0
+
+
+class ChecksSeen:
+    """Which services' checks are different from the last look; of each service one number is kept."""
+
+    decode = staticmethod(msgspec.json.Decoder(list[msgspec.Raw]).decode)
+    """Of /v1/health/state/STATE, without a look into each. Raises ValueError."""
+    _read = staticmethod(msgspec.json.Decoder(_Check).decode)
+
+    def __init__(self) -> None:
+        self._before: dict[str, int] = {}
+        self._now: dict[str, int] = {}
+
+    def add(self, checks: list[msgspec.Raw]) -> None:
+        """Some of an answer; the rest may follow. Raises ValueError."""
+        now = self._now
+        for raw in checks:
+            one = self._read(raw)
+            told = hash((one.Node, one.CheckID, one.Status, one.ModifyIndex or one.Output))
+            now[one.ServiceName] = now.get(one.ServiceName, 0) ^ told
+
+    def take(self) -> set[str] | None:
+        """Names of the services with checks that changed, came or went; None: those of a node did, so any may have."""
+        now, before = self._now, self._before
+        self._before, self._now = now, {}
+        changed = {name for name in now.keys() | before.keys() if now.get(name) != before.get(name)}
+        return None if "" in changed else changed
+
+    def drop(self) -> None:
+        """Forget what was added of an answer that cannot be read."""
+        self._now = {}
 
 
 def labels_of(tags: list[str], meta: Mapping[str, str]) -> dict[str, str]:
@@ -85,16 +141,19 @@ def number(text: Any) -> int:
 
 
 def facts_of_service(
-    name: str, entries: list[dict[str, Any]], default_namespace: str, domain: str = CLUSTER_DOMAIN
+    name: str, entries: list[dict[str, Any]], default_namespace: str, domain: str = CLUSTER_DOMAIN, tag: str = ""
 ) -> tuple[Facts, list[str]]:
-    """The facts of one /v1/health/service/NAME answer, and what in it is malformed, by instance."""
+    """The facts of one /v1/health/service/NAME answer, and what in it is malformed, by instance.
+
+    `tag`: which of the tagged addresses counts.
+    """
     problems: list[str] = []
     ids = [_id(entry) for entry in entries]
     shared = {own for own in ids if own is not None and ids.count(own) > 1} if len(set(ids)) < len(ids) else set()
     by_namespace: dict[str, list[tuple[Endpoint, Workload, dict[str, str]]]] = {}
     for entry in entries:
         try:
-            namespace, endpoint, workload, meta = instance(name, entry, default_namespace, _id(entry) in shared)
+            namespace, endpoint, workload, meta = instance(name, entry, default_namespace, _id(entry) in shared, tag)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             found = entry.get("Service", {}) if isinstance(entry, dict) else {}
             problems.append(f"consul {name}/{found.get('ID', '?') if isinstance(found, dict) else '?'}: {error}")
@@ -117,7 +176,7 @@ def _id(entry: Any) -> str | None:
 
 
 def instance(
-    name: str, entry: dict[str, Any], default_namespace: str, shared_id: bool = False
+    name: str, entry: dict[str, Any], default_namespace: str, shared_id: bool = False, tag: str = ""
 ) -> tuple[str, Endpoint, Workload, dict[str, str]]:
     """(namespace, endpoint, workload, meta) of one instance; raises for what is malformed.
 
@@ -126,15 +185,16 @@ def instance(
     told, node = entry["Service"], entry["Node"]
     meta = {str(key): str(value) for key, value in (told.get("Meta") or {}).items()}
     namespace = (meta.get(f"{PREFIX}namespace") or default_namespace).lower()
-    address = str(told.get("Address") or node["Address"])
+    address, port = str(told.get("Address") or node["Address"]), number(told.get("Port"))
+    if tag:
+        address, port = tagged(told, node, tag, address, port)
     if not is_address(address):
         raise ValueError(f"Address {address!r} is neither an IP address nor a host name")
-    port = number(told.get("Port"))
     if not 0 < port <= 65535:
         raise ValueError(f"port {told.get('Port')!r} is none that a client can dial")
     ready, why = readiness(entry.get("Checks") or [])
     weights = told.get("Weights") or {}
-    labels = labels_of(list(told.get("Tags") or []), meta)
+    labels = shared_labels(labels_of(list(told.get("Tags") or []), meta))
     zone = meta.get("zone") or str((node.get("Meta") or {}).get("zone") or "")
     account = meta.get(f"{PREFIX}service-account", "")
     mesh_port = number(meta.get(f"{PREFIX}mesh-port"))
@@ -172,6 +232,16 @@ def instance(
         why=why,
     )
     return namespace, endpoint, workload, meta
+
+
+def tagged(told: Mapping[str, Any], node: Mapping[str, Any], tag: str, address: str, port: int) -> tuple[str, int]:
+    """(address, port) under this tag: the service's, which may have a port, else, where the service has no address of
+    its own, the node's; else those given."""
+    own = (told.get("TaggedAddresses") or {}).get(tag)
+    if isinstance(own, dict) and own.get("Address"):
+        return str(own["Address"]), number(own.get("Port")) or port
+    of_node = (node.get("TaggedAddresses") or {}).get(tag)
+    return (str(of_node), port) if of_node and not told.get("Address") else (address, port)
 
 
 def service(name: str, namespace: str, host: str, endpoints: list[Endpoint], metas: list[dict[str, str]]) -> Service:

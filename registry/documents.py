@@ -167,6 +167,18 @@ def load(text: bytes | str, source: str, default_namespace: str = "default") -> 
     return documents, problems
 
 
+def load_mapping(text: str, source: str) -> dict[str, Any]:
+    """The one object of a text in YAML or JSON that is no resource (settings). Raises ValueError."""
+    try:
+        loaded = _load_one(text, 1)
+    except _Refused as refused:
+        raise ValueError(f"{source}:{refused.line}: {refused}") from None
+    if len(loaded) != 1 or not isinstance(loaded[0][0], dict):
+        raise ValueError(f"{source}: expected one object")
+    found: dict[str, Any] = loaded[0][0]
+    return found
+
+
 def _split(text: str) -> list[tuple[int, str]]:
     """(line, text) of each document, so that a broken one does not take the others with it.
 

@@ -94,7 +94,7 @@ class EtcdClient:
     async def watch(self, prefix: bytes, revision: int) -> AsyncIterator[dict[str, Any]]:
         """The results of a watch from `revision` on, one a message. Raises EtcdError, FetchError; never just ends."""
         request = {
-            "key": b64(prefix),
+            "key": b64(prefix or b"\0"),
             "range_end": b64(prefix_end(prefix)),
             "start_revision": str(revision),
             "progress_notify": True,

@@ -1,9 +1,9 @@
 """etcd's keys and values to facts, its gateway's JSON, and its environment variables.
 
 `/services/NAME/INSTANCE` = `{"host": ..., "port": ...}` with optional `namespace, weight, labels, zone, ready,
-meshPort, serviceAccount, protocol, servicePort, workload`. The workload is named by `workload`, else INSTANCE where
-that begins with NAME (`web-1`), else NAME-INSTANCE, since services may use the same instance names. Whatever is
-malformed is left out and told by its key; other fields are told of and not used.
+meshPort, serviceAccount, protocol, servicePort, workload`; `etcd_layout` has the layouts of others. The workload is
+named by `workload`, else INSTANCE where that begins with NAME (`web-1`), else NAME-INSTANCE, since services may use the
+same instance names. Whatever is malformed is left out and told by its key; other fields are told of and not used.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from sys import intern
 from typing import Any
 
 import msgspec
 
 from .model import Endpoint, Facts, Service, ServicePort, Workload, WorkloadPort
-from .names import CLUSTER_DOMAIN, is_address, service_host
+from .names import CLUSTER_DOMAIN, is_address, service_host, shared_labels
 
 FIELDS = frozenset(
     (
@@ -106,16 +107,21 @@ def instance(key: str, value: bytes, prefix: str, domain: str = CLUSTER_DOMAIN) 
         raise ValueError("expected a JSON object")
     unknown = ", ".join(repr(field) for field in sorted(set(told) - FIELDS))
     warning = f"unknown field {unknown}, not used; known are {', '.join(sorted(FIELDS))}" if unknown else ""
+    return made(name.lower(), own, told, domain, warning)
+
+
+def made(name: str, own: str, told: Mapping[str, Any], domain: str = CLUSTER_DOMAIN, warning: str = "") -> Instance:
+    """The instance `own` of service `name` with these fields; raises ValueError that says what is wrong."""
     address = told.get("host")
     if not isinstance(address, str) or not is_address(address):
         raise ValueError(f"host: expected an IP address or a host name as text, got {address!r}")
     port = _port(told, "port", needed=True)
-    namespace = _text(told, "namespace", "default").lower()
-    name = name.lower()
+    name, namespace = intern(name), intern(_text(told, "namespace", "default").lower())
     own = _text(told, "workload") or workload_name(name, own)
     labels = told.get("labels", {})
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
         raise ValueError("labels: expected an object of texts")
+    labels = shared_labels(labels)
     ready = told.get("ready", True)
     if not isinstance(ready, bool):
         raise ValueError("ready: expected true or false")
@@ -132,7 +138,7 @@ def instance(key: str, value: bytes, prefix: str, domain: str = CLUSTER_DOMAIN) 
         ports=(WorkloadPort(port),),
         labels=labels,
         service_account=account or "default",
-        locality=f"/{zone}" if zone else "",
+        locality=intern(f"/{zone}") if zone else "",
         weight=weight,
         mesh_port=mesh_port,
         ready=ready,
@@ -154,7 +160,7 @@ def instance(key: str, value: bytes, prefix: str, domain: str = CLUSTER_DOMAIN) 
         source="etcd",
         why=why,
     )
-    host = service_host(namespace, name, domain)
+    host = intern(service_host(namespace, name, domain))  # of as many instances as the service has
     protocol, service_port = _text(told, "protocol"), _port(told, "servicePort")
     return Instance(name, namespace, host, endpoint, workload, protocol, service_port, warning)
 

@@ -267,6 +267,7 @@ class _Facts:
                 subdomain=str(spec.get("subdomain") or ""),
                 mesh_port=number(annotations.get(MESH_PORT)),
                 host_network=bool(spec.get("hostNetwork")),
+                service_links=spec.get("enableServiceLinks") is not False,
                 ready=ready,
                 terminating=bool(metadata.get("deletionTimestamp")),
                 why=why,

@@ -103,7 +103,7 @@ def _probe(doc: str) -> Node:
 
 _POD_DETAILS = elsewhere(
     "activeDeadlineSeconds", "affinity", "automountServiceAccountToken", "dnsConfig", "dnsPolicy",
-    "enableServiceLinks", "ephemeralContainers", "hostAliases", "hostIPC", "hostPID", "hostUsers", "hostnameOverride",
+    "ephemeralContainers", "hostAliases", "hostIPC", "hostPID", "hostUsers", "hostnameOverride",
     "imagePullSecrets", "initContainers", "nodeName", "nodeSelector", "os", "overhead", "preemptionPolicy", "priority",
     "priorityClassName", "readinessGates", "resourceClaims", "resources", "restartPolicy", "runtimeClassName",
     "schedulerName", "schedulingGates", "securityContext", "setHostnameAsFQDN", "shareProcessNamespace",
@@ -184,6 +184,9 @@ POD = obj(
         hostname=text("Own name below a headless service."),
         subdomain=text("Headless service below which the hostname stands."),
         hostNetwork=flag("The workload has the host's address."),
+        enableServiceLinks=flag(
+            "`fairlead env --workload` gives it the variables of its namespace's services; default true."
+        ),
         containers=items(
             obj(
                 "A container.",

@@ -113,6 +113,8 @@ class Workload(Struct, frozen=True, omit_defaults=True):
     mesh_port: int = 0
     """Port of its sidecar for mutual TLS (annotation `fairlead.dev/mesh-port` on a Pod); 0: none."""
     host_network: bool = False
+    service_links: bool = True
+    """Whether it wants the environment variables of its namespace's services (`enableServiceLinks` of a Pod)."""
     ready: bool = True
     terminating: bool = False
     why: str = ""

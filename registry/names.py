@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 CLUSTER_DOMAIN = "cluster.local"
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -42,3 +43,13 @@ def split_full_name(text: str, default_namespace: str = "default") -> tuple[str,
     """(namespace, name) of `namespace/name`, or of a bare `name` in the default namespace."""
     namespace, slash, name = text.partition("/")
     return (namespace, name) if slash else (default_namespace, namespace)
+
+
+def shared_labels(labels: dict[str, str]) -> dict[str, str]:
+    """One object for the same labels, which the instances of a service mostly have: for facts, which nobody changes."""
+    return _shared(tuple(labels.items()))
+
+
+@lru_cache(10_000)
+def _shared(items: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    return dict(items)

@@ -119,7 +119,8 @@ class ConsulRegistration:
             raise FetchError(f"{path}: status {reply.status}: {reply.body[:200].decode('utf-8', 'replace').strip()}")
 
     def _url(self, path: str) -> str:
-        return self._settings.url + path
+        scope = self._settings.scope
+        return self._settings.url + path + (("&" if "?" in path else "?") + scope[1:] if scope else "")
 
     def _headers(self) -> dict[str, str]:
         return self._settings.headers

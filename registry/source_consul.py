@@ -1,5 +1,9 @@
 """Shell: services from Consul: blocking queries on the catalog and on each service's health, for ever.
 
+Where there are more services than there may be watches, one query on the critical checks tells whose health has
+changed, and those are read at once; a look at all checks tells whose instances came or went, soon after; what else the
+catalog has of changes is found by rounds through all services.
+
 What is known stays while Consul does not answer; after any error everything is read in full again. Waits are short
 (20 s), since a query in flight does not hear of a restored snapshot (measured). An answer without a leader is none.
 To a token without rights Consul says 200 and nothing: an empty catalog is believed only after the token is shown to
@@ -18,7 +22,7 @@ from urllib.parse import quote
 
 from .backoff import Backoff
 from .brake import HOLD_S, held
-from .consul_catalog import ConsulSettings, facts_of_service
+from .consul_catalog import ChecksSeen, ConsulSettings, facts_of_service
 from .model import Changed, Facts, SourceStatus
 from .names import CLUSTER_DOMAIN
 from .namespace_map import NamespaceMap
@@ -29,8 +33,14 @@ WAIT_S = 20
 WATCHES_MAX = 100
 """Blocking queries at a time; Consul takes 200 connections from one address. Services beyond it have no own watch."""
 READS_AT_ONCE = 16
+"""Answers in full at a time, however many watches begin or come back at once."""
+SPREAD = 0.25
+"""Share of the wait by which watches are spread, so that they do not end and ask again all together."""
 ROUND_PAUSE_S = 0.5
 """Least time between two rounds of reading the services without a watch."""
+CHECKS_A_SLICE = 1000
+COMPARE_S = 2.0
+"""From a change of critical checks to a look at all of them, in case there was more."""
 ROUND_S = 60.0
 """Longest time between them, when nothing is heard."""
 STALE_S_MAX = 10.0
@@ -82,7 +92,14 @@ class ConsulSource:
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._unwatched: tuple[str, ...] = ()
         self._rounds: list[asyncio.Task[None]] = []
+        self._in_full = asyncio.Semaphore(READS_AT_ONCE)
         self._news = asyncio.Event()
+        """The catalog has changed, as may have any service without a watch."""
+        self._check_news = asyncio.Event()
+        """Some check has changed."""
+        self._reads = 0
+        self._taken: dict[str, int] = {}
+        """Of services without a watch, the number of the read that was taken last."""
         self._publishing = False
 
     async def run(self) -> None:
@@ -106,11 +123,13 @@ class ConsulSource:
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
-    async def _get(self, path: str, index: int = 0) -> tuple[int, Any]:
+    async def _get(self, path: str, index: int = 0, decode: Callable[[bytes], Any] = json.loads) -> tuple[int, Any]:
         """(index, answer) of one query, blocking where `index` is given. Raises ConsulError, FetchError."""
         query = "?stale"
         if index:
-            query += f"&index={index}&wait={self._wait_s}s"
+            wait_s = self._wait_s * (1 - SPREAD * random.random())
+            query += f"&index={index}&wait={wait_s * 1000:.0f}ms"
+        query += self._settings.scope
         timeout_s = self._wait_s * 17 / 16 + 5 if index else 10.0  # Consul adds up to a sixteenth; beyond that it hangs
         reply = await self._fetch.request(
             "GET", self._settings.url + path + query, headers=self._settings.headers, timeout_s=timeout_s
@@ -123,7 +142,7 @@ class ConsulSource:
         if contact_ms.isdigit() and int(contact_ms) > STALE_S_MAX * 1000:
             raise ConsulError(f"{path}: the answering server has not heard of its leader for {contact_ms} ms")
         try:
-            return int(reply.headers.get("x-consul-index", "0")), json.loads(reply.body)
+            return int(reply.headers.get("x-consul-index", "0")), decode(reply.body)
         except ValueError as error:
             raise ConsulError(f"{path}: not an answer of Consul: {error}") from error
 
@@ -174,6 +193,7 @@ class ConsulSource:
                 self._parts.put(name, None)
                 self._problems.pop(name, None)
                 self._errors.pop(name, None)
+                self._taken.pop(name, None)
             self._unread = (self._unread | (set(names) - set(self._names))) & set(names)
             self._names = names
             await self._share_out()
@@ -191,7 +211,8 @@ class ConsulSource:
             self._watches[name] = loop.create_task(self._watch(name))
         self._unwatched = tuple(name for name in self._names if name not in self._watches)
         if self._unwatched and not self._rounds:
-            self._rounds = [loop.create_task(self._read_unwatched()), loop.create_task(self._hear_of_checks())]
+            rounds = (self._read_unwatched(), self._hear_of_checks(), self._compare_checks())
+            self._rounds = [loop.create_task(one) for one in rounds]
         self._news.set()
 
     async def _watch(self, name: str) -> None:
@@ -199,7 +220,11 @@ class ConsulSource:
         index, backoff, looked_again = 0, Backoff(), False
         while True:
             try:
-                new, entries = await self._health(name, index)
+                if index:
+                    new, entries = await self._health(name, index)
+                else:
+                    async with self._in_full:
+                        new, entries = await self._health(name)
             except (ConsulError, FetchError) as error:
                 self._failed(name, str(error))
                 index, looked_again = 0, False
@@ -216,11 +241,14 @@ class ConsulSource:
             index = new if new >= index and new > 0 else 0
             self._take(name, entries)
 
+    def _facts_of(self, name: str, entries: list[dict[str, Any]]) -> tuple[Facts, list[str]]:
+        return facts_of_service(name, entries, self._namespaces.of(name), self._domain, self._settings.address_tag)
+
     def _held(self, name: str, entries: list[dict[str, Any]]) -> str:
         """Why the instances read after a gap are not believed before a second look."""
         if not entries or name not in self._parts.parts:
             return ""
-        facts, _ = facts_of_service(name, entries, self._namespaces.of(name), self._domain)
+        facts, _ = self._facts_of(name, entries)
         return held(_addresses(self._parts.parts[name]), _addresses(facts))
 
     async def _health(self, name: str, index: int = 0) -> tuple[int, list[dict[str, Any]]]:
@@ -230,43 +258,83 @@ class ConsulSource:
         return new, entries
 
     async def _read_unwatched(self) -> None:
-        """Read the services that have no watch of their own when a service or a check has changed, and now and then."""
-        limit = asyncio.Semaphore(READS_AT_ONCE)
+        """Read the services that have no watch of their own when the catalog has changed, and now and then."""
         while True:
             self._news.clear()
-            await asyncio.gather(*(self._read_one(name, limit) for name in self._unwatched))
+            await asyncio.gather(*(self._read_one(name) for name in self._unwatched))
             await asyncio.sleep(ROUND_PAUSE_S * random.uniform(0.8, 1.2))
             try:
                 await asyncio.wait_for(self._news.wait(), 1.0 if self._errors else ROUND_S)
             except TimeoutError:
                 pass
 
-    async def _read_one(self, name: str, limit: asyncio.Semaphore) -> None:
-        async with limit:
+    async def _read_one(self, name: str, limit: asyncio.Semaphore | None = None) -> None:
+        async with limit or self._in_full:
+            self._reads += 1
+            begun = self._reads
             try:
                 _, entries = await self._health(name)
             except (ConsulError, FetchError) as error:
                 if name in self._names:
                     self._failed(name, str(error))
                 return
-        self._errors.pop(name, None)
-        if name in self._names:
+        if name in self._names and begun > self._taken.get(name, 0):  # else a later look was answered first
+            self._taken[name] = begun
+            self._errors.pop(name, None)
             self._take(name, entries)
 
     async def _hear_of_checks(self) -> None:
-        """One blocking query on all checks, to hear that some service's health has changed."""
-        index, backoff = 0, Backoff()
+        """One blocking query on the critical checks, a short list, to hear at once whose health has changed."""
+        index, backoff, limit, seen = 0, Backoff(), asyncio.Semaphore(READS_AT_ONCE), ChecksSeen()
         while True:
             try:
-                new, _ = await self._get("/v1/health/state/any", index)
-            except (ConsulError, FetchError):  # the catalog's watch tells
+                new, told = await self._get("/v1/health/state/critical", index, ChecksSeen.decode)
+                seen.add(told)
+            except (ConsulError, FetchError, ValueError):  # the catalog's watch tells
+                seen.drop()
                 index = 0
                 await asyncio.sleep(backoff.pause(random.random()))
                 continue
             backoff.reset()
-            if new != index:
-                self._news.set()
+            changed = seen.take()
+            if new != index and not changed:
+                self._check_news.set()
+            elif new != index:  # this explains it, most likely
+                asyncio.get_running_loop().call_later(COMPARE_S, self._check_news.set)
+            await self._read_changed(set() if not index and changed is None else changed, limit)
             index = new if new >= index and new > 0 else 0
+
+    async def _compare_checks(self) -> None:
+        """All checks, a long list, when some have changed: whose came, went or changed otherwise. No more than a fifth
+        of the time goes into it."""
+        limit, seen, loop = asyncio.Semaphore(READS_AT_ONCE), ChecksSeen(), asyncio.get_running_loop()
+        first = True
+        while True:
+            await self._check_news.wait()
+            self._check_news.clear()
+            start = loop.time()
+            try:
+                _, told = await self._get("/v1/health/state/any", 0, ChecksSeen.decode)
+                for at in range(0, len(told), CHECKS_A_SLICE):
+                    seen.add(told[at : at + CHECKS_A_SLICE])
+                    await asyncio.sleep(0)  # questions are answered in between
+            except (ConsulError, FetchError, ValueError):
+                seen.drop()
+                self._check_news.set()
+                await asyncio.sleep(ROUND_PAUSE_S)
+                continue
+            changed = seen.take()
+            if not first:  # else it is all new, and the round is under way
+                await self._read_changed(changed, limit)
+            first = False
+            await asyncio.sleep(max(ROUND_PAUSE_S, 4 * (loop.time() - start)))
+
+    async def _read_changed(self, changed: set[str] | None, limit: asyncio.Semaphore) -> None:
+        """Look at these services at once, past the rounds; None: a node's own check changed, so at all."""
+        if changed is None:
+            self._news.set()
+        else:
+            await asyncio.gather(*(self._read_one(name, limit) for name in changed & set(self._unwatched)))
 
     def _take(self, name: str, entries: list[dict[str, Any]]) -> None:
         self._unread.discard(name)
@@ -276,7 +344,7 @@ class ConsulSource:
             ]
             self._confirmed()
             return
-        facts, problems = facts_of_service(name, entries, self._namespaces.of(name), self._domain)
+        facts, problems = self._facts_of(name, entries)
         if self._parts.parts.get(name) != facts:
             self._parts.put(name, facts)
         self._problems[name] = problems

@@ -17,7 +17,8 @@ from typing import Any
 from .backoff import Backoff
 from .brake import HOLD_S, held
 from .etcd_client import DENIED, UNAUTHENTICATED, EtcdClient, EtcdError
-from .etcd_values import EtcdSettings, Instance, b64, facts_of, instance, prefix_end
+from .etcd_layout import OWN, Layout
+from .etcd_values import EtcdSettings, Instance, b64, facts_of, prefix_end
 from .model import Changed, Facts, SourceStatus
 from .names import CLUSTER_DOMAIN
 from .needs import Fetch, FetchError
@@ -35,7 +36,7 @@ class _Reload(Exception):
 
 class EtcdSource:
     """`update(facts, touched)` with every change, `status(SourceStatus)` with every change of state. `run` until
-    cancelled."""
+    cancelled. `prefix`: where services stand, if not where the layout says."""
 
     name = "etcd"
 
@@ -46,7 +47,8 @@ class EtcdSource:
         update: Callable[[Facts, Changed | None], None],
         status: Callable[[SourceStatus], None],
         *,
-        prefix: str = "/services/",
+        prefix: str = "",
+        layout: Layout = OWN,
         cluster_domain: str = CLUSTER_DOMAIN,
         hold_s: float = HOLD_S,
     ) -> None:
@@ -54,11 +56,14 @@ class EtcdSource:
         self.client = EtcdClient(fetch, settings)
         self._update = update
         self._status = status
-        self._prefix = prefix if prefix.endswith("/") else prefix + "/"
+        prefix = prefix or layout.prefix
+        self._prefix = prefix if prefix.endswith("/") or not prefix else prefix + "/"
+        self._layout = layout
         self._domain = cluster_domain
-        self._instances: dict[str, Instance] = {}
+        self._instances: dict[str, list[Instance]] = {}
+        """By key; most layouts have one a key."""
         self._by_host: dict[str, dict[str, Instance]] = {}
-        """The same, by host and key."""
+        """The same, by host and key (with a number, where a key has several)."""
         self._parts = Parts()
         """By host."""
         self._dirty: set[str] = set()
@@ -112,6 +117,7 @@ class EtcdSource:
         found: dict[str, bytes] = {}
         key, revision = self._prefix.encode(), 0
         end = prefix_end(key)
+        key = key or b"\0"
         while True:
             body: dict[str, Any] = {"key": b64(key), "range_end": b64(end), "limit": str(PAGE)}
             if revision:
@@ -204,25 +210,25 @@ class EtcdSource:
         return bool(events)
 
     def _drop(self, key: str) -> None:
-        old = self._instances.pop(key, None)
-        if old is not None:
+        for number, old in enumerate(self._instances.pop(key, ())):
             self._dirty.add(old.host)
-            del self._by_host[old.host][key]
+            del self._by_host[old.host][f"{key}#{number}" if number else key]
 
     def _put(self, key: str, value: bytes) -> None:
+        self._drop(key)
         try:
-            found = instance(key, value, self._prefix, self._domain)
-            self._drop(key)
-            self._instances[key] = found
-            self._by_host.setdefault(found.host, {})[key] = found
-            self._dirty.add(found.host)
-            if found.warning:
-                self._problems[key] = found.warning
-            else:
-                self._problems.pop(key, None)
+            found, problem = self._layout.read(key, value, self._prefix, self._domain)
         except ValueError as error:
-            self._drop(key)
             self._problems[key] = str(error)
+            return
+        self._instances[key] = found
+        for number, one in enumerate(found):
+            self._by_host.setdefault(one.host, {})[f"{key}#{number}" if number else key] = one
+            self._dirty.add(one.host)
+        if problem:
+            self._problems[key] = problem
+        else:
+            self._problems.pop(key, None)
 
     def _publish(self) -> None:
         self._confirmed_at = time.time()

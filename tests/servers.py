@@ -10,7 +10,8 @@ import random
 import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,14 @@ class Consul(Server):
     async def register(self, name: str, own: str, port: int, **more: Any) -> None:
         await self.put("/v1/agent/service/register", {"Name": name, "ID": own, "Port": port, **more})
 
+    async def catalog(self, services: Iterable[Mapping[str, Any]], node: str = "far") -> None:
+        """Put many instances into the catalog at once (Consul takes 64 a transaction), at a node without an agent,
+        which would take out what it does not know."""
+        await self.put("/v1/catalog/register", {"Node": node, "Address": "10.0.0.9"})
+        left = iter(services)
+        while some := list(islice(left, 64)):
+            await self.put("/v1/txn", [{"Service": {"Verb": "set", "Node": node, "Service": one}} for one in some])
+
 
 class Etcd(Server):
     def __init__(self, folder: Path) -> None:
@@ -180,6 +189,41 @@ class Etcd(Server):
 
         found = (await self.call("/v3/kv/range", {"key": b64(key)})).get("kvs", [])
         return json.loads(base64.b64decode(found[0]["value"])) if found else None
+
+
+class EtcdMember(Etcd):
+    """One of a cluster."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        super().__init__(folder)
+        self.name = name
+        self.cluster = ""
+
+    def command(self) -> list[str]:
+        given = super().command()
+        given[given.index("--name") + 1] = self.name
+        given[given.index("--initial-cluster") + 1] = self.cluster
+        return [*given, "--heartbeat-interval", "100", "--election-timeout", "500"]
+
+    async def leads(self) -> bool:
+        told = await self.call("/v3/maintenance/status", {})
+        return bool(told.get("leader")) and told["leader"] == told["header"]["member_id"]
+
+
+@contextlib.asynccontextmanager
+async def etcd_cluster(folder: Path, size: int = 3) -> AsyncIterator[list[EtcdMember]]:
+    """A real cluster on loopback."""
+    members = []
+    for number in range(size):
+        (own := folder / f"etcd{number}").mkdir()
+        members.append(EtcdMember(own, f"m{number}"))
+    for member in members:
+        member.cluster = ",".join(f"{one.name}=http://127.0.0.1:{one.peer_port}" for one in members)
+    try:
+        await asyncio.gather(*(member.start() for member in members))
+        yield members
+    finally:
+        await asyncio.gather(*(member.close() for member in members))
 
 
 @contextlib.asynccontextmanager

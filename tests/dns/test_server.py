@@ -18,6 +18,7 @@ import dns.asyncquery
 import dns.edns
 import dns.flags
 import dns.message
+import dns.name
 import dns.query
 import dns.rcode
 import pytest
@@ -437,6 +438,51 @@ async def test_a_dead_upstream_is_left_for_one_that_lives() -> None:
                 start = time.monotonic()
                 assert outcome(await over_udp(server, "www.example.com")) == "NOERROR"
                 assert time.monotonic() - start < 2.0
+
+
+class Liar(asyncio.DatagramProtocol):
+    """Answers with another id, then to another question, then from another port, and (`true`) at last as it should."""
+
+    def __init__(self, true: bool) -> None:
+        self.true = true
+        self.transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        def reply(name: Any, address: str, ident: int) -> bytes:
+            made = dns.message.make_response(dns.message.from_wire(data))
+            made.id = ident
+            made.question[0].name = name
+            made.answer.append(dns.rrset.from_text(name, 60, "IN", "A", address))
+            return made.to_wire()
+
+        asked = dns.message.from_wire(data)
+        name, ident = asked.question[0].name, asked.id
+        self.transport.sendto(reply(name, "192.0.2.1", ident ^ 1), addr)
+        self.transport.sendto(reply(dns.name.from_text("other.example.com."), "192.0.2.2", ident), addr)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", 0))
+            other.sendto(reply(name, "192.0.2.3", ident), addr)
+        if self.true:
+            self.transport.sendto(reply(name, "192.0.2.9", ident), addr)
+
+
+@pytest.mark.parametrize("true", [True, False])
+async def test_an_upstream_that_lies_about_ids_questions_and_its_address_is_not_believed(true: bool) -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(lambda: Liar(true), local_addr=("127.0.0.1", 0))
+    try:
+        upstream = "127.0.0.1:{}".format(transport.get_extra_info("sockname")[1])
+        async with running(upstreams=(upstream,)) as server:
+            got = await over_udp(server, "www.example.com")
+            if true:
+                assert [record.split()[-1] for record in records(got.answer)] == ["192.0.2.9"]
+            else:
+                assert (outcome(got), got.answer) == ("SERVFAIL", [])
+    finally:
+        transport.close()
 
 
 async def test_silent_upstreams_give_servfail_before_a_stub_gives_up() -> None:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import dns.asyncquery
+import dns.message
 import pytest
 
 from tests.e2e.roles import Roles, free_port, roles_in, until
@@ -105,3 +107,35 @@ async def test_directly_from_etcd_and_where_nobody_answers(tmp_path: Path) -> No
         code, _, err = await roles.command("registry", "services", "--control", f"http://127.0.0.1:{free_port()}")
         assert code == 1
         assert "127.0.0.1" in err
+
+
+async def test_a_pod_that_wants_no_service_links_gets_no_variables(tmp_path: Path) -> None:
+    async with roles_in(tmp_path) as roles:
+        pod = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: quiet}\nspec: {enableServiceLinks: false}\n"
+        (tmp_path / "web.yaml").write_text(MANIFESTS + pod)
+        code, out, err = await roles.command("env", "-f", "web.yaml", "--workload", "default/quiet")
+        assert (code, out) == (0, "")
+        assert "enableServiceLinks" in err
+        _, out, _ = await roles.command("env", "-f", "web.yaml", "--workload", "web-1")
+        assert "WEB_SERVICE_HOST=10.96.0.7\n" in out
+        code, _, err = await roles.command("env", "-f", "web.yaml", "--workload", "default/nobody")
+        assert (code, "not known" in err) == (1, True)
+
+
+async def test_a_sidecar_walks_the_search_list_of_its_namespace_for_its_app(tmp_path: Path) -> None:
+    async with roles_in(tmp_path) as roles:
+        (tmp_path / "web.yaml").write_text(MANIFESTS)
+        off = [part for name in ("inbound", "outbound", "admin", "health", "metrics") for part in (f"--{name}", "off")]
+        served = ("--dns", "127.0.0.1:0", "--upstream", "off")
+        flags = ("sidecar", "-f", "web.yaml", "--workload", "default/web-1", *off, *served)
+        for more, found in ((("--autopath",), True), ((), False)):
+            role = await roles.start(*flags, *more)
+            port = int(role.at["dns"].rpartition(":")[2])
+            query = dns.message.make_query("web.default.default.svc.cluster.local", "A")
+            reply = await dns.asyncquery.udp(query, "127.0.0.1", 5, port)
+            names = [rrset.rdtype.name for rrset in reply.answer]
+            assert names == (["CNAME", "A"] if found else [])
+            if found:
+                assert str(reply.answer[-1].name) == "web.default.svc.cluster.local."
+                assert str(reply.answer[-1][0]).startswith("127.")
+            await role.kill()

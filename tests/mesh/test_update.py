@@ -14,7 +14,7 @@ from fairlead.mesh.update import Holdings, RefusedError, UnreadableError
 from fairlead.policy.resources import Resources
 from fairlead.policy.world import World
 from fairlead.registry.checks import Check
-from fairlead.registry.model import Endpoint, Service, Workload
+from fairlead.registry.model import Changed, Endpoint, Service, Workload
 from fairlead.registry.snapshot import Snapshot
 
 HOST = "web.default.svc.cluster.local"
@@ -90,6 +90,48 @@ def test_a_world_once_made_does_not_change_with_what_is_held_and_has_a_version_o
     assert HOST in before.services
     assert HOST not in subject.world().snapshot.services
     assert subject.world().snapshot.version > before.version
+
+
+def test_tables_that_did_not_change_are_not_copied_for_a_world() -> None:
+    subject = holdings()
+    subject.apply(line("e.1", ITEMS, full=True))
+    before = subject.world().snapshot
+    subject.apply(line("e.2", {f"endpoints/{HOST}": [{"address": "10.0.0.2", "port": 80}]}))
+    after = subject.world().snapshot
+    assert after.workloads is before.workloads
+    assert after.services is before.services
+    assert before.endpoints[HOST] != after.endpoints[HOST]
+    assert after.changed == Changed(frozenset((HOST,)))
+    assert after.version == before.version + 1
+
+
+FEW = st.integers(0, 2)
+ITEM = st.one_of(
+    st.builds(lambda n, v: (f"service/h{n}", {"host": f"h{n}", "namespace": "a", "name": str(v)}), FEW, FEW),
+    st.builds(lambda n, v: (f"endpoints/h{n}", [{"address": f"10.0.0.{v}", "port": 80}]), FEW, FEW),
+    st.builds(lambda n, v: (f"workload/a/{n}", {"namespace": "a", "name": str(n), "weight": v}), FEW, FEW),
+    st.builds(lambda n, v: (f"namespace/n{n}", {"v": str(v)}), FEW, FEW),
+)
+
+
+@given(st.lists(st.tuples(st.lists(ITEM, max_size=4), st.lists(ITEM, max_size=2), st.booleans(), st.booleans())))
+def test_what_differs_between_two_worlds_is_among_what_is_told_to_have_changed(history: list[Any]) -> None:
+    subject = holdings()
+    before = subject.world().snapshot
+    for step, (items, removed, full, forget) in enumerate(history):
+        if forget:
+            subject.forget()
+        subject.apply(line(f"e.{step}", dict(items), [key for key, _ in removed], full=full or forget))
+        after = subject.world().snapshot
+        if after.changed is not None and after.version == before.version + 1:
+            for old, new, told in (
+                (before.services, after.services, after.changed.hosts),
+                (before.endpoints, after.endpoints, after.changed.hosts),
+                (before.workloads, after.workloads, after.changed.workloads),
+                (before.namespaces, after.namespaces, after.changed.namespaces),
+            ):
+                assert {key for key in {**old, **new} if old.get(key) != new.get(key)} <= told
+        before = after
 
 
 def test_a_difference_sets_and_removes_and_leaves_the_rest() -> None:

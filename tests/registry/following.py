@@ -17,15 +17,22 @@ class Heard:
         self.facts = Facts()
         self.status = SourceStatus("none")
         self.updates = 0
+        self.watch: Callable[[], Any] | None = None
+        """Called at every change."""
         self._changed = asyncio.Event()
 
     def update(self, facts: Facts, touched: Changed | None = None) -> None:
         self.facts = facts
         self.updates += 1
-        self._changed.set()
+        self._told()
 
     def tell(self, status: SourceStatus) -> None:
         self.status = status
+        self._told()
+
+    def _told(self) -> None:
+        if self.watch is not None:
+            self.watch()
         self._changed.set()
 
     async def until(self, what: Callable[[], Any]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.registry.consul_catalog import facts_of_service, labels_of, readiness, settings_of
+from fairlead.registry.consul_catalog import ChecksSeen, facts_of_service, labels_of, readiness, settings_of
 
 WEB = "web.default.svc.cluster.local"
 
@@ -44,6 +45,50 @@ def test_workloads_are_told_apart_where_agents_use_the_same_id() -> None:
     assert list(facts.services) == [WEB]
     named = [entry("x", Meta={"fairlead-workload": "web-7"})]
     assert set(facts_of_service("web", named, "default")[0].workloads) == {"default/web-7"}
+
+
+def test_a_tagged_address_counts_where_it_is_asked_for_and_there() -> None:
+    wan = {"lan": {"Address": "10.0.0.1", "Port": 8080}, "wan": {"Address": "198.51.100.1", "Port": 80}}
+    entries = [entry("a", Address="10.0.0.1", TaggedAddresses=wan), entry("b"), entry("c", Address="10.0.0.3")]
+    for one in entries:
+        one["Node"]["TaggedAddresses"] = {"wan": "198.51.100.9", "lan": "10.0.0.9"}
+    facts, problems = facts_of_service("web", entries, "default", tag="wan")
+    assert problems == []
+    assert {(e.address, e.port) for e in facts.endpoints[WEB]} == {
+        ("198.51.100.1", 80), ("198.51.100.9", 8080), ("10.0.0.3", 8080),
+    }  # fmt: skip
+    plain = facts_of_service("web", entries, "default")[0].endpoints[WEB]
+    assert {e.address for e in plain} == {"10.0.0.1", "10.0.0.9", "10.0.0.3"}
+    assert facts_of_service("web", [entry("a", TaggedAddresses=["x"])], "default", tag="wan")[1]
+
+
+def test_namespace_and_partition_of_the_environment_go_with_every_query() -> None:
+    told = settings_of("", {"CONSUL_NAMESPACE": "team a", "CONSUL_PARTITION": "p", "CONSUL_CAPATH": "/etc/ca"})
+    assert (told.scope, told.ca_path) == ("&ns=team%20a&partition=p", "/etc/ca")
+    assert settings_of("", {}).scope == ""
+
+
+def test_of_all_checks_those_that_changed_came_or_went_name_their_services() -> None:
+    seen = ChecksSeen()
+
+    def taken(*told: tuple[str, str, int]) -> set[str] | None:
+        checks = [
+            {"Node": "n", "CheckID": own, "ServiceName": name, "Status": "passing", "ModifyIndex": at, "Other": 1}
+            for own, name, at in told
+        ]
+        for raw in ChecksSeen.decode(json.dumps(checks).encode()):
+            seen.add([raw])
+        return seen.take()
+
+    assert taken(("a", "web", 1), ("b", "api", 2), ("c", "api", 3)) == {"web", "api"}
+    assert taken(("a", "web", 1), ("b", "api", 2), ("c", "api", 3)) == set()
+    assert taken(("a", "web", 4), ("b", "api", 2), ("c", "api", 3)) == {"web"}
+    assert taken(("a", "web", 4), ("b", "api", 2), ("d", "new", 9)) == {"api", "new"}
+    assert taken(("a", "web", 4), ("serf", "", 5)) is None
+    with pytest.raises(ValueError):
+        ChecksSeen.decode(b"{}")
+    with pytest.raises(ValueError):
+        seen.add(ChecksSeen.decode(b"[1]"))
 
 
 def test_meta_can_state_the_namespace() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from fairlead.control.fetch import AiohttpFetch
 from fairlead.registry import source_consul
 from fairlead.registry.consul_catalog import ConsulSettings
 from fairlead.registry.namespace_map import NamespaceMap
+from fairlead.registry.needs import Reply
 from fairlead.registry.source_consul import ConsulSource
 from tests.registry.following import Heard, following
 from tests.servers import Consul, consul
@@ -206,3 +208,56 @@ async def test_services_are_put_into_namespaces_by_their_names(tmp_path: Path) -
             )
         ) as heard:
             await heard.until(lambda: {"pay-web.payments.svc.cluster.local", WEB} == set(heard.facts.services))
+
+
+async def test_a_service_with_a_thousand_instances_and_each_of_its_changes(tmp_path: Path) -> None:
+    async with consul(tmp_path) as server:
+        await server.catalog({"ID": f"web-{n}", "Service": "web", "Port": 1 + n} for n in range(1000))
+        async with following(lambda heard: source(server, heard)) as heard:
+            await heard.until(lambda: len(heard.ports(WEB)) == 1000)
+            await server.catalog([{"ID": "web-7", "Service": "web", "Port": 9007}])
+            await heard.until(lambda: 9007 in heard.ports(WEB))
+            assert len(heard.ports(WEB)) == 1000
+            assert 8 not in heard.ports(WEB)
+
+
+class Counting(AiohttpFetch):
+    """Keeps the URLs asked for, and how many answers in full were asked for at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        self.at_once = self.most = 0
+
+    async def request(self, method: str, url: str, **more: Any) -> Reply:
+        self.asked.append(url)
+        full = "/v1/health/service/" in url and "index=" not in url
+        self.at_once += full
+        self.most = max(self.most, self.at_once)
+        try:
+            return await super().request(method, url, **more)
+        finally:
+            self.at_once -= full
+
+
+async def test_a_catalog_of_two_thousand_services_is_read_without_a_rush_and_followed(tmp_path: Path) -> None:
+    """A change of health costs a look at that service, not at all of them."""
+    async with consul(tmp_path) as server:
+        await server.catalog({"ID": f"s{n}-1", "Service": f"s{n}", "Port": 8000} for n in range(2000))
+        fetch, settings = Counting(), ConsulSettings(url=server.url)
+
+        async def judge(number: int, status: str) -> None:
+            check = {"CheckID": f"c{number}", "Name": "c", "ServiceID": f"s{number}-1", "Status": status}
+            told = {"Node": "far", "Address": "10.0.0.9", "SkipNodeUpdate": True, "Check": check}
+            await server.put("/v1/catalog/register", told)
+
+        async with following(lambda heard: ConsulSource(fetch, settings, heard.update, heard.tell)) as heard:
+            await heard.until(lambda: len(heard.facts.services) == 2000)
+            assert 0 < fetch.most <= source_consul.READS_AT_ONCE
+            mark = len(fetch.asked)
+            for number in (3, 1999, 777):
+                await judge(number, "critical")
+                await heard.until(lambda: heard.ports(f"s{number}.default.svc.cluster.local") == set())  # noqa: B023
+            assert len(fetch.asked) - mark < 400, "three looks beside what watches ask again"
+            await server.catalog([{"ID": "s1999-2", "Service": "s1999", "Port": 8001}])
+            await heard.until(lambda: heard.ports("s1999.default.svc.cluster.local") == {8001})
