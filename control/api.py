@@ -34,9 +34,11 @@ from .api_objects import ObjectApi, respond
 from .api_request import Form
 from .audit import Audit
 from .auth import ADMIN, NOBODY, AdminTokens, Authenticator, Principal, check_own, forbidden, unauthorized
+from .browsers import check_not_a_browser
 from .catalog import Catalog
 from .certificates_api import CertificatesApi, Issuer
 from .cluster_ips import ClusterIPs, Network
+from .conditions import only_status
 from .objects import ObjectOperations
 from .openapi import OpenApi, SchemaOf
 from .status import REASONS, StatusError
@@ -187,8 +189,13 @@ class ControlApi:
         resource = self.catalog.by_name[stored.key.resource]
         return {"apiVersion": resource.api_version(), "kind": resource.kind, **stored.object()}
 
-    def subscribe(self, changed: Changed, resources: Collection[str] | None = None) -> Callable[[], None]:
-        """Call `changed` with {item key: object, None for a removed one} of every commit; returns how to end that."""
+    def subscribe(
+        self, changed: Changed, resources: Collection[str] | None = None, status: bool = True
+    ) -> Callable[[], None]:
+        """Call `changed` with {item key: object, None for a removed one} of every commit; returns how to end that.
+
+        Without `status`, changes of nothing but a status that control writes itself are not told.
+        """
 
         def take(changes: Sequence[Change]) -> None:
             told = {
@@ -196,6 +203,7 @@ class ControlApi:
                 for change in changes
                 if change.key.resource in self.catalog.by_name
                 and (resources is None or change.key.resource in resources)
+                and (status or not only_status(change))
             }
             if told:
                 changed(told)
@@ -495,26 +503,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def check_not_a_browser(request: web.Request) -> None:
-    """Where the API is open on loopback, a web page in somebody's browser must not be able to use it.
-
-    Pages of other sites send Origin or Sec-Fetch-Site; a name that an attacker points to 127.0.0.1 shows in Host.
-    """
-    host = request.headers.get("Host", "")
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
-    name = name.strip("[]").lower()
-    try:
-        ipaddress.ip_address(name)
-        is_local = True
-    except ValueError:
-        is_local = name in ("", "localhost") or name.endswith(".localhost")
-    foreign = request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin") or (
-        request.headers.get("Origin", "") not in ("", f"http://{host}")
-    )
-    if foreign or not is_local:
-        raise StatusError(
-            403, "the open development API takes no requests from web pages or under other names than localhost; "
-            "configure an administrators' token (--api-token-file) to use it so",
-        )  # fmt: skip

@@ -10,15 +10,19 @@ from typing import Any
 import msgspec
 import yaml
 from aiohttp import web
+from msgspec.structs import replace
 
 from . import catalog as discovery
 from .api_body import YamlLoad, read_body, read_patch
 from .api_context import current
 from .api_request import JSON, Form, Query, Target, negotiate, parse_path, parse_query
 from .catalog import Catalog
+from .deletion import policy_of
+from .events import stored_selector
 from .listing import list_body, page, spliced
 from .objects import ObjectOperations, Result, external
-from .openapi import V2_PROTOBUF, V2_PROTOBUF_ANSWER, OpenApi, v2_document, v2_protobuf
+from .openapi import OpenApi
+from .openapi_v2 import V2_PROTOBUF, V2_PROTOBUF_ANSWER, OpenApiV2
 from .status import StatusError, bad_request, no_such_path, success
 from .store import Store
 from .table import partial, table
@@ -81,6 +85,7 @@ class ObjectApi:
         self._catalog = catalog
         self._operations = operations
         self._openapi = openapi
+        self._openapi_two = OpenApiV2(openapi)
         self._hub = hub
         self._load_yaml = load_yaml
         self._clock = clock
@@ -145,8 +150,8 @@ class ObjectApi:
 
     async def _openapi_v2(self, request: web.Request) -> web.Response:
         if V2_PROTOBUF in request.headers.get("Accept", ""):
-            return web.Response(body=v2_protobuf(self._openapi.version), headers={"Content-Type": V2_PROTOBUF_ANSWER})
-        return respond(request, v2_document(self._openapi.version))
+            return web.Response(body=self._openapi_two.protobuf(), headers={"Content-Type": V2_PROTOBUF_ANSWER})
+        return respond(request, self._openapi_two.document())
 
     async def _openapi_root(self, request: web.Request) -> web.Response:
         return respond(request, self._openapi.root())
@@ -204,9 +209,12 @@ class ObjectApi:
         target = parse_path(self._catalog, request.rel_url.raw_path)
         current().target = target
         query = parse_query(request.query)
+        if target.resource.stored_as:
+            query = replace(query, field_selector=stored_selector(query.field_selector, target.api_version))
         method = request.method
         if method in ("GET", "HEAD"):
             form = negotiate(request.headers.get("Accept", ""))
+            await self._hub.until(int(query.resource_version or "0"))
             if query.watch:
                 if self._hub.count >= WATCHES_MAX:
                     raise StatusError(429, f"{WATCHES_MAX} watches are open already", retry_after_s=5)
@@ -300,10 +308,12 @@ class ObjectApi:
                 raise bad_request("the body of a deletion is DeleteOptions")
         dry_run = query.dry_run or options.get("dryRun") == ["All"]
         if target.name:
-            return respond(request, await self._operations.delete(target, options, dry_run))
+            asked = request.query.get("propagationPolicy", "")
+            return respond(request, await self._operations.delete(target, options, dry_run, asked))
         if target.resource.namespaced and not target.namespace:
             raise StatusError(405, "a collection is deleted within one namespace")
         found, _ = page(self._store.memory, target, query)
-        await self._operations.delete_all(found, dry_run)
+        policy = policy_of(options, request.query.get("propagationPolicy", ""))
+        await self._operations.delete_all(found, dry_run, policy)
         current().name = f"{len(found)} objects"
         return respond(request, success("", target.resource.group, target.resource.plural, ""))

@@ -15,15 +15,20 @@ MAGIC = b"k8s\x00"
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 DEPTH_MAX = 30
 
-# A field: (name, type). Types: str, bytes, int, bool, time, int_or_string, map, bytes_map, a message's name;
-# a list of one type where the field is repeated.
+# A field: (name, type). Types: str, bytes, int, bool (zero: absent), set_int, set_bool (pointers in Go: there or not),
+# time, int_or_string, map, bytes_map, quantities, nothing (what the server writes itself), a message's name; a list of
+# one type where the field is repeated.
 Field = tuple[str, Any]
 MESSAGES: dict[str, dict[int, Field]] = {
     "Meta": {
         1: ("name", "str"), 2: ("generateName", "str"), 3: ("namespace", "str"), 4: ("selfLink", "str"),
         5: ("uid", "str"), 6: ("resourceVersion", "str"), 7: ("generation", "int"), 8: ("creationTimestamp", "time"),
         9: ("deletionTimestamp", "time"), 10: ("deletionGracePeriodSeconds", "int"), 11: ("labels", "map"),
-        12: ("annotations", "map"), 14: ("finalizers", ["str"]),
+        12: ("annotations", "map"), 13: ("ownerReferences", ["OwnerReference"]), 14: ("finalizers", ["str"]),
+    },
+    "OwnerReference": {
+        1: ("kind", "str"), 3: ("name", "str"), 4: ("uid", "str"), 5: ("apiVersion", "str"), 6: ("controller", "bool"),
+        7: ("blockOwnerDeletion", "bool"),
     },
     "v1/Namespace": {1: ("metadata", "Meta"), 2: ("spec", "NamespaceSpec"), 3: ("status", "NamespaceStatus")},
     "NamespaceSpec": {1: ("finalizers", ["str"])},
@@ -77,6 +82,69 @@ MESSAGES: dict[str, dict[int, Field]] = {
     "HTTPIngressRuleValue": {1: ("paths", ["HTTPIngressPath"])},
     "HTTPIngressPath": {1: ("path", "str"), 2: ("backend", "IngressBackend"), 3: ("pathType", "str")},
     "IngressStatus": {1: ("loadBalancer", "LoadBalancerStatus")},
+    "v1/ConfigMap": {
+        1: ("metadata", "Meta"), 2: ("data", "map"), 3: ("binaryData", "bytes_map"), 4: ("immutable", "bool"),
+    },
+    "v1/ServiceAccount": {
+        1: ("metadata", "Meta"), 3: ("imagePullSecrets", ["LocalReference"]),
+        4: ("automountServiceAccountToken", "set_bool"),
+    },
+    "LocalReference": {1: ("name", "str")},
+    "v1/ResourceQuota": {1: ("metadata", "Meta"), 2: ("spec", "ResourceQuotaSpec"), 3: ("status", "nothing")},
+    "ResourceQuotaSpec": {1: ("hard", "quantities"), 2: ("scopes", ["str"])},
+    "scheduling.k8s.io/v1/PriorityClass": {
+        1: ("metadata", "Meta"), 2: ("value", "set_int"), 3: ("globalDefault", "bool"), 4: ("description", "str"),
+        5: ("preemptionPolicy", "str"),
+    },
+    "policy/v1/PodDisruptionBudget": {1: ("metadata", "Meta"), 2: ("spec", "BudgetSpec"), 3: ("status", "nothing")},
+    "BudgetSpec": {
+        1: ("minAvailable", "int_or_string"), 2: ("selector", "LabelSelector"), 3: ("maxUnavailable", "int_or_string"),
+        4: ("unhealthyPodEvictionPolicy", "str"),
+    },
+    "LabelSelector": {1: ("matchLabels", "map"), 2: ("matchExpressions", ["LabelRequirement"])},
+    "LabelRequirement": {1: ("key", "str"), 2: ("operator", "str"), 3: ("values", ["str"])},
+    "apps/v1/Deployment": {1: ("metadata", "Meta"), 2: ("spec", "DeploymentSpec"), 3: ("status", "nothing")},
+    "DeploymentSpec": {
+        1: ("replicas", "set_int"), 2: ("selector", "LabelSelector"), 3: ("template", "PodTemplate"),
+        4: ("strategy", "Strategy"), 5: ("minReadySeconds", "int"), 6: ("revisionHistoryLimit", "set_int"),
+        7: ("paused", "bool"), 9: ("progressDeadlineSeconds", "set_int"),
+    },
+    "Strategy": {1: ("type", "str")},
+    "batch/v1/Job": {1: ("metadata", "Meta"), 2: ("spec", "JobSpec"), 3: ("status", "nothing")},
+    "JobSpec": {
+        1: ("parallelism", "set_int"), 2: ("completions", "set_int"), 3: ("activeDeadlineSeconds", "set_int"),
+        4: ("selector", "LabelSelector"), 5: ("manualSelector", "set_bool"), 6: ("template", "PodTemplate"),
+        7: ("backoffLimit", "set_int"), 8: ("ttlSecondsAfterFinished", "set_int"), 9: ("completionMode", "str"),
+        10: ("suspend", "set_bool"),
+    },
+    "batch/v1/CronJob": {1: ("metadata", "Meta"), 2: ("spec", "CronJobSpec"), 3: ("status", "nothing")},
+    "CronJobSpec": {
+        1: ("schedule", "str"), 2: ("startingDeadlineSeconds", "set_int"), 3: ("concurrencyPolicy", "str"),
+        4: ("suspend", "set_bool"), 5: ("jobTemplate", "JobTemplate"), 6: ("successfulJobsHistoryLimit", "set_int"),
+        7: ("failedJobsHistoryLimit", "set_int"), 8: ("timeZone", "str"),
+    },
+    "JobTemplate": {1: ("metadata", "Meta"), 2: ("spec", "JobSpec")},
+    "PodTemplate": {1: ("metadata", "Meta"), 2: ("spec", "PodSpec")},
+    "PodSpec": {
+        2: ("containers", ["Container"]), 3: ("restartPolicy", "str"), 4: ("terminationGracePeriodSeconds", "set_int"),
+        6: ("dnsPolicy", "str"), 7: ("nodeSelector", "map"), 8: ("serviceAccountName", "str"),
+        9: ("serviceAccount", "str"), 10: ("nodeName", "str"), 11: ("hostNetwork", "bool"), 12: ("hostPID", "bool"),
+        13: ("hostIPC", "bool"), 15: ("imagePullSecrets", ["LocalReference"]), 16: ("hostname", "str"),
+        17: ("subdomain", "str"), 19: ("schedulerName", "str"), 24: ("priorityClassName", "str"),
+    },
+    "Container": {
+        1: ("name", "str"), 2: ("image", "str"), 3: ("command", ["str"]), 4: ("args", ["str"]),
+        5: ("workingDir", "str"), 6: ("ports", ["ContainerPort"]), 7: ("env", ["EnvVar"]),
+        8: ("resources", "Resources"),
+        13: ("terminationMessagePath", "str"), 14: ("imagePullPolicy", "str"), 16: ("stdin", "bool"),
+        17: ("stdinOnce", "bool"), 18: ("tty", "bool"), 20: ("terminationMessagePolicy", "str"),
+    },
+    "ContainerPort": {
+        1: ("name", "str"), 2: ("hostPort", "int"), 3: ("containerPort", "int"), 4: ("protocol", "str"),
+        5: ("hostIP", "str"),
+    },
+    "EnvVar": {1: ("name", "str"), 2: ("value", "str")},
+    "Resources": {1: ("limits", "quantities"), 2: ("requests", "quantities")},
     "authorization.k8s.io/v1/SelfSubjectAccessReview": {
         1: ("metadata", "Meta"), 2: ("spec", "AccessReviewSpec"), 3: ("status", "AccessReviewStatus"),
     },
@@ -107,6 +175,7 @@ MESSAGES: dict[str, dict[int, Field]] = {
 }  # fmt: skip
 INLINE = {"ingressRuleValue"}
 """Embedded in Go, so that its fields stand beside the others in JSON."""
+MAPS = ("map", "bytes_map", "quantities")
 EMPTY_MEANS_ABSENT = ("str", "int", "bool", "time")
 """protobuf writes Go's zero values where JSON has `omitempty`."""
 
@@ -172,6 +241,8 @@ def _message(name: str, data: bytes, depth: int) -> dict[str, Any]:
         if number not in known:
             raise ValueError(f"field {number} of {name} is not accepted as protobuf; send JSON")
         key, kind = known[number]
+        if kind == "nothing":
+            continue
         repeated = isinstance(kind, list)
         kind = kind[0] if repeated else kind
         read = _value(kind, value, depth)
@@ -179,7 +250,7 @@ def _message(name: str, data: bytes, depth: int) -> dict[str, Any]:
             result.update(read)
         elif repeated:
             result.setdefault(key, []).append(read)
-        elif kind in ("map", "bytes_map"):
+        elif kind in MAPS:
             result.setdefault(key, {}).update(read)
         elif not (kind in EMPTY_MEANS_ABSENT and not read):
             result[key] = read
@@ -187,10 +258,10 @@ def _message(name: str, data: bytes, depth: int) -> dict[str, Any]:
 
 
 def _value(kind: str, value: int | bytes, depth: int) -> Any:
-    if kind in ("int", "bool"):
+    if kind in ("int", "bool", "set_int", "set_bool"):
         if not isinstance(value, int):
             raise ValueError("expected a number")
-        return bool(value) if kind == "bool" else value - 2**64 if value >= 2**63 else value
+        return bool(value) if kind.endswith("bool") else value - 2**64 if value >= 2**63 else value
     if not isinstance(value, bytes):
         raise ValueError("expected a message or text")
     if kind == "str":
@@ -206,10 +277,14 @@ def _value(kind: str, value: int | bytes, depth: int) -> Any:
         if not isinstance(text, bytes) or not isinstance(number, int):
             raise ValueError("expected a number or text")
         return text.decode() if parts.get(1) == 1 else number
-    if kind in ("map", "bytes_map"):
+    if kind in MAPS:
         entry = dict(fields(value))
         key, item = entry.get(1, b""), entry.get(2, b"")
         if not isinstance(key, bytes) or not isinstance(item, bytes):
             raise ValueError("expected a map of text")
+        if kind == "quantities":
+            item = dict(fields(item)).get(1, b"")
+            if not isinstance(item, bytes):
+                raise ValueError("expected a quantity")
         return {key.decode(): base64.b64encode(item).decode() if kind == "bytes_map" else item.decode()}
     return _message(kind, value, depth - 1)

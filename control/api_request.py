@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 from .catalog import Catalog, Resource
-from .status import StatusError, bad_request, no_such_path
+from .status import Cause, StatusError, bad_request, invalid, no_such_path
 
 LIMIT_MAX = 10_000
 
@@ -104,6 +104,7 @@ def parse_query(query: Mapping[str, str]) -> Query:
     if len(manager) > 128 or not manager.isprintable():
         raise bad_request("fieldManager: expected at most 128 printable characters")
     timeout = query.get("timeoutSeconds", "")
+    check_list_options(query)
     return Query(
         watch=bool(_flag(query, "watch")),
         limit=_number(query, "limit"),
@@ -122,6 +123,36 @@ def parse_query(query: Mapping[str, str]) -> Query:
         force=bool(_flag(query, "force")),
         pretty=_flag(query, "pretty"),
     )
+
+
+def check_list_options(query: Mapping[str, str]) -> None:
+    """What may be asked together, as upstream's ValidateListOptions has it. Raises StatusError 400, 422."""
+    match, version = query.get("resourceVersionMatch", ""), query.get("resourceVersion", "")
+    watch, initial = bool(_flag(query, "watch")), _flag(query, "sendInitialEvents")
+    wrong: list[tuple[str, str]] = []
+    if watch and initial is not None and match != "NotOlderThan":
+        told = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+        wrong.append(("resourceVersionMatch", told))
+    elif watch and match and initial is None:
+        told = "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+        wrong.append(("resourceVersionMatch", told))
+    if match and query.get("continue"):
+        told = "Forbidden: resourceVersionMatch is forbidden when continue is provided"
+        wrong.append(("resourceVersionMatch", told))
+    if not watch:
+        if match and not version:
+            told = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+            wrong.append(("resourceVersionMatch", told))
+        if match == "Exact" and version == "0":
+            told = 'Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+            wrong.append(("resourceVersionMatch", told))
+        if initial is not None:
+            wrong.append(("sendInitialEvents", "Forbidden: sendInitialEvents is forbidden for list"))
+    if wrong:
+        causes = [Cause(field, message, "FieldValueForbidden") for field, message in wrong]
+        raise invalid("ListOptions", "meta.k8s.io", "", causes)
+    if query.get("continue") and version and not watch:
+        raise bad_request("specifying resource version is not allowed when using continue")
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool | None:

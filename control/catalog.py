@@ -13,7 +13,7 @@ VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update
 STATUS_VERBS = ["get", "patch", "update"]
 WITHOUT_STATUS = frozenset(("secrets", "events", "endpointslices", "roles", "rolebindings", "clusterroles",
                             "clusterrolebindings", "meshconfigs", "configmaps", "serviceaccounts",
-                            "limitranges", "storageclasses", "priorityclasses"))  # fmt: skip
+                            "limitranges", "storageclasses", "endpoints", "priorityclasses"))  # fmt: skip
 """Kinds that have no status upstream either."""
 
 
@@ -31,10 +31,14 @@ class Resource(Struct, frozen=True):
     categories: tuple[str, ...] = ()
     schema: Any = None
     """registry.schema's description of the kind; None: any fields."""
+    stored_as: str = ""
+    """Name of the resource whose objects these are, under another group."""
 
     @property
     def name(self) -> str:
         """`virtualservices.networking.istio.io`, `services`: the resource of a store key."""
+        if self.stored_as:
+            return self.stored_as
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     @property
@@ -48,6 +52,8 @@ class Resource(Struct, frozen=True):
 
 EVENT = Resource("", ("v1",), "Event", "events", "event", ("ev",))
 """`kubectl describe` asks for events; they are kept like any object, without a schema."""
+NEW_EVENT = Resource("events.k8s.io", ("v1",), "Event", "events", "event", ("ev",), stored_as="events")
+"""The same events with the field names of their newer group (control/events.py)."""
 
 
 class Catalog:
@@ -55,14 +61,14 @@ class Catalog:
 
     def __init__(self, kinds: Iterable[Any]) -> None:
         self.resources: list[Resource] = []
-        for kind in (*kinds, EVENT):
+        for kind in (*kinds, EVENT, NEW_EVENT):
             made = kind if isinstance(kind, Resource) else Resource(
                 kind.group, tuple(kind.versions), kind.kind, kind.plural, kind.singular, tuple(kind.short_names),
                 kind.namespaced, tuple(kind.categories), kind.schema,
             )  # fmt: skip
-            if all(made.name != other.name for other in self.resources):
+            if all((made.name, made.group) != (other.name, other.group) for other in self.resources):
                 self.resources.append(made)
-        self.by_name = {resource.name: resource for resource in self.resources}
+        self.by_name = {resource.name: resource for resource in self.resources if not resource.stored_as}
         self._by_path = {(r.group, version, r.plural): r for r in self.resources for version in r.versions}
 
     def find(self, group: str, version: str, plural: str) -> Resource | None:

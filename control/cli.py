@@ -15,6 +15,7 @@ from typing import Any
 
 from .cli_certs_flags import authority_flags, certs_flags
 from .cli_dns_flags import dns_flags, dns_query_flags
+from .cli_kubeconfig_flags import kubeconfig_flags
 from .settings import (
     Parser,
     SettingError,
@@ -490,6 +491,7 @@ def _client_verbs(verb: Any) -> None:
     made = verb("status", "cli_client", "status", "Show connected sidecars, what they run, and how sources are doing.")
     add_client(made)
     add_output(made)
+    kubeconfig_flags(verb, add_client)
     certs_flags(verb, add_client, add_output)
     token = verb("token", "cli_client", "token", "Workload tokens.")
     made = verb(

@@ -176,6 +176,15 @@ class FeedServer:
         for event in self._watching:
             event.set()
 
+    def hear(self) -> asyncio.Event:
+        """An event that is set whenever a sidecar says what became of a version, comes or goes."""
+        event = asyncio.Event()
+        self._heard.add(event)
+        return event
+
+    def deafen(self, event: asyncio.Event) -> None:
+        self._heard.discard(event)
+
     def watch(self) -> asyncio.Event:
         """An event that is set whenever the book changes, for who serves members in another way (xDS)."""
         event = asyncio.Event()

@@ -9,13 +9,21 @@ from typing import Any
 import msgspec
 
 from .api_request import LIMIT_MAX, Query, Target
+from .events import shown
 from .selectors import both, field_predicate, label_predicate
-from .status import bad_request, expired
+from .status import bad_request, expired, too_large
 from .store import CompactedError, Objects, Stored
+
+CONTINUE_TOO_OLD = (
+    "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
+    "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
+    "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
+    "deleted between the time the first chunk was returned and now may show up in the list."
+)
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where the next page begins: after this object, at this version."""
+    """Where the next page begins: after this object, at this version (0: as it is now)."""
 
     version: int
     namespace: str
@@ -41,22 +49,19 @@ def page(memory: Objects, target: Target, query: Query) -> tuple[list[Stored], d
     namespace = target.namespace if target.resource.namespaced and target.namespace else None
     start = read_place(query.continue_) if query.continue_ else None
     version = memory.revision
+    asked = int(query.resource_version or "0")
     if start is not None:
-        version = start.version
-    elif query.resource_version_match == "Exact":
-        if not query.resource_version or query.resource_version == "0":
-            raise bad_request("resourceVersionMatch: Exact needs a resourceVersion other than 0")
-        version = int(query.resource_version)
-    elif query.resource_version and int(query.resource_version) > memory.revision:
-        raise expired(f"Too large resource version: {query.resource_version}, current: {memory.revision}")
+        version = start.version or memory.revision
+    elif asked > memory.revision:
+        raise too_large(query.resource_version, memory.revision)
+    elif asked and (query.resource_version_match == "Exact" or (query.limit and not query.resource_version_match)):
+        version = asked  # a limit without a match means Exact, as upstream
     try:
         found = memory.all_at(target.resource.name, namespace, version)
     except CompactedError:
-        raise expired(
-            "The provided continue parameter is too old to display a consistent list result."
-            if start
-            else f"The resourceVersion for the provided list is too old: {version}."
-        ) from None
+        if start is None:
+            raise expired(f"The resourceVersion for the provided list is too old: {version}.") from None
+        raise expired(CONTINUE_TOO_OLD, place_text(Place(0, start.namespace, start.name))) from None
     if start is not None:
         after = (start.namespace, start.name)
         found = [one for one in found if (one.key.namespace, one.key.name) > after]
@@ -74,7 +79,10 @@ def page(memory: Objects, target: Target, query: Query) -> tuple[list[Stored], d
 
 
 def spliced(one: Stored, target: Target) -> bytes:
-    """The object's JSON in the version asked for, without decoding it."""
+    """The object's JSON in the version asked for, without decoding it where that is possible."""
+    if target.resource.stored_as:
+        named = {"apiVersion": target.api_version, "kind": target.resource.kind}
+        return msgspec.json.encode({**named, **shown(one.object(), target.api_version)})
     head = b'{"apiVersion":"%s","kind":"%s",' % (target.api_version.encode(), target.resource.kind.encode())
     return head + one.body[1:]
 

@@ -21,7 +21,11 @@ from .api_request import Query, Target
 from .audit import seconds_timestamp
 from .catalog import Catalog
 from .cluster_ips import AddressError, ClusterIPs, needs_address
+from .conditions import REPORTED
 from .defaults import fill_items
+from .deletion import Deletions, check_finalizers, check_preconditions, policy_of
+from .events import shown
+from .events import stored as as_stored
 from .managed_fields import ApplyConflict, after_update, server_side_apply
 from .patch import PatchError, PatchTestError, json_patch, merge_patch
 from .patch_strategic import rules_of, strategic_patch
@@ -62,12 +66,13 @@ def key_of(target: Target, name: str = "") -> Key:
 
 def external(stored: Stored, target: Target) -> dict[str, Any]:
     """An object as the API shows it in this version."""
-    return {"apiVersion": target.api_version, "kind": target.resource.kind, **stored.object()}
+    body = shown(stored.object(), target.api_version)
+    return {"apiVersion": target.api_version, "kind": target.resource.kind, **body}
 
 
 def internal(body: dict[str, Any]) -> dict[str, Any]:
     """As it is stored: the version it came in does not matter."""
-    return {key: value for key, value in body.items() if key not in ("apiVersion", "kind")}
+    return {key: value for key, value in as_stored(body).items() if key not in ("apiVersion", "kind")}
 
 
 class ObjectOperations:
@@ -88,6 +93,7 @@ class ObjectOperations:
             (service_key(one.key), one.object()) for one in store.memory.all(SERVICES)
         )
         store.memory.subscribe(self._follow_addresses)
+        self._deletions = Deletions(store.memory, catalog)
         self._catalog = catalog
         self._admission = admission
         self._clock = clock
@@ -183,6 +189,8 @@ class ObjectOperations:
         metadata["uid"] = str(uuid.UUID(bytes=self._draw(16), version=4))
         metadata["creationTimestamp"] = self._now()
         metadata["generation"] = 1
+        if target.resource.name in REPORTED:
+            body.pop("status", None)
         if target.resource.name == "namespaces":
             name = metadata.get("name")
             metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": name}
@@ -375,9 +383,10 @@ class ObjectOperations:
             made["metadata"]["resourceVersion"] = str(stored.version)
             return made
         try:
-            changes = await self._store.write([Write(stored.key, internal(made), expect=stored.version)])
             if done:  # the last finalizer is gone, and so is the object
-                await self._store.write([Write(stored.key, None, expect=changes[-1].revision)])
+                await self._store.write(self._deletions.removal(stored, self._now()))
+                return made
+            changes = await self._store.write([Write(stored.key, internal(made), expect=stored.version)])
         except ConflictError:
             return None
         after = changes[-1].after
@@ -400,7 +409,11 @@ class ObjectOperations:
             if key in old:
                 new[key] = old[key]
         new.pop("selfLink", None)
+        if old.get("deletionTimestamp"):
+            check_finalizers(target, old.get("finalizers") or [], new.get("finalizers") or [])
         new["resourceVersion"] = old["resourceVersion"]
+        if target.resource.name in REPORTED:
+            made.pop("status", None)  # control writes it, and who wants to uses the subresource
         if "status" in current and "status" not in made:
             made["status"] = current["status"]
         if target.resource.name == "namespaces":
@@ -409,9 +422,12 @@ class ObjectOperations:
 
     # --- delete -----------------------------------------------------------------------------------------------------
 
-    async def delete(self, target: Target, options: dict[str, Any], dry_run: bool) -> dict[str, Any]:
-        """DELETE of one object: the Status, or the object where finalizers still hold it. Raises StatusError."""
-        resource = target.resource
+    async def delete(self, target: Target, options: dict[str, Any], dry_run: bool, asked: str = "") -> dict[str, Any]:
+        """DELETE of one object: the Status, or the object where finalizers still hold it. Raises StatusError.
+
+        `asked`: the propagation policy of the query.
+        """
+        resource, policy = target.resource, policy_of(options, asked)
         for _ in range(ATTEMPTS):
             stored = self.get(target)
             body = stored.object()
@@ -421,13 +437,14 @@ class ObjectOperations:
                     403, f'namespaces "{target.name}" is forbidden: this namespace may not be deleted',
                     name=target.name, kind="namespaces",
                 )  # fmt: skip
-            writes = self._deletion(stored, body)
             if resource.name == "namespaces":
-                writes = [w for other in self._contents(target.name) for w in self._deletion(other, other.object())]
+                writes = self._deletions.plan(self._contents(target.name), "Background", self._now())
                 writes.append(Write(stored.key, None, expect=stored.version))
+            else:
+                writes = self._deletions.plan([stored], policy, self._now())
             if not writes:
                 return external(stored, target)  # it is to go already, and waits for its finalizers
-            left = writes[-1].body
+            left = next((one.body for one in writes if one.key == stored.key), None)
             if left is None and resource.name not in ANSWER_DELETED:
                 uid = body["metadata"].get("uid", "")
                 answer = status.success(target.name, resource.group, resource.plural, uid)
@@ -439,7 +456,8 @@ class ObjectOperations:
                 changes = await self._store.write(writes)
             except ConflictError:
                 continue
-            return answer if changes[-1].after is None else external(changes[-1].after, target)
+            after = next((one.after for one in changes if one.key == stored.key), None)
+            return answer if after is None else external(after, target)
         raise status.conflict(resource.plural, resource.group, target.name)
 
     def _contents(self, namespace: str) -> list[Stored]:
@@ -451,26 +469,16 @@ class ObjectOperations:
             for stored in memory.all(resource.name, namespace)
         ]
 
-    def _deletion(self, stored: Stored, body: dict[str, Any]) -> list[Write]:
-        """What deletes an object: its removal, or, while finalizers hold it, the mark that it is to go."""
-        metadata = body["metadata"]
-        if not metadata.get("finalizers"):
-            return [Write(stored.key, None, expect=stored.version)]
-        if metadata.get("deletionTimestamp"):
-            return []
-        marked = {**metadata, "deletionTimestamp": self._now(), "deletionGracePeriodSeconds": 0}
-        return [Write(stored.key, {**body, "metadata": marked}, expect=stored.version)]
-
-    async def delete_all(self, found: list[Stored], dry_run: bool) -> None:
+    async def delete_all(self, found: list[Stored], dry_run: bool, policy: str = "Background") -> None:
         """Delete these objects, all at once; who is gone already does not matter. Raises StatusError."""
         for _ in range(ATTEMPTS):
-            writes = []
-            for one in found:
-                current = self._store.memory.get(one.key)
-                if current is not None and not (
-                    one.key.resource == "namespaces" and one.key.name in PROTECTED_NAMESPACES
-                ):
-                    writes += self._deletion(current, current.object())
+            there = [self._store.memory.get(one.key) for one in found]
+            roots = [
+                one
+                for one in there
+                if one is not None and not (one.key.resource == "namespaces" and one.key.name in PROTECTED_NAMESPACES)
+            ]
+            writes = self._deletions.plan(roots, policy, self._now())
             if dry_run or not writes:
                 return
             try:
@@ -479,18 +487,6 @@ class ObjectOperations:
                 continue
             return
         raise StatusError(409, "the collection keeps changing; try again")
-
-
-def check_preconditions(target: Target, stored: Stored, body: dict[str, Any], options: dict[str, Any]) -> None:
-    wanted = options.get("preconditions") or {}
-    if not isinstance(wanted, dict):
-        raise bad_request("preconditions: expected an object")
-    for field, actual in (("uid", body["metadata"].get("uid")), ("resourceVersion", str(stored.version))):
-        if wanted.get(field) and wanted[field] != actual:
-            raise status.conflict(
-                target.resource.plural, target.resource.group, target.name,
-                f"Precondition failed: {field} in precondition: {wanted[field]}, {field} in object meta: {actual}",
-            )  # fmt: skip
 
 
 def desired(body: dict[str, Any]) -> dict[str, Any]:

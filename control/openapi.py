@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from .catalog import Catalog, Resource
+from .patch_strategic import ListRule, rules_of
 
 SchemaOf = Callable[[Any], dict[str, Any]]
 META = "io.k8s.apimachinery.pkg.apis.meta.v1"
@@ -158,6 +159,8 @@ class OpenApi:
             properties["status"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
         kind = {"group": resource.group, "version": version, "kind": resource.kind}
         made = {**schema, "type": "object", "properties": properties, "x-kubernetes-group-version-kind": [kind]}
+        for path, rule in rules_of(resource.name).items():
+            mark_list(made, path, rule)
         items = {"type": "array", "items": {"allOf": [{"$ref": f"#/components/schemas/{name}"}], "default": {}}}
         return {
             name: made,
@@ -175,26 +178,18 @@ class OpenApi:
         }
 
 
-V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
-V2_PROTOBUF_ANSWER = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
-"""@ has no place in a media type, so the answer's is written otherwise."""
-
-
-def v2_document(version: str) -> dict[str, Any]:
-    """GET /openapi/v2, without definitions: kubectl falls back to it for kinds that the server does not have, and
-    goes on to say so once it has found nothing there."""
-    return {"swagger": "2.0", "info": {"title": "Fairlead", "version": version}, "paths": {}, "definitions": {}}
-
-
-def v2_protobuf(version: str) -> bytes:
-    """The same as an openapi.v2.Document (field 1: swagger, 2: info, of which 1: title, 2: version)."""
-    info = _text_field(1, "Fairlead") + _text_field(2, version)
-    return _text_field(1, "2.0") + b"\x12" + bytes((len(info),)) + info
-
-
-def _text_field(number: int, text: str) -> bytes:
-    data = text.encode()[:80]
-    return bytes((number << 3 | 2, len(data))) + data
+def mark_list(schema: dict[str, Any], path: tuple[str, ...], rule: ListRule) -> None:
+    """Say at the list of this path how its items are told apart, by which kubectl makes strategic patches."""
+    node: Any = schema
+    for step in path:
+        node = (node.get("items") or node).get("properties", {}).get(step)
+        if not isinstance(node, dict):
+            return  # the schema takes any fields there, or it is metadata, whose own schema says it
+    if node.get("type") != "array":
+        return
+    node |= {"x-kubernetes-list-type": "map" if rule.keys else "set", "x-kubernetes-patch-strategy": "merge"}
+    if rule.keys:
+        node |= {"x-kubernetes-list-map-keys": list(rule.keys), "x-kubernetes-patch-merge-key": rule.key}
 
 
 def _paths(resource: Resource, version: str) -> dict[str, Any]:

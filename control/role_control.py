@@ -26,6 +26,7 @@ from ..registry.hub import Registry
 from ..registry.snapshot import Snapshot
 from .api import ControlApi, Options
 from .auth import WORKLOAD
+from .conditions import REPORTED
 from .feed_server import FeedServer
 from .gather import Gather
 from .kinds import parts
@@ -34,6 +35,7 @@ from .push import Book
 from .role_authority import AuthorityRole, open_issuer
 from .role_common import Signals, Tasks, ready, run
 from .role_sources import PRECEDENCE, Sources
+from .role_status import StatusWriter
 from .settings import SettingError
 from .sidecars import Known, Sidecars
 from .store import StoreError
@@ -88,6 +90,8 @@ def _rules_of(objects: Mapping[str, Mapping[str, Any] | None]) -> dict[str, dict
         if body is None:
             continue
         made = dict(body)
+        if key.split("/")[1] in REPORTED:
+            made.pop("status", None)  # written by control, for people
         if key.startswith(f"object/{SECRETS}/"):
             for part in ("data", "stringData"):
                 had = body.get(part)
@@ -179,10 +183,16 @@ class Control:
                 sources.manifests.look_now()
 
         signals.on_reload = reload
-        unsubscribe = self.api.subscribe(self._objects_changed, FACT_RESOURCES | RULE_RESOURCES | {SECRETS})
+        wanted = FACT_RESOURCES | RULE_RESOURCES | {SECRETS}
+        unsubscribe = self.api.subscribe(self._objects_changed, wanted, status=False)
         self.registry.snapshot.subscribe(self._facts_changed)
         self._facts_changed(self.registry.snapshot.value)
         self.api.checks["sources"] = sources.problem
+        statuses = StatusWriter(
+            self.store, self.api.catalog, self.book, self.feed, lambda: self._in_book,
+            lambda: self.registry.snapshot.value,
+        )  # fmt: skip
+        tasks.start("statuses", statuses.run())
         try:
             at = await self._listen(issuer)
             if xds is not None:
@@ -194,6 +204,7 @@ class Control:
         finally:
             unsubscribe()
             self._refresh.close()
+            statuses.close()
             self.feed.close()
             if xds is not None:
                 await xds.close()

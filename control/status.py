@@ -53,12 +53,15 @@ class StatusError(Exception):
         kind: str = "",
         causes: Sequence[Cause] = (),
         retry_after_s: int = 0,
+        metadata: dict[str, Any] | None = None,
     ) -> None:
+        """`metadata`: of the Status, as of a list (`continue`)."""
         super().__init__(message)
         self.code = code
         self.message = message
         self.reason = reason or REASONS.get(code, "")
         self.retry_after_s = retry_after_s
+        self._metadata = metadata or {}
         self._details: dict[str, Any] = {"name": name, "group": group, "kind": kind}
         self._details["causes"] = [
             {"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes
@@ -70,7 +73,7 @@ class StatusError(Exception):
         return {
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": self._metadata,
             "status": "Failure",
             "message": self.message,
             "reason": self.reason,
@@ -126,5 +129,13 @@ def invalid(kind: str, group: str, name: str, causes: Sequence[Cause]) -> Status
     return StatusError(422, message, name=name, group=group, kind=kind, causes=causes)
 
 
-def expired(message: str) -> StatusError:
-    return StatusError(410, message)
+def expired(message: str, continue_: str = "") -> StatusError:
+    """`continue_`: a token by which the list can go on all the same, with what is there now."""
+    return StatusError(410, message, metadata={"continue": continue_} if continue_ else None)
+
+
+def too_large(asked: str, current: int) -> StatusError:
+    """A version that this control plane has not reached; clients come back, or list anew."""
+    told = f"Too large resource version: {asked}, current: {current}"
+    causes = [Cause("", "Too large resource version", "ResourceVersionTooLarge")]
+    return StatusError(504, f"Timeout: {told}", causes=causes, retry_after_s=1)

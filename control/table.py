@@ -180,7 +180,12 @@ def _data_count(body: Body, _now: float) -> int:
 
 
 def _event_object(body: Body, _now: float) -> str:
-    return f"{str(at(body, 'involvedObject', 'kind') or '').lower()}/{at(body, 'involvedObject', 'name')}"
+    about = at(body, "involvedObject") or at(body, "regarding")
+    return f"{str(at(about, 'kind') or '').lower()}/{at(about, 'name')}"
+
+
+def _event_message(body: Body, _now: float) -> str:
+    return str(at(body, "message") or at(body, "note") or "")
 
 
 def _nobody(body: Body, _now: float) -> str:
@@ -193,9 +198,45 @@ def _scale_target(body: Body, _now: float) -> str:
 
 
 def _event_seen(body: Body, now: float) -> str:
-    return age(at(body, "lastTimestamp") or at(body, "eventTime") or at(body, "metadata", "creationTimestamp"), now)
+    last = at(body, "series", "lastObservedTime") or at(body, "lastTimestamp") or at(body, "deprecatedLastTimestamp")
+    return age(last or at(body, "eventTime") or at(body, "metadata", "creationTimestamp"), now)
 
 
+def _state(body: Body, _now: float) -> str:
+    """What most needs to be looked at: Refused, Conflicted, Waiting, RefNotFound; else Reconciled."""
+    conditions = {str(at(one, "type")): one for one in items_at(body, "status", "conditions")}
+    accepted, reconciled = conditions.get("Accepted"), conditions.get("Reconciled")
+    if reconciled is None and accepted is None:
+        return ""
+    if at(reconciled, "observedGeneration") != at(body, "metadata", "generation"):
+        return "Pending"
+    if at(accepted, "status") == "False" or at(reconciled, "status") == "False":
+        return str(at(accepted if at(accepted, "status") == "False" else reconciled, "reason"))
+    if at(conditions.get("Conflicted"), "status") == "True":
+        return "Conflicted"
+    if at(reconciled, "status") != "True":
+        return str(at(reconciled, "reason"))
+    return "RefNotFound" if at(conditions.get("ResolvedRefs"), "status") == "False" else "Reconciled"
+
+
+def _sidecars(body: Body, _now: float) -> str:
+    """`11/12`: how many ran it when its status last changed."""
+    counts = at(body, "status", "sidecars")
+    return f"{at(counts, 'running')}/{at(counts, 'total')}" if isinstance(counts, Mapping) else ""
+
+
+def _message(body: Body, now: float) -> str:
+    """The message of the condition that `_state` shows."""
+    state = _state(body, now)
+    found = (at(one, "message") for one in items_at(body, "status", "conditions") if at(one, "reason") == state)
+    return str(next(found, "")) if state not in ("Reconciled", "Pending", "") else ""
+
+
+STATUS = (
+    Column("State", _state, description="Whether it is in force, or what is in the way."),
+    Column("Sidecars", _sidecars, description="How many of the connected sidecars ran it when its state changed."),
+)
+MESSAGE = Column("Message", _message, 1, description="What is in the way.")
 NAME = Column("Name", _name, format="name", description="Name must be unique within a namespace.")
 AGE = Column("Age", _age, description="Time since the object was created.")
 
@@ -224,7 +265,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("Type", _text("type")),
         Column("Reason", _text("reason")),
         Column("Object", _event_object),
-        Column("Message", _text("message")),
+        Column("Message", _event_message),
     ),
     "endpointslices.discovery.k8s.io": (
         Column("AddressType", _text("addressType")),
@@ -234,13 +275,17 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
     "networkpolicies.networking.k8s.io": (
         Column("Pod-Selector", _policy_selector),
+        *STATUS,
         AGE,
         Column("Policy-Types", _policy_types, 1),
+        MESSAGE,
     ),
     "ingresses.networking.k8s.io": (
         Column("Class", _text("spec", "ingressClassName", default="<none>")),
         Column("Hosts", _ingress_hosts),
+        *STATUS,
         AGE,
+        MESSAGE,
     ),
     "rolebindings.rbac.authorization.k8s.io": (Column("Role", _role_ref), AGE, Column("Subjects", _subjects, 1)),
     "clusterrolebindings.rbac.authorization.k8s.io": (
@@ -251,27 +296,36 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     "virtualservices.networking.istio.io": (
         Column("Gateways", _text("spec", "gateways")),
         Column("Hosts", _text("spec", "hosts")),
+        *STATUS,
         AGE,
+        MESSAGE,
     ),
-    "destinationrules.networking.istio.io": (Column("Host", _text("spec", "host")), AGE),
+    "destinationrules.networking.istio.io": (Column("Host", _text("spec", "host")), *STATUS, AGE, MESSAGE),
     "serviceentries.networking.istio.io": (
         Column("Hosts", _text("spec", "hosts")),
         Column("Location", _text("spec", "location")),
         Column("Resolution", _text("spec", "resolution")),
+        *STATUS,
         AGE,
+        MESSAGE,
     ),
     "workloadentries.networking.istio.io": (AGE, Column("Address", _text("spec", "address"))),
-    "gateways.networking.istio.io": (AGE, Column("Selector", _service_selector, 1)),
-    "peerauthentications.security.istio.io": (Column("Mode", _text("spec", "mtls", "mode")), AGE),
+    "gateways.networking.istio.io": (*STATUS, AGE, Column("Selector", _service_selector, 1), MESSAGE),
+    "sidecars.networking.istio.io": (*STATUS, AGE, MESSAGE),
+    "peerauthentications.security.istio.io": (Column("Mode", _text("spec", "mtls", "mode")), *STATUS, AGE, MESSAGE),
     "authorizationpolicies.security.istio.io": (
         Column("Action", _text("spec", "action", default="ALLOW")),
+        *STATUS,
         AGE,
         Column("Selector", lambda body, _now: selector_text(at(body, "spec", "selector"), "<all>"), 1),
+        MESSAGE,
     ),
     "localratelimits.fairlead.dev": (
         Column("Context", _text("spec", "context", default="SIDECAR_INBOUND")),
+        *STATUS,
         AGE,
         Column("Selector", lambda body, _now: selector_text(at(body, "spec", "selector"), "<all>"), 1),
+        MESSAGE,
     ),
     **{f"{name}.apps": (Column("Desired", _text("spec", "replicas", default="1")), Column("Started by", _nobody), AGE)
        for name in ("deployments", "statefulsets", "replicasets")},

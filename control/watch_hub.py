@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from .api_request import Form, Query, Target
+from .events import shown
 from .listing import spliced
 from .selectors import Predicate, both, field_predicate, label_predicate
 from .status import expired
@@ -18,6 +19,8 @@ from .store import Change, CompactedError, Objects, Stored
 from .table import partial, table
 
 BOOKMARK_S = 60.0
+FRESH_S = 3.0
+"""So long a version that another control plane has given out is waited for."""
 TIMEOUT_S = 1800.0
 """A watch without timeoutSeconds ends after this to twice this, so that not all come back at once."""
 WATCHES_MAX = 5000
@@ -42,6 +45,25 @@ class WatchHub:
         for resource in {change.key.resource for change in changes}:
             for event in self._wake.get(resource, ()):
                 event.set()
+
+    async def until(self, version: int) -> None:
+        """Wait until the store has reached this version, `FRESH_S` at most."""
+        if version <= self._memory.revision:
+            return
+        reached = asyncio.Event()
+
+        def look(_changes: Sequence[Change]) -> None:
+            if self._memory.revision >= version:
+                reached.set()
+
+        unsubscribe = self._memory.subscribe(look)
+        try:
+            async with asyncio.timeout(FRESH_S):
+                await reached.wait()
+        except TimeoutError:
+            pass
+        finally:
+            unsubscribe()
 
     def close(self) -> None:
         """End every watch; clients come back, or go to another control plane."""
@@ -178,7 +200,8 @@ class Stream:
 
     def _shown(self, one: Stored) -> dict[str, Any]:
         target = self._target
-        body = {"apiVersion": target.api_version, "kind": target.resource.kind, **one.object()}
+        named = {"apiVersion": target.api_version, "kind": target.resource.kind}
+        body = {**named, **shown(one.object(), target.api_version)}
         if self._form.as_ != "Table":
             return partial(body)
         first, self._defined = not self._defined, True

@@ -12,6 +12,7 @@ from typing import Any
 from ..registry.kinds_kept import template_labels
 from ..registry.model import Service
 from ..registry.snapshot import Snapshot
+from .conflicts import Conflict, Missing
 from .host_names import complete, covers
 from .ingress import backends, why_not
 from .label_selector import selects, wanted
@@ -159,7 +160,7 @@ class _Context:
                 if first is not rule and exported(first.spec.export_to, first.meta.namespace, one.namespace):
                     told = f"{host} is the host of VirtualService {first.meta.key} already, which is older: its {kind} "
                     told += "routes alone are in force for sidecars; put the routes of both into one rule"
-                    one.warnings.append((f"spec.hosts[{index}]", told))
+                    one.warnings.append((f"spec.hosts[{index}]", Conflict(told)))
 
     def _destination(self, one: Parsed, path: str, destination: DestinationRef) -> None:
         host = complete(destination.host, one.namespace, self.domain)
@@ -167,15 +168,15 @@ class _Context:
         if destination.subset:
             self._subset(one, f"{path}.subset", host, destination.subset, service)
         if service is None:
-            one.warnings.append((f"{path}.host", f"no service {host} is known{self._near(destination.host, host)}; "
-                                                 "requests get 503 (FL-NO-CLUSTER) until there is one"))  # fmt: skip
+            told = f"no service {host} is known{self._near(destination.host, host)}; "
+            told += "requests get 503 (FL-NO-CLUSTER) until there is one"
+            one.warnings.append((f"{path}.host", Missing(told)))
             return
         port = destination.port.number if destination.port is not None else 0
         if port and service.ports and not service.external_name and all(own.number != port for own in service.ports):
             have = ", ".join(str(own.number) for own in service.ports)
-            one.warnings.append(
-                (f"{path}.port.number", f"service {host} has no port {port}; it has {have} (the service's own ports)")
-            )
+            told = f"service {host} has no port {port}; it has {have} (the service's own ports)"
+            one.warnings.append((f"{path}.port.number", Missing(told)))
 
     def _near(self, written: str, host: str) -> str:
         if "." in written and written.count(".") == 1:
@@ -210,26 +211,29 @@ class _Context:
                 f'subset "{subset}" of {host} is not defined: no DestinationRule is for this host; add one with it'
             )
         else:
-            one.warnings.append((path, f'subset "{subset}" of {host} is not defined by any DestinationRule here'))
+            told = f'subset "{subset}" of {host} is not defined by any DestinationRule here'
+            one.warnings.append((path, Missing(told)))
             return
-        one.references.append((path, message))
+        one.references.append((path, Missing(message)))
 
     def _subset_endpoints(self, one: Parsed, path: str, host: str, subset: Subset) -> None:
         endpoints = self.snapshot.endpoints.get(host, ())
         if endpoints and not any(labels_hold(subset.labels, endpoint.labels) for endpoint in endpoints):
             labels = ", ".join(f"{key}={value}" for key, value in subset.labels.items())
-            one.warnings.append((path, f'no endpoint of {host} is in subset "{subset.name}" ({labels})'))
+            one.warnings.append((path, Missing(f'no endpoint of {host} is in subset "{subset.name}" ({labels})')))
 
     def _gateway(self, one: Parsed, path: str, reference: str) -> None:
         name = gateway_name(reference, one.namespace)
         if name != "mesh" and name not in self.gateways and "." not in reference:
-            one.warnings.append((path, f"no Gateway {name} is known; the rule has no effect there until there is one"))
+            told = f"no Gateway {name} is known; the rule has no effect there until there is one"
+            one.warnings.append((path, Missing(told)))
 
     def _delegate(self, one: Parsed, path: str, name: str, namespace: str) -> None:
         key = f"{namespace or one.namespace}/{name}"
         target = self.rules.get(key)
         if target is None:
-            one.warnings.append((path, f"no VirtualService {key} is known; this route is dropped until there is one"))
+            told = f"no VirtualService {key} is known; this route is dropped until there is one"
+            one.warnings.append((path, Missing(told)))
         elif target.spec.hosts:
             one.warnings.append(
                 (path, f"VirtualService {key} has hosts and cannot be a delegate; the route is dropped")
@@ -247,12 +251,8 @@ class _Context:
             return
         service = self.find_service(host)
         if service is None:
-            one.warnings.append(
-                (
-                    "spec.host",
-                    f"no service {host} is known{self._near(rule.spec.host, host)}; no effect until there is one",
-                )
-            )
+            told = f"no service {host} is known{self._near(rule.spec.host, host)}; no effect until there is one"
+            one.warnings.append(("spec.host", Missing(told)))
         elif one.namespace not in (service.namespace, self.root) and not rule.spec.workload_selector:
             message = f"{host} is of namespace {service.namespace}: the rule counts for clients of {one.namespace} only"
             one.warnings.append(("spec.host", message))
@@ -292,7 +292,7 @@ class _Context:
             known = self.snapshot.services.get(full)
             if known is not None and known.namespace != one.namespace:
                 message = f"{full} is defined in namespace {known.namespace} already, which alone counts"
-                one.warnings.append((f"spec.hosts[{index}]", message))
+                one.warnings.append((f"spec.hosts[{index}]", Conflict(message)))
 
     def service(self, one: Parsed) -> None:
         selector = (one.body.get("spec") or {}).get("selector")

@@ -11,6 +11,7 @@ from typing import Any
 from ..registry.model import Service, Workload
 from ..registry.snapshot import Snapshot
 from .compile_view import HTTP, port_protocol, speaks_http
+from .conflicts import Conflict, Missing, check_conflicts
 from .gateways import Ports, Server
 from .host_names import complete
 from .label_selector import selects, wanted
@@ -34,6 +35,7 @@ from .visibility import gateway_name, labels_hold
 
 def check_relations(parsed: Sequence[Parsed], resources: Resources, snapshot: Snapshot) -> None:
     """Adds warnings to each of `parsed`."""
+    check_conflicts(parsed, resources)
     relations = _Relations(parsed, resources, snapshot)
     for one in parsed:
         if not one.usable or one.kind is None:
@@ -229,26 +231,26 @@ class _Relations:
         """Two rules for one host are put together; what both say, the older one says."""
         if rule.spec.traffic_policy is not None and other.spec.traffic_policy is not None:
             told = f"has no effect: DestinationRule {other.meta.key} is older, for the same host, and has one"
-            one.warnings.append(("spec.trafficPolicy", f"{told}; put both into one rule"))
+            one.warnings.append(("spec.trafficPolicy", Conflict(f"{told}; put both into one rule")))
         names = {subset.name for subset in other.spec.subsets}
         for index, subset in enumerate(rule.spec.subsets):
             if subset.name in names:
                 told = f'"{subset.name}" has no effect: DestinationRule {other.meta.key} is older and defines it, too'
-                one.warnings.append((f"spec.subsets[{index}].name", f"{told}; put both into one rule"))
+                one.warnings.append((f"spec.subsets[{index}].name", Conflict(f"{told}; put both into one rule")))
 
     def gateway(self, one: Parsed, gateway: Gateway) -> None:
         for index, server in enumerate(gateway.spec.servers):
             path = f"spec.servers[{index}]"
             why = self.left_out.get((gateway.meta.key, path))
             if why:
-                one.warnings.append((path, f"is not opened: {why}"))
+                one.warnings.append((path, Conflict(f"is not opened: {why}")))
             tls = server.tls
             names = [tls.credential_name, *tls.credential_names, tls.ca_cert_credential_name] if tls is not None else []
             for name in filter(None, names):
                 if f"{one.namespace}/{name}" not in self.secrets:
                     field = "credentialName" if name == names[0] else "credentialNames"
                     told = f"no Secret {one.namespace}/{name} is known (it must be in the gateway's namespace)"
-                    one.warnings.append((f"{path}.tls.{field}", f"{told}: handshakes fail until there is one"))
+                    one.warnings.append((f"{path}.tls.{field}", Missing(f"{told}: handshakes fail until there is one")))
 
     def network_policy(self, one: Parsed, policy: NetworkPolicy) -> None:
         selected = [

@@ -22,6 +22,12 @@ _STORES = "is kept, and nothing acts by it: Fairlead manages no storage. Give th
 _SCALES = "is kept, and nothing acts by it: Fairlead starts no instances. Whoever starts them decides how many"
 _BOUNDS = "is kept, and nothing acts by it: Fairlead gives out no processors, memory or places to run on"
 
+_ENDPOINTS = (
+    "is kept, and nobody is sent there: write an EndpointSlice (discovery.k8s.io/v1) with the label "
+    "kubernetes.io/service-name instead"
+)
+_NODES = "is kept, and nothing acts by it: Fairlead places nothing on nodes"
+
 _TEMPLATE = obj(
     "What each instance would be.",
     metadata=obj("Its labels and annotations.", open="-"),
@@ -85,6 +91,9 @@ KEPT_KINDS: tuple[Kind, ...] = (
     kind("autoscaling", "v2 v1", "HorizontalPodAutoscaler", "horizontalpodautoscalers", _SCALER, "hpa", inert=_SCALES,
          categories=_ALL),
     kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", _BUDGET, "pdb", inert=_SCALES),
+    kind("", "v1", "Endpoints", "endpoints", obj("Addresses, as before EndpointSlices.", open="-"), "ep",
+         inert=_ENDPOINTS),
+    kind("", "v1", "Node", "nodes", _ANY_SPEC, "no", namespaced=False, inert=_NODES),
     kind("", "v1", "LimitRange", "limitranges", _ANY_SPEC, "limits", inert=_BOUNDS),
     kind("", "v1", "ResourceQuota", "resourcequotas", _ANY_SPEC, "quota", inert=_BOUNDS),
     kind("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", _PRIORITY_CLASS, "pc", namespaced=False,

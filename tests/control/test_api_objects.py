@@ -393,7 +393,7 @@ async def test_fields_named_twice_are_found(tmp_path: Path) -> None:
         ("GET", "/api/v1/namespaces/default/namespaces", 404), ("GET", "/api/v1/namespaces//services", 404),
         ("POST", "/api/v1/services", 405), ("PUT", SERVICES, 405), ("POST", f"{SERVICES}/web", 405),
         ("GET", f"{SERVICES}?limit=x", 400), ("GET", f"{SERVICES}?resourceVersion=x", 400),
-        ("GET", f"{SERVICES}?watch=maybe", 400), ("GET", f"{SERVICES}?resourceVersion=99999", 410),
+        ("GET", f"{SERVICES}?watch=maybe", 400), ("GET", f"{SERVICES}?resourceVersion=99999", 504),
         ("GET", "/openapi/v3/none", 404), ("GET", "/apis/none", 404), ("OPTIONS", SERVICES, 405),
         ("GET", f"{SERVICES}/..%2F..%2Fetc", 404), ("GET", f"{SERVICES}/%00", 404), ("DELETE", "/version", 405),
     ],

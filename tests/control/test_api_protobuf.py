@@ -66,7 +66,7 @@ def test_numbers_may_be_negative_and_secrets_are_base64() -> None:
     ("body", "says"),
     [
         (b"{}", "not a Kubernetes protobuf"),
-        (unknown("apps/v1", "Deployment", b""), "apps/v1/Deployment is not accepted"),
+        (unknown("apps/v1", "DaemonSet", b""), "apps/v1/DaemonSet is not accepted"),
         (unknown("v1", "Service", data(99, b"")), "field 99 of v1/Service"),
         (unknown("v1", "Service", data(2, number(1, 5))), "expected a message"),
         (unknown("v1", "Service", b"\x09" + bytes(8)), "wire type 1"),

@@ -86,11 +86,35 @@ NAMES = ["watch", "limit", "continue", "resourceVersion", "resourceVersionMatch"
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=12) | st.sampled_from(["1", "true", "All", "Warn"])))
-def test_any_query_is_read_or_a_bad_request(query: dict[str, str]) -> None:
+def test_any_query_is_read_or_refused(query: dict[str, str]) -> None:
     try:
         parse_query(query)
     except StatusError as error:
         code = error.code
     else:
         code = 400
-    assert code == 400
+    assert code in (400, 422)
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ({"resourceVersionMatch": "Exact"}, "resourceVersionMatch is forbidden unless resourceVersion is provided"),
+        ({"resourceVersionMatch": "Exact", "resourceVersion": "0"}, 'is forbidden for resourceVersion "0"'),
+        ({"resourceVersionMatch": "Exact", "resourceVersion": "5", "continue": "x"}, "when continue is provided"),
+        ({"sendInitialEvents": "true"}, "sendInitialEvents is forbidden for list"),
+        ({"watch": "1", "sendInitialEvents": "true"}, "requires setting resourceVersionMatch to NotOlderThan"),
+        ({"watch": "1", "resourceVersionMatch": "NotOlderThan"}, "for watch unless sendInitialEvents is provided"),
+    ],
+)
+def test_what_cannot_be_asked_together_is_refused_as_upstream(query: dict[str, str], says: str) -> None:
+    with pytest.raises(StatusError, match=says) as refused:
+        parse_query(query)
+    assert refused.value.code == 422
+    assert refused.value.body()["message"].startswith('ListOptions.meta.k8s.io "" is invalid: ')
+
+
+def test_a_list_goes_on_by_its_token_alone() -> None:
+    with pytest.raises(StatusError, match="specifying resource version is not allowed when using continue") as refused:
+        parse_query({"continue": "x", "resourceVersion": "5"})
+    assert refused.value.code == 400

@@ -7,7 +7,7 @@ from typing import Any
 
 from fairlead.control import catalog as discovery
 from fairlead.control.catalog import Catalog
-from fairlead.control.openapi import OpenApi, component_name, v2_protobuf
+from fairlead.control.openapi import OpenApi, component_name
 from fairlead.policy.kinds import KINDS
 from fairlead.registry.schema import openapi
 
@@ -103,7 +103,3 @@ def test_component_names_are_those_of_upstream() -> None:
     assert component_name("", "v1", "Service") == "io.k8s.api.core.v1.Service"
     assert component_name("networking.k8s.io", "v1", "Ingress") == "io.k8s.api.networking.v1.Ingress"
     assert component_name("networking.istio.io", "v1", "Sidecar") == "io.istio.networking.v1.Sidecar"
-
-
-def test_the_openapi_v2_stub_is_a_protobuf_document() -> None:
-    assert v2_protobuf("1") == b"\n\x032.0\x12\r\n\x08Fairlead\x12\x011"

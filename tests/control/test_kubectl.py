@@ -3,111 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.control.serving import api_in
+from tests.control.kubectl import MANIFESTS, kubectl_in
 
 pytestmark = pytest.mark.asyncio
-
-MANIFESTS = """
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: web, labels: {app: web}}
-spec:
-  host: web
-  subsets:
-    - {name: v1, labels: {version: v1}}
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: web, labels: {app: web}}
-spec:
-  hosts: [web]
-  http:
-    - route:
-        - destination: {host: web, subset: v1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web, labels: {app: web}}
-spec:
-  selector: {app: web}
-  ports: [{name: http, port: 80, targetPort: 8080}]
----
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: web}
-spec:
-  podSelector: {matchLabels: {app: web}}
-  ingress:
-    - from: [{podSelector: {matchLabels: {app: front}}}]
-      ports: [{port: 8080}]
----
-apiVersion: v1
-kind: Pod
-metadata:
-  name: web-1
-  labels: {app: web, version: v1}
-  annotations: {fairlead.dev/address: 127.0.1.1}
-spec:
-  serviceAccountName: web
-  containers:
-    - name: web
-      ports: [{name: http, containerPort: 8080}]
-"""
-
-
-class Kubectl:
-    """kubectl with a home, a configuration and a cache of its own."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        self.folder = folder
-        config = folder / "config"
-        config.write_text(
-            "apiVersion: v1\nkind: Config\ncurrent-context: here\n"
-            f"clusters: [{{name: here, cluster: {{server: '{url}'}}}}]\n"
-            "contexts: [{name: here, context: {cluster: here, user: me}}]\nusers: [{name: me, user: {}}]\n"
-        )
-        self._environment = {
-            "PATH": os.environ["PATH"], "HOME": str(folder), "KUBECONFIG": str(config),
-            "KUBECACHEDIR": str(folder / "cache"), "TMPDIR": str(folder), "KUBE_EDITOR": "false",
-        }  # fmt: skip
-
-    async def start(self, *arguments: str, **environment: str) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            "kubectl", *arguments, env={**self._environment, **environment}, cwd=self.folder,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-
-    async def run(self, *arguments: str, text: str = "", **environment: str) -> tuple[int, str, str]:
-        """(exit code, output, errors)"""
-        process = await self.start(*arguments, **environment)
-        out, error = await asyncio.wait_for(process.communicate(text.encode()), 60)
-        return process.returncode or 0, out.decode(), error.decode()
-
-    async def done(self, *arguments: str, text: str = "", **environment: str) -> str:
-        code, out, error = await self.run(*arguments, text=text, **environment)
-        assert code == 0, f"kubectl {' '.join(arguments)}: {code}\n{out}{error}"
-        return out
-
-    async def json(self, *arguments: str) -> Any:
-        return json.loads(await self.done(*arguments, "-o", "json"))
-
-
-@contextlib.asynccontextmanager
-async def kubectl_in(folder: Path, text: str = MANIFESTS) -> AsyncIterator[Kubectl]:
-    async with api_in(folder) as (_, client):
-        kubectl = Kubectl(folder, client.url)
-        if text:
-            await kubectl.done("apply", "-f", "-", text=text)
-        yield kubectl
 
 
 async def test_apply_creates_then_leaves_alone_then_configures(tmp_path: Path) -> None:
@@ -157,7 +59,7 @@ async def test_apply_goes_over_from_the_client_side_to_the_server_side(tmp_path:
 
 async def test_get_in_every_form(tmp_path: Path) -> None:
     async with kubectl_in(tmp_path) as kubectl:
-        assert (await kubectl.done("get", "vs")).split()[:4] == ["NAME", "GATEWAYS", "HOSTS", "AGE"]
+        assert (await kubectl.done("get", "vs")).split()[:4] == ["NAME", "GATEWAYS", "HOSTS", "STATE"]
         wide = await kubectl.done("get", "service", "-o", "wide")
         assert "SELECTOR" in wide
         assert "80/TCP" in wide
@@ -197,7 +99,7 @@ async def test_get_watches(tmp_path: Path) -> None:
             async def line() -> str:
                 return (await asyncio.wait_for(lines.readline(), 20)).decode()
 
-            assert (await line()).split() == ["EVENT", "NAME", "GATEWAYS", "HOSTS", "AGE"]
+            assert (await line()).split() == ["EVENT", "NAME", "GATEWAYS", "HOSTS", "STATE", "SIDECARS", "AGE"]
             assert (await line()).split()[:2] == ["ADDED", "web"]
             await kubectl.done("label", "vs", "web", "seen=yes")
             assert (await line()).split()[:2] == ["MODIFIED", "web"]

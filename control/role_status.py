@@ -1,0 +1,162 @@
+"""Shell: writes into objects what sidecars took or refused and which resources contradict each other; ages events out.
+
+Everything that happens within `PAUSE_S` is one look and one write to the store. All resources are looked at together
+in a thread, and so seldom that it takes no more than a twentieth of the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ..registry.snapshot import Snapshot
+from .audit import seconds_timestamp
+from .catalog import Catalog
+from .conditions import Findings, Seat, number_of
+from .events import event_write, outdated
+from .feed_server import FeedServer, Member
+from .managed_fields import after_update
+from .push import Book
+from .reconciler import Reconciler, StatusWrite
+from .relations import Relations
+from .store import Change, ConflictError, Key, Store, StoreError, Write
+
+PAUSE_S = 0.25
+LOOK_S_LEAST = 1.0
+LOOK_SHARE = 20
+"""After a look at all resources nobody looks again for so many times its length."""
+RETRY_S = 5.0
+"""After a write that the store could not do."""
+SWEEP_S = 60.0
+SWEEP_MOST = 500
+MANAGER = "fairlead-control"
+logger = logging.getLogger("fairlead.status")
+
+
+def seats(members: Iterable[Member], epoch: str) -> list[Seat]:
+    """The sidecars among those that are connected to the feed."""
+    return [
+        Seat(f"{one.namespace}/{one.workload}", number_of(one.taken, epoch), number_of(one.refused, epoch),
+             tuple(one.reasons))
+        for one in members
+        if one.role in ("sidecar", "gateway")
+    ]  # fmt: skip
+
+
+class StatusWriter:
+    """One per control plane. `rules` and `snapshot` give what is in force now; `run` is its work."""
+
+    def __init__(
+        self, store: Store, catalog: Catalog, book: Book, feed: FeedServer,
+        rules: Callable[[], Mapping[str, dict[str, Any]]], snapshot: Callable[[], Snapshot],
+        clock: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        self._store, self._catalog, self._book, self._feed = store, catalog, book, feed
+        self._rules, self._snapshot, self._clock = rules, snapshot, clock
+        self.reconciler = Reconciler(store.memory, catalog, clock())
+        self._relations = Relations()
+        self._looked: tuple[Any, Any] = (None, None)
+        """The rules and the snapshot of the last look."""
+        self._look_at = 0.0
+        self._wake = feed.hear()
+        self._unsubscribe = store.memory.subscribe(self._take)
+        self.written = 0
+        """Statuses written so far."""
+
+    def close(self) -> None:
+        self._unsubscribe()
+        self._feed.deafen(self._wake)
+
+    def _take(self, changes: Sequence[Change]) -> None:
+        if self.reconciler.take(changes, self._clock()):
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled. A store that cannot be written is tried again."""
+        sweep_at = 0.0
+        self._wake.set()
+        while True:
+            try:
+                async with asyncio.timeout(PAUSE_S * 2 if not self.reconciler.is_idle else LOOK_S_LEAST):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            await asyncio.sleep(PAUSE_S)
+            await self._look()
+            if not self.reconciler.is_idle:
+                await self._write()
+            if self._clock() >= sweep_at:
+                sweep_at = self._clock() + SWEEP_S
+                await self._try(outdated(self._store.memory, self._clock(), SWEEP_MOST))
+
+    async def _look(self) -> None:
+        """Look at all resources together, where anything has changed and it is time."""
+        rules, snapshot = self._rules(), self._snapshot()
+        if (rules is self._looked[0] and snapshot is self._looked[1]) or time.monotonic() < self._look_at:
+            return
+        begun = time.monotonic()
+        try:
+            found: dict[Key, Findings] = await asyncio.to_thread(self._relations.look, rules, snapshot)
+        except Exception:
+            logger.exception("what resources make of each other is not told")
+            found = {}
+        self._looked = (rules, snapshot)
+        now = time.monotonic()
+        self._look_at = now + max(LOOK_S_LEAST, (now - begun) * LOOK_SHARE)
+        self.reconciler.take_findings(found)
+
+    async def _write(self) -> None:
+        now = self._clock()
+        listed = seats(self._feed.members.values(), self._book.epoch)
+        tasks = self.reconciler.work(listed, self._book.number, now)
+        for task in await self._try_all(tasks):
+            self.reconciler.failed(task.stored.key, now)
+
+    def _writes_of(self, task: StatusWrite, now: float) -> list[Write]:
+        """The object with its status, and its events."""
+        key, before = task.stored.key, task.stored.object()
+        resource = self._catalog.by_name[key.resource]
+        after = {**before, "metadata": dict(before["metadata"]), "status": task.status}
+        owner = (MANAGER, "Update", "status")
+        after_update(before, after, key.resource, owner, resource.api_version(), seconds_timestamp(now))
+        writes = [Write(key, after, task.stored.version)]
+        for notice in task.notices:
+            writes.append(
+                event_write(
+                    self._store.memory, task.stored, resource.api_version(), resource.kind, notice.type, notice.reason,
+                    notice.message, now, secrets.token_bytes(16),
+                )
+            )  # fmt: skip
+        return writes
+
+    async def _try_all(self, tasks: list[StatusWrite]) -> list[StatusWrite]:
+        """Write all at once, without those whose objects somebody else has changed meanwhile; these."""
+        left = list(tasks)
+        failed: list[StatusWrite] = []
+        while left:
+            now = self._clock()
+            try:
+                await self._store.write([write for task in left for write in self._writes_of(task, now)])
+                self.written += len(left)
+                return failed
+            except ConflictError as error:
+                lost = [task for task in left if error.key in (task.stored.key,)] or left
+                failed += lost
+                left = [task for task in left if task not in lost]
+            except StoreError as error:
+                logger.warning("status not written: %s", error)
+                await asyncio.sleep(RETRY_S)
+                return [*failed, *left]
+        return failed
+
+    async def _try(self, writes: list[Write]) -> None:
+        if writes:
+            try:
+                await self._store.write(writes)
+            except StoreError as error:
+                logger.warning("events of the past not removed: %s", error)

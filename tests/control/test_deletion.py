@@ -1,0 +1,135 @@
+"""Deletion with what depends on the deleted: in the background, before it, or left behind; and what finalizers hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fairlead.control.catalog import Catalog
+from fairlead.control.deletion import FOREGROUND, Deletions, policy_of
+from fairlead.control.status import StatusError
+from fairlead.control.store import Key, Objects, Stored, Write
+from fairlead.policy.kinds import KINDS
+
+NOW = "2026-01-01T00:00:00Z"
+
+
+class Shop:
+    """Services by name; `owners` names others, `!NAME` one that is to wait for it."""
+
+    def __init__(self, **owners: str) -> None:
+        self.memory = Objects()
+        self.deletions = Deletions(self.memory, Catalog(KINDS))
+        for name, listed in owners.items():
+            self.put(name, listed.split())
+
+    def put(self, name: str, owners: list[str], finalizers: list[str] | None = None) -> None:
+        references = [
+            {"apiVersion": "v1", "kind": "Service", "name": owner.strip("!"), "uid": f"uid-{owner.strip('!')}",
+             "blockOwnerDeletion": owner.startswith("!")}
+            for owner in owners
+        ]  # fmt: skip
+        metadata: dict[str, Any] = {"name": name, "namespace": "d", "uid": f"uid-{name}"}
+        if references:
+            metadata["ownerReferences"] = references
+        if finalizers:
+            metadata["finalizers"] = finalizers
+        self.commit([Write(Key("services", "d", name), {"metadata": metadata})])
+
+    def commit(self, writes: list[Write]) -> None:
+        self.memory.commit(self.memory.plan(writes))
+
+    def of(self, name: str) -> Stored:
+        stored = self.memory.get(Key("services", "d", name))
+        assert stored is not None
+        return stored
+
+    def delete(self, name: str, policy: str = "Background") -> None:
+        self.commit(self.deletions.plan([self.of(name)], policy, NOW))
+
+    def left(self) -> list[str]:
+        return [stored.key.name for stored in self.memory.all("services")]
+
+    def metadata(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.of(name).object()["metadata"]
+        return found
+
+
+@pytest.mark.parametrize("policy", ["Background", "Foreground"])
+def test_what_depends_on_it_goes_as_well_down_to_the_last(policy: str) -> None:
+    shop = Shop(a="", b="!a", c="b", d="!c", other="")
+    shop.delete("a", policy)
+    assert shop.left() == ["other"]
+
+
+def test_an_orphan_stays_without_its_reference() -> None:
+    shop = Shop(a="", b="a", c="b")
+    shop.delete("a", "Orphan")
+    assert shop.left() == ["b", "c"]
+    assert "ownerReferences" not in shop.metadata("b")
+    assert shop.metadata("c")["ownerReferences"][0]["name"] == "b"
+
+
+def test_what_has_another_owner_stays_for_it() -> None:
+    shop = Shop(a="", z="", b="a z")
+    shop.delete("a")
+    assert [one["name"] for one in shop.metadata("b")["ownerReferences"]] == ["z"]
+    shop.delete("z")
+    assert shop.left() == []
+
+
+def test_in_the_foreground_an_owner_waits_for_whoever_blocks_it() -> None:
+    shop = Shop(a="")
+    shop.put("b", ["!a"], ["example.com/hold"])
+    shop.put("c", ["a"], ["example.com/hold"])
+    shop.delete("a", "Foreground")
+    assert shop.left() == ["a", "b", "c"]
+    assert shop.metadata("a")["finalizers"] == [FOREGROUND]
+    assert shop.metadata("a")["deletionTimestamp"] == shop.metadata("b")["deletionTimestamp"] == NOW
+    assert shop.deletions.plan([shop.of("a")], "Foreground", NOW) == []
+    shop.commit(shop.deletions.removal(shop.of("b"), NOW))
+    assert shop.left() == ["c"], "who does not block is not waited for"
+
+
+def test_in_the_background_a_held_owner_keeps_its_dependents_until_it_goes() -> None:
+    shop = Shop()
+    shop.put("a", [], ["example.com/hold"])
+    shop.put("b", ["a"])
+    shop.delete("a")
+    assert shop.left() == ["a", "b"]
+    shop.commit(shop.deletions.removal(shop.of("a"), NOW))
+    assert shop.left() == []
+
+
+@pytest.mark.parametrize("policy", ["Background", "Foreground", "Orphan"])
+def test_a_circle_of_owners_ends(policy: str) -> None:
+    shop = Shop(a="!b", b="!a")
+    shop.delete("a", policy)
+    assert shop.left() == ([] if policy != "Orphan" else ["b"])
+
+
+def test_several_at_once_are_one_group_of_writes_with_each_object_once() -> None:
+    shop = Shop(a="", b="a", c="a b")
+    writes = shop.deletions.plan([shop.of(name) for name in "abc"], "Background", NOW)
+    assert len({write.key for write in writes}) == len(writes) == 3
+    shop.commit(writes)
+    assert shop.left() == []
+
+
+def test_who_depends_is_known_after_a_start_too() -> None:
+    shop = Shop(a="", b="a")
+    again = Deletions(shop.memory, Catalog(KINDS))
+    assert [stored.key.name for stored in again.dependents("uid-a")] == ["b"]
+    shop.put("b", [])
+    assert again.dependents("uid-a") == []
+
+
+def test_the_policy_is_that_of_the_options_then_the_query_then_background() -> None:
+    assert policy_of({}) == "Background"
+    assert policy_of({"orphanDependents": True}) == "Orphan"
+    assert policy_of({"propagationPolicy": "Foreground"}, "Orphan") == "Foreground"
+    assert policy_of({}, "Orphan") == "Orphan"
+    for wrong in ({"propagationPolicy": "Other"}, {"propagationPolicy": "Orphan", "orphanDependents": False}):
+        with pytest.raises(StatusError):
+            policy_of(wrong)
