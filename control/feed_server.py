@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import web
 
 from ..registry.snapshot import Snapshot
-from .feed_stream import Said, Stream, Use, farewell, read
+from .feed_stream import HealthReport, Said, Stream, Use, farewell, read
 from .gather import Gather
 from .push import Book, View
 from .views import Views
@@ -36,18 +36,6 @@ ROOTS_MOST = 64
 CHECKS_MOST = 64
 """Of one sidecar that are shown."""
 logger = logging.getLogger("fairlead.feed")
-
-
-class HealthReport(msgspec.Struct):
-    """Body of POST /fairlead/v1/feed/health."""
-
-    namespace: str
-    workload: str
-    ready: bool
-    role: str = "sidecar"
-    why: str = ""
-    checks: list[dict[str, Any]] = []
-    instance: str = ""
 
 
 class TrustReport(msgspec.Struct, rename="camel"):

@@ -38,6 +38,18 @@ class Said(msgspec.Struct):
     """What its version knows (policy/known_fields.py)."""
 
 
+class HealthReport(msgspec.Struct):
+    """Body of POST /fairlead/v1/feed/health."""
+
+    namespace: str
+    workload: str
+    ready: bool
+    role: str = "sidecar"
+    why: str = ""
+    checks: list[dict[str, Any]] = []
+    instance: str = ""
+
+
 class Use(msgspec.Struct):
     """Body of POST /fairlead/v1/feed/use."""
 
