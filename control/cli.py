@@ -481,6 +481,11 @@ def _check_flags(made: Any, gateway: bool) -> None:
     if gateway:  # there is no app
         made.set_defaults(enable_script_checks=False)
         return
+    made.add_argument(
+        "--endpoints", choices=("auto", "used", "all"), default="auto",
+        help="which endpoints --control sends: of the services in use (others are asked for when they are first used), "
+        "or all; auto (the default): all in a mesh of up to 5000; a Sidecar resource's egress goes before, but for all",
+    )  # fmt: skip
     for name, text in (
         ("readiness", "whether the app takes traffic, e.g. http://:8080/healthz?period=5s, tcp://:5432, grpc://:50051, "
          "exec:COMMAND; repeatable"),

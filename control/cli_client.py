@@ -192,6 +192,8 @@ def status(options: Any) -> int:
     rows = [["SIDECAR", "ROLE", "MESH PORT", "RUNS", "APP", "REFUSED"]]
     for member in answer["sidecars"]:
         refused = f"{member['refused']}: {'; '.join(member['reasons'])}" if member["refused"] else ""
+        if withheld := member.get("withheld"):
+            refused = "; ".join(filter(None, (refused, f"not sent, as its version is older: {', '.join(withheld)}")))
         role = (member.get("proxy") or member["role"]) + (" (draining)" if member.get("leaving") else "")
         rows.append([f"{member['namespace']}/{member['workload']}", role, str(member["mesh_port"] or "-"),
                      member["taken"] or "-", app_of(member), refused])  # fmt: skip

@@ -16,9 +16,19 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from .push import NONE, Book, Held
+from ..registry.snapshot import Snapshot
+from .feed_stream import HealthReport, Said, Stream, Use, farewell, read
+from .gather import Gather
+from .push import Book, View
+from .views import Views
 
 HEARTBEAT_S = 10.0
+SAY_S = 5.0
+"""Longest wait for what a reader is asked for; then it is sent everything."""
+PUBLISH_S = 0.0001
+"""So long for each reader it is until the next version is sent: what comes meanwhile is one."""
+ACK_S = 0.001
+"""So long for each reader, readers are asked to wait before they acknowledge the next version."""
 LEAVE_S_MAX = 60.0
 """Longest wait for others to run a version without a workload that leaves."""
 WHY_MOST = 500
@@ -26,18 +36,6 @@ ROOTS_MOST = 64
 CHECKS_MOST = 64
 """Of one sidecar that are shown."""
 logger = logging.getLogger("fairlead.feed")
-
-
-class HealthReport(msgspec.Struct):
-    """Body of POST /fairlead/v1/feed/health."""
-
-    namespace: str
-    workload: str
-    ready: bool
-    role: str = "sidecar"
-    why: str = ""
-    checks: list[dict[str, Any]] = []
-    instance: str = ""
 
 
 class TrustReport(msgspec.Struct, rename="camel"):
@@ -93,6 +91,12 @@ class Member(msgspec.Struct, omit_defaults=False):
     """Its host brings all connections of its app to it, so that none passes it by."""
     checks: list[dict[str, Any]] = []
     """Each check as it was when `ready` or `why` last changed, or when the sidecar connected."""
+    endpoints: str = "all"
+    """Of which services it has the endpoints: all, used (those in use), named (those of its Sidecar resource)."""
+    uses: int = 0
+    """How many services it says to use."""
+    withheld: list[str] = []
+    """What it is not sent, since its version would not understand it, and why."""
     proxy: str = ""
     """envoy, grpc: a client of xDS in the place of a sidecar of our own."""
     not_carried_out: list[str] = []
@@ -109,14 +113,14 @@ class FeedServer:
         book: Book,
         authorize: Callable[[web.Request, str, str], None],
         changed: Callable[[], None],
-        secrets: Callable[[Member], frozenset[str]] = lambda _member: NONE,
+        views: Views | None = None,
         left: Callable[[str], None] = lambda _workload: None,
     ) -> None:
         self._book = book
-        self._secrets = secrets
-        """The keys of the Secrets that a member is to have now."""
-        self._held: dict[str, Held] = {}
-        """By role/namespace/workload, of those that have, or had, any."""
+        self._views = views if views is not None else Views(Snapshot, lambda _workload: False)
+        self._partial: set[str] = set()
+        """Keys of members that have, or had, something that is not everybody's: their version does not say what they
+        hold."""
         self._authorize = authorize
         self._changed = changed
         """Called when sidecars come, go, or move."""
@@ -124,16 +128,24 @@ class FeedServer:
         """Called with the workload of a sidecar that leaves while its stream is away."""
         self.members: dict[str, Member] = {}
         """By role/namespace/workload."""
+        self._streams: dict[int, Stream] = {}
+        """By the identity of their members."""
+        self._wake = Gather(self._wake_all, lambda: PUBLISH_S * len(self._streams))
         self.trust: Callable[[], bytes] = bytes
         """The line that tells of the roots and the signer of the moment; empty: there is none to tell."""
-        self._wake: set[asyncio.Event] = set()
+        self._watching: set[asyncio.Event] = set()
+        """Of those who serve members in another way."""
         self._heard: set[asyncio.Event] = set()
         """Those who wait for what others run."""
+        self._moves = Gather(changed)
+        """Many may connect at one time."""
         self._closing = False
 
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/fairlead/v1/feed", self._feed),
+            web.post("/fairlead/v1/feed/say", self._say),
+            web.post("/fairlead/v1/feed/use", self._use),
             web.post("/fairlead/v1/feed/ack", self._ack),
             web.post("/fairlead/v1/feed/leave", self._leave),
             web.post("/fairlead/v1/feed/enter", self._enter),
@@ -143,8 +155,13 @@ class FeedServer:
         ]
 
     def publish(self) -> None:
-        """The book has changed: wake every stream."""
-        for event in self._wake:
+        """The book has changed: every stream is to be looked at, soon."""
+        self._wake.ask()
+
+    def _wake_all(self) -> None:
+        for stream in self._streams.values():
+            stream.wake.set()
+        for event in self._watching:
             event.set()
 
     def hear(self) -> asyncio.Event:
@@ -159,7 +176,7 @@ class FeedServer:
     def watch(self) -> asyncio.Event:
         """An event that is set whenever the book changes, for who serves members in another way (xDS)."""
         event = asyncio.Event()
-        self._wake.add(event)
+        self._watching.add(event)
         return event
 
     def moved(self) -> None:
@@ -174,7 +191,9 @@ class FeedServer:
     def close(self) -> None:
         """End every stream, so that sidecars go to another control plane at once."""
         self._closing = True
-        self.publish()
+        self._wake.close()
+        self._moves.close()
+        self._wake_all()
 
     async def _feed(self, request: web.Request) -> web.StreamResponse:
         member = read_member(request.query)
@@ -189,52 +208,133 @@ class FeedServer:
             member.taken, member.refused, member.reasons = replaced.taken, replaced.refused, replaced.reasons
             member.trust = replaced.trust
         self.members[key] = member
-        wake = asyncio.Event()
-        self._wake.add(wake)
+        stream = Stream(key, member, request.query)
+        loop = asyncio.get_running_loop()
+        beat_at = loop.time() + HEARTBEAT_S
+        """When a line is due that says that we are here."""
+        self._streams[id(member)] = stream
         logger.info("%s connected (mesh port %s)", key, member.mesh_port or "none")
         if member.role != "dns":
-            self._changed()
-        version = request.query.get("since", "")
-        held = self._held.get(key)
-        holds = held.at(version) if held is not None else (NONE, NONE)
+            self._moves.ask()
         try:
             await response.write(b"\n")
+            await self._begin(stream, request.query.get("since", ""), response)
             told = b""
             while not self._closing:
-                wake.clear()
+                stream.wake.clear()  # whatever changes from here on sets it again
                 if (trust := self.trust()) != told:
                     told = trust
                     await response.write(trust)
-                secrets = self._secrets(member)
-                own = f"{member.namespace}/{member.workload}" if member.role != "dns" else ""
-                message = self._book.message_since(version, secrets, holds, own)
-                if message is None and version and version != self._book.version:  # what is new is for others
-                    if member.taken == member.offered:
-                        member.taken = self._book.version
-                        self._tell_heard()
-                    version = member.offered = self._book.version
-                if message is not None:
-                    version = member.offered = self._book.version
-                    if secrets or holds[1]:
-                        self._held.setdefault(key, Held()).sent(version, secrets)
-                        holds = (secrets, secrets)
-                    await response.write(message)
-                    continue
+                if self._views.outgrown(stream):
+                    logger.info("%s need not have everything any more", key)
+                    await self._begin(stream, stream.sent, response)
+                message = self._news(stream)
+                if message is not None or loop.time() >= beat_at:
+                    await response.write(message if message is not None else b"\n")
+                    beat_at = loop.time() + HEARTBEAT_S
+                beat = loop.call_at(beat_at, stream.wake.set)
                 try:
-                    await asyncio.wait_for(wake.wait(), HEARTBEAT_S)
-                except TimeoutError:
-                    await response.write(b"\n")
+                    await stream.wake.wait()
+                finally:
+                    beat.cancel()
         except (ConnectionError, asyncio.CancelledError):
             pass  # the sidecar went; a cancelled handler is aiohttp's way to say the same
         finally:
-            self._wake.discard(wake)
+            del self._streams[id(member)]
             if self.members.get(key) is member:
                 del self.members[key]
+                self._views.forget(key)
                 self._tell_heard()
                 logger.info("%s disconnected", key)
                 if member.role != "dns" and not self._closing:
-                    self._changed()
+                    self._moves.ask()
         return response
+
+    async def _begin(self, stream: Stream, since: str, response: web.StreamResponse) -> None:
+        """Find out what it has: by its version, or, where that does not say it, by asking."""
+        self._views.begin(stream)
+        stream.said.clear()
+        stream.number = number = self._book.number_of(since)
+        by_version = number >= 0 and stream.key not in self._partial and self._views.of(stream.key, stream).plain
+        ask = []
+        if stream.says and ((since and not by_version) or stream.scoped):
+            ask.append("holds")
+        if stream.says and not self._views.knows_schema(stream.schema):
+            ask.append("fields")
+        if ask:
+            await response.write(msgspec.json.encode({"version": "", "ask": ask}) + b"\n")
+            try:
+                await asyncio.wait_for(stream.said.wait(), SAY_S)
+            except TimeoutError:
+                logger.warning("%s does not say what it holds: it is sent everything", stream.key)
+        if not by_version:
+            stream.number = -1
+
+    def _news(self, stream: Stream) -> bytes | None:
+        """What it lacks, as a message; it counts as sent. None: nothing."""
+        book, member = self._book, stream.member
+        view = self._views.of(stream.key, stream)
+        message = None
+        if stream.digests is not None:
+            message, stream.digests = book.compared(view, stream.digests), None
+        elif stream.number < 0:
+            message = book.everything(view)
+        elif stream.number != book.number or view is not stream.view:
+            message = book.difference(stream.number, stream.view, view)
+            if message is None and member.taken == member.offered and stream.number != book.number:
+                member.taken = book.version  # what is new is for others
+                self._tell_heard()
+        if stream.number != book.number or view is not stream.view:
+            self._describe(stream, view)
+        stream.number, stream.view, member.offered = book.number, view, book.version
+        if message is not None:
+            stream.sent = book.version
+        return message
+
+    def _describe(self, stream: Stream, view: View) -> None:
+        """Keep what is shown of it."""
+        member, scope = stream.member, view.scope
+        member.endpoints = "all" if scope.endpoints is None else "used" if scope.services is None else "named"
+        if not view.plain:
+            self._partial.add(stream.key)
+        if view.understands is not None:
+            lacks = self._book.withheld_from(view.understands)
+            withheld = [f"{key.removeprefix('object/')}: {why}" for key, why in lacks.items()]
+            for told in withheld:
+                if told not in member.withheld:
+                    logger.warning("%s does not get %s; what it has of it stays: upgrade it", stream.key, told)
+            member.withheld = withheld
+
+    async def _say(self, request: web.Request) -> web.Response:
+        """What a reader was asked for."""
+        said: Said = read(await request.read(), Said)
+        stream = self._stream_of(request, said)
+        try:
+            stream.hear(said)
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+        if said.fields is not None:
+            self._views.learn_schema(stream.schema, said.fields)
+        return web.Response(status=204)
+
+    async def _use(self, request: web.Request) -> web.Response:
+        """Services of which a reader needs the endpoints from now on."""
+        use: Use = read(await request.read(), Use)
+        stream = self._stream_of(request, use)
+        try:
+            if stream.use(use.hosts):
+                stream.wake.set()
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+        return web.Response(status=204)
+
+    def _stream_of(self, request: web.Request, body: Said | Use) -> Stream:
+        """The stream of who says something; 409 where it is not connected here."""
+        self._authorize(request, body.namespace, body.workload)
+        member = self._member(f"{body.role}/{body.namespace}/{body.workload}", body.instance)
+        if member is not None and (stream := self._streams.get(id(member))) is not None:
+            return stream
+        raise web.HTTPConflict(text=f"{body.namespace}/{body.workload} is not connected to this control plane")
 
     async def _ack(self, request: web.Request) -> web.Response:
         try:
@@ -249,14 +349,14 @@ class FeedServer:
         if member is not None:
             member.confirmed_at = time.time()
             if accepted:
-                if key in self._held:
-                    self._held[key].taken(version)
-                member.taken, member.refused, member.reasons = version, "", []
+                stream = self._streams.get(id(member))
+                upto = member.offered if stream is not None and version == stream.sent else version
+                member.taken, member.refused, member.reasons = upto, "", []
             else:
                 member.refused, member.reasons = version, reasons
                 logger.error("%s refused version %s: %s", key, version, "; ".join(reasons))
             self._tell_heard()
-        return web.Response(status=204)
+        return web.Response(status=204, headers={"x-fairlead-pause": f"{ACK_S * len(self._streams):.3f}"})
 
     def _member(self, key: str, instance: str) -> Member | None:
         """This process of a workload, which may have handed over to another."""
@@ -280,7 +380,7 @@ class FeedServer:
         begun = time.monotonic()
         member = self.members.get(key)
         if member is not None and member.instance != str(body.get("instance", "")):
-            return _farewell(self._book.version, 0.0, [], [], 0, superseded=True)
+            return farewell(self._book.version, 0.0, [], [], 0, superseded=True)
         if member is not None:
             member.leaving = True
             self._changed()
@@ -304,7 +404,7 @@ class FeedServer:
         finally:
             self._heard.discard(event)
         pending, refusing = self._behind(version, key)
-        return _farewell(version, time.monotonic() - begun, pending, refusing, others)
+        return farewell(version, time.monotonic() - begun, pending, refusing, others)
 
     async def _enter(self, request: web.Request) -> web.Response:
         """What was told to be leaving is there (again): it listens. Answered as a farewell is."""
@@ -413,13 +513,3 @@ def at_least(version: str, other: str) -> bool:
     epoch, _, number = version.rpartition(".")
     wanted, _, least = other.rpartition(".")
     return epoch == wanted and number.isdigit() and least.isdigit() and int(number) >= int(least)
-
-
-def _farewell(
-    version: str, waited_s: float, pending: list[str], refusing: list[str], others: int, superseded: bool = False
-) -> web.Response:
-    body = {
-        "version": version, "waited_s": round(waited_s, 6), "others": others, "pending": pending,
-        "refusing": refusing, "superseded": superseded,
-    }  # fmt: skip
-    return web.Response(body=msgspec.json.encode(body), content_type="application/json")

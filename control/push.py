@@ -9,60 +9,106 @@ An item is one key and its JSON value:
     checks/NAMESPACE/NAME                list of registry.checks.Check, for the sidecar of this workload alone
     namespace/NAME                       labels
 
-Versions are `EPOCH.NUMBER`; the number grows by one with every change, the epoch names one run of control. Who asks
-for what is newer than a version of the same epoch gets the difference; anyone else gets everything. Work per change
-grows with what changed: items are encoded once, for all sidecars.
+Versions are `EPOCH.NUMBER`; the number grows by one with every change, the epoch names one run of control. A reader
+(feed_server.py) is sent everything that its View has, then differences: of what has changed, and of its view. One that
+comes back with a version of another epoch, or whose view is not everybody's, tells the digests of the items that it
+holds, and is sent what it lacks. Work per change grows with what changed: items are encoded once, for all sidecars, and
+a message that many need is made once.
 """
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Set
+from typing import Any, Protocol
 
 import msgspec
 from msgspec.structs import replace
 
+from ..registry.digest import item_digest
 from ..registry.model import Workload
 from ..registry.snapshot import Snapshot
 
 REMOVALS_KEPT = 10_000
-"""How many removals are remembered for catching up; a sidecar further behind gets everything."""
+"""How many changes are remembered for catching up; a sidecar further behind tells what it holds."""
 
+OBJECT = "object/"
 SECRETS = "object/secrets/"
 CHECKS = "checks/"
 """They may hold credentials, and commands."""
 NONE: frozenset[str] = frozenset()
-Holds = tuple[frozenset[str], frozenset[str]]
-"""(what a reader holds for certain, what it may hold): keys of Secrets."""
+SHARED_MOST = 256
+"""Messages of one version that are kept for others."""
 _encode = msgspec.json.Encoder().encode
 
 
-class Held:
-    """The Secrets that one reader has, by what it was sent; kept while control runs, through reconnections."""
+class Scope:
+    """The facts that a reader is to have; None: all of the kind."""
 
-    __slots__ = ("perhaps", "sure", "version")
+    __slots__ = ("endpoints", "services", "workloads")
 
-    def __init__(self) -> None:
-        self.version = ""
-        """Last sent to it."""
-        self.sure: frozenset[str] = NONE
-        """What it holds at that version."""
-        self.perhaps: frozenset[str] = NONE
-        """What else it may hold, as it may have missed what was sent last."""
+    def __init__(
+        self, services: Set[str] | None = None, endpoints: Set[str] | None = None, workloads: Set[str] | None = None
+    ) -> None:
+        self.services = services
+        """Hosts."""
+        self.endpoints = endpoints
+        """Hosts whose endpoints it is to have."""
+        self.workloads = workloads
+        """Namespace/name."""
 
-    def at(self, version: str) -> Holds:
-        """Where it says that it has this version."""
-        return (self.sure, self.sure) if version == self.version else (NONE, self.sure | self.perhaps)
+    def tables(self) -> tuple[tuple[str, Set[str] | None], ...]:
+        return (("service", self.services), ("endpoints", self.endpoints), ("workload", self.workloads))
 
-    def sent(self, version: str, wanted: frozenset[str]) -> None:
-        self.perhaps |= self.sure
-        self.version, self.sure = version, wanted
 
-    def taken(self, version: str) -> None:
-        """It has said that it holds this version."""
-        if version == self.version:
-            self.perhaps = NONE
+ALL = Scope()
+
+
+class Understands(Protocol):
+    """What a reader of another version understands."""
+
+    def why_not(self, key: str, number: int, value: bytes) -> str:
+        """Why an item (as it changed at `number`) is not for it; empty: it is."""
+        ...
+
+
+class View(msgspec.Struct, frozen=True):
+    """What of the book a reader is to have."""
+
+    secrets: frozenset[str] = NONE
+    """Item keys of its Secrets."""
+    workload: str = ""
+    """Whose checks (namespace/name)."""
+    scope: Scope = ALL
+    understands: Understands | None = None
+    """Which objects it understands; None: all."""
+    tables: Set[str] | None = None
+    """First parts of the keys of items that it understands; None: all."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is everybody's, as far as it does not depend on the reader's name."""
+        return self.scope is ALL and not self.secrets and self.understands is None and self.tables is None
+
+    def has(self, key: str) -> bool:
+        if key.startswith(OBJECT):
+            return not key.startswith(SECRETS) or key in self.secrets
+        table, _, name = key.partition("/")
+        if self.tables is not None and table not in self.tables:
+            return False
+        if table == "checks":
+            return name == self.workload
+        if self.scope is ALL:
+            return True
+        wanted: Set[str] | None = None
+        if table == "endpoints":
+            wanted = self.scope.endpoints
+        elif table == "service":
+            wanted = self.scope.services
+        elif table == "workload":
+            wanted = self.scope.workloads
+        return wanted is None or name in wanted
 
 
 class Book:
@@ -77,6 +123,16 @@ class Book:
         self._floor = 0
         """Differences can be told from this number on."""
         self._snapshot = Snapshot()
+        self._tables: dict[str, set[str]] = {}
+        """Item keys by their first part."""
+        self._since: dict[int, tuple[str, ...]] = {}
+        """What has changed since a number, as told of this version before."""
+        self._shared: dict[tuple[Any, ...], bytes] = {}
+        """Messages of this version."""
+        self._withheld: dict[int, Mapping[str, str]] = {}
+        """What is withheld in this version, by the identity of who understands less."""
+        self._digests: dict[str, tuple[int, bytes]] = {}
+        """(number at which the item changed, digest) of items that were asked for."""
 
     @property
     def version(self) -> str:
@@ -94,13 +150,20 @@ class Book:
         if not real:
             return False
         self.number += 1
+        self._since.clear()
+        self._shared.clear()
+        self._withheld.clear()
         for key, value in real.items():
             if len(self._recent) == self._recent.maxlen:
                 self._floor = self._recent[0][0]
             self._recent.append((self.number, key))
             if value is None:
                 del self._items[key]
+                self._tables[key.partition("/")[0]].discard(key)
+                self._digests.pop(key, None)
             else:
+                if key not in self._items:
+                    self._tables.setdefault(key.partition("/")[0], set()).add(key)
                 self._items[key] = (self.number, value)
         return True
 
@@ -135,48 +198,126 @@ class Book:
         self._snapshot = snapshot
         return self._change(changed)
 
-    def message_since(
-        self, version: str, secrets: frozenset[str] = NONE, holds: Holds = (NONE, NONE), workload: str = ""
-    ) -> bytes | None:
-        """The message that brings a sidecar from `version` (empty: nothing yet) to now; None: it is up to date, or
-        what is new is not for it. `secrets`: the keys of those Secrets that it is to have, and of no other; those of
-        them that it does not hold are sent, whatever their age, and those that it may hold beside them withdrawn.
-        Checks are for the sidecar of their own workload (namespace/name).
+    # --- messages: {"version", "full": bool, "set": {key: value}, "remove": [keys]}, and what `compared` adds
 
-        One JSON object: {"version", "full": bool, "set": {key: value}, "remove": [keys]}.
-        """
-        epoch, _, number_text = version.rpartition(".")
-        number = int(number_text) if number_text.isdigit() else -1
-        if epoch != self.epoch or not self._floor <= number <= self.number:
-            everything = [(key, one) for key, (_, one) in self._items.items() if _is_for(key, secrets, workload)]
-            return self._message(True, everything, [])
-        sure, perhaps = holds
-        if number == self.number and sure == secrets == perhaps:
-            return None
-        keys: dict[str, None] = {}
-        for changed_at, key in reversed(self._recent):
-            if changed_at <= number:
-                break
-            if _is_for(key, secrets, workload):
-                keys[key] = None
-        keys |= dict.fromkeys(sorted(secrets - sure))
-        present = [(key, self._items[key][1]) for key in keys if key in self._items]
-        removed = [key for key in keys if key not in self._items and (not key.startswith(SECRETS) or key in perhaps)]
-        removed += sorted(perhaps - secrets)
-        return self._message(False, present, removed) if present or removed else None
+    def number_of(self, version: str) -> int:
+        """The number from which the differences to this version can be told; -1: they cannot."""
+        epoch, _, text = version.rpartition(".")
+        number = int(text) if text.isascii() and text.isdigit() else -1
+        return number if epoch == self.epoch and self._floor <= number <= self.number else -1
 
-    def _message(self, full: bool, present: list[tuple[str, bytes]], removed: list[str]) -> bytes:
-        body = b",".join(_encode(key) + b":" + value for key, value in present)
-        return (
-            b'{"version":%s,"full":%s,"set":{' % (_encode(self.version), b"true" if full else b"false")
-            + body
-            + b'},"remove":'
-            + _encode(removed)
-            + b"}\n"
+    def everything(self, view: View = View()) -> bytes:
+        """The message to who has nothing."""
+        shared = view.plain and f"{CHECKS}{view.workload}" not in self._items
+        message = self._shared.get(("everything",)) if shared else None
+        if message is None:
+            message = self._message(b"true", [key for key in self._of(view) if not self.withheld(view, key)], [])
+            if shared:
+                self._shared[("everything",)] = message
+        return message
+
+    def difference(self, number: int, before: View, now: View) -> bytes | None:
+        """The message from `number` and the view that a reader had there to now; None: it lacks nothing."""
+        keys = dict.fromkeys(key for key in self._changed_since(number) if now.has(key))
+        gone: dict[str, None] = {}
+        if before is not now:
+            keys |= dict.fromkeys(sorted(now.secrets - before.secrets))
+            gone |= dict.fromkeys(sorted(before.secrets - now.secrets))
+            if before.scope is not now.scope:
+                for (table, old), (_, new) in zip(before.scope.tables(), now.scope.tables(), strict=True):
+                    keys |= dict.fromkeys(self._beyond(table, new, old, there=True))
+                    gone |= dict.fromkeys(self._beyond(table, old, new))
+        present = [key for key in keys if key in self._items and not self.withheld(now, key)]
+        gone |= dict.fromkeys(
+            key for key in keys if key not in self._items and (not key.startswith(SECRETS) or key in before.secrets)
         )
+        if not present and not gone:
+            return None
+        told = (tuple(present), tuple(gone))
+        message = self._shared.get(told)
+        if message is None:
+            message = self._message(b"false", present, list(gone))
+            if len(self._shared) < SHARED_MOST:
+                self._shared[told] = message
+        return message
 
+    def compared(self, view: View, digests: Set[bytes]) -> bytes:
+        """The message to who holds the items of these digests, which may be of another epoch or another control plane.
 
-def _is_for(key: str, secrets: frozenset[str], workload: str) -> bool:
-    if key.startswith(SECRETS):
-        return key in secrets
-    return not key.startswith(CHECKS) or key[len(CHECKS) :] == workload
+        Besides what others have: "resumed": true, "drop": digests (base64) of what it is not to hold, unless under a
+        key that is set, or is in "keep": what it would not understand in its present form.
+        """
+        present, keep, same = [], [], set()
+        for key in self._of(view):
+            digest = self._digest(key)
+            if digest in digests:
+                same.add(digest)
+            elif self.withheld(view, key):
+                keep.append(key)
+            else:
+                present.append(key)
+        drop = sorted(b64encode(one).decode() for one in digests - same)
+        more = b',"resumed":true,"drop":%s,"keep":%s' % (_encode(drop), _encode(keep))
+        return self._message(b"false", present, [], more)
+
+    def withheld(self, view: View, key: str) -> str:
+        """Why an item is not sent to who understands less than we do; empty: it is."""
+        if view.understands is None or not key.startswith(OBJECT):
+            return ""
+        return view.understands.why_not(key, *self._items[key])
+
+    def withheld_from(self, understands: Understands) -> Mapping[str, str]:
+        """Why not, by key, of all objects but Secrets that are withheld from who understands so much."""
+        found = self._withheld.get(id(understands))
+        if found is None:
+            view = View(understands=understands)
+            told = {key: self.withheld(view, key) for key in sorted(self._tables.get("object", ())) if view.has(key)}
+            found = self._withheld[id(understands)] = {key: why for key, why in told.items() if why}
+        return found
+
+    def _of(self, view: View) -> Iterator[str]:
+        """The keys that a view has now."""
+        if view.scope is ALL:
+            yield from (key for key in self._items if view.has(key))
+            return
+        scoped = dict(view.scope.tables())
+        for table, keys in self._tables.items():
+            if table in scoped:
+                yield from self._beyond(table, scoped[table], NONE, there=True)
+            elif table == "checks":
+                yield from {f"{CHECKS}{view.workload}"} & keys
+            else:
+                yield from (key for key in keys if view.has(key))
+
+    def _beyond(self, table: str, names: Set[str] | None, than: Set[str] | None, there: bool = False) -> Iterable[str]:
+        """Item keys of what is in one set of names and not in another (None: all that are there are in it)."""
+        if names is than or than is None:
+            return ()
+        if names is None:
+            begin = len(table) + 1
+            return [key for key in self._tables.get(table, ()) if key[begin:] not in than]
+        keys = [f"{table}/{name}" for name in names - than]
+        return [key for key in keys if key in self._items] if there else keys
+
+    def _changed_since(self, number: int) -> tuple[str, ...]:
+        found = self._since.get(number)
+        if found is None:
+            keys: dict[str, None] = {}
+            for changed_at, key in reversed(self._recent):
+                if changed_at <= number:
+                    break
+                keys[key] = None
+            found = self._since[number] = tuple(keys)
+        return found
+
+    def _digest(self, key: str) -> bytes:
+        number, value = self._items[key]
+        known = self._digests.get(key)
+        if known is None or known[0] != number:
+            known = self._digests[key] = (number, item_digest(key, value))
+        return known[1]
+
+    def _message(self, full: bytes, present: list[str], removed: list[str], more: bytes = b"") -> bytes:
+        body = b",".join([_encode(key) + b":" + self._items[key][1] for key in present])
+        told = (_encode(self.version), full, body, _encode(removed), more)
+        return b'{"version":%s,"full":%s,"set":{%s},"remove":%s%s}\n' % told

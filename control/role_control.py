@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -20,14 +21,17 @@ from ..policy.kinds import BY_NAME
 from ..policy.world import Loader, World
 from ..registry.documents import Document, Problem
 from ..registry.facts import facts_of
+from ..registry.facts_kept import KeptFacts
 from ..registry.hub import Registry
-from ..registry.model import Facts, Workload
+from ..registry.snapshot import Snapshot
 from .api import ControlApi, Options
 from .auth import WORKLOAD
 from .conditions import REPORTED
-from .feed_server import FeedServer, Member
+from .feed_server import FeedServer
+from .gather import Gather
 from .kinds import parts
 from .mtls_api import MtlsApi
+from .overlay import Overlay
 from .push import Book
 from .role_authority import AuthorityRole, open_issuer
 from .role_common import Signals, Tasks, ready, run
@@ -37,8 +41,11 @@ from .settings import SettingError
 from .sidecars import Known, Sidecars
 from .store import StoreError
 from .store_sqlite import SqliteStore
-from .wanted_secrets import WantedSecrets
+from .stored_facts import kept_facts
+from .views import Views
 
+GARBAGE = (20_000, 20, 50)
+"""Thresholds of the collector; Python's own are for less that lives for long."""
 if TYPE_CHECKING:
     from .xds_server import XdsServer
 
@@ -109,15 +116,18 @@ class Control:
         self.data = Path(options.data_dir)
         self.book = Book(secrets.token_hex(4))
         self.registry = Registry(PRECEDENCE)
-        self._facts: dict[str, Facts] = {}
-        """Of `control` and `manifests`, before the overlay of sidecars."""
+        self._facts: KeptFacts
+        """Of the API's objects."""
+        self._overlay: Overlay
+        self._changed_facts: set[str] = set()
+        """Item keys of objects that are not taken into the facts yet."""
+        self._refresh = Gather(self._take_facts)
         self._proved: dict[str, str] = {}
         """The service account that the sidecar of a workload authenticated as; it goes before what it says."""
-        self._wanted_secrets = WantedSecrets()
+        self._views = Views(lambda: self.registry.snapshot.value, lambda workload: workload in self._proved)
         self._rules: dict[str, dict[str, dict[str, Any]]] = {"manifests": {}, "control": {}}
         """Rules by source, then by item key; of two with one key the API's counts."""
         self._in_book: dict[str, dict[str, Any]] = {}
-        self._refreshing = False
         self._unsaved = asyncio.Event()
         """What is known of sidecars is not on disk yet."""
 
@@ -129,11 +139,13 @@ class Control:
             raise SettingError("--workload-socket and --workload-users go together")
         if options.listen is None and options.tls_listen is None:
             raise SettingError("--listen and --tls-listen are both off: nobody could reach control")
+        gc.disable()  # what is read now stays
         try:
             self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.store = await SqliteStore.open(self.data / "store.db")
             issuer = await open_issuer(options, self.data)
             self.sidecars = Sidecars(read_if_there(self.data / "sidecars.json"))
+            self._overlay = Overlay(self.registry, self.sidecars)
         except (OSError, ValueError, StoreError) as error:
             raise SettingError(f"--data-dir {self.data}: {error}") from error
         try:
@@ -151,7 +163,7 @@ class Control:
             )
         except (OSError, ValueError) as error:
             raise SettingError(str(error)) from error  # the message names the file
-        self.feed = FeedServer(self.book, self._authorize, self._members_changed, self._secrets_of, self._sidecar_left)
+        self.feed = FeedServer(self.book, self._authorize, self._members_changed, self._views, self._sidecar_left)
         try:
             mtls = MtlsApi(
                 self.data / "plaintext.json", write_private, lambda: self._in_book,
@@ -172,8 +184,10 @@ class Control:
         tasks.start("plaintext", mtls.run())
         self._rules["control"] = _rules_of(self.api.objects(RULE_RESOURCES | {SECRETS}))
         self._take_rules()
-        self._take_facts()
+        self._facts = kept_facts(self.api, FACT_RESOURCES)
+        self._overlay.take("control", self._facts.facts)
         sources.start_manifests()
+        settle()
 
         def reload() -> None:
             self.authority.reload()
@@ -183,8 +197,8 @@ class Control:
         signals.on_reload = reload
         wanted = FACT_RESOURCES | RULE_RESOURCES | {SECRETS}
         unsubscribe = self.api.subscribe(self._objects_changed, wanted, status=False)
-        self.registry.snapshot.subscribe(lambda snapshot: self._publish(self.book.facts(snapshot)))
-        self.book.facts(self.registry.snapshot.value)
+        self.registry.snapshot.subscribe(self._facts_changed)
+        self._facts_changed(self.registry.snapshot.value)
         self.api.checks["sources"] = sources.problem
         statuses = StatusWriter(
             self.store, self.api.catalog, self.book, self.feed, lambda: self._in_book,
@@ -201,6 +215,7 @@ class Control:
             await signals.stop.wait()
         finally:
             unsubscribe()
+            self._refresh.close()
             statuses.close()
             self.feed.close()
             if xds is not None:
@@ -287,7 +302,8 @@ class Control:
             for key, value in changed.items():
                 if value is None and key.startswith("object/pods/"):
                     self.sidecars.forget([key.removeprefix("object/pods/")])
-            self._refresh_soon()
+            self._changed_facts |= changed.keys() - rules.keys()
+            self._refresh.ask()  # many objects of one `apply` become one change of facts
 
     def _take_rules(self) -> None:
         """Put the rules of all sources into the book."""
@@ -297,30 +313,21 @@ class Control:
             key: value for key, value in wanted.items() if before.get(key) != value
         }
         changed |= dict.fromkeys(before.keys() - wanted.keys())
-        self._wanted_secrets.take(changed)
+        self._views.objects(changed)
         self._publish(self.book.objects(changed))
+
+    def _facts_changed(self, snapshot: Snapshot) -> None:
+        self._views.scopes.facts(snapshot)
+        self._publish(self.book.facts(snapshot))
 
     def _publish(self, changed: bool) -> None:
         if changed:
             self.feed.publish()
 
-    def _refresh_soon(self) -> None:
-        """Many objects of one `apply` become one change of facts."""
-        if not self._refreshing:
-            self._refreshing = True
-            asyncio.get_running_loop().call_soon(self._refresh)
-
-    def _refresh(self) -> None:
-        self._refreshing = False
-        self._take_facts()
-
     def _take_facts(self) -> None:
-        documents = [
-            Document.of(body, f"control:{key.removeprefix('object/')}")
-            for key, body in self.api.objects(FACT_RESOURCES).items()
-        ]
-        self._facts["control"] = facts_of(documents, "control")
-        self._lay_over()
+        changed, self._changed_facts = self._changed_facts, set()
+        touched = self._facts.take(changed)
+        self._overlay.take("control", self._facts.facts, touched)
 
     def _manifests_changed(self, documents: list[Document], problems: list[Problem]) -> None:
         for problem in problems:
@@ -340,8 +347,7 @@ class Control:
                 rules[f"object/{kind.name}/{namespace}/{document.name}"] = document.body
         self._rules["manifests"] = _rules_of(rules)
         self._take_rules()
-        self._facts["manifests"] = facts_of(good, "manifests")
-        self._lay_over()
+        self._overlay.take("manifests", facts_of(good, "manifests"))
 
     def _members_changed(self) -> None:
         proved = self._proved
@@ -354,8 +360,8 @@ class Control:
             for key, m in self.feed.members.items()
             if m.role in ("sidecar", "gateway") and key.count("/") == 2  # one that has handed over is only waited for
         ]  # fmt: skip
-        if self.sidecars.connected(members):
-            self._lay_over()
+        if told := self.sidecars.connected(members):
+            self._overlay.told(told)
             self._unsaved.set()
 
     async def _save_sidecars(self) -> None:
@@ -368,23 +374,7 @@ class Control:
     def _sidecar_left(self, workload: str) -> None:
         if self.sidecars.leave(workload):
             write_private(self.data / "sidecars.json", self.sidecars.dump())
-            self._lay_over()
-
-    def _lay_over(self) -> None:
-        self.registry.leave(self.sidecars.left())
-        for name, facts in self._facts.items():
-            self.registry.update(name, self.sidecars.over(facts))
-        declared = [key for facts in self._facts.values() for key in facts.workloads]
-        self.registry.update("sidecars", self.sidecars.alone(declared))
-
-    def _secrets_of(self, member: Member) -> frozenset[str]:
-        """The keys of the Secrets that a member of the feed is to have."""
-        if member.role == "dns":
-            return frozenset()
-        key = f"{member.namespace}/{member.workload}"
-        known = self.registry.snapshot.value.workloads.get(key)
-        workload = known or Workload(member.namespace, member.workload, labels=member.labels)
-        return self._wanted_secrets.of(workload, member.role == "gateway", key not in self._proved)
+            self._overlay.told((workload,))
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
@@ -415,7 +405,7 @@ class Control:
             )
             for body in self.api.objects(FACT_RESOURCES).values()
         }
-        message = self.book.message_since("") or b"{}"
+        message = self.book.everything()
         return web.json_response({**json.loads(message), "revisions": revisions})
 
     async def _metrics(self, request: web.Request) -> web.Response:
@@ -459,6 +449,15 @@ class Control:
             ),
         ]
         return web.Response(text="\n".join(lines) + "\n", content_type="text/plain", charset="utf-8")
+
+
+def settle() -> None:
+    """After the start: what is there stays, and the collector of garbage need not look at it again and again, which
+    would hold up everybody for the time that this takes."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)
 
 
 def is_loopback(host: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from ..mesh.bundle import SERVICE_ACCOUNT, Credentials
 from ..mesh.feed import Feed
 from ..mesh.update import Holdings, build_world
+from ..policy.known_fields import known_fields, schema_id
 from ..policy.world import Loader, World
 from ..proxy.client import HttpFetch
 from ..registry.names import split_full_name
@@ -69,14 +70,20 @@ def feed_for(
         credentials = Credentials(fetch, anchors, headers)
     except OSError as error:  # ssl.SSLError is one
         raise SettingError(f"--ca {options.ca}: {error}") from error
+    holdings = Holdings(partial(build_world, loader=Loader()))
+    knows = {"schema": schema_id(), "items": ",".join(sorted(holdings.tables()))}
+    if role == "sidecar":
+        knows["endpoints"] = options.endpoints
     namespace, name = split_full_name(full_name)
     feed = Feed(
         fetch,
         urls,
-        Holdings(partial(build_world, loader=Loader())),
+        holdings,
         take,
         report={"role": role, "namespace": namespace, "workload": name, **report},
         headers=credentials.headers,
         keep=data / "feed.json" if data is not None else None,
+        knows=knows,
+        fields=known_fields,
     )
     return ControlLink(fetch, feed, credentials)

@@ -405,6 +405,7 @@ class Role:
         urls = [url for text in options.control for url in text.split(",") if url]
         role = "gateway" if sidecar.options.gateway else "sidecar"
         link = feed_for(options, urls, role, options.workload, sidecar.update, data, report)
+        link.feed.in_use, sidecar.missing = sidecar.in_use, link.feed.use
         self._hand_on(lambda: link.feed.items)
         if self._serves() and not self.handover.succeeds:
             link.feed.not_yet()  # before we listen, and our app

@@ -8,7 +8,7 @@ is its sidecar's to say, if that checks it: it goes before what sources say of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import msgspec
 
@@ -54,8 +54,8 @@ class Sidecars:
     def dump(self) -> bytes:
         return msgspec.json.encode(sorted(self.known.values(), key=lambda one: one.key))
 
-    def connected(self, now: Iterable[Known]) -> bool:
-        """Take those that are connected now; whether anything is new to the overlay."""
+    def connected(self, now: Iterable[Known]) -> frozenset[str]:
+        """Take those that are connected now; the workloads of which anything is new to the overlay."""
         present: dict[str, Known] = {}
         for one in now:
             before = self.known.get(one.key)
@@ -68,9 +68,9 @@ class Sidecars:
         self._seen |= set(present)
         gone = self._seen - set(present)
         merged = {**self.known, **present}
-        changed = merged != self.known or gone != self._gone
+        changed = {key for key, one in present.items() if self.known.get(key) != one} | (gone ^ self._gone)
         self.known, self._gone = merged, gone
-        return changed
+        return frozenset(changed)
 
     def forget(self, removed: Iterable[str]) -> None:
         """Drop what is known of workloads whose declaration was removed, unless their sidecars are connected."""
@@ -92,35 +92,56 @@ class Sidecars:
         """Workloads that take no more."""
         return [key for key, one in self.known.items() if one.left]
 
-    def over(self, facts: Facts) -> Facts:
-        """The facts with the mesh ports and the health of the workloads in it."""
-        workloads = {
-            key: _laid_over(workload, self.known[key]) if key in self.known else workload
-            for key, workload in facts.workloads.items()
-        }
-        return msgspec.structs.replace(facts, workloads=workloads)
+    def over(self, facts: Facts, before: Facts | None = None, touched: Iterable[str] | None = None) -> Facts:
+        """The facts with the mesh ports and the health of the workloads in it.
 
-    def alone(self, declared: Iterable[str]) -> Facts:
-        """The workloads that only their sidecars tell of."""
-        others = set(declared)
-        return Facts(
-            workloads={
-                key: Workload(
-                    namespace=one.namespace,
-                    name=one.workload,
-                    addresses=(one.address,) if one.address else (),
-                    ports=tuple(WorkloadPort(port) for port in one.ports),
-                    labels=one.labels,
-                    service_account=one.service_account or "default",
-                    mesh_port=one.mesh_port,
-                    ready=key not in self._gone and not one.unhealthy,
-                    why="its sidecar is not connected to control" if key in self._gone else one.unhealthy,
-                    source="sidecars",
-                    unhealthy=one.unhealthy,
-                )
-                for key, one in self.known.items()
-                if key not in others
-            }
+        `before`: what this gave last, where nothing but the workloads `touched` is different for it.
+        """
+        workloads = facts.workloads
+        if before is not None and touched is not None:
+            made = dict(before.workloads)
+            for key in touched:
+                if key in workloads:
+                    made[key] = self._laid(key, workloads[key])
+                else:
+                    made.pop(key, None)
+        else:
+            made = {key: self._laid(key, workload) for key, workload in workloads.items()}
+        return msgspec.structs.replace(facts, workloads=made)
+
+    def _laid(self, key: str, workload: Workload) -> Workload:
+        known = self.known.get(key)
+        return workload if known is None else _laid_over(workload, known)
+
+    def alone(
+        self, declared: Container[str], before: Facts | None = None, touched: Iterable[str] | None = None
+    ) -> Facts:
+        """The workloads that only their sidecars tell of. `before`: as in `over`."""
+        if before is None or touched is None:
+            made = {key: self._alone(key, one) for key, one in self.known.items() if key not in declared}
+            return Facts(workloads=made)
+        made = dict(before.workloads)
+        for key in touched:
+            if key in self.known and key not in declared:
+                made[key] = self._alone(key, self.known[key])
+            else:
+                made.pop(key, None)
+        return Facts(workloads=made)
+
+    def _alone(self, key: str, one: Known) -> Workload:
+        gone = key in self._gone
+        return Workload(
+            namespace=one.namespace,
+            name=one.workload,
+            addresses=(one.address,) if one.address else (),
+            ports=tuple(WorkloadPort(port) for port in one.ports),
+            labels=one.labels,
+            service_account=one.service_account or "default",
+            mesh_port=one.mesh_port,
+            ready=not gone and not one.unhealthy,
+            why="its sidecar is not connected to control" if gone else one.unhealthy,
+            source="sidecars",
+            unhealthy=one.unhealthy,
         )
 
 

@@ -1,9 +1,10 @@
 """Shell: the stream from control: receive versions, keep the last one on disk, say what was taken or refused.
 
 `GET /fairlead/v1/feed?...&since=VERSION` answers one JSON object a line without end; `POST /fairlead/v1/feed/ack`
-tells control what became of a version, `POST .../health` whether the own app is ready. Control sends a line without
-content at least every ten seconds, so that a silent connection is found out. A line that begins with `{"trust":` is no
-version: it tells of the mesh's roots (bundle.py).
+tells control what became of a version, `POST .../health` whether the own app is ready, `POST .../use` which services
+are in use, `POST .../say` what control asks for when we come back: digests of what we hold, and what our version knows.
+Control sends a line without content at least every ten seconds, so that a silent connection is found out.
+A line that begins with `{"trust":` is no version: it tells of the mesh's roots (bundle.py).
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import os
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -31,6 +33,10 @@ SILENCE_S = 30.0
 PLAINTEXT_S = 2.0
 """How often control hears of who comes in plaintext, where anybody does."""
 LINE_BYTES_MAX = 256 << 20
+ACK_PAUSE_S_MAX = 2.0
+ACKS_MOST = 8
+"""Versions that may wait to be acknowledged one by one."""
+USE_PAUSE_S = 0.05
 TRUST_LINE = b'{"trust":'
 LEAVE_GRACE_S = 1.0
 """How much longer than what it was asked to wait control may take to answer a farewell."""
@@ -71,6 +77,8 @@ class Feed:
         report: Mapping[str, str],
         headers: Callable[[], Mapping[str, str]] = dict,
         keep: Path | None = None,
+        knows: Mapping[str, str] | None = None,
+        fields: Callable[[], Mapping[str, list[str]]] = dict,
     ) -> None:
         self._fetch = fetch
         self._urls = urls
@@ -80,6 +88,16 @@ class Feed:
         """Sent with the request: who we are and where our sidecar listens."""
         self._headers = headers
         self._keep = keep
+        self._knows = {"says": "1", **knows} if knows is not None else {}
+        """Told with the request for the feed: what we can answer, understand, and want."""
+        self._fields = fields
+        """What our version knows of objects; asked for by a control of another version."""
+        self.in_use: Callable[[], Iterable[str]] = tuple
+        """Hosts of services that have been asked for here, besides those that were not known."""
+        self._wants: set[str] = set()
+        """Hosts that control has still to hear of."""
+        self._wanting = asyncio.Event()
+        self._saying: set[asyncio.Task[None]] = set()
         self.connected = False
         self.url = urls[0]
         """The control that is, or was last, connected."""
@@ -93,7 +111,11 @@ class Feed:
         self.in_force = asyncio.Event()
         """Set once a version, received or from disk, is in force."""
         self._told: asyncio.Queue[tuple[str, str, list[str]]] = asyncio.Queue()
-        """(control, version, why it was refused) of what control has still to hear."""
+        """(control, version, why it was refused) of what is to be put on disk, and then to be told."""
+        self._kept: asyncio.Queue[tuple[str, str, list[str]]] = asyncio.Queue()
+        """The same of what control has still to hear."""
+        self._ack_pause_s = 0.0
+        """As control asked for in its last answer."""
         self._health: tuple[bool, str] | None = None
         """(ready, why not) of the own app; None: nobody checks it."""
         self._describe: Callable[[], list[dict[str, Any]]] = list
@@ -139,8 +161,10 @@ class Feed:
     async def run(self) -> None:
         """Follow for ever: reconnect with growing pauses, the next address each time."""
         async with asyncio.TaskGroup() as together:
-            together.create_task(self._keep_and_tell())
+            together.create_task(self._keep_all())
+            together.create_task(self._tell_all())
             together.create_task(self._tell_health())
+            together.create_task(self._tell_uses())
             if self._plaintext is not None:
                 together.create_task(self._tell_plaintext(*self._plaintext))
             await self._follow_all()
@@ -169,7 +193,7 @@ class Feed:
     async def _follow(self, url: str) -> None:
         said, health = dict(self._report), self._health
         state = {} if health is None else {"ready": str(int(health[0])), "why": health[1]}
-        query = urlencode({**said, **state, "since": self._holdings.version})
+        query = urlencode({**said, **state, **self._knows, "since": self._holdings.version})
         async with self._fetch.stream(
             "GET", f"{url}/fairlead/v1/feed?{query}", headers=self._headers(), idle_timeout_s=SILENCE_S
         ) as stream:
@@ -204,10 +228,17 @@ class Feed:
                 raise FetchError(f"feed refused with status {stream.status}")
 
     def _line(self, url: str, line: bytes) -> None:
+        before = self._holdings.version
         try:
             if not self._holdings.apply(line):
-                return
-            self._put_in_force()
+                if self._holdings.asked:
+                    task = asyncio.create_task(self._say_what_is_asked(url, self._holdings.asked))
+                    self._saying.add(task)
+                    task.add_done_callback(self._saying.discard)
+                if self._holdings.version == before:
+                    return
+            else:
+                self._put_in_force()
             self.refused = []
         except UnreadableError:
             raise
@@ -219,20 +250,90 @@ class Feed:
             self._to_save = self._holdings.version, self._holdings.kept()
         self._told.put_nowait((url, self._holdings.offered, self.refused))
 
-    async def _keep_and_tell(self) -> None:
-        """Keeps what is in force on disk, then tells control. Beside the feed: neither the disk nor control's answer
+    async def _keep_all(self) -> None:
+        """Keeps what is in force on disk, then has control told. Beside the feed: neither the disk nor control's answer
         holds up the next version, nor traffic. Of versions that come meanwhile only the last is written."""
+        save: tuple[str, Callable[[], bytes]] | None = None
         try:
             while True:
-                url, version, refused = await self._told.get()
+                told = await self._told.get()
                 save, self._to_save = self._to_save, None
                 if save is not None and self._keep is not None:
                     await self._save(self._keep, *save)
-                await self._acknowledge(url, version, refused)
+                save = None
+                self._kept.put_nowait(told)
         finally:
-            if self._to_save is not None and self._keep is not None:  # the role ends
+            last = self._to_save or save  # the role ends, perhaps while a version is being written
+            if last is not None and self._keep is not None:
                 with contextlib.suppress(OSError):
-                    _write(self._keep, self._to_save[1])
+                    _write(self._keep, last[1])
+
+    async def _tell_all(self) -> None:
+        """Tells control what became of each version; of the last alone where control asks for a pause, or is slow."""
+        while True:
+            told = await self._kept.get()
+            while self._kept.qsize() >= (1 if self._ack_pause_s else ACKS_MOST):
+                told = self._kept.get_nowait()
+            self._ack_pause_s = await self._acknowledge(*told)
+            if self._ack_pause_s > 0:
+                await asyncio.sleep(self._ack_pause_s)
+
+    # --- which services are in use
+
+    def use(self, host: str) -> bool:
+        """A service is asked for of which we may not know the endpoints; whether they are to be waited for."""
+        if not self._holdings.missing(host):
+            return False
+        if host not in self._holdings.uses:
+            self._holdings.uses.add(host)
+            self._wants.add(host)
+            self._wanting.set()
+        return True
+
+    async def _tell_uses(self) -> None:
+        """Ask control for the endpoints of services that are asked for; what was not heard is asked for again."""
+        pause_s = USE_PAUSE_S
+        while True:
+            await self._wanting.wait()
+            self._wanting.clear()
+            hosts = sorted(self._wants)
+            if not hosts or not self.connected:  # the next connection tells all
+                continue
+            try:
+                await self._tell(self.url, "use", {"hosts": hosts})
+            except FetchError as error:
+                logger.warning("control did not hear which services are in use: %s", error)
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+                pause_s = min(pause_s * 2, 5.0)
+                self._wanting.set()
+                continue
+            pause_s = USE_PAUSE_S
+            self._wants.difference_update(hosts)
+
+    async def _say_what_is_asked(self, url: str, asked: list[str]) -> None:
+        body: dict[str, Any] = {}
+        if "holds" in asked:
+            self._holdings.uses.update(self.in_use())
+            body["holds"] = b64encode(self._holdings.digests()).decode()
+            body["uses"] = sorted(self._holdings.uses)
+        if "fields" in asked:
+            body["fields"] = self._fields()
+        try:
+            await self._tell(url, "say", body)
+        except FetchError as error:
+            logger.warning("control did not hear what it asked for, and will send everything: %s", error)
+
+    async def _tell(self, url: str, what: str, more: Mapping[str, Any]) -> None:
+        """Raises FetchError, also where the answer is not that it was heard."""
+        answer = await self._fetch.request(
+            "POST",
+            f"{url}/fairlead/v1/feed/{what}",
+            headers={**self._headers(), "content-type": "application/json"},
+            body=msgspec.json.encode({**self._report, **more}),
+            timeout_s=5.0,
+        )
+        if answer.status != 204:
+            raise FetchError(f"status {answer.status}: {answer.body[:200].decode('utf-8', 'replace')}")
 
     def health(self, ready: bool, why: str, describe: Callable[[], list[dict[str, Any]]] = list) -> None:
         """Whether the own app is ready, from now on; told to control at once, and again wherever we connect to.
@@ -276,17 +377,9 @@ class Feed:
             health = self._health
             if not self.connected or health is None or health == self._health_told:
                 continue
-            body = {**self._report, "ready": health[0], "why": health[1], "checks": self._describe()}
             try:
-                answer = await self._fetch.request(
-                    "POST",
-                    f"{self.url}/fairlead/v1/feed/health",
-                    headers={**self._headers(), "content-type": "application/json"},
-                    body=msgspec.json.encode(body),
-                    timeout_s=5.0,
-                )
-                if answer.status != 204:
-                    raise FetchError(f"status {answer.status}: {answer.body[:200].decode('utf-8', 'replace')}")
+                more = {"ready": health[0], "why": health[1], "checks": self._describe()}
+                await self._tell(self.url, "health", more)
             except FetchError as error:
                 logger.warning("control did not hear how the app is: %s", error)
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
@@ -343,10 +436,11 @@ class Feed:
         self._keep = None
         self._report["handedOver"] = "1"
 
-    async def _acknowledge(self, url: str, version: str, refused: list[str]) -> None:
+    async def _acknowledge(self, url: str, version: str, refused: list[str]) -> float:
+        """How long control asks us to wait before we acknowledge again, in seconds."""
         body = msgspec.json.encode({**self._report, "version": version, "accepted": not refused, "reasons": refused})
         try:
-            await self._fetch.request(
+            answer = await self._fetch.request(
                 "POST",
                 f"{url}/fairlead/v1/feed/ack",
                 headers={**self._headers(), "content-type": "application/json"},
@@ -355,6 +449,11 @@ class Feed:
             )
         except FetchError as error:
             logger.warning("control did not hear what became of version %s: %s", version, error)
+            return 0.0
+        try:
+            return min(float(answer.headers.get("x-fairlead-pause", "0")), ACK_PAUSE_S_MAX)
+        except ValueError:
+            return 0.0
 
     async def _save(self, keep: Path, version: str, dump: Callable[[], bytes]) -> None:
         try:

@@ -94,6 +94,8 @@ class Sidecar:
         self.notes: dict[str, Callable[[], str]] = {}
         """What is not as it should be and does not make us unready (control away, a stale source)."""
         self.notes["upstream-tls"] = self.contexts.others.problem
+        self.missing: Callable[[str], bool] | None = None
+        """Asks for the endpoints of a service that are not known here; whether they will come. None: all are known."""
         self.on_quit: Callable[[], None] | None = None
         self._world: World | None = None
         """As it was given last."""
@@ -164,6 +166,7 @@ class Sidecar:
             )
             self.engine.sockets = self.sockets
             self.notes["request-authentication"] = self._lacking_keys
+            self.engine.missing = self.missing
             self.metrics.running = self.engine.running
         else:
             self.engine.swap(tables)
@@ -740,6 +743,11 @@ class Sidecar:
 
     def _clusters(self, _query: Query) -> Answer | Awaitable[Answer]:
         return 200, JSON, encode(self.clusters())
+
+    def in_use(self) -> set[str]:
+        """Hosts of the services that requests were sent to."""
+        pools = self.engine.pools.values() if self.engine is not None else ()
+        return {pool.live.config.host for pool in pools if pool.live.requests}
 
     def clusters(self) -> list[dict[str, Any]]:
         """Of each cluster in use, what it does (LiveCluster.describe)."""

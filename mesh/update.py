@@ -6,13 +6,15 @@ world of the last good version stays in force.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from base64 import b64decode
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from ..policy.world import Loader, World
 from ..registry.checks import Check
+from ..registry.digest import item_digest
 from ..registry.documents import Document
 from ..registry.model import Changed, Endpoint, Service, Workload
 from ..registry.snapshot import Snapshot
@@ -25,10 +27,19 @@ class FeedMessage(msgspec.Struct):
     full: bool = False
     set: dict[str, msgspec.Raw] = {}
     remove: list[str] = []
+    resumed: bool = False
+    """It brings what is held, as control was told, to this version, whichever that was."""
+    drop: list[str] = []
+    """Digests (base64) of what is not to be held, but for what is set, or in `keep`."""
+    keep: list[str] = []
+    ask: list[str] = []
+    """What control wants to be told: `holds`, `fields`."""
+    uses: list[str] = []
+    """On disk alone: services in use."""
 
     def after(self, owed: FeedMessage | None) -> FeedMessage:
         """This message together with an earlier one that was not taken."""
-        if owed is None or self.full:
+        if owed is None or self.full or self.resumed:
             return self
         left = {key: value for key, value in owed.set.items() if key not in self.remove}
         gone = [key for key in owed.remove if key not in self.set]
@@ -91,6 +102,10 @@ class Holdings:
         self._checked: dict[str, tuple[Workload, tuple[Check, ...], Workload]] = {}
         """(workload, checks, both together) by workload, so that what did not change stays the same object."""
         self._number = 0
+        self.asked: list[str] = []
+        """What control wants to be told, by the last line."""
+        self.uses: set[str] = set()
+        """Hosts of services in use, or asked for."""
         self._shared: set[str] = set()
         """Tables that a world has, which are copied before they are written to."""
         self._touched: tuple[set[str], set[str], set[str]] | None = None
@@ -106,7 +121,11 @@ class Holdings:
             message = _decode_message(line)
         except _UNREADABLE as error:
             raise UnreadableError([f"a line of the feed is not a message: {error}"]) from error
-        if not message.full and not message.set and not message.remove:
+        self.asked = message.ask
+        if not (message.full or message.set or message.remove or message.drop):
+            if message.resumed:
+                self.version = self.offered = message.version
+                self._owed = None
             return False
         self.offered = message.version
         message = message.after(self._owed)
@@ -123,7 +142,8 @@ class Holdings:
         self._forgot = False
         if message.full:
             self._clear(keep=set(message.set))
-        for key in message.remove:
+            self.uses.update(message.uses)
+        for key in (*message.remove, *self._dropped(message)):
             self._drop(key)
         for key, value in message.set.items():
             octets = bytes(value)
@@ -136,6 +156,22 @@ class Holdings:
         self.version = message.version
         self._number += 1
         return True
+
+    def digests(self) -> bytes:
+        """Of what is held, one after the other."""
+        return b"".join([item_digest(key, value) for key, value in self.raw.items()])
+
+    def _dropped(self, message: FeedMessage) -> Iterable[str]:
+        """Keys of what is not to be held any more."""
+        if not message.drop:
+            return ()
+        dropped = {b64decode(one) for one in message.drop}
+        kept = {*message.set, *message.keep}
+        return [key for key, value in self.raw.items() if key not in kept and item_digest(key, value) in dropped]
+
+    def missing(self, host: str) -> bool:
+        """Whether a service's endpoints were not sent to us, as we do not use it."""
+        return host in self._services and host not in self._endpoints
 
     def world(self) -> World:
         """The world of what is held; raises RefusedError with every reason."""
@@ -159,14 +195,17 @@ class Holdings:
 
     def kept(self) -> Callable[[], bytes]:
         """What makes one full message of all that is held now, in any thread: what is kept on disk."""
-        version, raw = self.version, dict(self.raw)
+        version, raw, uses = self.version, dict(self.raw), sorted(self.uses)
 
         def dump() -> bytes:
-            return msgspec.json.encode(
-                {"version": version, "full": True, "set": {key: msgspec.Raw(value) for key, value in raw.items()}}
-            )
+            items = {key: msgspec.Raw(value) for key, value in raw.items()}
+            return msgspec.json.encode({"version": version, "full": True, "set": items, "uses": uses})
 
         return dump
+
+    def tables(self) -> Iterable[str]:
+        """First parts of the keys of items that we understand."""
+        return TABLES
 
     def _table(self, name: str) -> dict[str, Any]:
         """A table to write to; a copy of it, where a world has it."""

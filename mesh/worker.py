@@ -260,6 +260,9 @@ class WorkerSidecar(Sidecar):
         """Of the others, for clusters whose pool is made later."""
         self._condition: say.Condition | None = None
         """As last told."""
+        self._used: set[str] = set()
+        """Services that the supervisor knows to be in use."""
+        self.missing = self._ask
         self._timer: asyncio.TimerHandle | None = None
 
     def update(self, world: World) -> None:
@@ -322,7 +325,19 @@ class WorkerSidecar(Sidecar):
         self.tell_condition()
         self._timer = asyncio.get_running_loop().call_later(CONDITION_S, self.watch_condition)
 
+    def _ask(self, host: str) -> bool:
+        snapshot = self._tables.snapshot if self._tables is not None else None
+        if snapshot is None or host not in snapshot.services or host in snapshot.endpoints:
+            return False
+        if host not in self._used:
+            self._used.add(host)
+            self._link.send(say.Uses([host], True))
+        return True
+
     def tell_condition(self) -> None:
+        if new := self.in_use() - self._used:
+            self._used |= new
+            self._link.send(say.Uses(sorted(new)))
         now = say.Condition(
             {name: why for name, check in self.checks.items() if (why := check())},
             {name: why for name, check in self.notes.items() if (why := check())},

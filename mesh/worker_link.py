@@ -109,6 +109,14 @@ class NotListened(msgspec.Struct, tag=True):
     failures: list[tuple[str, int, str]]
 
 
+class Uses(msgspec.Struct, tag=True):
+    """Services that a worker was asked for."""
+
+    hosts: list[str]
+    missing: bool = False
+    """Their endpoints are not known to it, and are waited for."""
+
+
 class Condition(msgspec.Struct, tag=True):
     """How a worker is, by what it checks; sent when it has changed."""
 
@@ -140,7 +148,7 @@ class Leave(msgspec.Struct, tag=True):
 
 
 Down = Begin | Certificate | Items | Leave | Drain | End | Ask | ReopenLog | Ejection | AppUnready
-Up = Listening | Refused | Trusting | NotListened | Condition | Told | Drained | Ejection
+Up = Listening | Refused | Trusting | NotListened | Uses | Condition | Told | Drained | Ejection
 _encode = msgspec.msgpack.Encoder().encode
 
 

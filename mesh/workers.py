@@ -111,7 +111,12 @@ class Supervisor(Sidecar):
         self._plaintext_back: list[dict[str, Any]] = []
         """Of plaintext, what control has not heard."""
         self._crowded = False
+        self._used: set[str] = set()
+        """Hosts that workers were asked for."""
         self.contexts.taken = self._certificate
+
+    def in_use(self) -> set[str]:
+        return self._used
 
     # --- what workers are told
 
@@ -429,6 +434,12 @@ class Supervisor(Sidecar):
             worker.trusts = message.roots
         elif isinstance(message, say.Condition):
             self._take_condition(worker, message)
+        elif isinstance(message, say.Uses):
+            self._used.update(message.hosts)
+            ask = self.missing
+            if message.missing and ask is not None:
+                for host in message.hosts:
+                    ask(host)
         elif isinstance(message, say.Told):
             future = worker.asked.pop(message.number, None)
             if future is not None and not future.done():

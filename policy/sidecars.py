@@ -74,14 +74,19 @@ def known_services(
         seen = _seen(listeners, service, workload.namespace)
         if seen is not None:
             found[host] = seen
+    for host in routed_hosts(sidecar, rules, workload, domain):
+        if host in services:
+            found.setdefault(host, services[host])
+    return found
+
+
+def routed_hosts(sidecar: Sidecar, rules: Sequence[VirtualService], workload: Workload, domain: str) -> Iterator[str]:
+    """Where the VirtualServices for hosts that the workload knows send traffic to."""
     for rule in rules:
         namespace = rule.meta.namespace
         if exported(rule.spec.export_to, namespace, workload.namespace) and knows(sidecar, rule, workload, domain):
             for reference in _targets(rule):
-                host = complete(reference.host, namespace, domain)
-                if host in services:
-                    found.setdefault(host, services[host])
-    return found
+                yield complete(reference.host, namespace, domain)
 
 
 def knows(sidecar: Sidecar | None, rule: VirtualService, workload: Workload, domain: str) -> bool:

@@ -150,5 +150,10 @@ class Core:
         found = self.pools.get(name)
         return found if found is not None else self.new_pool(tables, name)
 
+    def awaits(self, live: Any, told: Callable[[], None]) -> bool:
+        """Whether the endpoints of this cluster's service are not known here, but are on their way; then `told` is
+        called once, when they have come, or have been waited for long enough."""
+        return False
+
     def new_pool(self, tables: Tables, name: str) -> Pool | None:
         raise NotImplementedError

@@ -61,6 +61,9 @@ TICK_S = 1.0
 DRAIN_LOOK_S = 0.1
 """How often a drain looks for who is idle."""
 
+ENDPOINTS_S = 5.0
+"""Longest wait for endpoints that control has been asked for."""
+
 
 class Observer(Protocol):
     def done(self, outcome: Outcome) -> None:
@@ -130,6 +133,11 @@ class Engine(Core):
         """Connections cut off because they held too much."""
         self.overfull = False
         """More is held in all than the limit `buffered` allows: nobody else may come in."""
+        self.missing: Callable[[str], bool] | None = None
+        """Whether the endpoints of a service (its host) are not known here and have been asked for now; None: all are
+        known."""
+        self._awaiting: dict[str, list[Callable[[], None]]] = {}
+        """By host, who is to be told when they come."""
         self._dialer = Dialer(client_context, verify_peer, self._may_leave)
         self._listeners: list[Listener] = []
         self._inbounds: list[accept_inbound.Inbound | GatewayListener] = []
@@ -230,12 +238,32 @@ class Engine(Core):
         verdict = self.egress_verdict(self.tables, address, endpoint.port)
         return None if verdict is None or verdict.allowed else verdict.why or verdict.by
 
+    def awaits(self, live: LiveCluster, told: Callable[[], None]) -> bool:
+        host = live.config.host
+        if self.missing is None or live.hosts or not self.missing(host):
+            return False
+        waiting = self._awaiting.get(host)
+        if waiting is None:
+            waiting = self._awaiting[host] = []
+            self.later(ENDPOINTS_S, lambda: self._told(host, waiting))
+        waiting.append(told)
+        return True
+
+    def _told(self, host: str, waiting: list[Callable[[], None]]) -> None:
+        """Let those go on who wait for this host."""
+        if self._awaiting.get(host) is waiting:
+            del self._awaiting[host]
+            for told in waiting:
+                told()
+
     def mirror(self, exchange: Any, mirror: Mirror) -> None:
         """Send a copy of this exchange's request, if there is room for it."""
         pool = self.pool(exchange.tables, mirror.cluster)
         if pool is None or self.mirrors >= self.settings.max_mirrors:
             return
         host = pool.live.choose(None, self.draw, ())
+        if host is None and self.missing is not None:
+            self.missing(pool.live.config.host)  # for the next; nobody waits for a copy
         if host is None or (host.endpoint.egress is not None and not host.endpoint.egress.allowed):
             return
         limits = pool.live.config.limits
@@ -442,6 +470,8 @@ class Engine(Core):
             if self.share is not None:
                 self.share(pool.live)
         withdraw(self, tables)
+        for host in [host for host in self._awaiting if host in tables.snapshot.endpoints]:
+            self._told(host, self._awaiting[host])
 
     def _take_tables(self, tables: Tables) -> None:
         mesh = tables.mesh.spec

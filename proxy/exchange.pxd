@@ -62,6 +62,7 @@ cdef class Exchange(Waiter):
     cdef public list tried
     cdef public list attempted
     cdef public double resume_at
+    cdef public bint asked
     cdef public double route_deadline
     cdef public double try_deadline
     cdef public double body_at

@@ -116,6 +116,8 @@ class Exchange(Waiter):
         self.abort_grpc = -1
         """gRPC status of a fault or rate limit; -1: none."""
         self.resume_at = 0.0
+        self.asked = False
+        """The endpoints of its service were not known, and have been waited for."""
         self.route_deadline = 0.0
         self.call_deadline = 0.0
         """By grpc-timeout; 0: none."""
@@ -424,6 +426,11 @@ class Exchange(Waiter):
         else:
             host = live.choose_remote(self.key, self.engine.draw, self.tried or (), self.attempted)
         if host is None:
+            if not self.asked and self.engine.awaits(live, self.endpoints_told):
+                self.asked = True
+                self.phase = PAUSED
+                self.resume_at = self.moment + 3600.0  # `endpoints_told` comes long before
+                return
             total = len(live.hosts)
             self._reply(
                 NO_HEALTHY,
@@ -1129,6 +1136,12 @@ class Exchange(Waiter):
         else:
             self._reply(reason, why, status)
 
+    def endpoints_told(self) -> None:
+        """The endpoints of its service have come, or have been waited for long enough."""
+        if self.phase == PAUSED:
+            self.resume_at = self.engine.now()
+            self.client.arm(self.resume_at)
+
     def wake(self, now: float) -> float:
         """Do what is due; when to be woken next, 0: no need."""
         self.moment = now
@@ -1140,7 +1153,12 @@ class Exchange(Waiter):
             else:
                 self._attempt()
                 retries = self.decision.retries
-                if retries.per_try_timeout_s and self.request_complete and self.phase in (WAITING, SENT):
+                if (
+                    retries is not None
+                    and retries.per_try_timeout_s
+                    and self.request_complete
+                    and self.phase in (WAITING, SENT)
+                ):
                     self.try_deadline = now + retries.per_try_timeout_s
         if self.phase == ENDED:
             return 0.0

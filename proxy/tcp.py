@@ -77,6 +77,8 @@ class Session:
         now = engine.clock()
         self.relay = Relay(now, self._ended)
         self.relay_running = False
+        self.asked = False
+        """The endpoints of its service were not known, and have been waited for."""
         self.outcome = Outcome()
         self.outcome.kind = "tcp"
         self.outcome.arrival = arrival
@@ -208,6 +210,8 @@ class Session:
         if host is None:
             if self.tried:
                 self._fail(CONNECT, self.outcome.why)
+            elif not self.asked and engine.awaits(live, self._endpoints_told):
+                self.asked = True
             else:
                 self._fail(
                     NO_HEALTHY,
@@ -242,6 +246,15 @@ class Session:
         if live.measures:
             self.dialled_at = engine.clock()
         self._dialing = engine.dial(endpoint, limits, self.relay.server, self._connected, self._not_connected, header)
+
+    def _endpoints_told(self) -> None:
+        """The endpoints of its service have come, or have been waited for long enough."""
+        if self.abandoned:
+            return
+        if self.relay.client.lost:
+            self._finish()
+        else:
+            self._try()
 
     def _header(self, endpoint: Any, limits: Any) -> bytes:
         arrival = self.arrival

@@ -8,3 +8,8 @@ except ImportError:  # another Python
     from hashlib import blake2b
 
 __all__ = ["blake2b"]
+
+
+def item_digest(key: str, value: bytes) -> bytes:
+    """16 octets that stand for one item of the feed and its value, wherever and whenever they are computed."""
+    return blake2b(key.encode() + b"\0" + value, digest_size=16).digest()

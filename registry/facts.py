@@ -54,6 +54,32 @@ def facts_of(documents: Iterable[Document], source: str, cluster_domain: str = C
     return made.facts()
 
 
+def stated_by(document: Document, cluster_domain: str = CLUSTER_DOMAIN) -> tuple[str, tuple[str, ...]]:
+    """What a document states something of: "hosts", "workloads" or "namespaces", and their keys; "" and none where it
+    states no facts. A host is stated by several documents together, the others each by the last that names it."""
+    group = document.api_version.partition("/")[0] if "/" in document.api_version else ""
+    kind = (group, document.kind)
+    if kind == ("", "Namespace"):
+        return "namespaces", (document.name,)
+    if kind in (("", "Pod"), ("networking.istio.io", "WorkloadEntry")):
+        return "workloads", (f"{document.namespace}/{document.name}",)
+    if kind == ("", "Service"):
+        return "hosts", (service_host(document.namespace, document.name, cluster_domain),)
+    if kind == ("discovery.k8s.io", "EndpointSlice"):
+        name = _labels(_mapping(document.body, "metadata")).get(SERVICE_NAME)
+        return "hosts", (service_host(document.namespace, name, cluster_domain),) if name else ()
+    if kind == ("networking.istio.io", "ServiceEntry"):
+        named = _list(_mapping(document.body, "spec"), "hosts")
+        return "hosts", tuple(dict.fromkeys(entry_host(one, document.namespace, cluster_domain) for one in named))
+    return "", ()
+
+
+def entry_host(name: Any, namespace: str, cluster_domain: str) -> str:
+    """The full host of one of a ServiceEntry's `hosts`."""
+    host = str(name).lower().rstrip(".")
+    return service_host(namespace, host, cluster_domain) if "." not in host and host != "*" else host
+
+
 _NOTHING: dict[str, Any] = {}
 
 
@@ -289,9 +315,7 @@ class _Facts:
         )
         selector = _labels(_mapping(spec, "workloadSelector")) or None
         for name in _list(spec, "hosts"):
-            host = str(name).lower().rstrip(".")
-            if "." not in host and host != "*":
-                host = service_host(document.namespace, host, self.domain)
+            host = entry_host(name, document.namespace, self.domain)
             older = self.services.get(host)
             if older is not None:
                 if host not in self.entry_hosts or older.namespace != document.namespace:

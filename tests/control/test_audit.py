@@ -21,3 +21,13 @@ def test_a_line_is_one_json_object_whatever_is_in_it() -> None:
 def test_times_are_rfc_3339() -> None:
     assert timestamp(0.5) == "1970-01-01T00:00:00.500000Z"
     assert seconds_timestamp(0.5) == "1970-01-01T00:00:00Z"
+
+
+def test_what_sidecars_say_of_the_feed_is_a_line_only_where_it_is_refused() -> None:
+    lines: list[bytes] = []
+    audit = Audit(lines.append)
+    audit.record(0.0, path="/fairlead/v1/feed/ack", code=204)
+    assert lines == []
+    audit.record(0.0, path="/fairlead/v1/feed/ack", code=403)
+    audit.record(0.0, path="/api/v1/namespaces/a/pods/b", code=204)
+    assert len(lines) == 2

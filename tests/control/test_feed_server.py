@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,8 +13,13 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from fairlead.control import feed_server, scopes, views
 from fairlead.control.feed_server import FeedServer, at_least
 from fairlead.control.push import Book
+from fairlead.control.views import Views
+from fairlead.registry.digest import item_digest
+from fairlead.registry.model import Endpoint, Service, ServicePort, Workload
+from fairlead.registry.snapshot import Snapshot
 
 DEADLINE_S = 10.0
 
@@ -28,10 +35,10 @@ def test_a_version_is_at_least_another_of_the_same_run_only() -> None:
 class Served:
     """A feed server whose book loses an item for each workload that leaves."""
 
-    def __init__(self) -> None:
+    def __init__(self, views: Views | None = None) -> None:
         self.book = Book("e")
         self.book.objects({"object/x/default/a": {"n": 1}})
-        self.feed = FeedServer(self.book, lambda *_: None, self.changed, left=self.left)
+        self.feed = FeedServer(self.book, lambda *_: None, self.changed, views, left=self.left)
         self.away: list[str] = []
         self.url = ""
         self.session: aiohttp.ClientSession
@@ -67,8 +74,8 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served() -> AsyncIterator[Served]:
-    made = Served()
+async def served(views: Views | None = None) -> AsyncIterator[Served]:
+    made = Served(views)
     app = web.Application()
     app.add_routes(made.feed.routes())
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
@@ -190,3 +197,149 @@ async def test_a_farewell_that_cannot_be_read_is_refused() -> None:
         for body in (b"{", b"{}", b'{"namespace":"a","workload":"b","timeout":"soon"}'):
             async with control.session.post(f"{control.url}/fairlead/v1/feed/leave", data=body) as answer:
                 assert answer.status == 400
+
+
+def answers(**more: str) -> dict[str, str]:
+    return {"says": "1", "schema": "other", "items": "object,service,endpoints,workload,checks,namespace", **more}
+
+
+async def asked(stream: aiohttp.ClientResponse) -> list[str]:
+    while not (line := await stream.content.readline()).strip():
+        pass
+    found: list[str] = json.loads(line)["ask"]
+    return found
+
+
+async def message(stream: aiohttp.ClientResponse) -> dict[str, Any]:
+    while not (line := await stream.content.readline()).strip():
+        pass
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+async def open_stream(control: Served, name: str, **more: str) -> aiohttp.ClientResponse:
+    query = {"role": "sidecar", "namespace": "default", "workload": name, "instance": name, **more}
+    answer = await control.session.get(f"{control.url}/fairlead/v1/feed", params=query)
+    control.streams.append(answer)
+    return answer
+
+
+async def say(control: Served, name: str, what: str = "say", **more: Any) -> int:
+    body = {"namespace": "default", "workload": name, "instance": name, **more}
+    async with control.session.post(f"{control.url}/fairlead/v1/feed/{what}", json=body) as answer:
+        return answer.status
+
+
+@pytest.mark.asyncio
+async def test_who_comes_back_to_another_run_of_control_tells_what_it_holds_and_is_sent_the_difference() -> None:
+    async with served() as control:
+        control.book.objects({"object/x/default/b": {"n": 2}})
+        same = item_digest("object/x/default/a", b'{"n":1}')
+        gone = item_digest("object/x/default/gone", b"{}")
+        stream = await open_stream(control, "a", since="before.7", says="1")
+        assert await asked(stream) == ["holds"]
+        assert await say(control, "a", holds=b64encode(same + gone).decode()) == 204
+        told = await message(stream)
+        assert (told["full"], told["resumed"], told["version"]) == (False, True, "e.2")
+        assert (told["set"], told["drop"]) == ({"object/x/default/b": {"n": 2}}, [b64encode(gone).decode()])
+        await control.ack("a", "e.2")
+        again = await open_stream(control, "a", since="e.1", says="1")
+        told = await message(again)
+        assert "resumed" not in told, "the version says it all"
+        assert told["set"] == {"object/x/default/b": {"n": 2}}
+
+
+@pytest.mark.asyncio
+async def test_who_does_not_answer_or_cannot_is_sent_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_server, "SAY_S", 0.01)
+    async with served() as control:
+        silent = await open_stream(control, "a", since="before.7", says="1")
+        assert await asked(silent) == ["holds"]
+        assert (await message(silent))["full"]
+        old = await open_stream(control, "b", since="before.7")
+        assert (await message(old))["full"]
+
+
+@pytest.mark.asyncio
+async def test_what_an_older_version_would_not_understand_is_withheld_and_shown() -> None:
+    async with served() as control:
+        rule = "object/virtualservices.networking.istio.io/default/"
+        control.book.objects({f"{rule}old": {"spec": {"hosts": ["a"]}}, f"{rule}new": {"spec": {"novel": 1}}})
+        fields = {"virtualservices.networking.istio.io": ["spec", "spec.hosts", "spec.hosts[]"], "x": ["n"]}
+        stream = await open_stream(control, "a", **answers())
+        assert await asked(stream) == ["fields"]
+        assert await say(control, "a", fields=fields) == 204
+        told = await message(stream)
+        assert told["set"].keys() == {"object/x/default/a", f"{rule}old"}
+        withheld = ["virtualservices.networking.istio.io/default/new: it does not know spec.novel"]
+        assert control.feed.members["sidecar/default/a"].withheld == withheld
+        second = await open_stream(control, "b", **answers())
+        assert f"{rule}new" not in (await message(second))["set"], "of this version it is known now"
+        control.book.objects({f"{rule}new": {"spec": {"hosts": ["b"]}}})
+        control.feed.publish()
+        assert (await message(stream))["set"].keys() == {f"{rule}new"}
+        assert control.feed.members["sidecar/default/a"].withheld == []
+
+
+@pytest.mark.asyncio
+async def test_items_of_a_kind_that_a_version_does_not_know_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "TABLES", views.TABLES | {"gadget"})
+    async with served() as control:
+        control.book._change({"gadget/a": b"1"})
+        old = await open_stream(control, "a")
+        assert (await message(old))["set"].keys() == {"object/x/default/a"}
+        new = await open_stream(control, "b", items="object,service,endpoints,workload,checks,namespace,gadget")
+        assert (await message(new))["set"].keys() == {"object/x/default/a", "gadget/a"}
+
+
+@pytest.mark.asyncio
+async def test_a_service_that_is_used_is_sent_at_once_and_what_is_for_others_counts_as_taken() -> None:
+    ends = (Endpoint("10.0.0.1", 80),)
+    services = {host: Service(host, "default", host, (ServicePort(80),)) for host in ("a.x", "b.x")}
+    snapshot = Snapshot(1, services, dict.fromkeys(services, ends))
+    async with served(Views(lambda: snapshot, lambda _: True)) as control:
+        control.feed._views.scopes.facts(snapshot)
+        control.book.facts(snapshot)
+        stream = await open_stream(control, "a", says="1", endpoints="used")
+        assert await asked(stream) == ["holds"]
+        assert await say(control, "a", holds="", uses=["a.x"]) == 204
+        told = await message(stream)
+        assert {key for key in told["set"] if key.startswith("endpoints/")} == {"endpoints/a.x"}
+        await control.ack("a", told["version"])
+        member = control.feed.members["sidecar/default/a"]
+        assert (member.endpoints, member.uses) == ("used", 1)
+        assert await say(control, "a", "use", hosts=["B.x"]) == 204
+        assert (await message(stream))["set"].keys() == {"endpoints/b.x"}
+        changed = Snapshot(2, services, dict.fromkeys(services, ends), {"o/w": Workload("o", "w")})
+        control.book.facts(changed)
+        control.feed.publish()
+        while member.offered != control.book.version:
+            await asyncio.sleep(0)
+        assert member.taken == control.book.version, "nobody need wait for it"
+        assert await say(control, "a", "use", hosts=["x" * 300]) == 400
+        assert await say(control, "away", "use", hosts=["a.x"]) == 409
+        assert await say(control, "a", holds="!") == 400
+
+
+@pytest.mark.asyncio
+async def test_a_sidecar_that_has_all_of_a_mesh_that_has_grown_says_what_it_uses_and_loses_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scopes, "LARGE", 1)
+    service = Service("a.x", "default", "a", (ServicePort(80),))
+    small = Snapshot(1, {"a.x": service}, {"a.x": (Endpoint("10.0.0.1", 80),)})
+    async with served(Views(lambda: small, lambda _: True)) as control:
+        facts = control.feed._views.scopes.facts
+        facts(small)
+        control.book.facts(small)
+        stream = await open_stream(control, "a", says="1", endpoints="auto")
+        assert (await message(stream))["set"].keys() >= {"endpoints/a.x"}
+        large = Snapshot(2, small.services, {"a.x": tuple(Endpoint("10.0.0.1", n) for n in range(3))})
+        facts(large)
+        control.book.facts(large)
+        control.feed.publish()
+        assert await asked(stream) == ["holds"]
+        unused = item_digest("endpoints/a.x", b'[{"address":"10.0.0.1","port":80}]')
+        assert await say(control, "a", holds=b64encode(unused).decode(), uses=[]) == 204
+        assert (await message(stream))["drop"] == [b64encode(unused).decode()]
+        assert control.feed.members["sidecar/default/a"].endpoints == "used"

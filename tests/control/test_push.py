@@ -11,14 +11,26 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from fairlead.control import push
-from fairlead.control.push import NONE, Book, Held, Holds
+from fairlead.control.push import ALL, NONE, Book, Scope, View
+from fairlead.mesh.update import Holdings
+from fairlead.policy.resources import Resources
+from fairlead.policy.world import World
 from fairlead.registry.checks import Check
+from fairlead.registry.digest import item_digest
 from fairlead.registry.model import Endpoint, Service, Workload
 from fairlead.registry.snapshot import Snapshot
 
+EVERYBODY = View()
 
-def told(book: Book, since: str = "") -> dict[str, Any] | None:
-    message = book.message_since(since)
+
+def since(book: Book, version: str = "", now: View = EVERYBODY, before: View | None = None) -> bytes | None:
+    """What a reader is sent that has `version`, and had the view `before` (as now, where it is not given)."""
+    number = book.number_of(version)
+    return book.everything(now) if number < 0 else book.difference(number, before or now, now)
+
+
+def told(book: Book, version: str = "") -> dict[str, Any] | None:
+    message = since(book, version)
     if message is None:
         return None
     assert message.endswith(b"\n")
@@ -45,9 +57,9 @@ def keys(*names: str) -> frozenset[str]:
     return frozenset(f"object/secrets/edge/{name}" for name in names)
 
 
-def given(book: Book, since: str, wanted: frozenset[str], holds: Holds = (NONE, NONE)) -> tuple[set[str], set[str]]:
+def given(book: Book, version: str, wanted: frozenset[str], had: frozenset[str] = NONE) -> tuple[set[str], set[str]]:
     """(keys set, keys removed) of a message."""
-    message = json.loads(book.message_since(since, wanted, holds) or b'{"set":{},"remove":[]}')
+    message = json.loads(since(book, version, View(wanted), View(had)) or b'{"set":{},"remove":[]}')
     return set(message["set"]), set(message["remove"])
 
 
@@ -57,12 +69,11 @@ def test_a_reader_gets_the_secrets_that_it_is_to_have_and_no_other() -> None:
     assert told(book) == {"version": "e1.1", "full": True, "set": {"object/a": {}}, "remove": []}
     assert given(book, "", keys("cert", "missing")) == ({"object/a", *keys("cert")}, set())
     book.objects({"object/secrets/edge/cert": {"n": 3}, "object/secrets/edge/other": None})
-    assert book.message_since("e1.1") is None, "nothing of it is for everybody"
-    both = (keys("cert"), keys("cert"))
-    assert given(book, "e1.1", keys("cert"), both) == (set(keys("cert")), set())
-    assert given(book, "e1.1", keys("other"), (keys("other"), keys("other"))) == (set(), set(keys("other")))
+    assert since(book, "e1.1") is None, "nothing of it is for everybody"
+    assert given(book, "e1.1", keys("cert"), keys("cert")) == (set(keys("cert")), set())
+    assert given(book, "e1.1", keys("other"), keys("other")) == (set(), set(keys("other")))
     book.objects({"object/b": {}})
-    message = json.loads(book.message_since("e1.1") or b"")
+    message = json.loads(since(book, "e1.1") or b"")
     assert (message["set"], message["remove"]) == ({"object/b": {}}, [])
 
 
@@ -70,72 +81,128 @@ def test_a_secret_named_later_is_sent_and_one_named_no_more_is_withdrawn() -> No
     book = Book("e1")
     book.objects({f"object/secrets/edge/{name}": {} for name in "abc"})
     book.objects({"object/gateway": {}})
-    assert given(book, "e1.1", keys("b", "c"), (keys("a", "b"), keys("a", "b"))) == (
-        {"object/gateway", *keys("c")}, set(keys("a")),
-    )  # fmt: skip
-    assert given(book, "e1.2", NONE, (keys("a"), keys("a"))) == (set(), set(keys("a")))
-    assert given(book, "e1.2", keys("a"), (keys("a"), keys("a"))) == (set(), set())
+    assert given(book, "e1.1", keys("b", "c"), keys("a", "b")) == ({"object/gateway", *keys("c")}, set(keys("a")))
+    assert given(book, "e1.2", NONE, keys("a")) == (set(), set(keys("a")))
+    assert given(book, "e1.2", keys("a"), keys("a")) == (set(), set())
 
 
-def test_who_may_have_missed_what_was_sent_last_gets_all_of_it_again() -> None:
-    held = Held()
-    held.sent("e1.1", keys("a"))
-    assert held.at("e1.1") == (keys("a"), keys("a"))
-    held.sent("e1.2", keys("b"))
-    assert held.at("e1.2") == (keys("b"), keys("b"))
-    assert held.at("e1.1") == (NONE, keys("a", "b")), "it may have neither, or both"
-    book = Book("e1")
-    book.objects({f"object/secrets/edge/{name}": {} for name in "abc"})
-    book.objects({"object/gateway": {}})
-    assert given(book, "e1.1", keys("b"), held.at("e1.1")) == ({"object/gateway", *keys("b")}, set(keys("a")))
-    held.taken("e1.1")
-    assert held.at("e1.1") == (NONE, keys("a", "b")), "that is not the latest"
-    held.taken("e1.2")
-    assert held.at("e1.1") == (NONE, keys("b"))
+class Newer:
+    """Understands nothing whose value says so."""
+
+    def why_not(self, key: str, number: int, value: bytes) -> str:
+        return "it is new" if b"new" in value else ""
 
 
-STEPS = st.tuples(st.sampled_from(["name", "name", "item", "restart"]), st.sets(st.sampled_from("ab")), st.booleans())
+NEWER = Newer()
 
 
-@settings(max_examples=400, deadline=None)
-@given_(st.lists(STEPS, min_size=4, max_size=12))
+def scope(hosts: str | None) -> Scope:
+    """All services, with the endpoints of some of them; None: of all."""
+    return ALL if hosts is None else Scope(None, frozenset(hosts), frozenset(hosts))
+
+
+VIEWS = st.builds(
+    lambda secrets, hosts, newer: View(keys(*secrets), "default/a", scope(hosts), NEWER if newer else None),
+    st.sets(st.sampled_from("ab")), st.none() | st.sampled_from(["", "a", "b", "abc"]), st.booleans(),
+)  # fmt: skip
+CHANGES = st.dictionaries(
+    st.sampled_from([*sorted(keys("a", "b")), "object/rule", "service/a", "endpoints/a", "endpoints/b", "workload/b",
+                     "checks/default/a", "checks/default/b"]),
+    st.none() | st.sampled_from(["1", "2", "new"]), max_size=3,
+)  # fmt: skip
+
+
+class Plain(Holdings):
+    """Takes items of any value."""
+
+    def _read(self, key: str, value: bytes) -> Any:
+        return value
+
+
+@settings(max_examples=500, deadline=None)
+@given_(st.booleans(), st.lists(st.tuples(CHANGES, VIEWS, st.sampled_from(["", "", "lost", "back", "restart"])),
+                                max_size=12), VIEWS)  # fmt: skip
 def test_whatever_happens_a_reader_ends_with_exactly_what_it_is_to_have(
-    steps: list[tuple[str, set[str], bool]],
+    newer: bool, steps: list[tuple[dict[str, str | None], View, str]], last: View
 ) -> None:
-    """Names change, Secrets come and go, messages are lost with their connection, the reader comes back."""
-    book, held, wanted = Book("e1"), Held(), NONE
-    has: set[str] = set()
-    since = ""  # what the reader has
-    sent_at, holds = "", (NONE, NONE)  # the connection's
-    for what, names, lost in [*steps, ("restart", set(), False)]:
-        if what == "name":
-            wanted = keys(*names)
-            book.objects({"object/rule": {"n": sorted(names), "v": book.number}})
-        elif what == "item":
-            book.objects({key: {"v": book.number} if key in keys(*names) else None for key in keys("a", "b")})
-        elif what == "restart":
-            sent_at, holds = since, held.at(since)
-        message = book.message_since(sent_at, wanted, holds)
-        if message is None:
-            sent_at = book.version
+    """Items and views change, messages are lost with their connection, control is restarted; the reader tells the
+    digests of what it holds when it comes back. What it would not understand stays as it was."""
+    book, reader = Book("e1"), Plain(lambda *_: World(Snapshot(), Resources()))
+    understands = NEWER if newer else None  # its version stays what it is
+    last = replace(last, understands=understands)
+    number, view = -1, last
+    connected = True
+    for change, wants, what in [*steps, ({}, last, "back")]:
+        now = replace(wants, understands=understands)
+        book._change({key: None if value is None else json.dumps(value).encode() for key, value in change.items()})
+        if what == "restart":
+            items, book = book._items, Book(f"{book.epoch}+")
+            book._change({key: value for key, (_, value) in items.items()})
+        if what in ("back", "restart"):
+            held = reader.digests()
+            message: bytes | None = book.compared(now, {held[at : at + 16] for at in range(0, len(held), 16)})
+            connected = True
+        elif not connected:
             continue
-        sent_at = book.version
-        held.sent(sent_at, wanted)
-        holds = (wanted, wanted)
-        if lost:
-            sent_at, holds = since, held.at(since)  # the connection broke
-            continue
-        change = json.loads(message)
-        has = (set() if change["full"] else has - set(change["remove"])) | set(change["set"])
-        since = change["version"]
-    present = {key for key in wanted if key in book._items}
-    assert {key for key in has if key.startswith("object/secrets/")} == present
+        else:
+            message = book.everything(now) if number < 0 else book.difference(number, view, now)
+        number, view = book.number, now
+        if what == "lost":
+            connected = False
+        elif message is not None:
+            reader.apply(message)
+    wanted = {key: value for key, (_, value) in book._items.items() if last.has(key)}
+    understood = {key: value for key, value in wanted.items() if not (newer and b"new" in value and "object" in key)}
+    assert {key: value for key, value in reader.raw.items() if key in understood} == understood
+    assert reader.raw.keys() <= wanted.keys()
+
+
+def test_who_comes_back_is_sent_what_it_lacks_whoever_answers() -> None:
+    old, new = Book("old"), Book("new")
+    for book in (old, new):
+        book.objects({f"object/{n}": {"n": n} for n in range(50)})
+    old.objects({"object/only-there": {}})
+    new.objects({"object/7": {"n": "other"}, "object/8": None, "object/here": {}})
+    digests = {item_digest(key, value) for key, (_, value) in old._items.items()}
+    message = json.loads(new.compared(View(), digests))
+    assert message["set"] == {"object/7": {"n": "other"}, "object/here": {}}
+    assert (message["full"], message["resumed"], len(message["drop"])) == (False, True, 3)
+    assert (message["version"], message["remove"], message["keep"]) == ("new.2", [], [])
+
+
+def test_what_a_reader_does_not_understand_is_left_out_and_named() -> None:
+    book, view = Book("e1"), View(understands=NEWER)
+    book.objects({"object/a": {"n": 1}, "object/b": {"new": 1}})
+    assert json.loads(book.everything(view))["set"] == {"object/a": {"n": 1}}
+    book.objects({"object/a": {"new": 2}, "object/c": {"n": 1}})
+    message = json.loads(book.difference(1, view, view) or b"")
+    assert (message["set"], message["remove"]) == ({"object/c": {"n": 1}}, []), "what it has of it stays"
+    assert book.withheld_from(NEWER) == {"object/a": "it is new", "object/b": "it is new"}
+    assert sorted(json.loads(book.compared(view, set()))["keep"]) == ["object/a", "object/b"]
+
+
+def test_of_facts_a_reader_gets_those_of_its_scope_and_learns_when_it_changes() -> None:
+    book = Book("e1")
+    ends = (Endpoint("10.0.0.1", 80),)
+    services = {host: Service(host, "default", host) for host in "abc"}
+    book.facts(Snapshot(1, services, dict.fromkeys("abc", ends)))
+    a, b, every = (View(scope=scope(hosts)) for hosts in ("a", "b", None))
+    names = {f"service/{host}" for host in "abc"}
+    assert set(json.loads(book.everything(a))["set"]) == {*names, "endpoints/a"}
+    assert book.difference(1, a, a) is None
+    message = json.loads(book.difference(1, a, b) or b"")
+    assert (set(message["set"]), message["remove"]) == ({"endpoints/b"}, ["endpoints/a", "workload/a"])
+    assert set(json.loads(book.difference(1, a, every) or b"")["set"]) == {"endpoints/b", "endpoints/c"}
+    assert set(json.loads(book.difference(1, every, a) or b"")["remove"]) == {"endpoints/b", "endpoints/c"}
+    book.facts(Snapshot(2, services, {"a": ends, "b": (), "c": ends}))
+    assert book.difference(1, a, a) is None, "what is new is for others"
+    assert json.loads(book.difference(1, b, b) or b"")["set"] == {"endpoints/b": []}
 
 
 def test_who_is_up_to_date_gets_nothing() -> None:
     book = Book("e1")
     book.objects({"object/a": {}})
-    assert book.message_since("e1.1") is None
+    assert since(book, "e1.1") is None
 
 
 def test_only_what_changed_since_is_sent_and_each_key_once() -> None:
@@ -201,15 +268,15 @@ def test_the_checks_of_a_workload_are_for_its_own_sidecar_alone() -> None:
     checks = (Check("readiness", "http", port=8080, headers=(("authorization", "secret"),)),)
     web = Workload("default", "web-1", checks=checks)
     book.facts(Snapshot(1, workloads={"default/web-1": web, "default/a": Workload("default", "a")}))
-    assert b"secret" not in (book.message_since("") or b"")
-    assert b"secret" not in (book.message_since("", workload="default/a") or b"")
-    own = json.loads(book.message_since("", workload="default/web-1") or b"")["set"]
+    assert b"secret" not in (since(book) or b"")
+    assert b"secret" not in (since(book, "", View(workload="default/a")) or b"")
+    own = json.loads(since(book, "", View(workload="default/web-1")) or b"")["set"]
     assert own["checks/default/web-1"][0]["headers"] == [["authorization", "secret"]]
     assert "checks" not in own["workload/default/web-1"]
     book.facts(Snapshot(2, workloads={"default/web-1": replace(web, checks=())}))
-    removed = json.loads(book.message_since("e1.1", workload="default/web-1") or b"")["remove"]
+    removed = json.loads(since(book, "e1.1", View(workload="default/web-1")) or b"")["remove"]
     assert sorted(removed) == ["checks/default/web-1", "workload/default/a"]
     book.facts(Snapshot(3, workloads={"default/web-1": web}))
     book.facts(Snapshot(4))
-    removed = json.loads(book.message_since("e1.3", workload="default/web-1") or b"")["remove"]
+    removed = json.loads(since(book, "e1.3", View(workload="default/web-1")) or b"")["remove"]
     assert sorted(removed) == ["checks/default/web-1", "workload/default/web-1"]

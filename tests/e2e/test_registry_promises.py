@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fairlead.control.push import Book
+from fairlead.control.push import Book, View
 from fairlead.control.role_sources import PRECEDENCE
 from fairlead.control.source_setup import consul_source, etcd_source
 from fairlead.dns.message import A, wire_name
@@ -93,7 +93,8 @@ class Mesh:
     def _take(self, snapshot: Any) -> None:
         self.book.facts(snapshot)
         self.zone.update(snapshot)
-        message = self.book.message_since(self.sidecar.version)
+        number = self.book.number_of(self.sidecar.version)
+        message = self.book.difference(number, View(), View()) if number >= 0 else self.book.everything()
         if message is not None:
             self.sidecar.apply(message)
 

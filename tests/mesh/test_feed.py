@@ -9,6 +9,7 @@ import os
 import random
 import threading
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from fairlead.mesh.feed import SILENCE_S, Feed
 from fairlead.mesh.update import Holdings, RefusedError
 from fairlead.policy.resources import Resources
 from fairlead.policy.world import World
+from fairlead.registry.digest import item_digest
 from fairlead.registry.needs import FetchError, Reply, ReplyStream
 from fairlead.registry.snapshot import Snapshot
 
@@ -71,6 +73,12 @@ class Control:
         self.down: set[str] = set()
         self.deaf = False
         """Acknowledgements find nobody."""
+        self.hangs: asyncio.Event | None = None
+        """Until when acknowledgements are not answered."""
+        self.pause = "0"
+        """Seconds that the answer to an acknowledgement asks for."""
+        self.said: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+        """("say" or "use", body)."""
         self.statuses: list[int] = []
         """Of the next connections; 200 after those."""
         self.connections: asyncio.Queue[Connection] = asyncio.Queue()
@@ -80,11 +88,18 @@ class Control:
     async def request(self, method: str, url: str, *, headers: Mapping[str, str] | None = None, body: bytes = b"",
                       timeout_s: float = 10.0) -> Reply:  # fmt: skip
         assert method == "POST"
+        if url.rpartition("/")[2] in ("say", "use"):
+            self.said.put_nowait((url.rpartition("/")[2], json.loads(body)))
+            if self.deaf:
+                raise FetchError("nobody there")
+            return Reply(204, {}, b"")
         self.acked_to.append((url, dict(headers or {})))
         self.acks.put_nowait(json.loads(body))
         if self.deaf:
             raise FetchError("nobody there")
-        return Reply(204, {}, b"")
+        if self.hangs is not None:
+            await self.hangs.wait()
+        return Reply(204, {"x-fairlead-pause": self.pause}, b"")
 
     @contextlib.asynccontextmanager
     async def stream(self, method: str, url: str, *, headers: Mapping[str, str] | None = None, body: bytes = b"",
@@ -574,3 +589,94 @@ async def test_who_comes_in_plaintext_is_told_and_what_was_not_heard_is_given_ba
         assert it.control.acked_to[-1][0] == f"{ONE}/fairlead/v1/feed/plaintext"
         assert told[1]["entries"] == entries and told[1]["workload"] == "web-1"
         assert back.empty()
+
+
+async def test_a_version_that_comes_while_an_acknowledgement_hangs_is_on_disk_at_once(tmp_path: Path) -> None:
+    keep = tmp_path / "feed.json"
+    async with running(Following(keep)) as it:
+        it.control.hangs = asyncio.Event()
+        connection = await it.connected()
+        connection.say(line("e.1", "a", full=True))
+        assert (await it.acked())[0] == "e.1"
+        connection.say(line("e.2", "b"))
+
+        def on_disk() -> bool:
+            return bool(json.loads(keep.read_bytes())["version"] == "e.2")
+
+        await until(on_disk)
+        assert it.control.acks.empty(), "the first still hangs"
+        it.control.hangs.set()
+        assert (await it.acked())[0] == "e.2"
+
+
+async def test_where_control_asks_for_a_pause_the_last_version_is_acknowledged_for_all(pauses: list[float]) -> None:
+    async with running(Following()) as it:
+        it.control.pause, it.control.hangs = "0.25", asyncio.Event()
+        connection = await it.connected()
+        connection.say(line("e.1", "a", full=True))
+        assert (await it.acked())[0] == "e.1"
+        for number in range(2, 6):
+            connection.say(line(f"e.{number}", "a", f"b{number}"))
+        await until(lambda: len(it.sidecar.worlds) == 5)
+        await until(lambda: it.feed._kept.qsize() == 4)
+        it.control.hangs.set()
+        assert (await it.acked())[0] == "e.5"
+        assert 0.25 in pauses
+
+
+def held(following: Following) -> Holdings:
+    found: Holdings = following.feed._holdings
+    return found
+
+
+async def test_what_control_asks_for_is_said_and_a_version_that_is_held_already_is_only_named(tmp_path: Path) -> None:
+    keep = tmp_path / "feed.json"
+    it = Following(keep)
+    it.feed._fields = lambda: {"kind": ["field"]}
+    it.feed.in_use = lambda: {"web"}
+    async with running(it):
+        connection = await it.connected()
+        connection.say(line("e.1", "a", "b", full=True))
+        await it.acked()
+        connection.cut()
+        again = await it.connected()
+        assert again.query["since"] == "e.1"
+        again.say(b'{"version":"","ask":["holds","fields"]}\n')
+        what, body = await it.control.said.get()
+        assert (what, body["uses"], body["fields"]) == ("say", ["web"], {"kind": ["field"]})
+        assert body["holds"] == b64encode(held(it).digests()).decode()
+        again.say(b'{"version":"f.7","full":false,"set":{},"remove":[],"resumed":true,"drop":[],"keep":[]}\n')
+        assert await it.acked() == ("f.7", True, [])
+        assert len(it.sidecar.worlds) == 1, "nothing has changed"
+        await until(lambda: json.loads(keep.read_bytes())["version"] == "f.7")
+        assert json.loads(keep.read_bytes())["uses"] == ["web"]
+        drop = b64encode(item_digest("namespace/a", b"{}")).decode()
+        again.say(json.dumps({"version": "f.8", "resumed": True, "drop": [drop], "set": {}}).encode() + b"\n")
+        await it.acked()
+        assert it.sidecar.worlds[-1] == ["b"]
+    restarted = Following(keep)
+    assert restarted.feed.start_from_disk()
+    assert held(restarted).uses == {"web"}
+
+
+SERVICE = (
+    b'{"version":"e.1","full":true,"set":{"service/web":{"host":"web","namespace":"d","name":"web"}},"remove":[]}\n'
+)
+
+
+async def test_a_service_is_asked_for_once_and_again_where_that_was_not_heard(pauses: list[float]) -> None:
+    async with running(Following()) as it:
+        connection = await it.connected()
+        connection.say(SERVICE)
+        await it.acked()
+        it.control.deaf = True
+        assert it.feed.use("web")
+        assert not it.feed.use("unknown")
+        assert (await it.control.said.get())[1]["hosts"] == ["web"]
+        it.control.deaf = False
+        assert (await it.control.said.get())[1]["hosts"] == ["web"]
+        assert it.feed.use("web"), "it is on its way"
+        connection.say(b'{"version":"e.2","set":{"endpoints/web":[]}}\n')
+        await it.acked()
+        assert not it.feed.use("web")
+        assert it.control.said.empty()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.control.push import Book
+from fairlead.control.push import Book, View
 from fairlead.mesh.update import Holdings, RefusedError, UnreadableError
 from fairlead.policy.resources import Resources
 from fairlead.policy.world import World
@@ -298,7 +298,8 @@ def test_after_any_history_the_next_good_version_is_what_control_holds(
 
     def deliver() -> None:
         nonlocal cursor
-        message = book.message_since(cursor)
+        number = book.number_of(cursor)
+        message = book.difference(number, View(), View()) if number >= 0 else book.everything()
         cursor = book.version
         if message is not None:
             try:

@@ -1,0 +1,50 @@
+"""Shell: many changes in a short time become one piece of work.
+
+What is rare is done at once. While changes keep coming, work is done again no sooner than it took the last time, or
+than a pause that the caller names, so that it takes half of the time at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+
+class Gather:
+    """`work()` is called in the loop, after `ask`; `pause_s()`: the shortest time between two."""
+
+    def __init__(self, work: Callable[[], None], pause_s: Callable[[], float] = lambda: 0.0) -> None:
+        self._work = work
+        self._pause_s = pause_s
+        self._free_at = 0.0
+        """From when on work may be done again (monotonic)."""
+        self._handle: asyncio.Handle | None = None
+
+    def ask(self) -> None:
+        """Something has changed."""
+        if self._handle is not None:
+            return
+        loop = asyncio.get_running_loop()
+        wait_s = self._free_at - time.monotonic()
+        self._handle = loop.call_later(wait_s, self._run) if wait_s > 0 else loop.call_soon(self._run)
+
+    def now(self) -> None:
+        """Do at once what has been asked for, if anything."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._run()
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _run(self) -> None:
+        self._handle = None
+        begun = time.monotonic()
+        try:
+            self._work()
+        finally:
+            ended = time.monotonic()
+            self._free_at = ended + max(ended - begun, self._pause_s())

@@ -1,0 +1,61 @@
+"""What objects and manifests state, with what sidecars tell of themselves laid over it, on its way to the registry.
+
+A change costs what it touches, but for copies of tables.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Iterable, MutableMapping
+
+from ..registry.hub import Registry
+from ..registry.model import Changed, Facts, Workload
+from .sidecars import Sidecars
+
+NOTHING: frozenset[str] = frozenset()
+
+
+class Overlay:
+    def __init__(self, registry: Registry, sidecars: Sidecars) -> None:
+        self._registry = registry
+        self._sidecars = sidecars
+        self._given: dict[str, Facts] = {}
+        """By source, before anything is laid over."""
+        self._laid: dict[str, Facts] = {}
+        self._lone: Facts | None = None
+        """Of workloads that only their sidecars tell of."""
+
+    def take(self, source: str, facts: Facts, touched: Changed | None = None) -> None:
+        """A source's facts; `touched`: what may differ from its last, None: to be found out."""
+        self._registry.leave(self._sidecars.left())
+        before = self._laid.get(source)
+        self._given[source] = facts
+        if before is None or touched is None:
+            touched = None
+            laid = self._sidecars.over(facts)
+        elif touched.workloads:
+            laid = self._sidecars.over(facts, before, touched.workloads)
+        else:
+            laid = self._sidecars.over(facts, before, NOTHING) if facts.workloads else facts
+        self._laid[source] = laid
+        self._registry.update(source, laid, touched)
+        if touched is None or touched.workloads:  # some of these may be declared now, no more, or forgotten
+            self._alone(touched.workloads if touched is not None else None)
+
+    def told(self, workloads: Iterable[str]) -> None:
+        """Sidecars of these workloads have told something new."""
+        keys = frozenset(workloads)
+        self._registry.leave(self._sidecars.left())
+        for source, facts in self._given.items():
+            if concerned := keys & facts.workloads.keys():
+                laid = self._laid[source] = self._sidecars.over(facts, self._laid[source], concerned)
+                self._registry.update(source, laid, Changed(workloads=concerned))
+        self._alone(keys)
+
+    def _alone(self, touched: frozenset[str] | None) -> None:
+        given: list[MutableMapping[str, Workload]] = [facts.workloads for facts in self._given.values()]
+        if self._lone is None:
+            touched = None
+        self._lone = self._sidecars.alone(ChainMap(*given), self._lone, touched)
+        changed = Changed(workloads=touched) if touched is not None else None
+        self._registry.update("sidecars", self._lone, changed)
