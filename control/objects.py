@@ -4,6 +4,8 @@ Every change is read, computed, and written with the version it was read at; whe
 did not ask for a certain version, it is computed again. Status may be written with the object (a declared Pod has
 nobody else to write it) or by itself through the status subresource; `generation` grows when anything outside of
 metadata and status changes. A namespace that does not exist is made with the first object in it.
+
+Long because create, update, patch, apply and delete share their steps, which are read best side by side.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from .defaults import fill_items
 from .managed_fields import ApplyConflict, after_update, server_side_apply
 from .patch import PatchError, PatchTestError, json_patch, merge_patch
 from .patch_strategic import rules_of, strategic_patch
+from .rbac_defaults import missing
 from .status import Cause, StatusError, bad_request, invalid
 from .store import Change, ConflictError, Key, Store, Stored, StoreError, Write, encode
 
@@ -53,6 +56,11 @@ def service_key(key: Key) -> str:
     return f"{key.namespace}/{key.name}"
 
 
+CheckWrite = Callable[[Target, dict[str, Any] | None, dict[str, Any]], None]
+"""(target, the object before or None, the object after)"""
+CheckRemoval = Callable[[list[Key]], None]
+Together = Callable[[list[tuple[Key, Stored | None]]], list[Write]]
+"""(objects that are to be changed, as they are) to what must be written in one go with them."""
 Compute = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -92,6 +100,12 @@ class ObjectOperations:
         self._admission = admission
         self._clock = clock
         self._draw = draw
+        self.check_write: CheckWrite = lambda _target, _before, _after: None
+        """Asked before every write, also a dry one; raises StatusError."""
+        self.check_removal: CheckRemoval = lambda _keys: None
+        """Asked before everything that removes objects; raises StatusError."""
+        self.together: Together = lambda _changing: []
+        """Asked before every write but of status; raises StatusError."""
 
     def _follow_addresses(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -126,6 +140,11 @@ class ObjectOperations:
                 wrong.append(f"Service {service_key(stored.key)}: {error}")
         return wrong
 
+    def default_roles(self) -> list[Write]:
+        """What makes the roles and bindings that every control plane has, and that are not there."""
+        served = [(r.group, r.plural, r.namespaced) for r in self._catalog.resources]
+        return missing(self._store.memory, served, self._uid, self._now())
+
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def get(self, target: Target) -> Stored:
@@ -157,6 +176,9 @@ class ObjectOperations:
     def _now(self) -> str:
         return seconds_timestamp(self._clock())
 
+    def _uid(self) -> str:
+        return str(uuid.UUID(bytes=self._draw(16), version=4))
+
     def _suffix(self) -> str:
         letters = "bcdfghjklmnpqrstvwxz2456789"
         return "".join(letters[value % len(letters)] for value in self._draw(5))
@@ -180,7 +202,7 @@ class ObjectOperations:
         metadata = body["metadata"]
         for key in ("selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"):
             metadata.pop(key, None)
-        metadata["uid"] = str(uuid.UUID(bytes=self._draw(16), version=4))
+        metadata["uid"] = self._uid()
         metadata["creationTimestamp"] = self._now()
         metadata["generation"] = 1
         if target.resource.name == "namespaces":
@@ -192,10 +214,12 @@ class ObjectOperations:
         resource, name = target.resource, body["metadata"]["name"]
         key = key_of(target, name)
         self._check_size(target, body)
+        self.check_write(target, None, body)
         for _ in range(ATTEMPTS):
             if self._store.memory.get(key) is not None:
                 raise status.already_exists(resource.plural, resource.group, name)
             writes, notes = self._namespace_writes(target)
+            writes += self.together([(key, None)])
             with self._with_addresses(target, None, body):
                 if query.dry_run:
                     return Result(body, True, (*warnings, *notes))
@@ -221,7 +245,7 @@ class ObjectOperations:
         body = {
             "metadata": {
                 "name": name,
-                "uid": str(uuid.UUID(bytes=self._draw(16), version=4)),
+                "uid": self._uid(),
                 "creationTimestamp": self._now(),
                 "generation": 1,
                 "labels": {"kubernetes.io/metadata.name": name},
@@ -370,12 +394,14 @@ class ObjectOperations:
         if same(current, made):
             return current
         self._check_size(target, made)
+        self.check_write(target, current, made)
+        beside = [] if target.subresource else self.together([(stored.key, stored)])
         done = made["metadata"].get("deletionTimestamp") and not made["metadata"].get("finalizers")
         if query.dry_run:
             made["metadata"]["resourceVersion"] = str(stored.version)
             return made
         try:
-            changes = await self._store.write([Write(stored.key, internal(made), expect=stored.version)])
+            changes = await self._store.write([*beside, Write(stored.key, internal(made), expect=stored.version)])
             if done:  # the last finalizer is gone, and so is the object
                 await self._store.write([Write(stored.key, None, expect=changes[-1].revision)])
         except ConflictError:
@@ -427,6 +453,7 @@ class ObjectOperations:
                 writes.append(Write(stored.key, None, expect=stored.version))
             if not writes:
                 return external(stored, target)  # it is to go already, and waits for its finalizers
+            beside = self._removal(writes)
             left = writes[-1].body
             if left is None and resource.name not in ANSWER_DELETED:
                 uid = body["metadata"].get("uid", "")
@@ -436,11 +463,16 @@ class ObjectOperations:
             if dry_run:
                 return answer
             try:
-                changes = await self._store.write(writes)
+                changes = await self._store.write([*beside, *writes])
             except ConflictError:
                 continue
             return answer if changes[-1].after is None else external(changes[-1].after, target)
         raise status.conflict(resource.plural, resource.group, target.name)
+
+    def _removal(self, writes: list[Write]) -> list[Write]:
+        """What is to be written in one go with these. Raises StatusError."""
+        self.check_removal([write.key for write in writes if write.body is None])
+        return self.together([(write.key, self._store.memory.get(write.key)) for write in writes])
 
     def _contents(self, namespace: str) -> list[Stored]:
         memory = self._store.memory
@@ -473,8 +505,9 @@ class ObjectOperations:
                     writes += self._deletion(current, current.object())
             if dry_run or not writes:
                 return
+            beside = self._removal(writes)
             try:
-                await self._store.write(writes)
+                await self._store.write([*beside, *writes])
             except ConflictError:
                 continue
             return

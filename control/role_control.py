@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +22,20 @@ from ..registry.documents import Document, Problem
 from ..registry.facts import facts_of
 from ..registry.hub import Registry
 from ..registry.model import Facts, Workload
+from . import confirmations, rbac
+from .access_setup import client_authorities, oidc_issuer
 from .api import ControlApi, Options
 from .auth import WORKLOAD
 from .feed_server import FeedServer, Member
 from .kinds import parts
+from .lockout_guard import LockoutGuard
 from .push import Book
 from .role_authority import AuthorityRole, open_issuer
 from .role_common import Signals, Tasks, ready, run
 from .role_sources import PRECEDENCE, Sources
 from .settings import SettingError
 from .sidecars import Known, Sidecars
-from .store import StoreError
+from .store import Change, StoreError
 from .store_sqlite import SqliteStore
 from .wanted_secrets import WantedSecrets
 
@@ -139,12 +142,18 @@ class Control:
                     audit_file=str(self.data / "audit.log"),
                     service_ranges=options.service_cidr,
                     socket_users_file=options.workload_users or "",
+                    confirmable=RULE_RESOURCES | rbac.RESOURCES,
+                    allow_plain=getattr(options, "allow_plain", False),
                 ),
                 parts=parts(self.store, lambda: self.registry.snapshot.value),
                 identity_of=issuer.identity_of,
             )
         except (OSError, ValueError) as error:
             raise SettingError(str(error)) from error  # the message names the file
+        self.api.lockout = LockoutGuard(lambda: self._in_book, lambda: self.registry.snapshot.value)
+        self.api.door.authorities = client_authorities(options, issuer.roots())
+        issuer_of_users = oidc_issuer(options)
+        self.api.door.oidc = issuer_of_users[0] if issuer_of_users else None
         self.feed = FeedServer(self.book, self._authorize, self._members_changed, self._secrets_of, self._sidecar_left)
         self.api.add_routes([*self.feed.routes(), web.get("/fairlead/v1/status", self._status)])
         self.api.add_routes([web.get("/fairlead/v1/world", self._world), web.get("/metrics", self._metrics)])
@@ -166,6 +175,8 @@ class Control:
 
         signals.on_reload = reload
         unsubscribe = self.api.subscribe(self._objects_changed, FACT_RESOURCES | RULE_RESOURCES | {SECRETS})
+        self.store.memory.subscribe(self._confirmations_changed)
+        tasks.start("confirmations", self.api.confirming.run())
         self.registry.snapshot.subscribe(lambda snapshot: self._publish(self.book.facts(snapshot)))
         self.book.facts(self.registry.snapshot.value)
         self.api.checks["sources"] = sources.problem
@@ -183,6 +194,8 @@ class Control:
             if xds is not None:
                 await xds.close()
             await self.api.close()
+            if issuer_of_users:
+                await issuer_of_users[1].close()
             await sources.close()
             await tasks.close()
             await self.authority.close()
@@ -265,9 +278,13 @@ class Control:
                     self.sidecars.forget([key.removeprefix("object/pods/")])
             self._refresh_soon()
 
+    def _confirmations_changed(self, changes: Sequence[Change]) -> None:
+        if any(change.key.resource == confirmations.RESOURCE for change in changes):
+            self._take_rules()
+
     def _take_rules(self) -> None:
         """Put the rules of all sources into the book."""
-        wanted = {**self._rules["manifests"], **self._rules["control"]}
+        wanted = {**self._rules["manifests"], **self._rules["control"], **self.api.confirmations.items()}
         before, self._in_book = self._in_book, wanted
         changed: dict[str, dict[str, Any] | None] = {
             key: value for key, value in wanted.items() if before.get(key) != value

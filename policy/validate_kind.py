@@ -21,6 +21,7 @@ from .validate_entries import (
 from .validate_ingress import check_ingress
 from .validate_network_policy import check_network_policy
 from .validate_rate_limit import check_local_rate_limit
+from .validate_rbac import check_binding, check_role
 from .validate_security import check_authorization_policy, check_peer_authentication
 from .validate_sidecar import check_sidecar
 from .validate_values import (
@@ -138,6 +139,10 @@ _CHECKS: dict[tuple[str, str], Callable[[Findings, Object, str], None]] = {
     ),
     ("security.istio.io", "PeerAuthentication"): lambda f, b, n: check_peer_authentication(f, _spec(b)),
     ("security.istio.io", "AuthorizationPolicy"): lambda f, b, n: check_authorization_policy(f, _spec(b)),
+    ("rbac.authorization.k8s.io", "Role"): lambda f, b, n: check_role(f, b, True),
+    ("rbac.authorization.k8s.io", "ClusterRole"): lambda f, b, n: check_role(f, b, False),
+    ("rbac.authorization.k8s.io", "RoleBinding"): lambda f, b, n: check_binding(f, b, True),
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding"): lambda f, b, n: check_binding(f, b, False),
     ("", "Namespace"): _namespace,
     ("", "Service"): _service,
     ("", "Pod"): lambda f, b, n: check_pod(f, b),
