@@ -135,7 +135,11 @@ class ControlApi:
         self.access = Access(store.memory)
         self.limits = ApiLimits(self.options.limits, WATCHES_MAX)
         self.door = Door(
-            Authenticator(store.memory, identity_of), self.access, self.limits, clock, self.options.admin_token_file
+            Authenticator(store.memory, identity_of),
+            self.access,
+            self.limits,
+            lambda: self._clock(),
+            self.options.admin_token_file,
         )
         self.door.socket_users = read_users(self.options.socket_users_file)
         self.operations.check_write = self._check_write
