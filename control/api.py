@@ -134,13 +134,8 @@ class ControlApi:
         self._clock = clock
         self.access = Access(store.memory)
         self.limits = ApiLimits(self.options.limits, WATCHES_MAX)
-        self.door = Door(
-            Authenticator(store.memory, identity_of),
-            self.access,
-            self.limits,
-            lambda: self._clock(),
-            self.options.admin_token_file,
-        )
+        who = Authenticator(store.memory, identity_of)
+        self.door = Door(who, self.access, self.limits, lambda: self._clock(), self.options.admin_token_file)
         self.door.socket_users = read_users(self.options.socket_users_file)
         self.operations.check_write = self._check_write
         self.operations.together = self._together
