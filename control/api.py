@@ -19,44 +19,51 @@ import secrets
 import ssl as tls
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from ..mesh.bundle import SERVICE_ACCOUNT
+from .access import Access
+from .access_reviews import AccessReviews
 from .admission import Admission, BodyCheck
 from .api_body import YamlLoad
 from .api_context import Context, begin, current
+from .api_door import Door, is_operator
+from .api_limits import ApiLimits, Limits
 from .api_objects import ObjectApi, respond
-from .api_request import Form
+from .api_request import Form, Target
 from .audit import Audit
-from .auth import ADMIN, NOBODY, AdminTokens, Authenticator, Principal, check_own, forbidden, unauthorized
-from .browsers import check_not_a_browser
+from .auth import Authenticator, Principal, check_own, forbidden
 from .catalog import Catalog
 from .certificates_api import CertificatesApi, Issuer
 from .cluster_ips import ClusterIPs, Network
 from .conditions import only_status
+from .confirm_api import ConfirmApi
+from .confirmations import Confirmations
+from .lockout_guard import LockoutGuard
 from .objects import ObjectOperations
 from .openapi import OpenApi, SchemaOf
-from .status import REASONS, StatusError
-from .store import Change, ConflictError, Key, Store, Stored, StoreError, StoreFullError
-from .watch_hub import WatchHub
-from .workload_socket import clear_path, open_to_all, peer_uid, read_users
+from .rbac import RESOURCES, Attributes
+from .server_tls import ServerContext
+from .status import REASONS, StatusError, qualified
+from .store import Change, ConflictError, Key, Store, Stored, StoreError, StoreFullError, Write
+from .watch_hub import WATCHES_MAX, WatchHub
+from .workload_socket import clear_path, open_to_all, read_users
 
 BODY_BYTES_MAX = 3 << 20
 FIRST_REQUEST_S = 15.0
 """A new connection must bring its first request within this."""
+KEEPALIVE_S = 75.0
+"""And each further one within this after the one before."""
+LINGER_S = 2.0
+"""So long a body is read on that was answered before it had come."""
 SHUTDOWN_S = 5.0
 """So long running requests are waited for when the API closes."""
-PUBLIC = frozenset(("/healthz", "/livez", "/readyz", "/healthz/ready", "/version", "/version/", "/fairlead/v1/roots"))
-"""Answered to anybody."""
-OWN_PREFIX = "/fairlead/"
-"""Below this, workloads get in too; the handlers see to it that each gets only its own."""
 GIT_VERSION = "v1.32.0"
 """Of the Kubernetes API whose behaviour this follows; clients compare it with their own."""
+NOTHING = Attributes("")
 logger = logging.getLogger("fairlead.api")
 
 
@@ -68,8 +75,12 @@ class Options(msgspec.Struct):
     """Bearer tokens of administrators (`auth`); empty: none, and loopback is open."""
     audit_file: str = ""
     """Audit lines go here; empty: to the log `fairlead.audit`."""
-    allow_open: bool = False
-    """Let a listener beyond loopback be open, too, where no token is configured."""
+    allow_plain: bool = False
+    """Let a listener beyond loopback go without TLS; it needs credentials all the same."""
+    confirmable: frozenset[str] = RESOURCES
+    """Resources whose changes can be under confirmation."""
+    limits: Limits = Limits()
+    """Of each user."""
     service_ranges: tuple[Network, ...] = ()
     """Where ClusterIPs are taken from; empty: none is given out."""
     socket_users_file: str = ""
@@ -122,15 +133,21 @@ class ControlApi:
         self.counts: dict[tuple[str, int], int] = {}
         """Answers by method and status code."""
         self._clock = clock
-        self._authenticator = Authenticator(store.memory, identity_of)
-        self._token_mtime = 0.0
-        self._token_looked = 0.0
-        self._read_tokens()
-        self._users = read_users(self.options.socket_users_file)
+        self.access = Access(store.memory)
+        self.limits = ApiLimits(self.options.limits, WATCHES_MAX)
+        who = Authenticator(store.memory, identity_of)
+        self.door = Door(who, self.access, self.limits, lambda: self._clock(), self.options.admin_token_file)
+        self.door.socket_users = read_users(self.options.socket_users_file)
+        self.operations.check_write = self._check_write
+        self.operations.together = self._together
+        self.operations.check_removal = lambda keys: self._check_lockout(dict.fromkeys(keys))
+        self.lockout: LockoutGuard | None = None
+        """Refuses policies that would cut control, DNS or their author off, where the registry is known."""
+        self.confirmations = Confirmations(store.memory, self.options.confirmable, self._as_carried)
+        self.confirming = ConfirmApi(store, self.confirmations, clock, secrets.token_bytes, self._told)
         self._audit_descriptor = -1
         self._audit = Audit(self._open_audit())
         self._servers: list[asyncio.Server] = []
-        self._open_ports: set[int] = set()
         self._fresh: dict[Any, asyncio.TimerHandle] = {}
         openapi = OpenApi(self.catalog, parts.schema_of, self.options.version)
         objects = ObjectApi(store, self.catalog, self.operations, openapi, self.hub, parts.load_yaml, clock)
@@ -138,6 +155,8 @@ class ControlApi:
         self.app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[self._around])
         self.app.add_routes(self._own_routes())
         self.app.add_routes(self.certificates.routes())
+        self.app.add_routes(self.confirming.routes())
+        self.app.add_routes(AccessReviews(self.access, parts.load_yaml).routes())
         self.app.add_routes(objects.routes())
         self._runner: web.AppRunner | None = None
         self.port = 0
@@ -158,7 +177,7 @@ class ControlApi:
         """
         principal = current().principal
         if not namespace and not workload:
-            if principal.role != ADMIN:
+            if not is_operator(current()):
                 raise forbidden(principal, "see this", "it is for administrators")
             return principal
         if principal.one_time:
@@ -171,7 +190,7 @@ class ControlApi:
     ) -> Principal:
         """As `authorize`, for who shows a verified certificate (DER) elsewhere than in a request; without one, whom a
         loopback listener for development lets in."""
-        principal = self._authenticator.principal("", certificate, loopback, self._clock())
+        principal = self.door.authenticator.principal("", certificate, loopback and self.door.is_open, self._clock())
         check_own(principal, namespace, workload, service_account)
         return principal
 
@@ -214,20 +233,30 @@ class ControlApi:
 
     async def start(self, host: str, port: int, ssl: tls.SSLContext | None = None) -> int:
         """Listen; the port. Raises OSError, and ValueError for a listener that would be open to the network."""
-        is_open = ssl is None and (is_loopback(host) or self.options.allow_open)
-        if ssl is None and not is_open and not len(self._authenticator.admins):
-            raise ValueError(
-                f"the plain API on {host} would be open to everybody who can reach it: listen on loopback, "
-                "use TLS, or give administrators' tokens (--api-token-file)"
-            )
+        if ssl is not None and self.door.authorities:
+            if isinstance(ssl, ServerContext):
+                ssl.trust_people(self.door.authorities.pem)
+            else:
+                ssl.load_verify_locations(cadata=self.door.authorities.pem)
+        if ssl is None and not is_loopback(host):
+            if self.door.is_open:
+                raise ValueError(
+                    f"the plain API on {host} would be open to everybody who can reach it: listen on loopback, "
+                    "or use TLS (--tls-listen)"
+                )
+            if not self.options.allow_plain:
+                raise ValueError(
+                    f"the plain API on {host} would show credentials to everybody on the way: use --tls-listen, or "
+                    "--allow-plain where something else protects them"
+                )
         await self._set_up()
         server = await asyncio.get_running_loop().create_server(
             self._connection, host, port, ssl=ssl, backlog=1024, reuse_address=True
         )
         self._servers.append(server)
         actual = int(server.sockets[0].getsockname()[1])
-        if is_open:
-            self._open_ports.add(actual)
+        if ssl is None and is_loopback(host):
+            self.door.open_ports.add(actual)
         self.port = self.port or actual
         return actual
 
@@ -247,23 +276,30 @@ class ControlApi:
                 access_log=None,
                 logger=http_logger(),
                 handler_cancellation=True,
-                keepalive_timeout=75,
+                keepalive_timeout=KEEPALIVE_S,
+                lingering_time=LINGER_S,
                 shutdown_timeout=SHUTDOWN_S,
             )
             await self._runner.setup()
-        await self._make_default_namespace()
+        await self._make_defaults()
         for wrong in self.operations.address_problems:
             logger.warning("%s", wrong)
         self.operations.address_problems.clear()
         for wrong in await self.operations.give_addresses():
             logger.error("no ClusterIP: %s", wrong)
 
-    async def _make_default_namespace(self) -> None:
+    async def _make_defaults(self) -> None:
+        """The namespace `default`, and the roles that everybody counts on."""
+        writes = self.operations.default_roles()
         if self.store.memory.get(Key("namespaces", "", "default")) is None:
+            writes.append(self.operations.namespace_write("default"))
+        if writes:
             try:
-                await self.store.write([self.operations.namespace_write("default")])
+                await self.store.write(writes)
+            except ConflictError:
+                pass  # another control plane has just made them
             except StoreError as error:
-                logger.error("namespace default not made: %s", error)
+                logger.error("namespace default and the default roles not made: %s", error)
 
     def _connection(self) -> asyncio.Protocol:
         """A protocol for a new connection, which is closed if it does not bring a request soon."""
@@ -304,8 +340,10 @@ class ControlApi:
         refusal: StatusError | None = None
         response: web.StreamResponse
         try:
-            context.principal = self._who(request)
-            self._let_in(request, context.principal)
+            context.address = request.remote or ""
+            context.confirm = request.headers.get("Fairlead-Confirm", "")
+            context.force = request.headers.get("Fairlead-Force", "").lower() == "true"
+            await self.door.enter(request, context)
             response = await handler(request)
         except (asyncio.CancelledError, ConnectionError):
             raise  # the client has gone; aiohttp knows
@@ -318,6 +356,8 @@ class ControlApi:
                 response.headers["WWW-Authenticate"] = 'Bearer realm="fairlead"'
             if isinstance(error, web.HTTPException) and error.headers.get("Allow"):
                 response.headers["Allow"] = error.headers["Allow"]
+        finally:
+            self.door.leave(context)
         if not response.prepared:
             response.headers["Audit-Id"] = request_id
             response.headers["Server"] = "fairlead"
@@ -327,35 +367,29 @@ class ControlApi:
             self._record(request, context, request_id, response.status, refusal)
         return response
 
-    def _who(self, request: web.Request) -> Principal:
-        self._read_tokens()
-        certificate = None
-        wire = request.transport.get_extra_info("ssl_object") if request.transport else None
-        if wire is not None:
-            certificate = wire.getpeercert(binary_form=True)
-        local = request.transport.get_extra_info("sockname") if request.transport else None
-        is_open = wire is None and isinstance(local, tuple) and local[1] in self._open_ports
-        authorization = request.headers.get("Authorization", "")
-        try:
-            if isinstance(local, str) and not authorization:
-                assert request.transport is not None
-                return self._users.principal(peer_uid(request.transport), request.headers.get(SERVICE_ACCOUNT, ""))
-            return self._authenticator.principal(authorization, certificate, is_open, self._clock())
-        except StatusError:
-            if request.path in PUBLIC:
-                return Principal(NOBODY, "system:anonymous")
-            raise
+    def _check_write(self, target: Target, before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> None:
+        self.access.check_write(current().principal, target, before, after)
+        if not target.subresource:
+            shown = {**after, "apiVersion": target.api_version, "kind": target.resource.kind}
+            self._check_lockout({Key(target.resource.name, target.namespace, after["metadata"]["name"]): shown})
 
-    def _let_in(self, request: web.Request, principal: Principal) -> None:
-        """Raises StatusError 401 and 403."""
-        if request.path in PUBLIC:
-            return
-        if principal.role == NOBODY:
-            raise unauthorized("show a bearer token or a client certificate")
-        if principal.role != ADMIN and not request.path.startswith(OWN_PREFIX):
-            raise forbidden(principal, f"{request.method.lower()} {request.path}", "workloads see no objects")
-        if principal.name == "fairlead:local":
-            check_not_a_browser(request)
+    def _check_lockout(self, changed: Mapping[Key, dict[str, Any] | None]) -> None:
+        context = current()
+        if self.lockout is not None and not context.force:
+            self.lockout.check(changed, context.address)
+
+    def _together(self, changing: list[tuple[Key, Stored | None]]) -> list[Write]:
+        context = current()
+        if context.confirm:
+            context.audit["confirmation"] = context.confirm
+        return self.confirmations.writes(changing, context.confirm, context.principal, self._clock())
+
+    def _as_carried(self, key: Key, body: dict[str, Any]) -> dict[str, Any]:
+        resource = self.catalog.by_name[key.resource]
+        return {"apiVersion": resource.api_version(), "kind": resource.kind, **body}
+
+    def _told(self, **fields: Any) -> None:
+        self._audit.record(self._clock(), **fields)
 
     def _refusal(self, error: Exception) -> StatusError:
         """Every way for a request to fail, as a Status."""
@@ -383,20 +417,24 @@ class ControlApi:
     def _record(
         self, request: web.Request, context: Context, request_id: str, code: int, refusal: StatusError | None
     ) -> None:
-        target = context.target
+        target, wanted = context.target, context.wanted or NOTHING
         self._audit.record(
             self._clock(),
             auditId=request_id,
             user=context.principal.name,
+            groups=list(context.principal.groups),
             sourceIP=request.remote or "",
             userAgent=request.headers.get("User-Agent", "")[:200],
             verb=request.method.lower(),
             path=request.path,
-            resource=target.resource.name if target else "",
-            namespace=target.namespace if target else "",
-            name=(target.name if target else "") or context.name,
-            subresource=target.subresource if target else "",
+            resource=target.resource.name if target else qualified(wanted.resource, wanted.group),
+            namespace=target.namespace if target else wanted.namespace,
+            name=(target.name if target else wanted.name) or context.name,
+            subresource=target.subresource if target else wanted.subresource,
             dryRun="dryRun" in request.query,
+            access=wanted.verb,
+            decision=context.decision,
+            rule=context.rule,
             code=code,
             reason=refusal.reason if refusal else "",
             # A refusal may repeat a value, and a Secret's values stay out of every log.
@@ -418,25 +456,6 @@ class ControlApi:
             os.write(self._audit_descriptor, line)
         except OSError as error:
             logger.error("audit line not written (%s): %s", error, line.decode())
-
-    def _read_tokens(self) -> None:
-        """Read the administrators' tokens again where their file has changed; looks at most every five seconds."""
-        path, now = self.options.admin_token_file, time.monotonic()
-        if not path or (self._token_mtime and now - self._token_looked < 5):
-            return
-        self._token_looked = now
-        try:
-            changed = Path(path).stat().st_mtime
-            if changed != self._token_mtime:
-                found = AdminTokens(Path(path).read_text())
-                if not len(found):
-                    raise ValueError("there is no token in it")
-                self._authenticator.admins = found
-                self._token_mtime = changed
-        except (OSError, ValueError) as error:
-            if not self._token_mtime:
-                raise ValueError(f"administrators' tokens {path}: {error}") from error
-            logger.error("administrators' tokens %s: %s; the ones read before stay in force", path, error)
 
     # --- health -----------------------------------------------------------------------------------------------------
 

@@ -36,6 +36,8 @@ class ApiClient:
         if self.url.startswith("http+unix:"):
             raise SettingError("--control unix://: for sidecars alone; this verb speaks http or https")
         self._token = token
+        self.headers: dict[str, str] = {}
+        """Sent with every request."""
         context = None
         if self.url.startswith("https:"):
             try:
@@ -62,6 +64,8 @@ class ApiClient:
         """One request; its decoded JSON. Raises ApiError for any status of 400 or more, UnreachableError for none."""
         request = urllib.request.Request(self.url + path, method=method)
         request.add_header("Accept", accept or "application/json")
+        for name, value in self.headers.items():
+            request.add_header(name, value)
         if self._token:
             request.add_header("Authorization", f"Bearer {self._token}")
         if body is not None:

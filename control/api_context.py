@@ -7,12 +7,26 @@ from typing import Any
 
 from .api_request import Target
 from .auth import NOBODY, Principal
+from .rbac import Attributes
 
 
 class Context:
     """One per request, made by the outermost handler."""
 
-    __slots__ = ("audit", "name", "principal", "target")
+    __slots__ = (
+        "address",
+        "audit",
+        "confirm",
+        "counted",
+        "decision",
+        "force",
+        "name",
+        "permitted",
+        "principal",
+        "rule",
+        "target",
+        "wanted",
+    )
 
     def __init__(self) -> None:
         self.principal = Principal(NOBODY, "unknown")
@@ -21,6 +35,21 @@ class Context:
         """Of an object that got its name here."""
         self.audit: dict[str, Any] = {}
         """Further fields of the audit line."""
+        self.address = ""
+        """Of who asks."""
+        self.confirm = ""
+        """The confirmation under which changes are to be made."""
+        self.force = False
+        """Also what would cut off control, DNS or the author."""
+        self.wanted: Attributes | None = None
+        self.permitted = False
+        """Whether permissions (`rbac`) allow it."""
+        self.decision = ""
+        """allow or forbid, where permissions were asked."""
+        self.rule = ""
+        """The binding and role that allowed it."""
+        self.counted: tuple[str, bool] | None = None
+        """(user, is a watch) as counted by the limits."""
 
 
 _context: ContextVar[Context] = ContextVar("fairlead_request")

@@ -26,7 +26,7 @@ from .openapi_v2 import V2_PROTOBUF, V2_PROTOBUF_ANSWER, OpenApiV2
 from .status import StatusError, bad_request, no_such_path, success
 from .store import Store
 from .table import partial, table
-from .watch_hub import WATCHES_MAX, WatchHub
+from .watch_hub import WatchHub
 
 BODY_TIMEOUT_S = 30.0
 encode = msgspec.json.encode
@@ -103,9 +103,6 @@ class ObjectApi:
             web.get("/api/{version}{_:/?}", self._resources),
             web.get("/apis/{group}{_:/?}", self._group),
             web.get("/apis/{group}/{version}{_:/?}", self._resources),
-            web.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self._access_review),
-            web.post("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", self._rules_review),
-            web.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", self._self_review),
             web.route("*", "/api/{rest:.+}", self._object),
             web.route("*", "/apis/{rest:.+}", self._object),
         ]
@@ -175,34 +172,6 @@ class ObjectApi:
         response.headers.update(headers)
         return response
 
-    # --- questions --------------------------------------------------------------------------------------------------
-
-    async def _question(self, request: web.Request, kind: str, group: str, answer: dict[str, Any]) -> web.Response:
-        body, _ = read_body(await body_of(request), request.headers.get("Content-Type", ""), self._load_yaml, False)
-        if not isinstance(body, dict) or body.get("kind") not in (None, kind):
-            raise bad_request(f"expected a {kind}")
-        made = {"kind": kind, "apiVersion": f"{group}/v1", "metadata": {"creationTimestamp": None},
-                "spec": body.get("spec") or {}, "status": answer}  # fmt: skip
-        return respond(request, made, 201)
-
-    async def _access_review(self, request: web.Request) -> web.Response:
-        answer = {"allowed": True, "reason": "administrators may do everything"}  # nobody else gets this far
-        return await self._question(request, "SelfSubjectAccessReview", "authorization.k8s.io", answer)
-
-    async def _rules_review(self, request: web.Request) -> web.Response:
-        every = ["*"]
-        answer = {
-            "resourceRules": [{"verbs": every, "apiGroups": every, "resources": every}],
-            "nonResourceRules": [{"verbs": every, "nonResourceURLs": every}],
-            "incomplete": False,
-        }
-        return await self._question(request, "SelfSubjectRulesReview", "authorization.k8s.io", answer)
-
-    async def _self_review(self, request: web.Request) -> web.Response:
-        principal = current().principal
-        answer = {"userInfo": {"username": principal.name, "groups": list(principal.groups)}}
-        return await self._question(request, "SelfSubjectReview", "authentication.k8s.io", answer)
-
     # --- objects ----------------------------------------------------------------------------------------------------
 
     async def _object(self, request: web.Request) -> web.StreamResponse:
@@ -216,8 +185,6 @@ class ObjectApi:
             form = negotiate(request.headers.get("Accept", ""))
             await self._hub.until(int(query.resource_version or "0"))
             if query.watch:
-                if self._hub.count >= WATCHES_MAX:
-                    raise StatusError(429, f"{WATCHES_MAX} watches are open already", retry_after_s=5)
                 return await self._hub.serve(request, target, query, form)
             return self._get(request, target, form) if target.name else self._list(request, target, query, form)
         if method == "POST" and not target.name:

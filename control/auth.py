@@ -1,7 +1,8 @@
-"""Who asks: administrators by bearer token, workloads by workload token or by their certificate.
+"""Who asks: administrators and users by bearer token, workloads by workload token or by their certificate.
 
-The file of administrators' tokens has one a line: `TOKEN [NAME]` or `sha256:HEX [NAME]`; `#` begins a comment. Only
-digests are kept in memory. Where no administrators' token is configured, a listener on loopback is open to all who
+The file of tokens has one a line: `TOKEN [NAME [GROUP,...]]` or `sha256:HEX ...`; `#` begins a comment. Without groups
+it is an administrator's (system:masters); with groups (`-`: none) a user's, who may do what RBAC says. Only digests
+are kept in memory. Where no credentials are configured, a listener on loopback is open to all who
 can reach it, which is meant for development.
 """
 
@@ -15,17 +16,18 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from . import tokens
+from .rbac import AUTHENTICATED, MASTERS
 from .status import StatusError
 from .store import Objects
 
-ADMIN, WORKLOAD, NOBODY = "admin", "workload", "nobody"
+ADMIN, USER, WORKLOAD, NOBODY = "admin", "user", "workload", "nobody"
 
 
 class Principal(Struct, frozen=True):
     """Somebody who asks."""
 
     role: str
-    """admin (everything), workload (its own certificate and feed), nobody."""
+    """admin (everything), user (what RBAC permits), workload (its own certificate and feed, and the same), nobody."""
     name: str
     namespace: str = ""
     service_account: str = ""
@@ -36,6 +38,12 @@ class Principal(Struct, frozen=True):
     token_id: str = ""
     one_time: bool = False
     groups: tuple[str, ...] = ()
+
+
+def user_principal(name: str, groups: tuple[str, ...]) -> Principal:
+    """A user who has shown who they are."""
+    every = tuple(dict.fromkeys((*groups, AUTHENTICATED)))
+    return Principal(ADMIN if MASTERS in groups else USER, name, groups=every)
 
 
 def unauthorized(why: str) -> StatusError:
@@ -51,14 +59,15 @@ class AdminTokens:
 
     def __init__(self, text: str = "") -> None:
         """Raises ValueError naming the line."""
-        self._entries: list[tuple[bytes, str]] = []
+        self._entries: list[tuple[bytes, str, tuple[str, ...] | None]] = []
         for number, line in enumerate(text.splitlines(), 1):
             words = line.split("#")[0].split() if not line.lstrip().startswith("#") else []
             if not words:
                 continue
-            if len(words) > 2:
-                raise ValueError(f"line {number}: expected TOKEN [NAME] or sha256:HEX [NAME]")
-            name = words[1] if len(words) == 2 else "admin"
+            if len(words) > 3:
+                raise ValueError(f"line {number}: expected TOKEN [NAME [GROUP,...]] or sha256:HEX ...")
+            name = words[1] if len(words) > 1 else "admin"
+            groups = None if len(words) < 3 else tuple(one for one in words[2].split(",") if one not in ("", "-"))
             if words[0].startswith("sha256:"):
                 if not re.fullmatch(r"sha256:[0-9a-fA-F]{64}", words[0]):
                     raise ValueError(f"line {number}: sha256: wants 64 hexadecimal digits")
@@ -67,18 +76,18 @@ class AdminTokens:
                 raise ValueError(f"line {number}: a token of fewer than 8 characters can be guessed")
             else:
                 digest = hashlib.sha256(words[0].encode()).digest()
-            self._entries.append((digest, name))
+            self._entries.append((digest, name, groups))
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def find(self, text: str) -> str | None:
-        """The name of the administrator with this token; takes the same time whichever it is."""
+    def find(self, text: str) -> Principal | None:
+        """Who has this token; takes the same time whichever it is."""
         digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
         found = None
-        for own, name in self._entries:
+        for own, name, groups in self._entries:
             if hmac.compare_digest(own, digest):
-                found = name
+                found = user_principal(name, (MASTERS,) if groups is None else groups)
         return found
 
 
@@ -127,10 +136,10 @@ class Authenticator:
                 one_time=token.one_time,
                 groups=("fairlead:workloads",),
             )
-        name = self.admins.find(text)
-        if name is None:
+        found = self.admins.find(text)
+        if found is None:
             raise unauthorized("this bearer token is not known here")
-        return Principal(ADMIN, name, groups=("system:masters", "system:authenticated"))
+        return found
 
 
 def split_identity(identity: str) -> tuple[str, str]:

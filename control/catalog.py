@@ -102,8 +102,13 @@ VIRTUAL = {
     "authorization.k8s.io": (
         ("selfsubjectaccessreviews", "SelfSubjectAccessReview"),
         ("selfsubjectrulesreviews", "SelfSubjectRulesReview"),
+        ("subjectaccessreviews", "SubjectAccessReview"),
+        ("localsubjectaccessreviews", "LocalSubjectAccessReview"),
     ),
 }
+
+LOCAL = frozenset(("LocalSubjectAccessReview",))
+"""Those that are asked within a namespace."""
 
 
 def api_versions(address: str) -> dict[str, Any]:
@@ -155,7 +160,7 @@ def resource_list(catalog: Catalog, group: str, version: str) -> dict[str, Any] 
             listed.append({"name": f"{resource.plural}/status", "singularName": "", "namespaced": resource.namespaced,
                            "kind": resource.kind, "verbs": STATUS_VERBS})  # fmt: skip
     for plural, kind in VIRTUAL.get(group, ()):
-        listed.append({"name": plural, "singularName": kind.lower(), "namespaced": False, "kind": kind,
+        listed.append({"name": plural, "singularName": kind.lower(), "namespaced": kind in LOCAL, "kind": kind,
                        "verbs": ["create"]})  # fmt: skip
     return {
         "kind": "APIResourceList",
@@ -215,7 +220,7 @@ def _aggregated_version(catalog: Catalog, group: str, version: str) -> dict[str,
             {
                 "resource": plural,
                 "responseKind": {"group": group, "version": version, "kind": kind_name},
-                "scope": "Cluster",
+                "scope": "Namespaced" if kind_name in LOCAL else "Cluster",
                 "singularResource": kind_name.lower(),
                 "verbs": ["create"],
             }

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .cli_access_flags import access_flags, confirm_flags, confirm_verb
 from .cli_certs_flags import authority_flags, certs_flags
 from .cli_dns_flags import dns_flags, dns_query_flags
 from .cli_kubeconfig_flags import kubeconfig_flags
@@ -206,8 +207,9 @@ def _roles(verb: Any) -> None:
     )
     authority_flags(made)
     made.add_argument(
-        "--api-token-file", metavar="FILE", help="who writes must show this bearer token (always, if given)"
+        "--api-token-file", metavar="FILE", help="bearer tokens, one a line: TOKEN [NAME [GROUP,...]]; always asked for"
     )
+    access_flags(made)
     made.add_argument(
         "--tls-names", metavar="NAMES", default="", help="further names and addresses in the API's certificate"
     )
@@ -508,6 +510,8 @@ def _client_verbs(verb: Any) -> None:
     add_client(made)
     made.add_argument("-n", "--namespace", default="default", help="namespace of documents that name none")
     made.add_argument("--dry-run", action="store_true", help="check on the server, change nothing")
+    confirm_flags(made)
+    confirm_verb(verb, add_client)
     made = verb("get", "cli_client", "get", "Show resources.")
     add_client(made)
     made.add_argument("kind", metavar="KIND", help="kind, plural or short name, e.g. virtualservices, vs")

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import yaml
 
 from ..registry.documents import Document, load
+from . import cli_confirm
 from .api_client import ApiClient, ApiError, UnreachableError
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
@@ -69,6 +70,16 @@ def apply(options: Any) -> int:
         failed(problem)
     code = 1 if problems else 0
     client = ApiClient.of(options)
+    if options.force:
+        client.headers["Fairlead-Force"] = "true"
+    under = ""
+    if options.confirm is not None and not options.dry_run:
+        if code:
+            return code
+        try:
+            under = cli_confirm.begin(client, options.confirm)
+        except (ApiError, UnreachableError) as error:
+            return failed(str(error))
     query = {"fieldManager": "fairlead", "force": "true", **({"dryRun": "All"} if options.dry_run else {})}
     for document in documents:
         what = f"{document.kind} {document.namespace + '/' if document.namespace else ''}{document.name}"
@@ -96,7 +107,7 @@ def apply(options: Any) -> int:
             else "configured"
         )
         print(f"{what} {word}{' (dry run)' if options.dry_run else ''}")
-    return code
+    return cli_confirm.ended(client, under, options.confirm, code) if under else code
 
 
 def get(options: Any) -> int:

@@ -4,7 +4,8 @@ Every change is read, computed, and written with the version it was read at; whe
 did not ask for a certain version, it is computed again. Status may be written with the object (a declared Pod has
 nobody else to write it) or by itself through the status subresource; `generation` grows when anything outside of
 metadata and status changes. A namespace that does not exist is made with the first object in it.
-Long because all verbs read, compute, ask and write in one way, which one page shows.
+
+Long because create, update, patch, apply and delete share their steps, which are read best side by side.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from .events import stored as as_stored
 from .managed_fields import ApplyConflict, after_update, server_side_apply
 from .patch import PatchError, PatchTestError, json_patch, merge_patch
 from .patch_strategic import rules_of, strategic_patch
+from .rbac_defaults import missing
 from .status import Cause, StatusError, bad_request, invalid
 from .store import Change, ConflictError, Key, Store, Stored, StoreError, Write, encode
 
@@ -59,6 +61,11 @@ def service_key(key: Key) -> str:
 
 
 Guard = Callable[[str, Mapping[str, Any] | None, Mapping[str, Any] | None], None]
+CheckWrite = Callable[[Target, dict[str, Any] | None, dict[str, Any]], None]
+"""(target, the object before or None, the object after)"""
+CheckRemoval = Callable[[list[Key]], None]
+Together = Callable[[list[tuple[Key, Stored | None]]], list[Write]]
+"""(objects that are to be changed, as they are) to what must be written in one go with them."""
 Compute = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -111,6 +118,12 @@ class ObjectOperations:
     def _ask_guards(self, resource: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
         for guard in self.guards:
             guard(resource, before, after)
+        self.check_write: CheckWrite = lambda _target, _before, _after: None
+        """Asked before every write, also a dry one; raises StatusError."""
+        self.check_removal: CheckRemoval = lambda _keys: None
+        """Asked before everything that removes objects; raises StatusError."""
+        self.together: Together = lambda _changing: []
+        """Asked before every write but of status; raises StatusError."""
 
     def _follow_addresses(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -145,6 +158,11 @@ class ObjectOperations:
                 wrong.append(f"Service {service_key(stored.key)}: {error}")
         return wrong
 
+    def default_roles(self) -> list[Write]:
+        """What makes the roles and bindings that every control plane has, and that are not there."""
+        served = [(r.group, r.plural, r.namespaced) for r in self._catalog.resources]
+        return missing(self._store.memory, served, self._uid, self._now())
+
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def get(self, target: Target) -> Stored:
@@ -176,6 +194,9 @@ class ObjectOperations:
     def _now(self) -> str:
         return seconds_timestamp(self._clock())
 
+    def _uid(self) -> str:
+        return str(uuid.UUID(bytes=self._draw(16), version=4))
+
     def _suffix(self) -> str:
         letters = "bcdfghjklmnpqrstvwxz2456789"
         return "".join(letters[value % len(letters)] for value in self._draw(5))
@@ -199,7 +220,7 @@ class ObjectOperations:
         metadata = body["metadata"]
         for key in ("selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"):
             metadata.pop(key, None)
-        metadata["uid"] = str(uuid.UUID(bytes=self._draw(16), version=4))
+        metadata["uid"] = self._uid()
         metadata["creationTimestamp"] = self._now()
         metadata["generation"] = 1
         if target.resource.name in REPORTED:
@@ -214,10 +235,12 @@ class ObjectOperations:
         key = key_of(target, name)
         self._check_size(target, body)
         self._ask_guards(resource.name, None, external_of(target, body))
+        self.check_write(target, None, body)
         for _ in range(ATTEMPTS):
             if self._store.memory.get(key) is not None:
                 raise status.already_exists(resource.plural, resource.group, name)
             writes, notes = self._namespace_writes(target)
+            writes += self.together([(key, None)])
             with self._with_addresses(target, None, body):
                 if query.dry_run:
                     return Result(body, True, (*warnings, *notes))
@@ -243,7 +266,7 @@ class ObjectOperations:
         body = {
             "metadata": {
                 "name": name,
-                "uid": str(uuid.UUID(bytes=self._draw(16), version=4)),
+                "uid": self._uid(),
                 "creationTimestamp": self._now(),
                 "generation": 1,
                 "labels": {"kubernetes.io/metadata.name": name},
@@ -393,15 +416,18 @@ class ObjectOperations:
         if same(current, made):
             return current
         self._check_size(target, made)
+        self.check_write(target, current, made)
+        beside = [] if target.subresource else self.together([(stored.key, stored)])
         done = made["metadata"].get("deletionTimestamp") and not made["metadata"].get("finalizers")
         if query.dry_run:
             made["metadata"]["resourceVersion"] = str(stored.version)
             return made
         try:
             if done:  # the last finalizer is gone, and so is the object
-                await self._store.write(self._deletions.removal(stored, self._now()))
+                removal = self._deletions.removal(stored, self._now())
+                await self._store.write([*self._removal(removal), *removal])
                 return made
-            changes = await self._store.write([Write(stored.key, internal(made), expect=stored.version)])
+            changes = await self._store.write([*beside, Write(stored.key, internal(made), expect=stored.version)])
         except ConflictError:
             return None
         after = changes[-1].after
@@ -460,6 +486,7 @@ class ObjectOperations:
                 writes = self._deletions.plan([stored], policy, self._now())
             if not writes:
                 return external(stored, target)  # it is to go already, and waits for its finalizers
+            beside = self._removal(writes)
             left = next((one.body for one in writes if one.key == stored.key), None)
             if left is None and resource.name not in ANSWER_DELETED:
                 uid = body["metadata"].get("uid", "")
@@ -469,12 +496,17 @@ class ObjectOperations:
             if dry_run:
                 return answer
             try:
-                changes = await self._store.write(writes)
+                changes = await self._store.write([*beside, *writes])
             except ConflictError:
                 continue
             after = next((one.after for one in changes if one.key == stored.key), None)
             return answer if after is None else external(after, target)
         raise status.conflict(resource.plural, resource.group, target.name)
+
+    def _removal(self, writes: list[Write]) -> list[Write]:
+        """What is to be written in one go with these. Raises StatusError."""
+        self.check_removal([write.key for write in writes if write.body is None])
+        return self.together([(write.key, self._store.memory.get(write.key)) for write in writes])
 
     def _contents(self, namespace: str) -> list[Stored]:
         memory = self._store.memory
@@ -499,10 +531,11 @@ class ObjectOperations:
                 whole = {"apiVersion": resource.api_version(), "kind": resource.kind, **one.object()}
                 self._ask_guards(one.key.resource, whole, None)
             writes = self._deletions.plan(roots, policy, self._now())
+            beside = self._removal(writes)
             if dry_run or not writes:
                 return
             try:
-                await self._store.write(writes)
+                await self._store.write([*beside, *writes])
             except ConflictError:
                 continue
             return

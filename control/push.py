@@ -8,6 +8,7 @@ An item is one key and its JSON value:
     workload/NAMESPACE/NAME              registry.model.Workload, without its checks
     checks/NAMESPACE/NAME                list of registry.checks.Check, for the sidecar of this workload alone
     namespace/NAME                       labels
+    provisional/ID                       until when objects are as they are, and what they were (mesh/provisional.py)
 
 Versions are `EPOCH.NUMBER`; the number grows by one with every change, the epoch names one run of control. A reader
 (feed_server.py) is sent everything that its View has, then differences: of what has changed, and of its view. One that

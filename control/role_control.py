@@ -10,7 +10,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +24,15 @@ from ..registry.facts import facts_of
 from ..registry.facts_kept import KeptFacts
 from ..registry.hub import Registry
 from ..registry.snapshot import Snapshot
+from . import confirmations, rbac
+from .access_setup import client_authorities, oidc_issuer
 from .api import ControlApi, Options
 from .auth import WORKLOAD
 from .conditions import REPORTED
 from .feed_server import FeedServer
 from .gather import Gather
 from .kinds import parts
+from .lockout_guard import LockoutGuard
 from .mtls_api import MtlsApi
 from .overlay import Overlay
 from .push import Book
@@ -39,7 +42,7 @@ from .role_sources import PRECEDENCE, Sources
 from .role_status import StatusWriter
 from .settings import SettingError
 from .sidecars import Known, Sidecars
-from .store import StoreError
+from .store import Change, StoreError
 from .store_sqlite import SqliteStore
 from .stored_facts import kept_facts
 from .views import Views
@@ -128,6 +131,9 @@ class Control:
         self._rules: dict[str, dict[str, dict[str, Any]]] = {"manifests": {}, "control": {}}
         """Rules by source, then by item key; of two with one key the API's counts."""
         self._in_book: dict[str, dict[str, Any]] = {}
+        """Rules and Secrets as written, by the key of their item."""
+        self._sent: dict[str, dict[str, Any]] = {}
+        """The same, with what is in force for a time."""
         self._unsaved = asyncio.Event()
         """What is known of sidecars is not on disk yet."""
 
@@ -157,12 +163,18 @@ class Control:
                     audit_file=str(self.data / "audit.log"),
                     service_ranges=options.service_cidr,
                     socket_users_file=options.workload_users or "",
+                    confirmable=RULE_RESOURCES | rbac.RESOURCES,
+                    allow_plain=getattr(options, "allow_plain", False),
                 ),
                 parts=parts(self.store, lambda: self.registry.snapshot.value),
                 identity_of=issuer.identity_of,
             )
         except (OSError, ValueError) as error:
             raise SettingError(str(error)) from error  # the message names the file
+        self.api.lockout = LockoutGuard(lambda: self._in_book, lambda: self.registry.snapshot.value)
+        self.api.door.authorities = client_authorities(options, issuer.roots())
+        issuer_of_users = oidc_issuer(options)
+        self.api.door.oidc = issuer_of_users[0] if issuer_of_users else None
         self.feed = FeedServer(self.book, self._authorize, self._members_changed, self._views, self._sidecar_left)
         try:
             mtls = MtlsApi(
@@ -197,6 +209,8 @@ class Control:
         signals.on_reload = reload
         wanted = FACT_RESOURCES | RULE_RESOURCES | {SECRETS}
         unsubscribe = self.api.subscribe(self._objects_changed, wanted, status=False)
+        self.store.memory.subscribe(self._confirmations_changed)
+        tasks.start("confirmations", self.api.confirming.run())
         self.registry.snapshot.subscribe(self._facts_changed)
         self._facts_changed(self.registry.snapshot.value)
         self.api.checks["sources"] = sources.problem
@@ -221,6 +235,8 @@ class Control:
             if xds is not None:
                 await xds.close()
             await self.api.close()
+            if issuer_of_users:
+                await issuer_of_users[1].close()
             await sources.close()
             await tasks.close()
             await self.authority.close()
@@ -305,15 +321,20 @@ class Control:
             self._changed_facts |= changed.keys() - rules.keys()
             self._refresh.ask()  # many objects of one `apply` become one change of facts
 
+    def _confirmations_changed(self, changes: Sequence[Change]) -> None:
+        if any(change.key.resource == confirmations.RESOURCE for change in changes):
+            self._take_rules()
+
     def _take_rules(self) -> None:
         """Put the rules of all sources into the book."""
-        wanted = {**self._rules["manifests"], **self._rules["control"]}
-        before, self._in_book = self._in_book, wanted
+        self._in_book = {**self._rules["manifests"], **self._rules["control"]}
+        wanted = {**self._in_book, **self.api.confirmations.items()}
+        before, self._sent = self._sent, wanted
         changed: dict[str, dict[str, Any] | None] = {
             key: value for key, value in wanted.items() if before.get(key) != value
         }
         changed |= dict.fromkeys(before.keys() - wanted.keys())
-        self._views.objects(changed)
+        self._views.objects({key: value for key, value in changed.items() if key.startswith("object/")})
         self._publish(self.book.objects(changed))
 
     def _facts_changed(self, snapshot: Snapshot) -> None:

@@ -111,3 +111,30 @@ def both(first: Predicate | None, second: Predicate | None) -> Predicate | None:
         return first or second
     one, two = first, second
     return lambda body: one(body) and two(body)
+
+
+def selector_predicate(selector: Mapping[str, Any]) -> Predicate:
+    """What a LabelSelector object (matchLabels, matchExpressions) asks of an object; a part that cannot be read matches
+    nothing. An empty selector matches everything."""
+    expressions = [one for one in selector.get("matchExpressions") or () if isinstance(one, Mapping)]
+
+    def matches(body: Mapping[str, Any]) -> bool:
+        labels = (body.get("metadata") or {}).get("labels") or {}
+        return all(labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items()) and all(
+            _expression_holds(one, labels) for one in expressions
+        )
+
+    return matches
+
+
+def _expression_holds(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    key, operator, values = expression.get("key"), expression.get("operator"), expression.get("values") or ()
+    if not isinstance(key, str):
+        return False
+    if operator == "In":
+        return key in labels and labels[key] in values
+    if operator == "NotIn":
+        return key not in labels or labels[key] not in values
+    if operator == "Exists":
+        return key in labels
+    return operator == "DoesNotExist" and key not in labels

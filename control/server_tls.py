@@ -22,6 +22,8 @@ class ServerContext(ssl.SSLContext):
     _make: Callable[[], tuple[ssl.SSLContext, float]]
     _clock: Callable[[], float]
     _due: float
+    _people: str = ""
+    """Authorities of users (PEM), trusted beside those that `make` knows."""
 
     def __new__(cls, make: Callable[[], tuple[ssl.SSLContext, float]], clock: Callable[[], float]) -> ServerContext:
         made: ServerContext = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
@@ -33,9 +35,17 @@ class ServerContext(ssl.SSLContext):
         pass
 
     def _take(self) -> None:
-        self._now, ends = self._make()
+        made, ends = self._make()
+        if self._people:
+            made.load_verify_locations(cadata=self._people)
+        self._now = made
         begun = self._clock()
         self._due = begun + (ends - begun) * RENEW_AT
+
+    def trust_people(self, pem: str) -> None:
+        """Take client certificates of these authorities as well, also after a renewal. Raises ssl.SSLError."""
+        self._now.load_verify_locations(cadata=pem)
+        self._people = pem
 
     def renew(self) -> None:
         """Make it anew; where that fails the old one stays, and it is said why."""

@@ -26,6 +26,7 @@ import msgspec
 
 from ..policy.world import World
 from ..registry.needs import Fetch, FetchError
+from .provisional import GRACE_S
 from .update import Holdings, RefusedError, UnreadableError
 
 SILENCE_S = 30.0
@@ -128,6 +129,7 @@ class Feed:
         self.on_failure: list[Callable[[], None]] = []
         """Called when control let us not in, or was lost."""
         self._plaintext: tuple[TakeEntries, Callable[[list[dict[str, Any]]], None]] | None = None
+        self._provisional_news = asyncio.Event()
         self._to_save: tuple[str, Callable[[], bytes]] | None = None
         """The version to be kept on disk, and what makes its octets."""
 
@@ -147,12 +149,14 @@ class Feed:
             return False
         try:
             self._holdings.apply(self._keep.read_bytes())
+            ended = self._holdings.take_back(time.time())
             self._put_in_force()
         except (OSError, RefusedError) as error:
             logger.warning("the version kept in %s is not used: %s", self._keep, error)
             self._holdings.forget()  # else control would send only what is newer
             return False
         self.in_force.set()
+        self._say_ended(ended)
         logger.info(
             "started from the version kept on disk (%s); control has not confirmed it yet", self._holdings.version
         )
@@ -167,6 +171,7 @@ class Feed:
             together.create_task(self._tell_uses())
             if self._plaintext is not None:
                 together.create_task(self._tell_plaintext(*self._plaintext))
+            together.create_task(self._take_back_in_time())
             await self._follow_all()
 
     async def _follow_all(self) -> None:
@@ -238,6 +243,8 @@ class Feed:
                 if self._holdings.version == before:
                     return
             else:
+                if self._holdings.arrived(time.time()):
+                    self._provisional_news.set()
                 self._put_in_force()
             self.refused = []
         except UnreadableError:
@@ -249,6 +256,34 @@ class Feed:
             self.in_force.set()
             self._to_save = self._holdings.version, self._holdings.kept()
         self._told.put_nowait((url, self._holdings.offered, self.refused))
+
+    async def _take_back_in_time(self) -> None:
+        """Provisional objects that nobody confirms go at their deadline, also while control is away."""
+        while True:
+            self._provisional_news.clear()
+            ended = self._holdings.take_back(time.time())
+            if ended:
+                self._say_ended(ended)
+                try:
+                    self._put_in_force()
+                    self.refused = []
+                except RefusedError as error:
+                    self.refused = error.reasons
+                    logger.error("what was before cannot be put in force: %s", error)
+                else:
+                    self._to_save = None
+                    if self._keep is not None:
+                        await self._save(self._keep, "before the provisional one", self._holdings.kept())
+            deadline = self._holdings.deadline()
+            left_s = None if deadline is None else max(deadline + GRACE_S - time.time(), 0.0)
+            with contextlib.suppress(TimeoutError):
+                # Looks at the clock in between: it may be set.
+                async with asyncio.timeout(left_s if left_s is None else min(left_s, 5.0)):
+                    await self._provisional_news.wait()
+
+    def _say_ended(self, ended: list[str]) -> None:
+        for name in ended:
+            logger.warning("the provisional change %s was not confirmed in time: what was before is in force", name)
 
     async def _keep_all(self) -> None:
         """Keeps what is in force on disk, then has control told. Beside the feed: neither the disk nor control's answer

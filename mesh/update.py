@@ -18,6 +18,8 @@ from ..registry.digest import item_digest
 from ..registry.documents import Document
 from ..registry.model import Changed, Endpoint, Service, Workload
 from ..registry.snapshot import Snapshot
+from . import provisional
+from .provisional import Provisional
 
 
 class FeedMessage(msgspec.Struct):
@@ -72,7 +74,7 @@ _decode_any = msgspec.json.Decoder().decode
 
 TABLES = {
     "service": "_services", "endpoints": "_endpoints", "workload": "_workloads", "checks": "_checks",
-    "namespace": "_namespaces", "object": "_objects",
+    "namespace": "_namespaces", "object": "_objects", "provisional": "_provisional",
 }  # fmt: skip
 FACTS = ("service", "endpoints", "workload", "namespace")
 NOTED = {"service": 0, "endpoints": 0, "workload": 1, "checks": 1, "namespace": 2}
@@ -111,6 +113,11 @@ class Holdings:
         self._touched: tuple[set[str], set[str], set[str]] | None = None
         """Hosts, workloads and namespaces of the last line that was taken; None: not known."""
         self._forgot = False
+        self._provisional: dict[str, Provisional] = {}
+        self._arrived: list[str] = []
+        """Those of them that came with the latest line."""
+        self._diverged = False
+        """We have gone back by ourselves: differences count from what we do not hold any more."""
 
     def apply(self, line: bytes) -> bool:
         """Take one line of the feed; whether it changed anything. Raises RefusedError, having taken nothing of it.
@@ -125,8 +132,11 @@ class Holdings:
         if not (message.full or message.set or message.remove or message.drop):
             if message.resumed:
                 self.version = self.offered = message.version
-                self._owed = None
+                self._owed, self._diverged = None, False
             return False
+        if self._diverged and not (message.full or message.resumed):
+            self.version = ""
+            raise UnreadableError(["what was provisional has been taken back here: control must send everything"])
         self.offered = message.version
         message = message.after(self._owed)
         decoded, reasons = {}, []
@@ -138,6 +148,7 @@ class Holdings:
         self._owed = message if reasons else None
         if reasons:
             raise RefusedError(reasons)
+        self._diverged = False
         self._touched = None if self._forgot else (set(), set(), set())
         self._forgot = False
         if message.full:
@@ -153,6 +164,7 @@ class Holdings:
             table, _, name = key.partition("/")
             self._table(table)[name] = decoded[key]
             self._note(table, name)
+        self._arrived = [key for key in message.set if key.startswith("provisional/")]
         self.version = message.version
         self._number += 1
         return True
@@ -173,6 +185,37 @@ class Holdings:
         """Whether a service's endpoints were not sent to us, as we do not use it."""
         return host in self._services and host not in self._endpoints
 
+    # --- what is in force for a time ---------------------------------------------------------------------------------
+
+    def arrived(self, now: float) -> bool:
+        """The latest line came from control, not from disk: deadlines are put on our clock; whether there are any."""
+        for key in self._arrived:
+            one = self._provisional[key.partition("/")[2]]
+            one.arrived(now)
+            self.raw[key] = provisional.encode(one)
+        return bool(self._arrived)
+
+    def deadline(self) -> float | None:
+        """When the next provisional objects end; None: there are none."""
+        return min((one.deadline for one in self._provisional.values()), default=None)
+
+    def take_back(self, now: float) -> list[str]:
+        """Go back to what was before everything that is due; the names of what ended. Call `world` then."""
+        ended = [name for name, one in self._provisional.items() if one.is_due(now)]
+        for name in ended:
+            for key, value in self._provisional[name].before.items():
+                if bytes(value) == b"null":
+                    self._drop(key)
+                else:
+                    table, _, rest = key.partition("/")
+                    self.raw[key] = bytes(value)
+                    self._table(table)[rest] = self._read(key, bytes(value))
+            self._drop(f"provisional/{name}")
+        if ended:
+            self.version, self._owed, self._diverged, self._touched = "", None, True, None
+            self._number += 1
+        return ended
+
     def world(self) -> World:
         """The world of what is held; raises RefusedError with every reason."""
         workloads = dict(self._workloads) if self._checks else self._workloads
@@ -191,7 +234,7 @@ class Holdings:
     def forget(self) -> None:
         """Hold nothing, so that control is asked for everything."""
         self._clear(keep=set())
-        self.version, self._owed, self._forgot = "", None, True
+        self.version, self._owed, self._forgot, self._diverged = "", None, True, False
 
     def kept(self) -> Callable[[], bytes]:
         """What makes one full message of all that is held now, in any thread: what is kept on disk."""
@@ -238,6 +281,8 @@ class Holdings:
             if not isinstance(body, dict):
                 raise ValueError("expected an object")
             return body
+        if table == "provisional":
+            return provisional.decode(value)
         raise ValueError("a kind of item that this version of fairlead does not know: upgrade the sidecar")
 
     def _clear(self, keep: set[str]) -> None:

@@ -439,7 +439,14 @@ RULES = items(
     obj(required=("verbs",), verbs=TEXTS, apiGroups=TEXTS, resources=TEXTS, resourceNames=TEXTS, nonResourceURLs=TEXTS)
 )
 ROLE = obj("Permissions.", rules=RULES)
-CLUSTER_ROLE = obj("Permissions everywhere.", rules=RULES, aggregationRule=anything())
+CLUSTER_ROLE = obj(
+    "Permissions everywhere.",
+    rules=RULES,
+    aggregationRule=obj(
+        "Gathers the rules of other ClusterRoles; its own are those that were gathered.",
+        clusterRoleSelectors=items(SELECTOR),
+    ),
+)
 BINDING = obj("Who has a role.", required=("roleRef",),
               subjects=items(obj(required=("kind", "name"), kind=text(), name=text(), namespace=text(), apiGroup=text())),
               roleRef=obj(required=("kind", "name"), apiGroup=text(), kind=text(), name=text()))  # fmt: skip
@@ -525,7 +532,6 @@ LOCAL_RATE_LIMIT = obj(
 
 _NET = ("istio-io", "networking-istio-io")
 _SEC = ("istio-io", "security-istio-io")
-_LATER = "is checked and kept, but nothing acts by it yet"
 RULE_KINDS: tuple[Kind, ...] = (
     kind("networking.istio.io", "v1 v1beta1 v1alpha3", "VirtualService", "virtualservices", VIRTUAL_SERVICE, "vs", categories=_NET),
     kind("networking.istio.io", "v1 v1beta1 v1alpha3", "DestinationRule", "destinationrules", DESTINATION_RULE, "dr", categories=_NET),
@@ -537,10 +543,10 @@ RULE_KINDS: tuple[Kind, ...] = (
     kind("security.istio.io", "v1 v1beta1", "PeerAuthentication", "peerauthentications", PEER_AUTHENTICATION, "pa", categories=_SEC),
     kind("security.istio.io", "v1 v1beta1", "AuthorizationPolicy", "authorizationpolicies", AUTHORIZATION_POLICY, "ap", categories=_SEC),
     kind("security.istio.io", "v1 v1beta1", "RequestAuthentication", "requestauthentications", REQUEST_AUTHENTICATION, "ra", categories=_SEC),
-    kind("rbac.authorization.k8s.io", "v1", "Role", "roles", ROLE, inert=_LATER),
-    kind("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", BINDING, inert=_LATER),
-    kind("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", CLUSTER_ROLE, namespaced=False, inert=_LATER),
-    kind("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", BINDING, namespaced=False, inert=_LATER),
+    kind("rbac.authorization.k8s.io", "v1", "Role", "roles", ROLE),
+    kind("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", BINDING),
+    kind("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", CLUSTER_ROLE, namespaced=False),
+    kind("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", BINDING, namespaced=False),
     kind("fairlead.dev", "v1", "MeshConfig", "meshconfigs", MESH_CONFIG, namespaced=False),
     kind("fairlead.dev", "v1", "LocalRateLimit", "localratelimits", LOCAL_RATE_LIMIT, "lrl"),
 )  # fmt: skip

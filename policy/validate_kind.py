@@ -22,6 +22,7 @@ from .validate_entries import (
 from .validate_ingress import check_ingress
 from .validate_network_policy import check_network_policy
 from .validate_rate_limit import check_local_rate_limit
+from .validate_rbac import check_binding, check_role
 from .validate_security import check_authorization_policy, check_peer_authentication
 from .validate_sidecar import check_sidecar
 from .validate_tokens import check_request_authentication
@@ -158,6 +159,10 @@ _CHECKS: dict[tuple[str, str], Callable[[Findings, Object, str], None]] = {
     ("security.istio.io", "PeerAuthentication"): lambda f, b, n: check_peer_authentication(f, _spec(b)),
     ("security.istio.io", "AuthorizationPolicy"): _authorization_policy,
     ("security.istio.io", "RequestAuthentication"): lambda f, b, n: check_request_authentication(f, _spec(b)),
+    ("rbac.authorization.k8s.io", "Role"): lambda f, b, n: check_role(f, b, True),
+    ("rbac.authorization.k8s.io", "ClusterRole"): lambda f, b, n: check_role(f, b, False),
+    ("rbac.authorization.k8s.io", "RoleBinding"): lambda f, b, n: check_binding(f, b, True),
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding"): lambda f, b, n: check_binding(f, b, False),
     ("", "Namespace"): _namespace,
     ("", "Service"): _service,
     ("", "Pod"): lambda f, b, n: check_pod(f, b),

@@ -22,14 +22,18 @@ def test_tokens_are_read_plain_or_hashed_with_names_and_comments() -> None:
     digest = hashlib.sha256(b"other-secret").hexdigest()
     found = AdminTokens(f"# who may\n{ADMIN_TOKEN}\nsha256:{digest} alice  # on call\n\n")
     assert len(found) == 2
-    assert found.find(ADMIN_TOKEN) == "admin"
-    assert found.find("other-secret") == "alice"
+    assert found.find(ADMIN_TOKEN) == Principal("admin", "admin", groups=("system:masters", "system:authenticated"))
+    assert (alice := found.find("other-secret")) is not None and (alice.role, alice.name) == ("admin", "alice")
     assert found.find("wrong") is None
     assert found.find("\udcff") is None
+    users = AdminTokens("long-enough-token bob dev,ops\nanother-long-token eve -\n")
+    bob, eve = users.find("long-enough-token"), users.find("another-long-token")
+    assert bob == Principal("user", "bob", groups=("dev", "ops", "system:authenticated"))
+    assert eve == Principal("user", "eve", groups=("system:authenticated",))
 
 
 @pytest.mark.parametrize(
-    ("line", "says"), [("short", "fewer"), ("sha256:12", "64"), ("long-enough-token a b", "TOKEN")]
+    ("line", "says"), [("short", "fewer"), ("sha256:12", "64"), ("long-enough-token a b c", "TOKEN")]
 )
 def test_a_line_that_is_no_token_is_named(line: str, says: str) -> None:
     with pytest.raises(ValueError, match=f"line 2: .*{says}"):
@@ -115,11 +119,11 @@ async def test_tokens_can_be_changed_while_running_and_a_bad_file_changes_nothin
     file.write_text(ADMIN_TOKEN)
     async with api_in(tmp_path, Options(admin_token_file=str(file))) as (api, client):
         file.write_text("another-long-secret")
-        api._token_looked = -10.0
+        api.door.token_looked = -10.0
         await client.get(SERVICES, 401, Authorization=f"Bearer {ADMIN_TOKEN}")
         await client.get(SERVICES, 200, Authorization="Bearer another-long-secret")
         file.write_text("")
-        api._token_looked = -10.0
+        api.door.token_looked = -10.0
         await client.get(SERVICES, 200, Authorization="Bearer another-long-secret")
         await client.get(SERVICES, 401)
 
@@ -137,6 +141,14 @@ async def test_nothing_is_open_beyond_loopback(tmp_path: Path) -> None:
         api = ControlApi(store)
         with pytest.raises(ValueError, match="would be open to everybody"):
             await api.start("0.0.0.0", 0)
+        await api.close()
+        (tmp_path / "tokens").write_text(ADMIN_TOKEN)
+        api = ControlApi(store, options=Options(admin_token_file=str(tmp_path / "tokens")))
+        with pytest.raises(ValueError, match="would show credentials"):
+            await api.start("0.0.0.0", 0)
+        await api.close()
+        api = ControlApi(store, options=Options(admin_token_file=str(tmp_path / "tokens"), allow_plain=True))
+        await api.start("0.0.0.0", 0)
         await api.close()
 
 

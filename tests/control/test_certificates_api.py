@@ -123,7 +123,7 @@ async def test_workloads_see_no_objects_and_make_no_tokens(tmp_path: Path) -> No
     async with control(tmp_path) as (_, client):
         token = await make_token(client)
         await client.get(SERVICES, 403, Authorization=token)
-        await client.get("/openapi/v3", 403, Authorization=token)
+        await client.get("/metrics", 403, Authorization=token)
         await client.post(TOKENS, {}, 403, Authorization=token)
         await client.get(TOKENS, 403, Authorization=token)
         await client.delete(f"{TOKENS}/x", code=403, Authorization=token)

@@ -190,7 +190,7 @@ async def test_a_client_that_leaves_is_forgotten(tmp_path: Path) -> None:
 
 
 async def test_there_is_a_limit_to_watches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fairlead.control.api_objects.WATCHES_MAX", 1)
+    monkeypatch.setattr("fairlead.control.api.WATCHES_MAX", 1)
     async with api_in(tmp_path) as (_, client), watching(client, ""):
         refused = await client.get(f"{SERVICES}?watch=true", 429)
         assert refused["details"]["retryAfterSeconds"] == 5

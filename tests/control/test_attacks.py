@@ -1,0 +1,250 @@
+"""Attacks on the control API, each with the answer that it must get."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead.control import api as api_module
+from fairlead.control import api_objects
+from fairlead.control.api import ControlApi
+from fairlead.control.api_limits import ApiLimits, Buckets, Limits
+from fairlead.control.status import StatusError
+from tests.control.serving import Client, api_in, service
+from tests.control.test_rbac import ME, RBAC, binding, grant, options, role, rule
+
+pytestmark = pytest.mark.asyncio
+SELF = ("User", "owner")
+OWNER: dict[str, Any] = {"Authorization": ME["owner"]}
+ROOT: dict[str, Any] = {"Authorization": ME["root"]}
+MINE, OTHERS = "/api/v1/namespaces/mine/services", "/api/v1/namespaces/theirs/services"
+MERGE: dict[str, Any] = {"Content_Type": "application/merge-patch+json"}
+
+
+@contextlib.asynccontextmanager
+async def two_namespaces(folder: Path, **more: Any) -> AsyncIterator[tuple[ControlApi, Client]]:
+    """`owner` is admin of `mine`; `theirs` has a service and a secret."""
+    async with api_in(folder, options(folder, **more)) as (api, client):
+        for name in ("mine", "theirs"):
+            await client.post("/api/v1/namespaces", {"metadata": {"name": name}}, **ROOT)
+        await grant(client, "mine", binding("admin", "ClusterRole", "admin", SELF))
+        await client.post(OTHERS, service("web", labels={"app": "web"}), **ROOT)
+        secret = {"metadata": {"name": "s", "labels": {"app": "web"}}, "stringData": {"password": "hunter2"}}
+        await client.post("/api/v1/namespaces/theirs/secrets", secret, **ROOT)
+        yield api, client
+
+
+async def test_an_admin_of_a_namespace_reaches_into_no_other_by_any_verb_or_path(tmp_path: Path) -> None:
+    async with two_namespaces(tmp_path) as (api, client):
+        await client.post(MINE, service("web"), **OWNER)
+        before = api.store.memory.revision
+        web, patch = f"{OTHERS}/web", {"metadata": {"labels": {"x": "y"}}}
+        apply = {"apiVersion": "v1", "kind": "Service", **service("web")}
+        attempts: list[tuple[str, str, Any, dict[str, Any]]] = [
+            ("GET", web, None, {}), ("GET", OTHERS, None, {}), ("GET", "/api/v1/services", None, {}),
+            ("GET", f"{OTHERS}?watch=1", None, {}), ("GET", "/api/v1/services?watch=true", None, {}),
+            ("GET", "/api/v1/services?labelSelector=app%3Dweb", None, {}),
+            ("GET", "/api/v1/services?fieldSelector=metadata.namespace%3Dmine", None, {}),
+            ("GET", "/api/v1/secrets?labelSelector=app%3Dweb", None, {}), ("GET", "/api/v1/secrets?watch", None, {}),
+            ("GET", web, None, {"Accept": "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"}),
+            ("GET", OTHERS, None, {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}),
+            ("POST", OTHERS, service("new"), {}), ("PUT", web, service("web"), {}), ("DELETE", web, None, {}),
+            ("DELETE", OTHERS, None, {}), ("PATCH", web, patch, MERGE), ("PATCH", f"{web}/status", patch, MERGE),
+            ("GET", f"{web}/status", None, {}), ("PUT", f"{web}/status", service("web"), {}),
+            ("PATCH", f"{web}?fieldManager=x&force=1", apply, {"Content_Type": "application/apply-patch+yaml"}),
+            ("GET", "/api/v1/namespaces/theirs", None, {}), ("DELETE", "/api/v1/namespaces/theirs", None, {}),
+            ("PATCH", "/api/v1/namespaces/theirs", patch, MERGE), ("PATCH", "/api/v1/namespaces/mine", patch, MERGE),
+            ("GET", "/api/v1/namespaces/mine%2F..%2Ftheirs/services", None, {}),
+            ("GET", "/api/v1/namespaces/mine/../theirs/services", None, {}),
+            ("GET", "/api/v1/namespaces//services", None, {}),
+            ("GET", f"{RBAC}/namespaces/theirs/roles", None, {}), ("GET", f"{RBAC}/clusterroles", None, {}),
+            ("POST", f"{RBAC}/namespaces/theirs/rolebindings", binding("x", "ClusterRole", "admin", SELF), {}),
+            ("POST", f"{RBAC}/clusterrolebindings", binding("x", "ClusterRole", "admin", SELF), {}),
+            ("POST", f"{RBAC}/namespaces/mine/rolebindings", binding("x", "ClusterRole", "cluster-admin", SELF), {}),
+            ("POST", f"{RBAC}/namespaces/mine/roles", role("x", rule("get", "nodes")), {}),
+            ("POST", "/apis/fairlead.dev/v1/meshconfigs", {"metadata": {"name": "default"}, "spec": {}}, {}),
+            ("POST", "/api/v1/namespaces", {"metadata": {"name": "new"}}, {}),
+            ("POST", "/fairlead/v1/tokens", {"namespace": "theirs"}, {}), ("GET", "/fairlead/v1/tokens", None, {}),
+            ("GET", web, None, {"Impersonate_User": "root"}),
+            ("GET", web, None, {"Impersonate_User": "system:serviceaccount:theirs:default"}),
+            ("GET", web, None, {"X_Remote_User": "root", "X_Remote_Group": "system:masters"}),
+            ("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", {"spec": {"user": "root"}}, {}),
+        ]  # fmt: skip
+        async with client.session.head(client.url + web, headers=OWNER) as answer:
+            assert answer.status == 403
+        for method, path, body, headers in attempts:
+            code, told = await client.ask(method, path, body, **OWNER, **headers)
+            assert code in (403, 404), (method, path, code, told)
+            assert code == 403 or "//" in path or ".." in path, (method, path, told)
+            assert "hunter2" not in json.dumps(told) and "c2VjcmV0" not in json.dumps(told)
+        moved = {**service("web"), "metadata": {"name": "web", "namespace": "theirs"}}
+        await client.post(MINE, moved, 400, **OWNER)
+        await client.put(f"{MINE}/web", moved, 400, **OWNER)
+        await client.ask("PATCH", f"{MINE}/web", {"metadata": {"namespace": "theirs"}}, 400, **OWNER, **MERGE)
+        assert api.store.memory.revision == before
+        owners = {"ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": "web", "uid": "x"}]}
+        await client.ask("PATCH", f"{MINE}/web", {"metadata": owners}, 200, **OWNER, **MERGE)
+        await client.delete(f"{MINE}/web?propagationPolicy=Foreground", **OWNER)
+        assert (await client.get(web, **ROOT))["metadata"]["name"] == "web"  # what names an owner deletes no other
+
+
+async def test_a_watch_within_a_namespace_shows_nothing_of_others(tmp_path: Path) -> None:
+    async with two_namespaces(tmp_path) as (_, client):
+        asked = client.session.get(f"{client.url}{MINE}?watch=true&timeoutSeconds=1", headers=OWNER)
+        async with asked as answer:
+            await client.post(OTHERS, service("other"), **ROOT)
+            await client.delete(f"{OTHERS}/other", **ROOT)
+            await client.post(MINE, service("own"), **ROOT)
+            events = [json.loads(line) async for line in answer.content]
+        assert {event["object"]["metadata"]["namespace"] for event in events} == {"mine"}
+
+
+YAML_BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(9)
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "code"),
+    [
+        (YAML_BOMB, "application/yaml", 400),
+        (YAML_BOMB, "application/apply-patch+yaml", 400),
+        ("a: !!python/object/apply:os.system [id]", "application/yaml", 400),
+        ("[" * 100_000 + "]" * 100_000, "application/json", 400),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "application/json", 400),
+        ("[" * 5000, "application/yaml", 400),
+        ("- " * 5000, "application/yaml", 400),
+        ('{"metadata": {"name": "x"}, "spec": ' + '{"a":' * 200 + "1" + "}" * 201, "application/json", 400),
+        ('{"metadata": {"name": "' + "x" * (4 << 20) + '"}}', "application/json", 413),
+        (b"\xff\xfe", "application/json", 400),
+        ("{}", "application/cbor", 415),
+        ("1" * 5000, "application/json", 400),
+    ],
+    ids=["bomb", "bomb-applied", "python", "deep-list", "deep-object", "deep-flow", "deep-block", "deep-spec", "huge",
+         "not-utf8", "cbor", "number"],
+)  # fmt: skip
+async def test_bodies_made_to_hurt_are_refused_soon(tmp_path: Path, body: Any, content_type: str, code: int) -> None:
+    async with api_in(tmp_path) as (_, client):
+        method, path = "POST", "/api/v1/namespaces/default/services"
+        if "apply" in content_type:
+            method, path = "PATCH", f"{path}/x?fieldManager=f"
+        async with asyncio.timeout(10):
+            _, told = await client.ask(method, path, body, code, Content_Type=content_type)
+        assert told["kind"] == "Status" and len(json.dumps(told)) < 5000
+        await client.get("/readyz")
+
+
+async def answered(port: int, sent: bytes) -> bytes:
+    """All that comes until the connection is closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent)  # and no more
+    try:
+        async with asyncio.timeout(10):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+async def test_slow_heads_and_slow_bodies_hold_nothing_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_module, "FIRST_REQUEST_S", 0.2)
+    monkeypatch.setattr(api_module, "KEEPALIVE_S", 0.2)
+    monkeypatch.setattr(api_module, "LINGER_S", 0.2)
+    monkeypatch.setattr(api_objects, "BODY_TIMEOUT_S", 0.2)
+    get = b"GET /version HTTP/1.1\r\nHost: localhost\r\n"
+    async with api_in(tmp_path) as (api, client):
+        assert await answered(api.port, get + b"X-A: ") == b""
+        assert (await answered(api.port, get + b"\r\n" + get + b"X-A: ")).count(b"HTTP/1.1 200") == 1
+        post = b"POST /api/v1/namespaces/default/services HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{"
+        assert b" 408 " in (await answered(api.port, post)).partition(b"\r\n")[0]
+        assert b" 400 " in (await answered(api.port, get + b"X-A: " + b"a" * 100_000)).partition(b"\r\n")[0]
+        await client.get("/readyz")
+
+
+async def test_a_flood_of_watches_of_one_user_starves_nobody(tmp_path: Path) -> None:
+    async with two_namespaces(tmp_path, limits=Limits(watches=3)) as (api, client):
+        open_ones = []
+        for _ in range(3):
+            answer = await client.session.get(f"{client.url}{MINE}?watch=true", headers=OWNER)
+            assert answer.status == 200
+            open_ones.append(answer)
+        async with client.session.get(f"{client.url}{MINE}?watch=true", headers=OWNER) as answer:
+            assert answer.status == 429 and answer.headers["Retry-After"] == "5"
+            assert "user owner has 3 watches open, the limit is 3" in (await answer.json())["message"]
+        await client.get(MINE, **OWNER)
+        async with client.session.get(f"{client.url}{MINE}?watch=true", headers=ROOT) as answer:
+            assert answer.status == 200
+        for answer in open_ones:
+            answer.close()
+        while api.limits.watching:
+            await asyncio.sleep(0)
+
+
+async def test_a_flood_of_requests_is_answered_429_with_retry_after(tmp_path: Path) -> None:
+    async with two_namespaces(tmp_path, limits=Limits(requests_per_second=0.1, burst=5)) as (_, client):
+        codes = [(await client.ask("GET", MINE, **OWNER))[0] for _ in range(8)]
+        assert codes == [200] * 5 + [429] * 3
+        async with client.session.get(f"{client.url}{MINE}", headers=OWNER) as answer:
+            assert 0 < int(answer.headers["Retry-After"]) <= 11
+            assert (await answer.json())["reason"] == "TooManyRequests"
+        assert [(await client.ask("GET", MINE, **ROOT))[0] for _ in range(8)] == [200] * 8
+        guesses = [(await client.ask("GET", MINE, Authorization=f"Bearer guess-{n}"))[0] for n in range(60)]
+        assert guesses[0] == 401 and guesses[-1] == 429
+
+
+async def test_buckets_fill_by_time_and_limits_end_with_their_requests() -> None:
+    buckets = Buckets(2.0, 4.0)
+    assert [buckets.take("a", 100.0) for _ in range(5)] == [0.0, 0.0, 0.0, 0.0, pytest.approx(0.5)]
+    assert buckets.take("b", 100.0) == 0.0
+    assert buckets.take("a", 100.5) == 0.0
+    limits = ApiLimits(Limits(in_flight=1, watches=5), 10)
+    limits.begin("a", False, False, 0.0)
+    with pytest.raises(StatusError, match="under way"):
+        limits.begin("a", False, False, 0.0)
+    limits.end("a", False)
+    limits.begin("a", False, False, 0.0)
+    for user in ("a", "b"):
+        for _ in range(5 if user == "a" else 4):
+            limits.begin(user, False, True, 0.0)
+    with pytest.raises(StatusError, match="9 watches are open already"):
+        limits.begin("c", False, True, 0.0)
+    limits.begin("root", True, True, 0.0)  # a share is kept for who repairs
+
+
+async def test_no_secret_is_in_a_log_a_dump_or_an_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    secrets = "/api/v1/namespaces/theirs/secrets"
+    marks = ("hunter2", "aHVudGVyMg", "an-admin-token", "owner-token", "secret-guess")
+    async with two_namespaces(tmp_path) as (_, client):
+        made = await client.post("/fairlead/v1/tokens", {"namespace": "mine"}, **ROOT)
+        told = [
+            await client.ask("GET", MINE, Authorization="Bearer secret-guess-1"),
+            await client.ask("GET", MINE, Authorization="Basic secret-guess-2"),
+            await client.ask("GET", MINE, Authorization="Bearer eyJ.secret-guess.x"),
+            await client.ask("POST", secrets, {"metadata": {"name": "x"}, "data": {"a": "hunter2!"}}, **ROOT),
+            await client.ask("PATCH", f"{secrets}/s", {"data": {"password": 5}, "hunter2": 1}, **ROOT, **MERGE),
+            await client.ask("POST", secrets, {"metadata": {"name": "s"}, "stringData": {"p": "hunter2"}}, **ROOT),
+            await client.ask("GET", f"{secrets}/s", **OWNER),
+            await client.ask("GET", secrets, **OWNER),
+            await client.ask("GET", "/fairlead/v1/tokens", **ROOT),
+            await client.ask("GET", secrets, Accept="application/json;as=Table;v=v1;g=meta.k8s.io", **ROOT),
+            await client.ask("DELETE", f"{secrets}/s", **ROOT),
+        ]
+        said = json.dumps([answer for code, answer in told if code >= 400] + [told[8][1], told[10][1]])
+        # A table carries the objects' metadata only.
+        assert not [mark for mark in marks if mark in json.dumps(told[9])]
+    logs = caplog.text + (tmp_path / "audit").read_text()
+    for mark in (*marks, made["token"], made["token"].rpartition("_")[2]):
+        assert mark not in logs.replace(str(tmp_path), ""), mark
+    for mark in (*marks[2:], made["token"]):
+        assert mark not in said, mark
+    stored = (tmp_path / "store.db").read_bytes() + b"".join(p.read_bytes() for p in tmp_path.glob("store.db-*"))
+    assert made["token"].rpartition("_")[2].encode() not in stored

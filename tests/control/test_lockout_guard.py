@@ -1,0 +1,47 @@
+"""Policies that cut off control, DNS or their author are refused at the door, unless forced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead.control.api import ControlApi
+from fairlead.control.lockout_guard import FORCE, GUARDED, LockoutGuard
+from fairlead.policy.world import World
+from tests.control.serving import api_on, store_in
+from tests.policy.test_lockout import world
+
+pytestmark = pytest.mark.asyncio
+AT = "/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies"
+
+
+def policy(name: str, *ports: int, **metadata: Any) -> dict[str, Any]:
+    egress = [{"ports": [{"port": port, "protocol": p} for port in ports for p in ("TCP", "UDP")]}] if ports else []
+    spec = {"podSelector": {}, "policyTypes": ["Egress"], "egress": egress}
+    return {"metadata": {"name": name, **metadata}, "spec": spec}
+
+
+def guarded(api: ControlApi, facts: World) -> None:
+    api.lockout = LockoutGuard(lambda: api.objects(GUARDED), lambda: facts.snapshot)
+
+
+async def test_a_policy_that_cuts_dns_off_is_refused_by_name_and_taken_by_force(tmp_path: Path) -> None:
+    async with store_in(tmp_path) as store, api_on(store) as (api, client):
+        guarded(api, world())
+        refused = await client.post(AT, policy("deny"), 403)
+        assert (
+            'networkpolicies.networking.k8s.io "deny" is forbidden: shop/front-1 would be cut off from'
+            in refused["message"]
+        )
+        assert "DNS (sys/dns-1 port 53) by NetworkPolicy shop/deny" in refused["message"]
+        await client.post(f"{AT}?dryRun=All", policy("deny"), 403)
+        await client.post(AT, policy("dns", 53, 15012))
+        await client.post(AT, policy("deny"))
+        await client.delete(f"{AT}/dns", code=403)  # it is what lets them through
+        await client.delete(AT)  # all together leave everything open
+        await client.post(AT, policy("deny", annotations={FORCE: "true"}))
+        await client.delete(f"{AT}/deny")
+        await client.post(AT, policy("deny"), Fairlead_Force="true")
+        await client.patch(f"{AT}/deny", {"metadata": {"labels": {"a": "b"}}})  # closed before, closed after
