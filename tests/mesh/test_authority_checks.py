@@ -115,7 +115,7 @@ def test_a_missing_link_a_stranger_in_the_chain_and_a_foreign_key_are_named() ->
         Authority.load(leaf_key.encode(), chain.encode() + ROOT.certificate_pem())
 
 
-@pytest.mark.parametrize("key", [ec.SECP384R1(), ec.SECP521R1(), "rsa"], ids=str)
+@pytest.mark.parametrize("key", [ec.SECP384R1(), ec.SECP521R1(), "rsa"], ids=["P-384", "P-521", "RSA"])
 @pytest.mark.asyncio
 async def test_openssl_takes_leaves_of_intermediates_of_every_kind_of_key(key: Any) -> None:
     made = rsa.generate_private_key(65537, 2048) if key == "rsa" else ec.generate_private_key(key)
