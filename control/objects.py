@@ -114,16 +114,16 @@ class ObjectOperations:
         self._draw = draw
         self.guards: list[Guard] = []
         """Asked before each change, with what is there and what is to be; they refuse by raising StatusError."""
-
-    def _ask_guards(self, resource: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
-        for guard in self.guards:
-            guard(resource, before, after)
         self.check_write: CheckWrite = lambda _target, _before, _after: None
         """Asked before every write, also a dry one; raises StatusError."""
         self.check_removal: CheckRemoval = lambda _keys: None
         """Asked before everything that removes objects; raises StatusError."""
         self.together: Together = lambda _changing: []
         """Asked before every write but of status; raises StatusError."""
+
+    def _ask_guards(self, resource: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
+        for guard in self.guards:
+            guard(resource, before, after)
 
     def _follow_addresses(self, changes: Sequence[Change]) -> None:
         for change in changes:
