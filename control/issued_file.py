@@ -26,7 +26,11 @@ class IssuedFile:
         self.record, damaged = read(lines, now)
         if damaged:
             logger.warning("%s: %d lines cannot be read and are left out", path, damaged)
-        self._compact(now)
+        try:
+            self._compact(now)
+        except OSError as error:  # a full disk: what is there is kept as it is
+            logger.warning("%s cannot be compacted: %s", path, error)
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def add(self, leaf: IssuedLeaf) -> None:
         self.record.add(leaf)

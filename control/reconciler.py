@@ -91,7 +91,7 @@ class Reconciler:
     def take_findings(self, found: Mapping[Key, Findings]) -> None:
         """Take what a look at all resources together has brought."""
         for key, findings in found.items():
-            if self.findings.get(key) != findings:
+            if key.resource in self._kinds and self.findings.get(key) != findings:
                 self.findings[key] = findings
                 self._dirty.add(key)
 

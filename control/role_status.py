@@ -26,6 +26,7 @@ from .relations import Relations
 from .store import Change, ConflictError, Key, Store, StoreError, Write
 
 PAUSE_S = 0.25
+FAULT_PAUSE_S = 5.0
 LOOK_S_LEAST = 1.0
 LOOK_SHARE = 20
 """After a look at all resources nobody looks again for so many times its length."""
@@ -87,12 +88,16 @@ class StatusWriter:
                 pass
             self._wake.clear()
             await asyncio.sleep(PAUSE_S)
-            await self._look()
-            if not self.reconciler.is_idle:
-                await self._write()
-            if self._clock() >= sweep_at:
-                sweep_at = self._clock() + SWEEP_S
-                await self._try(outdated(self._store.memory, self._clock(), SWEEP_MOST))
+            try:
+                await self._look()
+                if not self.reconciler.is_idle:
+                    await self._write()
+                if self._clock() >= sweep_at:
+                    sweep_at = self._clock() + SWEEP_S
+                    await self._try(outdated(self._store.memory, self._clock(), SWEEP_MOST))
+            except Exception:  # what is shown of rules must never end what serves them
+                logger.exception("statuses are not written; they are tried again")
+                await asyncio.sleep(FAULT_PAUSE_S)
 
     async def _look(self) -> None:
         """Look at all resources together, where anything has changed and it is time."""

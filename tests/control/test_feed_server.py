@@ -16,7 +16,7 @@ from aiohttp import web
 from fairlead.control import feed_server, scopes, views
 from fairlead.control.feed_server import FeedServer, at_least
 from fairlead.control.push import Book
-from fairlead.control.views import Views
+from fairlead.control.views import TABLES, Views
 from fairlead.registry.digest import item_digest
 from fairlead.registry.model import Endpoint, Service, ServicePort, Workload
 from fairlead.registry.snapshot import Snapshot
@@ -236,14 +236,14 @@ async def test_who_comes_back_to_another_run_of_control_tells_what_it_holds_and_
         control.book.objects({"object/x/default/b": {"n": 2}})
         same = item_digest("object/x/default/a", b'{"n":1}')
         gone = item_digest("object/x/default/gone", b"{}")
-        stream = await open_stream(control, "a", since="before.7", says="1")
+        stream = await open_stream(control, "a", since="before.7", says="1", items=",".join(TABLES))
         assert await asked(stream) == ["holds"]
         assert await say(control, "a", holds=b64encode(same + gone).decode()) == 204
         told = await message(stream)
         assert (told["full"], told["resumed"], told["version"]) == (False, True, "e.2")
         assert (told["set"], told["drop"]) == ({"object/x/default/b": {"n": 2}}, [b64encode(gone).decode()])
         await control.ack("a", "e.2")
-        again = await open_stream(control, "a", since="e.1", says="1")
+        again = await open_stream(control, "a", since="e.1", says="1", items=",".join(TABLES))
         told = await message(again)
         assert "resumed" not in told, "the version says it all"
         assert told["set"] == {"object/x/default/b": {"n": 2}}
@@ -253,7 +253,7 @@ async def test_who_comes_back_to_another_run_of_control_tells_what_it_holds_and_
 async def test_who_does_not_answer_or_cannot_is_sent_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed_server, "SAY_S", 0.01)
     async with served() as control:
-        silent = await open_stream(control, "a", since="before.7", says="1")
+        silent = await open_stream(control, "a", since="before.7", says="1", items=",".join(TABLES))
         assert await asked(silent) == ["holds"]
         assert (await message(silent))["full"]
         old = await open_stream(control, "b", since="before.7")
