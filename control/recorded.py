@@ -29,12 +29,9 @@ class RecordedStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.memory = store.memory
         self.shared = store.shared
         self.url = store.url
-
-    @property
-    def memory(self) -> Objects:
-        return self._store.memory
 
     async def write(self, writes: Sequence[Write], cause: Cause = UNKNOWN) -> list[Change]:
         """As the store's; the changes asked for, without those of claims."""

@@ -506,7 +506,8 @@ class SharedStore:
         we looked, so that nothing newer is written over. Raises StoreUnavailableError."""
         left = list(keys)
         while left:
-            chunk, room = [], self.backend.bytes_most
+            chunk: list[tuple[Key, bytes]] = []
+            room = self.backend.bytes_most
             while left and len(chunk) < self.backend.writes_most - 2:
                 stored = self.memory.get(left[-1])
                 value = pack(stored.body) if stored is not None else b""
