@@ -161,6 +161,7 @@ class ConsulBackend:
         return sorted(found, key=lambda entry: entry.seq)
 
     async def load(self) -> tuple[Head, list[tuple[str, bytes]], list[Entry]]:
+        await self.head()  # a server that hangs is found out by this, and not after the long time that a list may take
         objects = await self._listed("objects/")
         head = await self.head()
         return head, objects, await self._log()
