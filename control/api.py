@@ -46,9 +46,21 @@ from .lockout_guard import LockoutGuard
 from .objects import ObjectOperations
 from .openapi import OpenApi, SchemaOf
 from .rbac import RESOURCES, Attributes
+from .recorded import RecordedStore, missing_claims
 from .server_tls import ServerContext
 from .status import REASONS, StatusError, qualified
-from .store import Change, ConflictError, Key, Store, Stored, StoreError, StoreFullError, Write
+from .store import (
+    Change,
+    ConflictError,
+    Key,
+    Store,
+    Stored,
+    StoreError,
+    StoreFullError,
+    StoreTooLargeError,
+    StoreUnavailableError,
+    Write,
+)
 from .watch_hub import WATCHES_MAX, WatchHub
 from .workload_socket import clear_path, open_to_all, read_users
 
@@ -121,11 +133,12 @@ class ControlApi:
 
             parts = real_parts(store)
         self.store = store
+        self._recorded = RecordedStore(store)
         self.options = options or Options()
         self.catalog = Catalog(parts.kinds)
         self.hub = WatchHub(store.memory, random.random, clock)
         self.operations = ObjectOperations(
-            store, self.catalog, Admission(parts.check), clock, secrets.token_bytes,
+            self._recorded, self.catalog, Admission(parts.check), clock, secrets.token_bytes,
             ClusterIPs(self.options.service_ranges),
         )  # fmt: skip
         self.checks: dict[str, Callable[[], str]] = {}
@@ -137,6 +150,7 @@ class ControlApi:
         self.limits = ApiLimits(self.options.limits, WATCHES_MAX)
         who = Authenticator(store.memory, identity_of)
         self.door = Door(who, self.access, self.limits, lambda: self._clock(), self.options.admin_token_file)
+        self.door.sync = store.sync if store.shared else None
         self.door.socket_users = read_users(self.options.socket_users_file)
         self.operations.check_write = self._check_write
         self.operations.together = self._together
@@ -285,6 +299,7 @@ class ControlApi:
         for wrong in self.operations.address_problems:
             logger.warning("%s", wrong)
         self.operations.address_problems.clear()
+        await self._claim_addresses()
         for wrong in await self.operations.give_addresses():
             logger.error("no ClusterIP: %s", wrong)
 
@@ -300,6 +315,16 @@ class ControlApi:
                 pass  # another control plane has just made them
             except StoreError as error:
                 logger.error("namespace default and the default roles not made: %s", error)
+
+    async def _claim_addresses(self) -> None:
+        """Of Services that were stored before control planes shared the store."""
+        try:
+            if self.store.shared and (claims := missing_claims(self.store.memory)):
+                await self.store.write(claims)
+        except ConflictError:
+            pass  # another control plane does the same
+        except StoreError as error:
+            logger.error("ClusterIPs are not claimed yet: %s", error)
 
     def _connection(self) -> asyncio.Protocol:
         """A protocol for a new connection, which is closed if it does not bring a request soon."""
@@ -341,6 +366,7 @@ class ControlApi:
         response: web.StreamResponse
         try:
             context.address = request.remote or ""
+            context.reason = request.headers.get("Fairlead-Change-Cause", "")
             context.confirm = request.headers.get("Fairlead-Confirm", "")
             context.force = request.headers.get("Fairlead-Force", "").lower() == "true"
             await self.door.enter(request, context)
@@ -407,6 +433,10 @@ class ControlApi:
             return StatusError(409, str(error))
         if isinstance(error, StoreFullError):
             return StatusError(507, str(error), retry_after_s=5)
+        if isinstance(error, StoreTooLargeError):
+            return StatusError(413, str(error))
+        if isinstance(error, StoreUnavailableError):
+            return StatusError(503, str(error), retry_after_s=1)
         if isinstance(error, StoreError):
             return StatusError(500, str(error))
         if isinstance(error, RecursionError):

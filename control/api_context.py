@@ -23,6 +23,7 @@ class Context:
         "name",
         "permitted",
         "principal",
+        "reason",
         "rule",
         "target",
         "wanted",
@@ -33,6 +34,8 @@ class Context:
         self.target: Target | None = None
         self.name = ""
         """Of an object that got its name here."""
+        self.reason = ""
+        """Why the client changes something, as its request says."""
         self.audit: dict[str, Any] = {}
         """Further fields of the audit line."""
         self.address = ""
@@ -60,6 +63,18 @@ def begin() -> Context:
     made = Context()
     _context.set(made)
     return made
+
+
+def who() -> str:
+    """The name of who asks; control itself, where no request is handled."""
+    context = _context.get(None)
+    return context.principal.name if context is not None else "fairlead:control"
+
+
+def reason_given() -> str:
+    """Why, as the request says; empty: it does not."""
+    context = _context.get(None)
+    return context.reason if context is not None else ""
 
 
 def current() -> Context:

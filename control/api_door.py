@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -25,6 +25,7 @@ from .oidc_keys import OidcVerifier
 from .rbac import MASTERS
 from .socket_users import SocketUsers
 from .status import StatusError
+from .tokens import is_token
 from .workload_socket import peer_uid
 
 PUBLIC = frozenset(("/healthz", "/livez", "/readyz", "/healthz/ready", "/version", "/version/", "/fairlead/v1/roots"))
@@ -50,6 +51,8 @@ class Door:
         self.oidc: OidcVerifier | None = None
         self.socket_users = SocketUsers("", lambda _name: -1)
         """Workloads that come by the Unix socket."""
+        self.sync: Callable[[], Awaitable[None]] | None = None
+        """Takes in what other control planes have written: one of them may have made a token a moment ago."""
         self.open_ports: set[int] = set()
         self._clock = clock
         self._token_file = token_file
@@ -158,6 +161,12 @@ class Door:
             except ValueError as error:
                 raise unauthorized(f"client certificate: {error}") from None
             return user_principal(name, groups)
+        try:
+            return self.authenticator.principal(authorization, certificate, is_open, self._clock())
+        except StatusError:
+            if self.sync is None or not is_token(bearer(authorization)):
+                raise
+        await self.sync()
         return self.authenticator.principal(authorization, certificate, is_open, self._clock())
 
     async def _by_id_token(self, verifier: OidcVerifier, text: str) -> Principal:

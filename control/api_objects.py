@@ -181,6 +181,9 @@ class ObjectApi:
         if target.resource.stored_as:
             query = replace(query, field_selector=stored_selector(query.field_selector, target.api_version))
         method = request.method
+        newest = int(query.resource_version) if query.resource_version.isdigit() else 0
+        if newest > self._store.memory.revision and self._store.shared:
+            await self._store.sync()  # another control plane has told this client of it
         if method in ("GET", "HEAD"):
             form = negotiate(request.headers.get("Accept", ""))
             await self._hub.until(int(query.resource_version or "0"))

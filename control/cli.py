@@ -193,6 +193,17 @@ def _roles(verb: Any) -> None:
     made.add_argument("--xds-listen", type=address, default="off", help="xDS without TLS, on loopback (default off)")
     made.add_argument("--data-dir", metavar="DIR", default="fairlead-data", help="store, authority, last snapshots")
     made.add_argument(
+        "--store", metavar="WHERE",
+        help="sqlite:PATH (default store.db in --data-dir), or shared by several control planes: "
+        "etcd://HOST:PORT,.../PREFIX, consul://HOST:PORT/PREFIX (etcds, consuls: TLS; ETCDCTL_*, CONSUL_* as usual)",
+    )  # fmt: skip
+    made.add_argument(
+        "--history-age", type=seconds, default="30d", help="how long changes are kept for history and rollback (30d)"
+    )
+    made.add_argument(
+        "--history-revisions", type=int, default=10_000, metavar="N", help="and how many of them (default %(default)s)"
+    )
+    made.add_argument(
         "--service-cidr", type=service_cidr, default="", metavar="RANGE",
         help="give Services without clusterIP an address of this range, e.g. 10.96.0.0/16; with IPv6 two, with a comma",
     )  # fmt: skip

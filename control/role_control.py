@@ -41,9 +41,11 @@ from .role_common import Signals, Tasks, ready, run
 from .role_sources import PRECEDENCE, Sources
 from .role_status import StatusWriter
 from .settings import SettingError
+from .shared_sidecars import SharedSidecars, agree_on_authority
 from .sidecars import Known, Sidecars
-from .store import Change, StoreError
-from .store_sqlite import SqliteStore
+from .store import Change, Store, StoreError
+from .store_open import open_store
+from .store_shared import SharedStore
 from .stored_facts import kept_facts
 from .views import Views
 
@@ -118,6 +120,9 @@ class Control:
         self.options = options
         self.data = Path(options.data_dir)
         self.book = Book(secrets.token_hex(4))
+        self.store: Store
+        self._shared: SharedSidecars | None = None
+        """What other control planes of the same store know of sidecars."""
         self.registry = Registry(PRECEDENCE)
         self._facts: KeptFacts
         """Of the API's objects."""
@@ -148,12 +153,17 @@ class Control:
         gc.disable()  # what is read now stays
         try:
             self.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.store = await SqliteStore.open(self.data / "store.db")
             issuer = await open_issuer(options, self.data)
             self.sidecars = Sidecars(read_if_there(self.data / "sidecars.json"))
             self._overlay = Overlay(self.registry, self.sidecars)
+            self.store = await open_store(
+                options.store or f"sqlite:{self.data / 'store.db'}", os.environ,
+                log_entries=options.history_revisions, log_age_s=options.history_age,
+            )  # fmt: skip
+            if isinstance(self.store, SharedStore):
+                await agree_on_authority(self.store, issuer.roots(), str(self.data))
         except (OSError, ValueError, StoreError) as error:
-            raise SettingError(f"--data-dir {self.data}: {error}") from error
+            raise SettingError(f"--store, --data-dir {self.data}: {error}") from error
         try:
             self.api = ControlApi(
                 self.store,
@@ -192,6 +202,9 @@ class Control:
         xds = self._xds() if options.xds_listen or options.xds_tls_listen else None
         sources = Sources(options, self.registry, tasks, self.data, self._manifests_changed)
         tasks.start("sidecars", self._save_sidecars())
+        if isinstance(self.store, SharedStore):
+            self._shared = SharedSidecars(self.store, self.book.epoch, self._members_changed)
+            tasks.start("shared sidecars", self._shared.run())
         self.authority.start(tasks)
         tasks.start("plaintext", mtls.run())
         self._rules["control"] = _rules_of(self.api.objects(RULE_RESOURCES | {SECRETS}))
@@ -231,6 +244,8 @@ class Control:
             unsubscribe()
             self._refresh.close()
             statuses.close()
+            if self._shared is not None:
+                self._shared.close()
             self.feed.close()
             if xds is not None:
                 await xds.close()
@@ -318,6 +333,8 @@ class Control:
             for key, value in changed.items():
                 if value is None and key.startswith("object/pods/"):
                     self.sidecars.forget([key.removeprefix("object/pods/")])
+                    if self._shared is not None:
+                        self._shared.forget([key.removeprefix("object/pods/")])
             self._changed_facts |= changed.keys() - rules.keys()
             self._refresh.ask()  # many objects of one `apply` become one change of facts
 
@@ -381,6 +398,11 @@ class Control:
             for key, m in self.feed.members.items()
             if m.role in ("sidecar", "gateway") and key.count("/") == 2  # one that has handed over is only waited for
         ]  # fmt: skip
+        if self._shared is not None:
+            self._shared.connected(members)
+            there, nowhere = self._shared.elsewhere()
+            self.sidecars.gone(nowhere)
+            members += there
         if told := self.sidecars.connected(members):
             self._overlay.told(told)
             self._unsaved.set()
@@ -393,6 +415,8 @@ class Control:
             await asyncio.to_thread(write_private, self.data / "sidecars.json", self.sidecars.dump())
 
     def _sidecar_left(self, workload: str) -> None:
+        if self._shared is not None:
+            self._shared.leave(workload)
         if self.sidecars.leave(workload):
             write_private(self.data / "sidecars.json", self.sidecars.dump())
             self._overlay.told((workload,))

@@ -72,6 +72,13 @@ class Sidecars:
         self.known, self._gone = merged, gone
         return frozenset(changed)
 
+    def gone(self, absent: Iterable[Known]) -> None:
+        """Other control planes say what is known of these, and that they are connected nowhere."""
+        for one in absent:
+            if one.key not in self.known or one.key in self._gone or one.key not in self._seen:
+                self.known[one.key] = one
+            self._seen.add(one.key)
+
     def forget(self, removed: Iterable[str]) -> None:
         """Drop what is known of workloads whose declaration was removed, unless their sidecars are connected."""
         for key in removed:

@@ -3,8 +3,9 @@
 An object is kept once, whatever API version it was written in: its key is (resource, namespace, name), its body JSON
 without `apiVersion` and `kind`. Every change gets the next revision of the whole store, which is also the object's
 `metadata.resourceVersion`. Writes are compare-and-swap; a group of writes happens as a whole or not at all. What
-`write` has returned from survives `kill -9` and power failure. A bounded log of changes lets a watcher go on from the
-revision that it has seen, and a reader see the state as it was at an earlier revision.
+`write` has returned from survives `kill -9` and power failure. A bounded log of changes, each with its author, time
+and reason, lets a watcher go on from the revision that it has seen, and a reader see the state as it was at an earlier
+revision. Where several control planes share a store, revisions are of the store: the same for all of them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ LOG_ENTRIES = 10_000
 """So many changes can be followed from the past; older ones are compacted away (410 Gone)."""
 LOG_BYTES = 64 << 20
 """And so many bytes of bodies among them."""
+LOG_AGE_S = 30 * 86400.0
+"""And they are not older than this, counted from the latest."""
+INTERNAL = ".internal.fairlead.dev"
+"""Resources with such names are control's own (tokens, sidecars, ...): no API shows them, nor does the log."""
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder().decode
@@ -47,6 +52,17 @@ class Stored(Struct, frozen=True):
         return found
 
 
+class Cause(Struct, frozen=True):
+    """Who changes something, and why. `at`: Unix seconds; 0: not known."""
+
+    author: str = ""
+    reason: str = ""
+    at: float = 0.0
+
+
+UNKNOWN = Cause()
+
+
 class Change(Struct, frozen=True):
     """One write, at its revision. `after` None: removed; `last` is then the object as it was, at this revision."""
 
@@ -54,6 +70,7 @@ class Change(Struct, frozen=True):
     key: Key
     before: Stored | None
     after: Stored | None
+    cause: Cause = UNKNOWN
 
     @property
     def last(self) -> Stored:
@@ -81,6 +98,19 @@ class StoreFullError(StoreError):
     """No room left on the disk."""
 
 
+class StoreTooLargeError(StoreError):
+    """The object is larger than what this storage takes."""
+
+
+class StoreUnavailableError(StoreError):
+    """The storage cannot be reached: reads go on, writes do not. `unknown`: the write may have happened none the
+    less."""
+
+    def __init__(self, message: str, unknown: bool = False) -> None:
+        super().__init__(message)
+        self.unknown = unknown
+
+
 class ConflictError(StoreError):
     """Another version than expected stands there (`current`; None: none at all)."""
 
@@ -106,9 +136,19 @@ class Store(Protocol):
     """Reading is immediate and never fails; everything is to be called in the loop's thread."""
 
     memory: Objects
+    shared: bool
+    """Other control planes may use the same storage: what they write comes into `memory` by itself."""
+    url: str
+    """What was given for --store, without credentials."""
 
-    async def write(self, writes: Sequence[Write]) -> list[Change]:
-        """All or nothing; durable when it returns. Raises ConflictError, StoreFullError, StoreError."""
+    async def write(self, writes: Sequence[Write], cause: Cause = UNKNOWN) -> list[Change]:
+        """All or nothing; durable when it returns. Raises ConflictError, StoreFullError, StoreUnavailableError,
+        StoreError."""
+        ...
+
+    async def sync(self) -> None:
+        """Return when `memory` has everything that was in the storage when this was called. Raises
+        StoreUnavailableError."""
         ...
 
     def problem(self) -> str:
@@ -125,11 +165,18 @@ class Store(Protocol):
 class Log:
     """The latest changes in order of revision."""
 
-    def __init__(self, floor: int = 0, entries_max: int = LOG_ENTRIES, bytes_max: int = LOG_BYTES) -> None:
+    def __init__(
+        self,
+        floor: int = 0,
+        entries_max: int = LOG_ENTRIES,
+        bytes_max: int = LOG_BYTES,
+        age_max_s: float = LOG_AGE_S,
+    ) -> None:
         self.floor = floor
         """Changes after this revision are here."""
         self._entries_max = entries_max
         self._bytes_max = bytes_max
+        self._age_max_s = age_max_s
         self._changes: list[Change] = []
         self._bytes = 0
 
@@ -141,10 +188,16 @@ class Log:
         self._bytes += size(change)
 
     def compact(self) -> int:
-        """Drop the oldest where there are too many; the new floor. Done in strides, to be cheap."""
-        if len(self._changes) <= self._entries_max + self._entries_max // 8 and self._bytes <= self._bytes_max:
-            return self.floor
+        """Drop the oldest where they are too many or too old; the new floor. Done in strides, to be cheap."""
         drop = max(0, len(self._changes) - self._entries_max)
+        if drop <= self._entries_max // 8 and self._bytes <= self._bytes_max:
+            drop = 0
+        if self._changes:
+            old = self._changes[-1].cause.at - self._age_max_s
+            while drop < len(self._changes) - 1 and 0 < self._changes[drop].cause.at < old:
+                drop += 1
+        if not drop and self._bytes <= self._bytes_max:
+            return self.floor
         left = self._bytes - sum(size(change) for change in self._changes[:drop])
         while left > self._bytes_max * 7 // 8 and drop < len(self._changes) - 1:
             left -= size(self._changes[drop])
@@ -161,6 +214,15 @@ class Log:
             raise CompactedError(revision, self.floor)
         return self._changes[bisect_right(self._changes, revision, key=lambda change: change.revision) :]
 
+    def all(self) -> Sequence[Change]:
+        """Everything that is still here, oldest first; not to be changed."""
+        return self._changes
+
+
+def is_internal(resource: str) -> bool:
+    """Whether these objects are control's own."""
+    return resource.endswith(INTERNAL)
+
 
 def size(change: Change) -> int:
     return 200 + len(change.after.body if change.after else b"") + len(change.before.body if change.before else b"")
@@ -172,6 +234,8 @@ class Objects:
     def __init__(self, revision: int = 0, log: Log | None = None) -> None:
         self.revision = revision
         self.log = log if log is not None else Log(revision)
+        self.life = 0
+        """Grows when what is here does not follow from what was here: whoever has followed must read everything."""
         self._objects: dict[str, dict[tuple[str, str], Stored]] = {}
         self._subscribers: list[Subscriber] = []
 
@@ -213,7 +277,7 @@ class Objects:
         self._subscribers.append(callback)
         return lambda: self._subscribers.remove(callback) if callback in self._subscribers else None
 
-    def plan(self, writes: Sequence[Write], pending: Sequence[Change] = ()) -> list[Change]:
+    def plan(self, writes: Sequence[Write], pending: Sequence[Change] = (), cause: Cause = UNKNOWN) -> list[Change]:
         """What a group of writes would change, on top of `pending` changes. Raises ConflictError; changes nothing."""
         ahead = {change.key: change.after for change in pending}
         revision = pending[-1].revision if pending else self.revision
@@ -229,7 +293,7 @@ class Objects:
             if write.body is not None:
                 metadata = {**write.body.get("metadata", {}), "resourceVersion": str(revision)}
                 after = Stored(write.key, revision, encode({**write.body, "metadata": metadata}))
-            changes.append(Change(revision, write.key, current, after))
+            changes.append(Change(revision, write.key, current, after, cause))
             ahead[write.key] = after
         return changes
 
@@ -242,8 +306,23 @@ class Objects:
             else:
                 found[change.key[1:]] = change.after
             self.revision = change.revision
-            self.log.append(change)
+            if not is_internal(change.key.resource):
+                self.log.append(change)
         self.log.compact()
+        self._tell(changes)
+
+    def replace(self, revision: int, log: Log, objects: dict[Key, Stored]) -> None:
+        """Take the storage's state where the log does not lead there from here. Subscribers are told what differs;
+        who follows revisions must read everything again (`life`). Raises as `commit`."""
+        before = {Key(name, *rest): stored for name, found in self._objects.items() for rest, stored in found.items()}
+        differs = [key for key in before.keys() | objects.keys() if before.get(key) != objects.get(key)]
+        self._objects = {}
+        self.load(objects.values())
+        self.revision, self.log = revision, log
+        self.life += 1
+        self._tell([Change(revision, key, before.get(key), objects.get(key)) for key in sorted(differs)])
+
+    def _tell(self, changes: Sequence[Change]) -> None:
         failed: list[Exception] = []
         for callback in list(self._subscribers):
             try:

@@ -11,12 +11,16 @@ import fcntl
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .store import (
+    LOG_AGE_S,
     LOG_ENTRIES,
+    UNKNOWN,
+    Cause,
     Change,
     Key,
     Log,
@@ -25,6 +29,7 @@ from .store import (
     StoreError,
     StoreFullError,
     Write,
+    is_internal,
 )
 
 FORMAT = 1
@@ -37,33 +42,49 @@ CREATE TABLE IF NOT EXISTS objects (
     PRIMARY KEY (resource, namespace, name));
 CREATE TABLE IF NOT EXISTS log (
     revision INTEGER PRIMARY KEY, resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
-    before_version INTEGER NOT NULL, before_body BLOB, after_body BLOB);
+    before_version INTEGER NOT NULL, before_body BLOB, after_body BLOB,
+    at REAL NOT NULL DEFAULT 0, author TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '');
 """
+CAUSES = ("at REAL NOT NULL DEFAULT 0", "author TEXT NOT NULL DEFAULT ''", "reason TEXT NOT NULL DEFAULT ''")
+"""Columns of the log that stores made before history was kept do not have."""
 logger = logging.getLogger("fairlead.store")
 
 
 class SqliteStore:
     """`await SqliteStore.open(path)`, then `write`; reads through `memory`."""
 
-    def __init__(self, path: Path, *, log_entries: int = LOG_ENTRIES, pages_max: int = 0) -> None:
+    shared = False
+
+    def __init__(
+        self, path: Path, *, log_entries: int = LOG_ENTRIES, log_age_s: float = LOG_AGE_S, pages_max: int = 0
+    ) -> None:
         self.path = path
+        self.url = f"sqlite:{path}"
         self.memory = Objects()
         self._log_entries = log_entries
+        self._log_age_s = log_age_s
         self._pages_max = pages_max
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fairlead-store")
         self._database: sqlite3.Connection | None = None
         self._lock_file = -1
         self._floor = 0
         """Of the log on disk; only the thread touches it after opening."""
-        self._queue: list[tuple[Sequence[Write], asyncio.Future[list[Change]]]] = []
+        self._queue: list[tuple[Sequence[Write], Cause, asyncio.Future[list[Change]]]] = []
         self._committing: asyncio.Task[None] | None = None
         self._problem = ""
         self._closed = False
 
     @classmethod
-    async def open(cls, path: str | Path, *, log_entries: int = LOG_ENTRIES, pages_max: int = 0) -> SqliteStore:
+    async def open(
+        cls,
+        path: str | Path,
+        *,
+        log_entries: int = LOG_ENTRIES,
+        log_age_s: float = LOG_AGE_S,
+        pages_max: int = 0,
+    ) -> SqliteStore:
         """Open or make the store. `pages_max` bounds its size in 4 KiB pages (0: the disk does). Raises StoreError."""
-        store = cls(Path(path), log_entries=log_entries, pages_max=pages_max)
+        store = cls(Path(path), log_entries=log_entries, log_age_s=log_age_s, pages_max=pages_max)
         try:
             await asyncio.get_running_loop().run_in_executor(store._thread, store._open)
         except BaseException:
@@ -99,16 +120,20 @@ class SqliteStore:
             raise StoreError(f"store {self.path}: written by another version of Fairlead (format {meta['format']})")
         database.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (FORMAT,))
         self._floor = meta.get("floor", 0)
-        log = Log(self._floor, self._log_entries)
-        for revision, resource, namespace, name, before_version, before_body, after_body in database.execute(
-            "SELECT revision, resource, namespace, name, before_version, before_body, after_body FROM log "
-            "WHERE revision > ? ORDER BY revision",
+        has = {row[1] for row in database.execute("PRAGMA table_info(log)")}
+        for column in CAUSES:
+            if column.partition(" ")[0] not in has:
+                database.execute(f"ALTER TABLE log ADD COLUMN {column}")
+        log = Log(self._floor, self._log_entries, age_max_s=self._log_age_s)
+        for revision, resource, namespace, name, before_version, before_body, after_body, *cause in database.execute(
+            "SELECT revision, resource, namespace, name, before_version, before_body, after_body, author, reason, at "
+            "FROM log WHERE revision > ? ORDER BY revision",
             (self._floor,),
         ):
             key = Key(resource, namespace, name)
             before = Stored(key, before_version, before_body) if before_body is not None else None
             after = Stored(key, revision, after_body) if after_body is not None else None
-            log.append(Change(revision, key, before, after))
+            log.append(Change(revision, key, before, after, Cause(*cause)))
         self.memory = Objects(meta.get("revision", 0), log)
         self.memory.load(
             Stored(Key(resource, namespace, name), version, body)
@@ -117,13 +142,13 @@ class SqliteStore:
             )
         )
 
-    async def write(self, writes: Sequence[Write]) -> list[Change]:
+    async def write(self, writes: Sequence[Write], cause: Cause = UNKNOWN) -> list[Change]:
         """All or nothing; durable when it returns. Raises ConflictError, StoreFullError, StoreError."""
         if self._closed:
             raise StoreError("the store is closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Change]] = loop.create_future()
-        self._queue.append((writes, future))
+        self._queue.append((writes, Cause(cause.author, cause.reason, cause.at or time.time()), future))
         if self._committing is None or self._committing.done():
             self._committing = loop.create_task(self._drain())
         return await future
@@ -135,11 +160,11 @@ class SqliteStore:
             planned: list[tuple[asyncio.Future[list[Change]], list[Change]]] = []
             refused: list[tuple[asyncio.Future[list[Change]], StoreError]] = []
             everything: list[Change] = []
-            for writes, future in batch:
+            for writes, cause, future in batch:
                 if future.cancelled():
                     continue  # nobody waits any more, and nothing has been promised
                 try:
-                    changes = self.memory.plan(writes, everything)
+                    changes = self.memory.plan(writes, everything, cause)
                 except StoreError as error:
                     refused.append((future, error))
                 except Exception as error:
@@ -190,11 +215,15 @@ class SqliteStore:
                         "INSERT OR REPLACE INTO objects VALUES (?,?,?,?,?)",
                         (*change.key, change.revision, change.after.body),
                     )
-                before, after = change.before, change.after
+                if is_internal(change.key.resource):
+                    continue
+                before, after, cause = change.before, change.after, change.cause
                 database.execute(
-                    "INSERT INTO log VALUES (?,?,?,?,?,?,?)",
+                    "INSERT INTO log (revision, resource, namespace, name, before_version, before_body, after_body, "
+                    "at, author, reason) VALUES (?,?,?,?,?,?,?,?,?,?)",
                     (change.revision, *change.key, before.version if before else 0,
-                     before.body if before else None, after.body if after else None),
+                     before.body if before else None, after.body if after else None,
+                     cause.at, cause.author, cause.reason),
                 )  # fmt: skip
             database.execute("INSERT OR REPLACE INTO meta VALUES ('revision', ?)", (revision,))
             if self.memory.log.floor > self._floor:  # what memory has forgotten, forget here
@@ -232,6 +261,9 @@ class SqliteStore:
             logger.info("store %s can be written again", self.path)
         self._problem = ""
 
+    async def sync(self) -> None:
+        """Nobody else writes to the file: memory always has everything."""
+
     def problem(self) -> str:
         """Why the last write failed for want of storage; empty: it did not."""
         return self._problem
@@ -260,6 +292,8 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Finish what was accepted for writing, then close the files."""
+        if self._closed:
+            return
         self._closed = True
         if self._committing is not None:
             await self._committing

@@ -37,12 +37,16 @@ class WatchHub:
         self._draw = draw
         self._clock = clock
         self._wake: dict[str, set[asyncio.Event]] = {}
+        self._life = memory.life
         self._unsubscribe = memory.subscribe(self._publish)
         self.count = 0
         self.closing = False
 
     def _publish(self, changes: Sequence[Change]) -> None:
-        for resource in {change.key.resource for change in changes}:
+        concerned = {change.key.resource for change in changes}
+        if self._memory.life != self._life:  # another state of the store: every stream must end
+            self._life, concerned = self._memory.life, set(self._wake)
+        for resource in concerned:
             for event in self._wake.get(resource, ()):
                 event.set()
 
@@ -150,6 +154,7 @@ class Stream:
         wants_initial = query.send_initial_events if query.send_initial_events is not None else from_now
         self._initial_wanted = bool(wants_initial)
         self._seen = memory.revision if wants_initial or from_now else int(query.resource_version)
+        self._life = memory.life
         self._defined = False
         """Whether a Table's columns have been sent; they come with the first event only."""
 
@@ -166,7 +171,8 @@ class Stream:
 
     def news(self) -> list[bytes]:
         """What has happened since the last call. Raises CompactedError."""
-        if self._seen > self._memory.revision:  # from another life of the store: only a fresh list can help
+        if self._seen > self._memory.revision or self._life != self._memory.life:
+            # from another life of the store: only a fresh list can help
             raise CompactedError(self._seen, self._memory.revision)
         changes = self._memory.log.after(self._seen)
         self._seen = self._memory.revision

@@ -226,6 +226,43 @@ async def etcd_cluster(folder: Path, size: int = 3) -> AsyncIterator[list[EtcdMe
         await asyncio.gather(*(member.close() for member in members))
 
 
+class ConsulMember(Consul):
+    """One of a cluster."""
+
+    def join(self, name: str, members: list[ConsulMember]) -> None:
+        path = self.folder / "consul.json"
+        settings = json.loads(path.read_text())
+        settings |= {
+            "node_name": name,
+            "node_id": f"00000000-0000-0000-0000-0000000000{members.index(self):02d}",
+            "bootstrap_expect": len(members),
+            "retry_join": [f"127.0.0.1:{one.lan_port}" for one in members if one is not self],
+            "retry_interval": "1s",
+            "leave_on_terminate": False,
+        }
+        path.write_text(json.dumps(settings))
+
+    @property
+    def lan_port(self) -> int:
+        return int(json.loads((self.folder / "consul.json").read_text())["ports"]["serf_lan"])
+
+
+@contextlib.asynccontextmanager
+async def consul_cluster(folder: Path, size: int = 3) -> AsyncIterator[list[ConsulMember]]:
+    """Servers that elect a leader, on loopback."""
+    members = []
+    for number in range(size):
+        (own := folder / f"consul{number}").mkdir()
+        members.append(ConsulMember(own))
+    for number, member in enumerate(members):
+        member.join(f"m{number}", members)
+    try:
+        await asyncio.gather(*(member.start() for member in members))
+        yield members
+    finally:
+        await asyncio.gather(*(member.close() for member in members))
+
+
 @contextlib.asynccontextmanager
 async def running(server: Server) -> AsyncIterator[Any]:
     try:

@@ -1,0 +1,256 @@
+"""What every store promises, on SQLite, a real etcd and a real Consul; and what only shared ones do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from fairlead.control.store import (
+    Cause,
+    Change,
+    CompactedError,
+    ConflictError,
+    Key,
+    Store,
+    StoreError,
+    StoreTooLargeError,
+    Write,
+)
+from fairlead.control.store_shared import SharedStore
+from tests.control.storages import Storage, storages
+from tests.e2e.roles import until
+
+pytestmark = pytest.mark.asyncio
+New = Callable[[], Storage]
+
+
+@pytest.fixture(scope="module", params=["sqlite", "etcd", "consul"])
+def new(request: Any, tmp_path_factory: Any) -> Iterator[New]:
+    with storages(request.param, tmp_path_factory.mktemp(request.param)) as make:
+        yield make
+
+
+@pytest.fixture(scope="module", params=["etcd", "consul"])
+def shared(request: Any, tmp_path_factory: Any) -> Iterator[New]:
+    with storages(request.param, tmp_path_factory.mktemp(request.param)) as make:
+        yield make
+
+
+def key(name: str, resource: str = "services") -> Key:
+    return Key(resource, "default", name)
+
+
+def body(name: str, value: Any = 0) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "value": value}
+
+
+def value_of(store: Store, name: str) -> Any:
+    stored = store.memory.get(key(name))
+    return stored and stored.object()["value"]
+
+
+async def test_what_was_written_is_there_after_a_restart_with_its_history(new: New) -> None:
+    storage = new()
+    async with storage.open() as store:
+        for n in range(5):
+            await store.write([Write(key("a"), body("a", n))], Cause("ann", f"try {n}"))
+        await store.write([Write(key("b"), body("b"))])
+        await store.write([Write(key("b"), None)])
+        before = store.memory.all("services"), list(store.memory.log.after(0))
+    async with storage.open() as store:
+        assert store.memory.revision == 7
+        assert (store.memory.all("services"), list(store.memory.log.after(0))) == before
+        assert (before[1][2].cause.author, before[1][2].cause.reason) == ("ann", "try 2")
+        changes = await store.write([Write(key("a"), body("a", 9), expect=5)])
+        assert changes[0].revision == 8
+
+
+async def test_a_write_that_expects_another_version_changes_nothing(new: New) -> None:
+    async with new().open() as store:
+        await store.write([Write(key("a"), body("a"), expect=0)])
+        for expect in (0, 7):
+            with pytest.raises(ConflictError):
+                await store.write([Write(key("a"), body("a", 1), expect)])
+        with pytest.raises(ConflictError):
+            await store.write([Write(key("b"), body("b"), 0), Write(key("a"), None, expect=99)])
+        with pytest.raises(ConflictError):
+            await store.write([Write(key("none"), None)])
+        assert [one.key.name for one in store.memory.all("services")] == ["a"]
+        assert value_of(store, "a") == 0
+
+
+async def test_of_many_writers_at_once_exactly_one_wins_each_version(new: New) -> None:
+    async with new().open() as store:
+        await store.write([Write(key("n"), body("n", 0))])
+        await asyncio.gather(*(add_one(store) for _ in range(20)))
+        assert value_of(store, "n") == 20
+
+
+async def add_one(store: Store, name: str = "n") -> None:
+    while True:
+        stored = store.memory.get(key(name))
+        assert stored is not None
+        try:
+            await store.write([Write(key(name), body(name, stored.object()["value"] + 1), stored.version)])
+        except ConflictError:
+            continue
+        return
+
+
+async def test_of_writes_that_share_a_commit_with_one_in_conflict_the_others_succeed(new: New) -> None:
+    async with new().open() as store:
+        results = await asyncio.gather(
+            store.write([Write(key("a"), body("a"), expect=0)]),
+            store.write([Write(key("a"), body("a"), expect=0)]),
+            store.write([Write(key("b"), body("b"), expect=0)]),
+            store.write([Write(key("c"), body("c", object()))]),
+            return_exceptions=True,
+        )
+        assert [type(result) for result in results] == [list, ConflictError, list, StoreError]
+
+
+async def test_a_group_of_hundreds_of_writes_happens_as_a_whole(new: New) -> None:
+    storage = new()
+    async with storage.open() as store:
+        await store.write([Write(key(f"a{n}"), body(f"a{n}", "x" * 3000)) for n in range(300)])
+        await store.write([Write(key(f"a{n}"), None) for n in range(299)])
+    async with storage.open() as store:
+        assert [one.key.name for one in store.memory.all("services")] == ["a299"]
+        assert len(store.memory.all_at("services", None, 300)) == 300
+
+
+async def test_an_object_of_a_megabyte_is_kept_where_it_can_be_compressed(new: New) -> None:
+    storage = new()
+    async with storage.open() as store:
+        await store.write([Write(key("a"), body("a", "text " * 200_000))])
+        await store.write([Write(key("a"), body("a", "text " * 200_001))])
+    async with storage.open() as store:
+        assert value_of(store, "a") == "text " * 200_001
+
+
+async def test_an_object_too_large_for_the_storage_is_refused_with_the_limit(shared: New) -> None:
+    import random
+
+    async with shared().open() as store:
+        text = random.Random(1).randbytes(1_200_000).hex()
+        with pytest.raises(StoreTooLargeError, match=r"default/a is too large .*the limit is \d+"):
+            await store.write([Write(key("a"), body("a", text))])
+        await store.write([Write(key("b"), body("b"))])
+
+
+async def test_the_history_is_bounded_and_what_is_older_is_told(new: New) -> None:
+    storage = new()
+    async with storage.open(log_entries=16) as store:
+        for n in range(60):
+            await store.write([Write(key("a"), body("a", n))])
+        assert store.memory.log.floor >= 40
+        with pytest.raises(CompactedError):
+            store.memory.log.after(1)
+    async with storage.open(log_entries=16) as store:
+        assert [change.revision for change in store.memory.log.after(58)] == [59, 60]
+        assert value_of(store, "a") == 59
+
+
+async def test_a_closed_store_takes_nothing_and_what_waits_is_finished(new: New) -> None:
+    storage = new()
+    async with storage.open() as store:
+        waiting = asyncio.ensure_future(store.write([Write(key("a"), body("a"))]))
+        await asyncio.sleep(0)
+        await store.close()
+        await waiting
+        with pytest.raises(StoreError, match="closed"):
+            await store.write([Write(key("b"), body("b"))])
+
+
+# --- several control planes -----------------------------------------------------------------------------------------
+
+
+async def test_what_one_writes_the_other_hears_at_the_same_revision(shared: New) -> None:
+    storage = shared()
+    async with storage.open() as one, storage.open() as two:
+        heard: list[Change] = []
+        two.memory.subscribe(lambda changes: heard.extend(changes))
+        written = await one.write([Write(key("a"), body("a"))], Cause("ann", "because"))
+        await until("the change", lambda: as_async(bool(heard)))
+        assert heard == written
+        assert heard[0].cause.reason == "because"
+        assert two.memory.all("services") == one.memory.all("services")
+
+
+async def as_async(value: Any) -> Any:
+    return value
+
+
+async def test_compare_and_swap_holds_over_two_control_planes(shared: New) -> None:
+    storage = shared()
+    async with storage.open() as one, storage.open() as two:
+        await one.write([Write(key("n"), body("n", 0))])
+        await two.sync()
+        await asyncio.gather(*(add_one(store) for store in (one, two) for _ in range(10)))
+        await one.sync()
+        await two.sync()
+        assert value_of(one, "n") == value_of(two, "n") == 20
+        assert list(one.memory.log.after(0)) == list(two.memory.log.after(0))
+
+
+async def test_a_client_goes_to_the_other_control_plane_with_the_version_it_has_just_seen(shared: New) -> None:
+    storage = shared()
+    async with storage.open() as one, storage.open() as two:
+        version = 0
+        for n in range(20):  # never a conflict, however late the watch is
+            store = (one, two)[n % 2]
+            version = (await store.write([Write(key("a"), body("a", n), expect=version)]))[0].revision
+        assert version == 20
+
+
+async def test_what_is_controls_own_reaches_the_others_and_stays_out_of_the_history(new: New) -> None:
+    storage = new()
+    async with storage.open() as store:
+        await store.write([Write(key("t", "tokens.internal.fairlead.dev"), body("t"))])
+        await store.write([Write(key("a"), body("a"))])
+        assert [change.key.name for change in store.memory.log.after(0)] == ["a"]
+    async with storage.open() as store:
+        assert store.memory.get(key("t", "tokens.internal.fairlead.dev")) is not None
+        assert [change.key.name for change in store.memory.log.after(0)] == ["a"]
+
+
+async def test_a_storage_put_back_to_an_earlier_state_is_noticed_and_read_anew(shared: New) -> None:
+    """As after `etcdctl snapshot restore`: the head is another one, and so is what follows."""
+    storage = shared()
+    async with storage.open() as one:
+        assert isinstance(one, SharedStore)
+        await one.write([Write(key("a"), body("a", 1))])
+        await one.write([Write(key("b"), body("b", 1))])
+        saved = await one.backend.listed("")
+        await one.write([Write(key("a"), body("a", 2))])
+        await one.write([Write(key("c"), body("c", 2))])
+        heard: list[Change] = []
+        one.memory.subscribe(lambda changes: heard.extend(changes))
+        life = one.memory.life
+        await one.backend.delete([path for path, _ in await one.backend.listed("")])
+        for path, value in saved:
+            await one.backend.put(path, value)
+        await until("the other state", lambda: as_async(one.memory.life > life))
+        assert (value_of(one, "a"), value_of(one, "b"), value_of(one, "c")) == (1, 1, None)
+        assert {(change.key.name, change.after is None) for change in heard} == {("a", False), ("c", True)}
+        assert (await one.write([Write(key("d"), body("d"))]))[0].revision == 3
+
+
+async def test_the_storages_log_is_shortened_and_a_control_plane_far_behind_reads_everything(shared: New) -> None:
+    storage = shared()
+    async with storage.open(log_entries=32) as one:
+        assert isinstance(one, SharedStore)
+        for n in range(600):
+            await one.write([Write(key(f"a{n % 7}"), body(f"a{n % 7}", n))])
+        await until("a shorter log", lambda: log_is_short(one))
+        entries = await one.backend.entries(0)
+        assert entries[-1].seq == 600
+    async with storage.open() as two:
+        assert sorted(one.object()["value"] for one in two.memory.all("services")) == list(range(593, 600))
+
+
+async def log_is_short(store: SharedStore) -> bool:
+    return len(await store.backend.listed("log/")) < 400
