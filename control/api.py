@@ -23,7 +23,6 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from .access import Access
 from .access_reviews import AccessReviews
@@ -33,6 +32,7 @@ from .api_context import Context, begin, current
 from .api_door import Door, is_operator
 from .api_limits import ApiLimits, Limits
 from .api_objects import ObjectApi, respond
+from .api_refusals import BODY_BYTES_MAX, http_logger, refusal_of
 from .api_request import Form, Target
 from .audit import Audit
 from .auth import Authenticator, Principal, check_own, forbidden
@@ -48,7 +48,7 @@ from .openapi import OpenApi, SchemaOf
 from .rbac import RESOURCES, Attributes
 from .recorded import RecordedStore, missing_claims
 from .server_tls import ServerContext
-from .status import REASONS, StatusError, qualified
+from .status import StatusError, qualified
 from .store import (
     Change,
     ConflictError,
@@ -56,15 +56,11 @@ from .store import (
     Store,
     Stored,
     StoreError,
-    StoreFullError,
-    StoreTooLargeError,
-    StoreUnavailableError,
     Write,
 )
 from .watch_hub import WATCHES_MAX, WatchHub
 from .workload_socket import clear_path, open_to_all, read_users
 
-BODY_BYTES_MAX = 3 << 20
 FIRST_REQUEST_S = 15.0
 """A new connection must bring its first request within this."""
 KEEPALIVE_S = 75.0
@@ -374,7 +370,7 @@ class ControlApi:
         except (asyncio.CancelledError, ConnectionError):
             raise  # the client has gone; aiohttp knows
         except Exception as error:
-            refusal = self._refusal(error)
+            refusal = refusal_of(error)
             response = respond(request, refusal.body(), refusal.code, Form("application/json"))
             if refusal.retry_after_s:
                 response.headers["Retry-After"] = str(refusal.retry_after_s)
@@ -416,33 +412,6 @@ class ControlApi:
 
     def _told(self, **fields: Any) -> None:
         self._audit.record(self._clock(), **fields)
-
-    def _refusal(self, error: Exception) -> StatusError:
-        """Every way for a request to fail, as a Status."""
-        if isinstance(error, StatusError):
-            return error
-        if isinstance(error, web.HTTPException):
-            if error.status == 404:
-                return StatusError(404, "the server could not find the requested resource")
-            if error.status == 405:
-                return StatusError(405, "the server does not allow this method on the requested resource")
-            if error.status == 413:
-                return StatusError(413, f"the body is too large, limit is {BODY_BYTES_MAX} bytes")
-            return StatusError(error.status, error.text or error.reason, reason=REASONS.get(error.status, ""))
-        if isinstance(error, ConflictError):
-            return StatusError(409, str(error))
-        if isinstance(error, StoreFullError):
-            return StatusError(507, str(error), retry_after_s=5)
-        if isinstance(error, StoreTooLargeError):
-            return StatusError(413, str(error))
-        if isinstance(error, StoreUnavailableError):
-            return StatusError(503, str(error), retry_after_s=1)
-        if isinstance(error, StoreError):
-            return StatusError(500, str(error))
-        if isinstance(error, RecursionError):
-            return StatusError(400, "the request nests too deep")
-        logger.exception("a request failed for a fault of ours")
-        return StatusError(500, "an error on the server has prevented the request from succeeding; its log says more")
 
     def _record(
         self, request: web.Request, context: Context, request_id: str, code: int, refusal: StatusError | None
@@ -519,22 +488,6 @@ class ControlApi:
         lines = [f"[-]{name} failed: {problem}" if problem else f"[+]{name} ok" for name, problem in wrong.items()]
         lines.append(f"readyz check {'failed' if failed else 'passed'}")
         return web.Response(text="\n".join(lines) + "\n", status=503 if failed else 200)
-
-
-def http_logger() -> logging.Logger:
-    """A logger for aiohttp that tells of requests which are not HTTP in one line, without a traceback."""
-    made = logging.getLogger("fairlead.http")
-    if not made.filters:
-        made.addFilter(_one_line)
-    return made
-
-
-def _one_line(record: logging.LogRecord) -> bool:
-    error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, HttpProcessingError):
-        record.levelno, record.levelname, record.exc_info = logging.INFO, "INFO", None
-        record.msg, record.args = "%s: %s", (record.getMessage(), " ".join(error.message.split())[:200])
-    return True
 
 
 def create_app(store: Store, issuer: Issuer | None = None, options: Options | None = None) -> web.Application:

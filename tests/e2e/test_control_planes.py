@@ -10,7 +10,7 @@ import contextlib
 import os
 import random
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,7 @@ def good() -> History:
 
 async def test_the_checker_finds_each_kind_of_fault_and_nothing_else() -> None:
     assert check(good()) == []
-    faults = {
+    faults: dict[str, Callable[[History], object]] = {
         "missed": lambda h: h.watchers[1].events.pop(0),
         "seen twice": lambda h: h.watchers[0].events.insert(1, h.watchers[0].events[0]),
         "to another watcher": lambda h: h.watchers[1].events.__setitem__(0, Event("MODIFIED", "a", 12, "other")),
