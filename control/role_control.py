@@ -1,4 +1,7 @@
-"""Shell: `fairlead control`: store, API, authority, registry with its sources, feed to sidecars, in one process."""
+"""Shell: `fairlead control`: store, API, authority, registry with its sources, feed to sidecars, in one process.
+
+Long because it joins all parts of control, in the order in which they begin and end.
+"""
 
 from __future__ import annotations
 

@@ -154,9 +154,11 @@ async def test_the_checker_finds_each_kind_of_fault_and_nothing_else() -> None:
         "refused, and it happened": lambda h: h.ops.__setitem__(1, replace(h.ops[1], outcome=False)),
         "happened on version": lambda h: h.ops.__setitem__(1, replace(h.ops[1], expect=9)),
         "answered with version": lambda h: h.ops.__setitem__(1, replace(h.ops[1], version=13)),
-        "nobody saw it go": lambda h: h.ops.append(Op("c", "delete", "a", "", 11, True)),
-        "happened 2 times": lambda h: [one.events.append(Event("ADDED", "a", 17, "m1")) for one in h.watchers],
-        "end with other objects": lambda h: h.finals.append((15, {"a": (12, "m2")})),
+        "nobody saw it go": lambda h: h.ops.__setitem__(
+            slice(len(h.ops), None), [Op("c", "delete", "a", "", 11, True)]
+        ),
+        "happened 2 times": lambda h: [one.events.__iadd__([Event("ADDED", "a", 17, "m1")]) for one in h.watchers],
+        "end with other objects": lambda h: h.finals.__iadd__([(15, {"a": (12, "m2")})]),
         "events lead to": lambda h: h.finals.__setitem__(slice(None), [(15, {"a": (12, "m2")})] * 2),
         "a list at": lambda h: h.watchers[0].listed.__setitem__("z", (99, "z")),
     }
