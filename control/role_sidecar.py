@@ -1,4 +1,7 @@
-"""Shell: `fairlead sidecar` and `fairlead run`: a sidecar from manifests or from control's feed, with its signals."""
+"""Shell: `fairlead sidecar` and `fairlead run`: a sidecar from manifests or from control's feed, with its signals.
+
+Long because it joins all parts of a sidecar, in the order in which they begin and end.
+"""
 
 from __future__ import annotations
 
