@@ -39,6 +39,8 @@ class Overlay:
             laid = self._sidecars.over(facts, before, NOTHING) if facts.workloads else facts
         self._laid[source] = laid
         self._registry.update(source, laid, touched)
+        if touched is not None and touched.workloads:
+            self._lay_over(touched.workloads, source)  # it may be forgotten, and be stated by another source, too
         if touched is None or touched.workloads:  # some of these may be declared now, no more, or forgotten
             self._alone(touched.workloads if touched is not None else None)
 
@@ -46,11 +48,14 @@ class Overlay:
         """Sidecars of these workloads have told something new."""
         keys = frozenset(workloads)
         self._registry.leave(self._sidecars.left())
+        self._lay_over(keys)
+        self._alone(keys)
+
+    def _lay_over(self, keys: frozenset[str], without: str = "") -> None:
         for source, facts in self._given.items():
-            if concerned := keys & facts.workloads.keys():
+            if source != without and (concerned := keys & facts.workloads.keys()):
                 laid = self._laid[source] = self._sidecars.over(facts, self._laid[source], concerned)
                 self._registry.update(source, laid, Changed(workloads=concerned))
-        self._alone(keys)
 
     def _alone(self, touched: frozenset[str] | None) -> None:
         given: list[MutableMapping[str, Workload]] = [facts.workloads for facts in self._given.values()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -25,6 +25,7 @@ STEPS = st.one_of(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(STEPS, max_size=12))
+@example([("state", "manifests", "a", True), ("connected", {"a"}, False, False), ("forget", "a", None, None)])
 def test_after_any_changes_the_registry_is_as_if_all_were_told_at_once(steps: list[Any]) -> None:
     registry, sidecars = Registry(("control", "manifests")), Sidecars()
     overlay = Overlay(registry, sidecars)
