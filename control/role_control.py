@@ -206,8 +206,10 @@ class Control:
         sources = Sources(options, self.registry, tasks, self.data, self._manifests_changed)
         tasks.start("sidecars", self._save_sidecars())
         if isinstance(self.store, SharedStore):
-            self._shared = SharedSidecars(self.store, self.book.epoch, self._members_changed)
+            self._shared = SharedSidecars(self.store, self.book, self.feed, self._members_changed, mtls.ledger.dump)
+            self.feed.elsewhere, mtls.others = self._shared.until_known, self._shared.ledgers
             tasks.start("shared sidecars", self._shared.run())
+            self._members_changed()  # what others know
         self.authority.start(tasks)
         tasks.start("plaintext", mtls.run())
         self._rules["control"] = _rules_of(self.api.objects(RULE_RESOURCES | {SECRETS}))
@@ -233,6 +235,7 @@ class Control:
         statuses = StatusWriter(
             self.store, self.api.catalog, self.book, self.feed, lambda: self._in_book,
             lambda: self.registry.snapshot.value,
+            **({"leads": self._shared.leads, "elsewhere": self._shared.seats} if self._shared else {}),
         )  # fmt: skip
         tasks.start("statuses", statuses.run())
         try:
@@ -248,7 +251,7 @@ class Control:
             self._refresh.close()
             statuses.close()
             if self._shared is not None:
-                self._shared.close()
+                await self._shared.close()
             self.feed.close()
             if xds is not None:
                 await xds.close()
