@@ -20,6 +20,7 @@ import ssl as tls
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 from aiohttp import web
@@ -42,6 +43,7 @@ from .cluster_ips import ClusterIPs, Network
 from .conditions import only_status
 from .confirm_api import ConfirmApi
 from .confirmations import Confirmations
+from .history_api import HistoryApi
 from .lockout_guard import LockoutGuard
 from .objects import ObjectOperations
 from .openapi import OpenApi, SchemaOf
@@ -154,7 +156,7 @@ class ControlApi:
         self.lockout: LockoutGuard | None = None
         """Refuses policies that would cut control, DNS or their author off, where the registry is known."""
         self.confirmations = Confirmations(store.memory, self.options.confirmable, self._as_carried)
-        self.confirming = ConfirmApi(store, self.confirmations, clock, secrets.token_bytes, self._told)
+        self.confirming = ConfirmApi(self._recorded, self.confirmations, clock, secrets.token_bytes, self._told)
         self._audit_descriptor = -1
         self._audit = Audit(self._open_audit())
         self._servers: list[asyncio.Server] = []
@@ -166,6 +168,7 @@ class ControlApi:
         self.app.add_routes(self._own_routes())
         self.app.add_routes(self.certificates.routes())
         self.app.add_routes(self.confirming.routes())
+        self.app.add_routes(HistoryApi(self._recorded, self.catalog, self.operations, self.access).routes())
         self.app.add_routes(AccessReviews(self.access, parts.load_yaml).routes())
         self.app.add_routes(objects.routes())
         self._runner: web.AppRunner | None = None
@@ -362,7 +365,7 @@ class ControlApi:
         response: web.StreamResponse
         try:
             context.address = request.remote or ""
-            context.reason = request.headers.get("Fairlead-Change-Cause", "")
+            context.reason = unquote(request.headers.get("Fairlead-Change-Cause", ""))
             context.confirm = request.headers.get("Fairlead-Confirm", "")
             context.force = request.headers.get("Fairlead-Force", "").lower() == "true"
             await self.door.enter(request, context)

@@ -58,6 +58,11 @@ class ApiClient:
                 raise SettingError(f"--token-file {options.token_file}: {error}") from error
         return cls(options.control, token, getattr(options, "ca", None) or "")
 
+    def give_reason(self, reason: str) -> None:
+        """Say with every change why it is made."""
+        if reason:
+            self.headers["Fairlead-Change-Cause"] = quote(reason, safe=" ,.:;/-_()#'!?+=@")
+
     def call(
         self, method: str, path: str, body: Any = None, content_type: str = "application/json", accept: str = ""
     ) -> Any:

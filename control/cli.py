@@ -17,6 +17,7 @@ from .cli_access_flags import access_flags, confirm_flags, confirm_verb
 from .cli_certs_flags import authority_flags, certs_flags
 from .cli_dns_flags import dns_flags, dns_query_flags
 from .cli_kubeconfig_flags import kubeconfig_flags
+from .cli_store_flags import history_verbs, store_flags, store_verbs
 from .settings import (
     Parser,
     SettingError,
@@ -130,6 +131,9 @@ def _offline_verbs(verb: Any) -> None:
     made.add_argument("--token", metavar="TOKEN", help="bearer token for --control")
     made.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
     made.add_argument("--ca", metavar="FILE", help="certificate authorities that vouch for the control API (PEM)")
+    made.add_argument(
+        "--at", type=int, metavar="REVISION", help="with --control: as the objects were at this revision of the history"
+    )
     made.add_argument("--from", dest="from_", metavar="NAMESPACE/WORKLOAD", help="who asks")
     made.add_argument("--from-namespace", metavar="NS", help="namespace of a hypothetical client")
     made.add_argument("--from-labels", type=labels, metavar="K=V,...", help="labels of a hypothetical client")
@@ -192,17 +196,7 @@ def _roles(verb: Any) -> None:
     )  # fmt: skip
     made.add_argument("--xds-listen", type=address, default="off", help="xDS without TLS, on loopback (default off)")
     made.add_argument("--data-dir", metavar="DIR", default="fairlead-data", help="store, authority, last snapshots")
-    made.add_argument(
-        "--store", metavar="WHERE",
-        help="sqlite:PATH (default store.db in --data-dir), or shared by several control planes: "
-        "etcd://HOST:PORT,.../PREFIX, consul://HOST:PORT/PREFIX (etcds, consuls: TLS; ETCDCTL_*, CONSUL_* as usual)",
-    )  # fmt: skip
-    made.add_argument(
-        "--history-age", type=seconds, default="30d", help="how long changes are kept for history and rollback (30d)"
-    )
-    made.add_argument(
-        "--history-revisions", type=int, default=10_000, metavar="N", help="and how many of them (default %(default)s)"
-    )
+    store_flags(made)
     made.add_argument(
         "--service-cidr", type=service_cidr, default="", metavar="RANGE",
         help="give Services without clusterIP an address of this range, e.g. 10.96.0.0/16; with IPv6 two, with a comma",
@@ -521,8 +515,11 @@ def _client_verbs(verb: Any) -> None:
     add_client(made)
     made.add_argument("-n", "--namespace", default="default", help="namespace of documents that name none")
     made.add_argument("--dry-run", action="store_true", help="check on the server, change nothing")
+    made.add_argument("--reason", default="", help="why, for `fairlead history`")
     confirm_flags(made)
     confirm_verb(verb, add_client)
+    history_verbs(verb, add_client, add_files)
+    store_verbs(verb)
     made = verb("get", "cli_client", "get", "Show resources.")
     add_client(made)
     made.add_argument("kind", metavar="KIND", help="kind, plural or short name, e.g. virtualservices, vs")
@@ -538,6 +535,7 @@ def _client_verbs(verb: Any) -> None:
     made.add_argument("name", nargs="?", metavar="NAME")
     made.add_argument("-n", "--namespace", default="default")
     _mtls_verbs(verb)
+    made.add_argument("--reason", default="", help="why, for `fairlead history`")
     made = verb("status", "cli_client", "status", "Show connected sidecars, what they run, and how sources are doing.")
     add_client(made)
     add_output(made)

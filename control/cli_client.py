@@ -70,6 +70,7 @@ def apply(options: Any) -> int:
         failed(problem)
     code = 1 if problems else 0
     client = ApiClient.of(options)
+    client.give_reason(options.reason)
     if options.force:
         client.headers["Fairlead-Force"] = "true"
     under = ""
@@ -157,6 +158,7 @@ def print_columns(rows: list[list[str]]) -> None:
 
 def delete(options: Any) -> int:
     client = ApiClient.of(options)
+    client.give_reason(options.reason)
     paths: list[tuple[str, str]] = []
     code = 0
     try:

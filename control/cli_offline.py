@@ -102,6 +102,8 @@ def load_world(options: Any) -> tuple[World, Places]:
     standard error."""
     if bool(options.filename) == bool(getattr(options, "control", None)):
         raise SettingError("give either -f PATH or --control URL")
+    if options.filename and getattr(options, "at", None):
+        raise SettingError("--at: needs --control, which has the history")
     if options.filename:
         documents, problems = read(options.filename)
         for problem in problems:
@@ -127,7 +129,8 @@ def live_world(options: Any) -> tuple[World, Places]:
         return build_world(bodies, snapshot)
 
     holdings = Holdings(build)
-    told = ApiClient.of(options).call("GET", "/fairlead/v1/world")
+    at = getattr(options, "at", None)
+    told = ApiClient.of(options).call("GET", f"/fairlead/v1/world?at={at}" if at else "/fairlead/v1/world")
     holdings.apply(json.dumps(told).encode())
     return holdings.world(), Places(objects, told.get("revisions"))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -133,6 +133,8 @@ class FeedServer:
         self._wake = Gather(self._wake_all, lambda: PUBLISH_S * len(self._streams))
         self.trust: Callable[[], bytes] = bytes
         """The line that tells of the roots and the signer of the moment; empty: there is none to tell."""
+        self.elsewhere: Callable[[str, bool, float], Awaitable[tuple[int, list[str]]]] | None = None
+        """(workload, it leaves, seconds): waits for the sidecars of other control planes, where there are any."""
         self._watching: set[asyncio.Event] = set()
         """Of those who serve members in another way."""
         self._heard: set[asyncio.Event] = set()
@@ -404,6 +406,11 @@ class FeedServer:
         finally:
             self._heard.discard(event)
         pending, refusing = self._behind(version, key)
+        if self.elsewhere is not None:
+            member, left_s = self.members.get(key), timeout_s - (time.monotonic() - begun)
+            leaves = member is None or member.leaving
+            count, far = await self.elsewhere(key.partition("/")[2], leaves, max(left_s, 0.0))
+            others, pending = others + count, pending + far
         return farewell(version, time.monotonic() - begun, pending, refusing, others)
 
     async def _enter(self, request: web.Request) -> web.Response:

@@ -63,6 +63,8 @@ class MtlsApi:
         self._authorize = authorize
         self._clock = clock
         self.ledger = PlaintextLedger(path.read_bytes() if path.is_file() else b"")
+        self.others: Callable[[], list[bytes]] = list
+        """The ledgers of other control planes of the same store."""
         self._unsaved = asyncio.Event()
 
     def routes(self) -> list[web.RouteDef]:
@@ -99,8 +101,13 @@ class MtlsApi:
         self._authorize(request, "", "")
         namespace, workload = request.query.get("namespace", ""), request.query.get("workload", "")
         policies, root = self._policies()
-        entries = self.ledger.entries(namespace, workload)
-        rows = self.ledger.rows(entries, policies, root, self._snapshot(), self._clock())
+        rows = [
+            row
+            for ledger in self._ledgers()
+            for row in ledger.rows(
+                ledger.entries(namespace, workload), policies, root, self._snapshot(), self._clock()
+            )
+        ]
         return web.Response(body=msgspec.json.encode({"entries": rows}), content_type="application/json")
 
     async def _forget(self, request: web.Request) -> web.Response:
@@ -112,6 +119,9 @@ class MtlsApi:
         gone = self.ledger.forget(body.namespace, body.workload, body.source)
         self._unsaved.set()
         return web.json_response({"forgotten": gone})
+
+    def _ledgers(self) -> list[PlaintextLedger]:
+        return [self.ledger, *(PlaintextLedger(dump) for dump in self.others())]
 
     # --- the guard ----------------------------------------------------------------------------------------------------
 
@@ -148,7 +158,9 @@ class MtlsApi:
             bodies[key] = after
         new, _ = self._policies(bodies)
         now = self._clock()
-        refused = self.ledger.refused_by(old, new, root, self._snapshot(), now)
+        refused = [
+            one for ledger in self._ledgers() for one in ledger.refused_by(old, new, root, self._snapshot(), now)
+        ]
         if refused:
             raise StatusError(
                 403, f'{PEERS} "{name}" is forbidden: {refusal(refused, now)}', name=name, kind=PEERS.split(".")[0]

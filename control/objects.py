@@ -109,7 +109,7 @@ class ObjectOperations:
         store.memory.subscribe(self._follow_addresses)
         self._deletions = Deletions(store.memory, catalog)
         self._catalog = catalog
-        self._admission = admission
+        self.admission = admission
         self._clock = clock
         self._draw = draw
         self.guards: list[Guard] = []
@@ -121,7 +121,7 @@ class ObjectOperations:
         self.together: Together = lambda _changing: []
         """Asked before every write but of status; raises StatusError."""
 
-    def _ask_guards(self, resource: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
+    def ask_guards(self, resource: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
         for guard in self.guards:
             guard(resource, before, after)
 
@@ -132,7 +132,7 @@ class ObjectOperations:
                 self._addresses.changed(service_key(change.key), after.object() if after is not None else None)
 
     @contextlib.contextmanager
-    def _with_addresses(self, target: Target, current: dict[str, Any] | None, body: dict[str, Any]) -> Iterator[None]:
+    def with_addresses(self, target: Target, current: dict[str, Any] | None, body: dict[str, Any]) -> Iterator[None]:
         """While a Service is written: its ClusterIPs, which nobody else may get meanwhile. Raises StatusError 422."""
         if target.resource.name != SERVICES or target.subresource:
             yield
@@ -183,7 +183,7 @@ class ObjectOperations:
         self._place(target, metadata)
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = metadata["generateName"][:248] + self._suffix()
-        body, warnings = self._admission.admit(
+        body, warnings = self.admission.admit(
             target.resource, target.version, body, query.field_validation, duplicates
         )
         owner = (manager, "Update", "")
@@ -234,14 +234,14 @@ class ObjectOperations:
         resource, name = target.resource, body["metadata"]["name"]
         key = key_of(target, name)
         self._check_size(target, body)
-        self._ask_guards(resource.name, None, external_of(target, body))
+        self.ask_guards(resource.name, None, external_of(target, body))
         self.check_write(target, None, body)
         for _ in range(ATTEMPTS):
             if self._store.memory.get(key) is not None:
                 raise status.already_exists(resource.plural, resource.group, name)
             writes, notes = self._namespace_writes(target)
             writes += self.together([(key, None)])
-            with self._with_addresses(target, None, body):
+            with self.with_addresses(target, None, body):
                 if query.dry_run:
                     return Result(body, True, (*warnings, *notes))
                 try:
@@ -371,7 +371,7 @@ class ObjectOperations:
             if metadata.get("resourceVersion") or metadata.get("uid"):
                 raise status.conflict(resource.plural, resource.group, target.name, "the object does not exist")
             body = check_envelope(resource, target.version, compute(None))
-            body, warnings = self._admission.admit(resource, target.version, body, query.field_validation, duplicates)
+            body, warnings = self.admission.admit(resource, target.version, body, query.field_validation, duplicates)
             self._born(target, body)
             return await self._write_new(target, body, query, warnings)
         expect = str(metadata.get("resourceVersion") or "")
@@ -396,9 +396,9 @@ class ObjectOperations:
 
                 )  # fmt: skip
             made = self._only_what_may_change(target, current, made)
-            made, warnings = self._admission.admit(resource, target.version, made, query.field_validation, duplicates)
-            self._ask_guards(resource.name, current, external_of(target, made))
-            with self._with_addresses(target, current, made):
+            made, warnings = self.admission.admit(resource, target.version, made, query.field_validation, duplicates)
+            self.ask_guards(resource.name, current, external_of(target, made))
+            with self.with_addresses(target, current, made):
                 done = await self._write_changed(target, stored, current, made, query, manager)
             if done is not None:
                 return Result(done, False, tuple(warnings))
@@ -478,7 +478,7 @@ class ObjectOperations:
                     403, f'namespaces "{target.name}" is forbidden: this namespace may not be deleted',
                     name=target.name, kind="namespaces",
                 )  # fmt: skip
-            self._ask_guards(resource.name, external(stored, target), None)
+            self.ask_guards(resource.name, external(stored, target), None)
             if resource.name == "namespaces":
                 writes = self._deletions.plan(self._contents(target.name), "Background", self._now())
                 writes.append(Write(stored.key, None, expect=stored.version))
@@ -529,7 +529,7 @@ class ObjectOperations:
             for one in roots:
                 resource = self._catalog.by_name[one.key.resource]
                 whole = {"apiVersion": resource.api_version(), "kind": resource.kind, **one.object()}
-                self._ask_guards(one.key.resource, whole, None)
+                self.ask_guards(one.key.resource, whole, None)
             writes = self._deletions.plan(roots, policy, self._now())
             beside = self._removal(writes)
             if dry_run or not writes:

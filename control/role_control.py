@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +34,12 @@ from .auth import WORKLOAD
 from .conditions import REPORTED
 from .feed_server import FeedServer
 from .gather import Gather
+from .history_api import revision_of
 from .kinds import parts
 from .lockout_guard import LockoutGuard
 from .mtls_api import MtlsApi
 from .overlay import Overlay
+from .past import objects_at, world_at
 from .push import Book
 from .role_authority import AuthorityRole, open_issuer
 from .role_common import Signals, Tasks, ready, run
@@ -46,7 +48,8 @@ from .role_status import StatusWriter
 from .settings import SettingError
 from .shared_sidecars import SharedSidecars, agree_on_authority
 from .sidecars import Known, Sidecars
-from .store import Change, Store, StoreError
+from .status import expired
+from .store import Change, CompactedError, Store, StoreError
 from .store_open import open_store
 from .store_shared import SharedStore
 from .stored_facts import kept_facts
@@ -206,8 +209,10 @@ class Control:
         sources = Sources(options, self.registry, tasks, self.data, self._manifests_changed)
         tasks.start("sidecars", self._save_sidecars())
         if isinstance(self.store, SharedStore):
-            self._shared = SharedSidecars(self.store, self.book.epoch, self._members_changed)
+            self._shared = SharedSidecars(self.store, self.book, self.feed, self._members_changed, mtls.ledger.dump)
+            self.feed.elsewhere, mtls.others = self._shared.until_known, self._shared.ledgers
             tasks.start("shared sidecars", self._shared.run())
+            self._members_changed()  # what others know
         self.authority.start(tasks)
         tasks.start("plaintext", mtls.run())
         self._rules["control"] = _rules_of(self.api.objects(RULE_RESOURCES | {SECRETS}))
@@ -233,6 +238,8 @@ class Control:
         statuses = StatusWriter(
             self.store, self.api.catalog, self.book, self.feed, lambda: self._in_book,
             lambda: self.registry.snapshot.value,
+            leads=self._shared.leads if self._shared else lambda: True,
+            elsewhere=self._shared.seats if self._shared else tuple,
         )  # fmt: skip
         tasks.start("statuses", statuses.run())
         try:
@@ -248,7 +255,7 @@ class Control:
             self._refresh.close()
             statuses.close()
             if self._shared is not None:
-                self._shared.close()
+                await self._shared.close()
             self.feed.close()
             if xds is not None:
                 await xds.close()
@@ -447,14 +454,29 @@ class Control:
         """Everything a decision is made from, as one feed message, with the revisions of the objects that state facts,
         which travel as items without: for `fairlead explain --control`."""
         self.api.authorize(request, "", "")
+        at = request.query.get("at", "")
+        facts = self._objects_at(FACT_RESOURCES, at) if at else self.api.objects(FACT_RESOURCES)
         revisions = {
             f"{body['kind']} {body['metadata'].get('namespace', '')}/{body['metadata']['name']}": (
                 body["metadata"].get("resourceVersion", "")
             )
-            for body in self.api.objects(FACT_RESOURCES).values()
+            for body in facts.values()
         }
-        message = self.book.everything()
+        if at:
+            rules = {**self._rules["manifests"], **_rules_of(self._objects_at(RULE_RESOURCES, at))}
+            others = [(name, said) for name in PRECEDENCE[1:] if (said := self.registry.facts(name)) is not None]
+            message = await asyncio.to_thread(world_at, rules, facts, others, PRECEDENCE)
+        else:
+            message = self.book.everything()
         return web.json_response({**json.loads(message), "revisions": revisions})
+
+    def _objects_at(self, resources: Collection[str], at: str) -> dict[str, dict[str, Any]]:
+        """Raises StatusError 400, 410."""
+        try:
+            return objects_at(self.api, resources, revision_of(at, "at"))
+        except CompactedError as error:
+            floor, now = self.store.memory.log.floor, self.store.memory.revision
+            raise expired(f"revision {error.asked} is not in the history, which goes from {floor} to {now}") from None
 
     async def _metrics(self, request: web.Request) -> web.Response:
         self.api.authorize(request, "", "")

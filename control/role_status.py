@@ -54,8 +54,13 @@ class StatusWriter:
     def __init__(
         self, store: Store, catalog: Catalog, book: Book, feed: FeedServer,
         rules: Callable[[], Mapping[str, dict[str, Any]]], snapshot: Callable[[], Snapshot],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.time, leads: Callable[[], bool] = lambda: True,
+        elsewhere: Callable[[], Sequence[Seat]] = tuple,
     ) -> None:  # fmt: skip
+        """`leads`: whether it is ours to write, of several control planes; `elsewhere`: sidecars of the others."""
+        self._leads, self._elsewhere = leads, elsewhere
+        self._led = True
+        self._sweep_at = 0.0
         self._store, self._catalog, self._book, self._feed = store, catalog, book, feed
         self._rules, self._snapshot, self._clock = rules, snapshot, clock
         self.reconciler = Reconciler(store.memory, catalog, clock())
@@ -78,7 +83,6 @@ class StatusWriter:
 
     async def run(self) -> None:
         """Until cancelled. A store that cannot be written is tried again."""
-        sweep_at = 0.0
         self._wake.set()
         while True:
             try:
@@ -89,15 +93,25 @@ class StatusWriter:
             self._wake.clear()
             await asyncio.sleep(PAUSE_S)
             try:
-                await self._look()
-                if not self.reconciler.is_idle:
-                    await self._write()
-                if self._clock() >= sweep_at:
-                    sweep_at = self._clock() + SWEEP_S
-                    await self._try(outdated(self._store.memory, self._clock(), SWEEP_MOST))
+                await self._work()
             except Exception:  # what is shown of rules must never end what serves them
                 logger.exception("statuses are not written; they are tried again")
                 await asyncio.sleep(FAULT_PAUSE_S)
+
+    async def _work(self) -> None:
+        if not self._leads():
+            self._led = False
+            self.reconciler.pending.clear()
+            return
+        if not self._led:  # whoever wrote before may have left something undone
+            self._led, self._looked = True, (None, None)
+            self.reconciler = Reconciler(self._store.memory, self._catalog, self._clock())
+        await self._look()
+        if not self.reconciler.is_idle:
+            await self._write()
+        if self._clock() >= self._sweep_at:
+            self._sweep_at = self._clock() + SWEEP_S
+            await self._try(outdated(self._store.memory, self._clock(), SWEEP_MOST))
 
     async def _look(self) -> None:
         """Look at all resources together, where anything has changed and it is time."""
@@ -117,7 +131,7 @@ class StatusWriter:
 
     async def _write(self) -> None:
         now = self._clock()
-        listed = seats(self._feed.members.values(), self._book.epoch)
+        listed = [*seats(self._feed.members.values(), self._book.epoch), *self._elsewhere()]
         tasks = self.reconciler.work(listed, self._book.number, now)
         for task in await self._try_all(tasks):
             self.reconciler.failed(task.stored.key, now)

@@ -3,6 +3,10 @@
 What is known of a sidecar is an object of the store, written by the control plane that it is connected to. A sidecar
 that goes is only said to be gone after a moment, in which it usually comes to another control plane. A control plane
 that gives no sign of life for a while is dead: sidecars that have not come elsewhere by then are gone with it.
+
+A sign of life says which revision each sidecar there runs or refuses. So a sidecar that drains can wait for those of
+other control planes, and one control plane (of the living the first by name) writes into objects what all sidecars
+made of them.
 """
 
 from __future__ import annotations
@@ -15,8 +19,13 @@ from typing import Any
 
 import msgspec
 
+from .conditions import Seat
+from .feed_server import FeedServer
+from .marks import Marks
+from .push import Book
 from .sidecars import Known
 from .store import Cause, Change, ConflictError, Key, Stored, StoreError, Write
+from .store_entries import pack, unpack
 from .store_shared import SharedStore
 
 RESOURCE = "sidecars.internal.fairlead.dev"
@@ -28,6 +37,10 @@ FORGOTTEN_S = 3600.0
 MOVE_S = 2.0
 """So long a sidecar that went may take to come to another control plane."""
 WRITES_MOST = 50
+TICK_S = 0.25
+"""What is in the store for so long is in the feed's version."""
+WAIT_S = 0.1
+"""Between looks at what others' sidecars run, while somebody waits for that."""
 OWN = Cause("fairlead:control")
 logger = logging.getLogger("fairlead.control")
 
@@ -42,6 +55,18 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def record_of(stored: Stored) -> Record:
     return msgspec.convert(stored.object()["record"], Record)
+
+
+class Sign(msgspec.Struct, frozen=True):
+    """A control plane's sign of life."""
+
+    beat: int
+    time: float = 0.0
+    """Unix seconds, for people."""
+    seats: list[tuple[str, int, int, list[str]]] = []
+    """Its sidecars: (namespace/workload, revision that it runs, that it refuses or 0, reasons)."""
+    plaintext: str = ""
+    """Its ledger of who came in plaintext (JSON)."""
 
 
 class Signs:
@@ -73,9 +98,20 @@ class SharedSidecars:
     """One per control plane; `name` is drawn anew with each run. `changed()` is called when others' sidecars may be
     others than before."""
 
-    def __init__(self, store: SharedStore, name: str, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, store: SharedStore, book: Book, feed: FeedServer, changed: Callable[[], None],
+        ledger: Callable[[], bytes] = bytes,
+    ) -> None:  # fmt: skip
         self._store = store
-        self.name = name
+        self._book = book
+        self._feed = feed
+        self._ledger = ledger
+        self.name = book.epoch
+        self._marks = Marks()
+        self._others: dict[str, Sign] = {}
+        """Signs of the control planes that are alive, without ours."""
+        self._looked = False
+        self._acknowledged = feed.hear()
         self._changed = changed
         self._members: dict[str, Known] = {}
         """Connected here, by namespace/workload."""
@@ -87,8 +123,14 @@ class SharedSidecars:
         self._news = asyncio.Event()
         self._unsubscribe = store.memory.subscribe(self._heard)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Say no more; the others need not wait to find that out."""
         self._unsubscribe()
+        self._feed.deafen(self._acknowledged)
+        try:
+            await self._store.backend.delete([f"live/{self.name}"])
+        except StoreError:
+            pass
 
     # --- what others say --------------------------------------------------------------------------------------------
 
@@ -132,6 +174,14 @@ class SharedSidecars:
         async with asyncio.TaskGroup() as together:
             together.create_task(self._tell())
             together.create_task(self._beat())
+            together.create_task(self._mark())
+
+    async def _mark(self) -> None:
+        revision = self._store.memory.revision
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._marks.add(revision, self._book.number)
+            revision = self._store.memory.revision
 
     async def _tell(self) -> None:
         loop = asyncio.get_running_loop()
@@ -190,31 +240,117 @@ class SharedSidecars:
         self._forget = set()
         return writes
 
+    def _sign(self, beat: int) -> Sign:
+        seats = []
+        for member in self._feed.members.values():
+            if member.role not in ("sidecar", "gateway", "dns"):
+                continue
+            runs, refuses = (
+                self._marks.revision_of(number) if (number := self._book.number_of(version)) >= 0 else 0
+                for version in (member.taken, member.refused)
+            )
+            name = f"{member.namespace}/{member.workload}"
+            seats.append((name if member.role != "dns" else f"dns/{name}", runs, refuses, list(member.reasons)))
+        return Sign(beat, time.time(), sorted(seats), self._ledger().decode())
+
     async def _beat(self) -> None:
-        """Give signs of life, and look for those of others."""
-        loop, count, looked = asyncio.get_running_loop(), 0, 0.0
-        backend, before = self._store.backend, set[str]()
+        """Give signs of life, at once where our sidecars have acknowledged something, and look for those of others."""
+        loop, count, told, look_at = asyncio.get_running_loop(), 0, Sign(0), 0.0
         while True:
-            count += 1
+            sign = self._sign(count + 1)
+            now = loop.time()
+            if now >= look_at or (sign.seats, sign.plaintext) != (told.seats, told.plaintext):
+                try:
+                    value = pack(msgspec.json.encode(sign))
+                    if len(value) > self._store.backend.value_most:  # being alive is what matters most
+                        value = msgspec.json.encode(Sign(sign.beat, sign.time))
+                    await self._store.backend.put(f"live/{self.name}", value)
+                    count, told = count + 1, sign
+                    if now >= look_at:
+                        await self._look(now - look_at if look_at else 0.0)
+                        look_at = now + BEAT_S
+                except StoreError:
+                    await asyncio.sleep(TICK_S)  # the store says so itself
+            self._acknowledged.clear()
             try:
-                sign = msgspec.json.encode({"beat": count, "time": time.time()})
-                await backend.put(f"live/{self.name}", sign)
-                signs = dict(await backend.listed("live/"))
-                now = loop.time()
-                if looked and now - looked > 2 * BEAT_S:
-                    self._signs.pause(now - looked)
-                looked = now
-                self._signs.take(signs, now)
-                if old := self._signs.forgotten(signs, now):
-                    await backend.delete([f"live/{name}" for name in old])
-                alive = {name for name in signs if self._signs.alive(name, now)}
-                if before - alive:
-                    logger.warning("control plane %s gives no sign of life", ", ".join(sorted(before - alive)))
-                    self._changed()
-                before = alive
+                async with asyncio.timeout(max(look_at - loop.time(), TICK_S)):
+                    await self._acknowledged.wait()
+                    await asyncio.sleep(TICK_S)
+            except TimeoutError:
+                pass
+
+    async def _look(self, late_s: float) -> None:
+        """Read the others' signs. `late_s`: how long after it was due; raises StoreError."""
+        backend = self._store.backend
+        listed = dict(await backend.listed("live/"))
+        now = asyncio.get_running_loop().time()
+        if late_s > BEAT_S:
+            self._signs.pause(late_s)
+        self._signs.take(listed, now)
+        if old := self._signs.forgotten(listed, now):
+            await backend.delete([f"live/{name}" for name in old])
+        before = self._others.keys()
+        self._others = {
+            name: read_sign(value)
+            for name, value in listed.items()
+            if name != self.name and self._signs.alive(name, now)
+        }
+        self._looked = True
+        if lost := before - self._others.keys():
+            logger.warning("control plane %s gives no sign of life", ", ".join(sorted(lost)))
+            self._changed()
+
+    # --- what others' sidecars run ----------------------------------------------------------------------------------
+
+    def leads(self) -> bool:
+        """Whether we are the one that does what is to be done once."""
+        return self._looked and all(self.name < name for name in self._others)
+
+    def seats(self) -> list[Seat]:
+        """Sidecars of the other control planes, as if they were ours."""
+        return [
+            Seat(name, self._marks.number_of(runs), self._marks.number_of(refuses) if refuses else -1, tuple(reasons))
+            for sign in self._others.values()
+            for name, runs, refuses, reasons in sign.seats
+            if name not in self._members and not name.startswith("dns/")
+        ]
+
+    def ledgers(self) -> list[bytes]:
+        """Of the other control planes."""
+        return [sign.plaintext.encode() for sign in self._others.values() if sign.plaintext]
+
+    async def until_known(self, key: str, left: bool, timeout_s: float) -> tuple[int, list[str]]:
+        """Wait until the sidecars of all other control planes run a version in which this workload has left, or not.
+        (how many they are, those that do not run it after `timeout_s`)."""
+        loop = asyncio.get_running_loop()
+        end, behind, count = loop.time() + timeout_s, list[str](), 0
+        while True:
+            stored = self._store.memory.get(key_of(key))
+            said = record_of(stored).known.left == left if stored is not None else left
+            try:
+                await self._look(0.0)
             except StoreError:
-                pass  # the store says so itself
-            await asyncio.sleep(BEAT_S)
+                said = False  # others do not hear of anything now
+            found = {
+                name: runs
+                for sign in self._others.values()
+                for name, runs, refuses, _ in sign.seats
+                if name != key and name not in self._members and not (stored and refuses >= stored.version)
+            }
+            count = len(found)
+            version = stored.version if stored is not None else 0
+            behind = sorted(name for name, runs in found.items() if not said or runs < version)
+            if not behind or loop.time() >= end:
+                return count, behind
+            await asyncio.sleep(WAIT_S)
+
+
+def read_sign(value: bytes) -> Sign:
+    """One of another version of Fairlead is a sign of life, whatever it says."""
+    try:
+        return msgspec.json.decode(unpack(value), type=Sign)
+    except (msgspec.MsgspecError, ValueError):
+        return Sign(0)
 
 
 def key_of(key: str) -> Key:

@@ -119,11 +119,16 @@ class SqliteStore:
         if meta.get("format", FORMAT) != FORMAT:
             raise StoreError(f"store {self.path}: written by another version of Fairlead (format {meta['format']})")
         database.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (FORMAT,))
-        self._floor = meta.get("floor", 0)
         has = {row[1] for row in database.execute("PRAGMA table_info(log)")}
         for column in CAUSES:
             if column.partition(" ")[0] not in has:
                 database.execute(f"ALTER TABLE log ADD COLUMN {column}")
+        self.read(database)
+
+    def read(self, database: sqlite3.Connection) -> None:
+        """Everything in a store file, into memory. Raises sqlite3.Error."""
+        meta = dict(database.execute("SELECT name, value FROM meta"))
+        self._floor = meta.get("floor", 0)
         log = Log(self._floor, self._log_entries, age_max_s=self._log_age_s)
         for revision, resource, namespace, name, before_version, before_body, after_body, *cause in database.execute(
             "SELECT revision, resource, namespace, name, before_version, before_body, after_body, author, reason, at "
@@ -141,6 +146,24 @@ class SqliteStore:
                 "SELECT resource, namespace, name, version, body FROM objects"
             )
         )
+
+    def fill(self, revision: int, objects: Sequence[Stored], floor: int, changes: Sequence[Change]) -> None:
+        """Put a whole store into this one, which is empty; in the caller's thread. Raises StoreError."""
+        database = self._database
+        assert database is not None
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany(
+                "INSERT INTO objects VALUES (?,?,?,?,?)", ((*one.key, one.version, one.body) for one in objects)
+            )
+            for change in changes:
+                self._log(database, change)
+            database.execute("INSERT OR REPLACE INTO meta VALUES ('revision', ?)", (revision,))
+            database.execute("INSERT OR REPLACE INTO meta VALUES ('floor', ?)", (floor,))
+            database.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise self._explain(error) from error
 
     async def write(self, writes: Sequence[Write], cause: Cause = UNKNOWN) -> list[Change]:
         """All or nothing; durable when it returns. Raises ConflictError, StoreFullError, StoreError."""
@@ -217,14 +240,7 @@ class SqliteStore:
                     )
                 if is_internal(change.key.resource):
                     continue
-                before, after, cause = change.before, change.after, change.cause
-                database.execute(
-                    "INSERT INTO log (revision, resource, namespace, name, before_version, before_body, after_body, "
-                    "at, author, reason) VALUES (?,?,?,?,?,?,?,?,?,?)",
-                    (change.revision, *change.key, before.version if before else 0,
-                     before.body if before else None, after.body if after else None,
-                     cause.at, cause.author, cause.reason),
-                )  # fmt: skip
+                self._log(database, change)
             database.execute("INSERT OR REPLACE INTO meta VALUES ('revision', ?)", (revision,))
             if self.memory.log.floor > self._floor:  # what memory has forgotten, forget here
                 database.execute("DELETE FROM log WHERE revision <= ?", (self.memory.log.floor,))
@@ -234,6 +250,15 @@ class SqliteStore:
             self._roll_back()
             raise self._explain(error) from error
         self._floor = self.memory.log.floor
+
+    def _log(self, database: sqlite3.Connection, change: Change) -> None:
+        before, after, cause = change.before, change.after, change.cause
+        database.execute(
+            "INSERT INTO log (revision, resource, namespace, name, before_version, before_body, after_body, at, "
+            "author, reason) VALUES (?,?,?,?,?,?,?,?,?,?)",
+            (change.revision, *change.key, before.version if before else 0, before.body if before else None,
+             after.body if after else None, cause.at, cause.author, cause.reason),
+        )  # fmt: skip
 
     def _roll_back(self) -> None:
         assert self._database is not None

@@ -19,8 +19,8 @@ import pytest
 
 from tests.e2e.planes import Load
 from tests.e2e.planes_checker import Event, History, Op, Watcher, check
-from tests.e2e.roles import Role, Roles, free_port, roles_in, until
-from tests.servers import Server, consul_cluster, etcd_cluster
+from tests.e2e.roles import Role, Roles, apps, ask, client, free_port, roles_in, until
+from tests.servers import Server, consul_cluster, etcd, etcd_cluster
 
 pytestmark = pytest.mark.asyncio
 LOAD_S = float(os.environ.get("FAIRLEAD_PLANES_S", "9"))
@@ -122,6 +122,110 @@ async def test_nothing_is_lost_or_seen_twice_while_control_planes_and_store_node
         assert outcomes.count(True) > 50
         assert broken >= 2
         assert load.moves > 0
+
+
+HOST = "web.default.svc.cluster.local"
+RULES = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: %d}]}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: STRICT}}
+"""
+ROUTE = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web}
+spec: {hosts: [web], http: [{route: [{destination: {host: web}}]}]}
+"""
+
+
+async def sidecar(planes: Planes, name: str, first: int, *more: str) -> Role:
+    """With a token that one control plane made; its feed begins at another, and knows them all."""
+    token = planes.roles.folder / f"{name}.token"
+    made = await planes.roles.command("token", "create", "--service-account", name, "--control", planes.urls[0])
+    token.write_text(made[1])
+    urls = planes.urls[first:] + planes.urls[:first]
+    return await planes.roles.start(
+        "sidecar", "--workload", f"default/{name}-1", *(part for url in urls for part in ("--control", url)),
+        "--token-file", str(token), "--service-account", name, "--labels", f"app={name}", "--outbound", "127.0.0.1:0",
+        "--inbound", f"127.0.0.1:{free_port()}", "--admin", "127.0.0.1:0", "--health", "127.0.0.1:0", "--metrics",
+        "127.0.0.1:0", "--data-dir", str(planes.roles.folder / name), *more,
+    )  # fmt: skip
+
+
+async def test_sidecars_of_different_control_planes_find_each_other_and_move_when_one_dies(tmp_path: Path) -> None:
+    """web is known only by what its sidecar tells one control plane; front asks the other."""
+    async with etcd(tmp_path) as server, roles_in(tmp_path) as roles, apps("web") as (app,), client() as session:
+        planes = Planes(roles, f"etcd://{server.url.partition('://')[2]}/mesh")
+        await planes.start(2)
+        one, two = planes.urls
+        code, out, err = await roles.command("apply", "-f", "-", "--control", two, stdin=(RULES % app.port).encode())
+        assert code == 0, out + err
+        web = await sidecar(planes, "web", 0, "--ports", str(app.port), "--address", "127.0.0.1")
+        front = await sidecar(planes, "front", 1)
+
+        async def get(url: str, path: str) -> Any:
+            async with session.get(url + path) as answer:
+                return await answer.json()
+
+        async def served() -> bool:
+            return (await ask(session, front, HOST))[0] == 200
+
+        async def seated(url: str) -> list[str]:
+            return [one["workload"] for one in (await get(url, "/fairlead/v1/sidecars"))["sidecars"]]
+
+        async def counted() -> bool:
+            path = "/apis/networking.istio.io/v1/namespaces/default/virtualservices/web"
+            return ((await get(one, path)).get("status") or {}).get("sidecars") == {
+                "total": 2, "running": 2, "waiting": 0, "refused": 0
+            }  # fmt: skip
+
+        await until("a way from front to web", served)
+        assert (await seated(one), await seated(two)) == (["web-1"], ["front-1"])
+        code, out, err = await roles.command("apply", "-f", "-", "--control", one, stdin=ROUTE.encode())
+        assert code == 0, out + err
+        await until("a status that counts the sidecars of both", counted)
+
+        await planes.running[0].kill()
+        failed = []
+
+        async def moved() -> bool:
+            if not await served():
+                failed.append(1)
+            return await seated(two) == ["front-1", "web-1"]
+
+        await until("web at the other control plane", moved)
+        assert not failed
+        assert await served()
+
+        planes.running[0] = await planes.begin(0)  # web stays where it is, and is known here by the store
+        fresh = await sidecar(planes, "fresh", 0)
+        assert await seated(one) == ["fresh-1"]
+
+        async def served_fresh() -> bool:
+            return (await ask(session, fresh, HOST))[0] == 200
+
+        await until("a way from fresh to web", served_fresh)
+        await web.stop()  # a drain ends when the sidecars of both control planes know
+        assert "fresh-1" not in web.log, web.log
+        assert (await ask(session, fresh, HOST))[0] == 503
+        assert (await ask(session, front, HOST))[0] == 503
+
+
+async def test_a_control_plane_of_another_authority_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    async with etcd(tmp_path) as server, roles_in(tmp_path) as roles:
+        planes = Planes(roles, f"etcd://{server.url.partition('://')[2]}/mesh")
+        await planes.start(1)
+        planes.ports.append(free_port())
+        code, _, err = await roles.command("control", "--store", planes.store, "--data-dir", "other", "--listen", "off",
+                                           "--tls-listen", "127.0.0.1:0")  # fmt: skip
+        assert code == 2
+        assert "copy ca-key.pem and ca.pem" in err
 
 
 async def as_async(value: Any) -> Any:

@@ -1,0 +1,126 @@
+"""Bringing objects back to what they were at an earlier revision, all in one go, through the same door as any change.
+
+Each is admitted, guarded and permitted as if somebody wrote it now. An object keeps its uid and its age; one that was
+deleted since gets those that it had. Namespaces that were made since stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from .api_request import Target
+from .catalog import Catalog
+from .history import EVENTS, Scope, changed_since
+from .objects import ATTEMPTS, PROTECTED_NAMESPACES, ObjectOperations, desired, external, internal, same
+from .status import StatusError, expired
+from .store import Change, CompactedError, ConflictError, Key, Store, Stored, Write, is_internal
+
+
+class Step(Struct, frozen=True):
+    """What becomes of one object: created (again), changed, deleted."""
+
+    verb: str
+    resource: str
+    namespace: str
+    name: str
+
+
+class Rollback:
+    def __init__(
+        self, store: Store, catalog: Catalog, operations: ObjectOperations, permit: Callable[[Target, str], None]
+    ) -> None:
+        """`permit(target, verb)` raises StatusError where who asks may not."""
+        self._store = store
+        self._permit = permit
+        self._catalog = catalog
+        self._operations = operations
+
+    async def to(self, revision: int, scope: Scope, dry_run: bool) -> tuple[list[Step], list[Change]]:
+        """Raises StatusError: 410 for a revision that the history does not reach, and whatever refuses a change."""
+        for _ in range(ATTEMPTS):
+            steps: list[Step] = []
+            writes: list[Write] = []
+            changing: list[tuple[Key, Stored | None]] = []
+            with contextlib.ExitStack() as held:
+                for key, then in self._wanted(revision, scope):
+                    write = self._write(key, then, held)
+                    if write is None:
+                        continue
+                    now = self._store.memory.get(key)
+                    verb = "created" if now is None else "deleted" if write.body is None else "changed"
+                    steps.append(Step(verb, *key))
+                    writes.append(write)
+                    changing.append((key, now))
+                removed = [write.key for write in writes if write.body is None]
+                if removed:
+                    self._operations.check_removal(removed)
+                beside = self._operations.together(changing) if changing else []
+                if dry_run or not writes:
+                    return steps, []
+                try:
+                    return steps, await self._store.write([*beside, *writes])
+                except ConflictError:
+                    continue
+        raise StatusError(409, "these objects keep changing; try again")
+
+    def _wanted(self, revision: int, scope: Scope) -> list[tuple[Key, Stored | None]]:
+        try:
+            then = changed_since(self._store.memory, revision)
+        except CompactedError as error:
+            raise expired(
+                f"revision {error.asked} is not in the history, which goes from {error.floor} to "
+                f"{self._store.memory.revision}"
+            ) from None
+        return [
+            (key, stored)
+            for key, stored in sorted(then.items(), key=lambda item: (item[0].resource != "namespaces", item[0]))
+            if scope.has(key)
+            and key.resource != EVENTS
+            and not is_internal(key.resource)
+            and key.resource in self._catalog.by_name
+            and not (key.resource == "namespaces" and (stored is None or key.name in PROTECTED_NAMESPACES))
+        ]
+
+    def _write(self, key: Key, then: Stored | None, held: contextlib.ExitStack) -> Write | None:
+        """None: it is as it was. Raises StatusError."""
+        now = self._store.memory.get(key)
+        operations, resource = self._operations, self._catalog.by_name[key.resource]
+        version = resource.api_version().rpartition("/")[2]
+        target = Target(resource, version, key.namespace, key.name)
+        current = external(now, target) if now is not None else None
+        if then is None:
+            if now is None or current is None:
+                return None
+            operations.ask_guards(resource.name, current, None)
+            self._permit(target, "delete")
+            return Write(key, None, expect=now.version)
+        made = external(then, target)
+        metadata = dict(made["metadata"])
+        made["metadata"] = metadata
+        metadata.pop("resourceVersion", None)
+        made.pop("status", None)
+        if current is not None:
+            for name in ("uid", "creationTimestamp", "resourceVersion"):
+                if name in current["metadata"]:
+                    metadata[name] = current["metadata"][name]
+            generation = int(current["metadata"].get("generation") or 1)
+            metadata["generation"] = generation + (desired(made) != desired(current))
+            if "status" in current:
+                made["status"] = current["status"]
+            if same(*(_without_bookkeeping(one) for one in (current, made))):
+                return None
+        self._permit(target, "create" if current is None else "update")
+        made, _ = operations.admission.admit(resource, version, made, "Warn", [])
+        operations.ask_guards(resource.name, current, made)
+        operations.check_write(target, current, made)
+        held.enter_context(operations.with_addresses(target, current, made))
+        return Write(key, internal(made), expect=now.version if now is not None else 0)
+
+
+def _without_bookkeeping(body: dict[str, Any]) -> dict[str, Any]:
+    metadata = {k: v for k, v in body["metadata"].items() if k not in ("managedFields", "generation")}
+    return {**body, "metadata": metadata}
