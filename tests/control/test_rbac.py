@@ -213,6 +213,28 @@ async def test_nobody_grants_what_they_do_not_have(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_labels_gather_no_role_for_who_does_not_have_it(tmp_path: Path) -> None:
+    """Labels of a ClusterRole decide which others gather it: to set them is to grant its rules."""
+    async with api_in(tmp_path, options(tmp_path)) as (_, client):
+        roles, mine, patch = f"{RBAC}/clusterroles", {"Authorization": ME["maker"]}, "application/merge-patch+json"
+        maker = role("maker", rule("get update patch", "clusterroles", "rbac.authorization.k8s.io"))
+        await client.post(roles, maker, Authorization=ME["root"])
+        await grant(client, "", binding("maker", "ClusterRole", "maker", ("User", "maker")))
+        await grant(client, "", binding("v", "ClusterRole", "view", ("User", "maker")))
+        gathered = {"metadata": {"labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}}}
+        refused = await client.ask("PATCH", f"{roles}/cluster-admin", gathered, 403, Content_Type=patch, **mine)
+        assert "permissions not currently held" in refused[1]["message"]
+        whole = await client.get(f"{roles}/cluster-admin", **mine)
+        whole["metadata"]["labels"] |= gathered["metadata"]["labels"]
+        await client.put(f"{roles}/cluster-admin", whole, 403, **mine)
+        await client.get("/api/v1/secrets", 403, **mine)
+        await client.ask("PATCH", f"{roles}/view", {"aggregationRule": None}, 403, Content_Type=patch, **mine)
+        await client.ask("PATCH", f"{roles}/maker", gathered, 200, Content_Type=patch, **mine)
+        kept = {"metadata": {"finalizers": ["example.com/kept"]}}
+        await client.ask("PATCH", f"{roles}/cluster-admin", kept, 200, Content_Type=patch, **mine)
+
+
+@pytest.mark.asyncio
 async def test_service_accounts_and_impersonation(tmp_path: Path) -> None:
     async with api_in(tmp_path, options(tmp_path)) as (_, client):
         made = await client.post(
