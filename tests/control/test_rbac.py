@@ -262,6 +262,9 @@ async def test_service_accounts_and_impersonation(tmp_path: Path) -> None:
             SERVICES, 403, Authorization=ME["alice"], Impersonate_User="root", Impersonate_Group="system:masters"
         )
         await client.get(SERVICES, 400, Authorization=ME["alice"], Impersonate_Group="system:masters")
+        # names of headers are the same in any case: HTTP/2 proxies write them small
+        await client.get(SERVICES, 403, Authorization=ME["root"], impersonate_user="bob")
+        await client.get(SERVICES, 400, Authorization=ME["root"], IMPERSONATE_GROUP="dev")
 
 
 @pytest.mark.asyncio
