@@ -304,6 +304,14 @@ async def test_the_audit_log_has_who_what_the_decision_and_its_rule(tmp_path: Pa
     async with api_in(tmp_path, options(tmp_path)) as (_, client):
         await grant(client, "default", binding("e", "ClusterRole", "edit", ("Group", "dev")))
         await client.post(SERVICES, service("web"), Authorization=ME["alice"])
+        as_owner: dict[str, Any] = {"Authorization": ME["root"], "Impersonate_User": "owner",
+                                    "Impersonate_Group": "system:masters"}  # fmt: skip
+        made = await client.post("/fairlead/v1/tokens", {"namespace": "shop", "serviceAccount": "web"}, **as_owner)
+        await client.delete(f"/fairlead/v1/tokens/{made['id']}", code=204, **as_owner)
+        for line in (tmp_path / "audit").read_text().splitlines()[-2:]:
+            told = json.loads(line)
+            assert (told["user"], told["impersonatedBy"], told["token"]) == ("owner", "root", made["id"])
+        await client.post(SERVICES, service("web2"), Authorization=ME["alice"])
         await client.get(SERVICES, 403, Authorization=ME["bob"])
     allowed, refused = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()][-2:]
     assert (allowed["user"], allowed["groups"], allowed["access"]) == (
