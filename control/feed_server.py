@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import web
 
 from ..registry.snapshot import Snapshot
-from .feed_stream import HealthReport, Said, Stream, Use, farewell, read
+from .feed_stream import HealthReport, Said, Stream, Use, farewell, patience, read
 from .gather import Gather
 from .push import Book, View
 from .views import Views
@@ -372,7 +372,7 @@ class FeedServer:
         try:
             body = msgspec.json.decode(await request.read(), type=dict[str, Any])
             namespace, workload = str(body["namespace"]), str(body["workload"])
-            timeout_s = min(max(float(body.get("timeout", LEAVE_S_MAX)), 0.0), LEAVE_S_MAX)
+            timeout_s = patience(body.get("timeout", LEAVE_S_MAX), LEAVE_S_MAX)
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
             raise web.HTTPBadRequest(text=f"not a farewell: {error}") from None
         self._authorize(request, namespace, workload)
@@ -411,7 +411,7 @@ class FeedServer:
         try:
             body = msgspec.json.decode(await request.read(), type=dict[str, Any])
             namespace, workload = str(body["namespace"]), str(body["workload"])
-            timeout_s = min(max(float(body.get("timeout", LEAVE_S_MAX)), 0.0), LEAVE_S_MAX)
+            timeout_s = patience(body.get("timeout", LEAVE_S_MAX), LEAVE_S_MAX)
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
             raise web.HTTPBadRequest(text=f"not a greeting: {error}") from None
         self._authorize(request, namespace, workload)
