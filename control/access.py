@@ -161,8 +161,9 @@ class Access:
     def _check_role(
         self, user: User, target: Target, before: Mapping[str, Any] | None, after: Mapping[str, Any]
     ) -> None:
-        def granted(body: Mapping[str, Any]) -> tuple[Any, Any]:
-            return body.get("rules") or [], body.get("aggregationRule")
+        def granted(body: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+            # By its labels others gather it: whoever sets them gives its rules to all who have these.
+            return body.get("rules") or [], body.get("aggregationRule"), body["metadata"].get("labels") or {}
 
         if before is not None and granted(before) == granted(after):
             return
@@ -170,7 +171,8 @@ class Access:
         escalate = Attributes("escalate", rbac.GROUP, target.resource.plural, "", target.namespace, name)
         if self.may(user, escalate).allowed:
             return
-        wanted = FULL if after.get("aggregationRule") is not None else rbac.read_rules(after)
+        gathers = any(body is not None and body.get("aggregationRule") is not None for body in (before, after))
+        wanted = FULL if gathers else rbac.read_rules(after)
         self._check_held(user, target.resource, target.namespace, name, wanted, "attempting to grant")
 
     def _check_binding(

@@ -87,7 +87,7 @@ class Door:
         caller = context.principal
         wanted = attributes_of(request.method, request.rel_url.raw_path, request.query)
         context.wanted = wanted
-        if any(key.startswith("Impersonate-") for key in request.headers):
+        if any(key.lower().startswith("impersonate-") for key in request.headers):
             self._let_impersonate(request, context)
         is_master = MASTERS in caller.groups
         if not (caller.role == WORKLOAD and request.path.startswith(WORKLOADS_OWN)):

@@ -130,7 +130,7 @@ class CertificatesApi:
         return {**issued, "time": now}
 
     def _note(self, issued: dict[str, Any], workload: str, by: str, now: float) -> None:
-        current().audit = {
+        current().audit |= {
             "identity": issued.get("identity", ""),
             "serial": issued.get("serial", ""),
             "notAfter": issued.get("notAfter", ""),
@@ -187,7 +187,7 @@ class CertificatesApi:
         except tokens.TokenError as error:
             raise bad_request(str(error)) from None
         await self._store.write([write, *tokens.outdated(self._store.memory, now)])
-        current().audit = {"token": token.id, "for": f"{namespace}/{account}"}
+        current().audit |= {"token": token.id, "for": f"{namespace}/{account}"}
         shown = {"token": secret, "id": token.id, "namespace": namespace, "serviceAccount": account,
                  "expiresAt": token.expires_at, "oneTime": one_time}  # fmt: skip
         return respond(request, shown, 201)
@@ -206,7 +206,7 @@ class CertificatesApi:
             await self._store.write([Write(stored.key, None)])
         except ConflictError:
             pass  # somebody else has just revoked it
-        current().audit = {"token": name}
+        current().audit |= {"token": name}
         return web.Response(status=204)
 
 

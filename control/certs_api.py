@@ -137,7 +137,7 @@ class CertsApi:
         except OSError as error:
             raise StatusError(507, f"the rotation's state cannot be kept: {error}") from None
         logger.warning("rotation of the root: %s%s", step, " (forced)" if force else "")
-        current().audit = {"rotation": step, "forced": force, "signer": issuer.issuer()}
+        current().audit |= {"rotation": step, "forced": force, "signer": issuer.issuer()}
         return web.Response(body=msgspec.json.encode(self.shown()), content_type="application/json")
 
     # --- warnings and metrics ---------------------------------------------------------------------------------------

@@ -29,9 +29,7 @@ def store_flags(made: Any) -> None:
 
 
 def history_verbs(verb: Any, add_client: Callable[[Any], None], add_files: Callable[[Any], None]) -> None:
-    made = verb(
-        "history", "cli_history", "history", "Show what was changed: when, by whom, why, with what result."
-    )
+    made = verb("history", "cli_history", "history", "Show what was changed: when, by whom, why, with what result.")
     add_client(made)
     _objects(made)
     made.add_argument("--author", default="", help="changes of this user only")
@@ -48,9 +46,7 @@ def history_verbs(verb: Any, add_client: Callable[[Any], None], add_files: Calla
     made.add_argument("--name", metavar="NAME", default="", help="of this object only")
     made.add_argument("-n", "--namespace", help="of this namespace only; with -f of documents that name none")
     made.add_argument("-o", "--output", choices=("text", "json"), default="text", help="output format")
-    made = verb(
-        "rollback", "cli_history", "rollback", "Bring objects back to what they were at a revision, at once."
-    )
+    made = verb("rollback", "cli_history", "rollback", "Bring objects back to what they were at a revision, at once.")
     add_client(made)
     made.add_argument("revision", type=int, metavar="REVISION")
     _objects(made)
@@ -67,15 +63,11 @@ def _objects(made: Any) -> None:
 def store_verbs(verb: Any) -> None:
     group = verb("store", "cli_store", "copy", "Copy, back up and restore what control keeps.")
     which = group.add_subparsers(dest="store_verb", metavar="VERB", required=True)
-    made = verb(
-        "copy", "cli_store", "copy", "Copy a store with its history, e.g. from SQLite to etcd.", which
-    )
+    made = verb("copy", "cli_store", "copy", "Copy a store with its history, e.g. from SQLite to etcd.", which)
     made.add_argument("source", metavar="FROM", help=WHERE)
     made.add_argument("destination", metavar="TO", help="likewise; must be empty")
     made.add_argument("--force", action="store_true", help="replace what is there")
-    made = verb(
-        "backup", "cli_store", "backup", "Write a store with its history to a file, while it is in use.", which
-    )
+    made = verb("backup", "cli_store", "backup", "Write a store with its history to a file, while it is in use.", which)
     made.add_argument("source", metavar="FROM", help=WHERE)
     made.add_argument("file", metavar="FILE", help="readable for its owner only: Secrets are in it")
     made = verb("restore", "cli_store", "restore", "Fill a store from such a file.", which)

@@ -3,6 +3,7 @@
 A sidecar's connection is also its sign of life: while it stands, the mesh port that it reported is part of the
 registry, and goes the moment it ends. A sidecar that is about to end says so (`POST /fairlead/v1/feed/leave`): its
 workload is taken out of the registry, and the answer comes when everybody else runs a version without it.
+Long because it is all that a sidecar can ask of the feed, in one protocol.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 from aiohttp import web
 
 from ..registry.snapshot import Snapshot
-from .feed_stream import HealthReport, Said, Stream, Use, farewell, read
+from .feed_stream import HealthReport, Said, Stream, Use, farewell, patience, read
 from .gather import Gather
 from .push import Book, View
 from .views import Views
@@ -374,7 +375,7 @@ class FeedServer:
         try:
             body = msgspec.json.decode(await request.read(), type=dict[str, Any])
             namespace, workload = str(body["namespace"]), str(body["workload"])
-            timeout_s = min(max(float(body.get("timeout", LEAVE_S_MAX)), 0.0), LEAVE_S_MAX)
+            timeout_s = patience(body.get("timeout", LEAVE_S_MAX), LEAVE_S_MAX)
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
             raise web.HTTPBadRequest(text=f"not a farewell: {error}") from None
         self._authorize(request, namespace, workload)
@@ -418,7 +419,7 @@ class FeedServer:
         try:
             body = msgspec.json.decode(await request.read(), type=dict[str, Any])
             namespace, workload = str(body["namespace"]), str(body["workload"])
-            timeout_s = min(max(float(body.get("timeout", LEAVE_S_MAX)), 0.0), LEAVE_S_MAX)
+            timeout_s = patience(body.get("timeout", LEAVE_S_MAX), LEAVE_S_MAX)
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
             raise web.HTTPBadRequest(text=f"not a greeting: {error}") from None
         self._authorize(request, namespace, workload)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from base64 import b64decode
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -125,6 +126,17 @@ def read(body: bytes, kind: type[Any]) -> Any:
         return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as error:
         raise web.HTTPBadRequest(text=f"not what a reader of the feed says: {error}") from None
+
+
+def patience(told: Any, most: float) -> float:
+    """Seconds to wait at most. Raises TypeError, ValueError."""
+    try:
+        wanted = float(told)
+    except OverflowError as error:
+        raise ValueError(f"timeout: {error}") from None
+    if not math.isfinite(wanted):  # NaN is neither more nor less than any bound
+        raise ValueError("timeout: expected a number of seconds")
+    return min(max(wanted, 0.0), most)
 
 
 def farewell(

@@ -104,9 +104,7 @@ class MtlsApi:
         rows = [
             row
             for ledger in self._ledgers()
-            for row in ledger.rows(
-                ledger.entries(namespace, workload), policies, root, self._snapshot(), self._clock()
-            )
+            for row in ledger.rows(ledger.entries(namespace, workload), policies, root, self._snapshot(), self._clock())
         ]
         return web.Response(body=msgspec.json.encode({"entries": rows}), content_type="application/json")
 

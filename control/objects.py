@@ -183,9 +183,7 @@ class ObjectOperations:
         self._place(target, metadata)
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = metadata["generateName"][:248] + self._suffix()
-        body, warnings = self.admission.admit(
-            target.resource, target.version, body, query.field_validation, duplicates
-        )
+        body, warnings = self.admission.admit(target.resource, target.version, body, query.field_validation, duplicates)
         owner = (manager, "Update", "")
         self._born(target, body)
         after_update(None, body, target.resource.name, owner, target.api_version, self._now())
@@ -505,8 +503,18 @@ class ObjectOperations:
 
     def _removal(self, writes: list[Write]) -> list[Write]:
         """What is to be written in one go with these. Raises StatusError."""
-        self.check_removal([write.key for write in writes if write.body is None])
-        return self.together([(write.key, self._store.memory.get(write.key)) for write in writes])
+        before = [(write.key, self._store.memory.get(write.key)) for write in writes]
+        gone = [write.key for write in writes if write.body is None]
+        self._ask_guards_of_removal([one for key in gone if (one := self._store.memory.get(key)) is not None])
+        self.check_removal(gone)
+        return self.together(before)
+
+    def _ask_guards_of_removal(self, removed: Sequence[Stored]) -> None:
+        """Also of what goes with its namespace or owner."""
+        for one in removed:
+            resource = self._catalog.by_name[one.key.resource]
+            whole = {"apiVersion": resource.api_version(), "kind": resource.kind, **one.object()}
+            self.ask_guards(one.key.resource, whole, None)
 
     def _contents(self, namespace: str) -> list[Stored]:
         memory = self._store.memory
@@ -526,10 +534,7 @@ class ObjectOperations:
                 for one in there
                 if one is not None and not (one.key.resource == "namespaces" and one.key.name in PROTECTED_NAMESPACES)
             ]
-            for one in roots:
-                resource = self._catalog.by_name[one.key.resource]
-                whole = {"apiVersion": resource.api_version(), "kind": resource.kind, **one.object()}
-                self.ask_guards(one.key.resource, whole, None)
+            self._ask_guards_of_removal(roots)
             writes = self._deletions.plan(roots, policy, self._now())
             beside = self._removal(writes)
             if dry_run or not writes:

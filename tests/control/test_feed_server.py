@@ -343,3 +343,17 @@ async def test_a_sidecar_that_has_all_of_a_mesh_that_has_grown_says_what_it_uses
         assert await say(control, "a", holds=b64encode(unused).decode(), uses=[]) == 204
         assert (await message(stream))["drop"] == [b64encode(unused).decode()]
         assert control.feed.members["sidecar/default/a"].endpoints == "used"
+
+
+@pytest.mark.asyncio
+async def test_a_farewell_whose_timeout_is_no_number_is_refused_before_anything_happens() -> None:
+    async with served() as control:
+        await control.connect("a")
+        for verb in ("leave", "enter"):
+            wrong: list[Any] = ["nan", "inf", 10**400, [], None, "x"]
+            for told in wrong:
+                text = json.dumps({"namespace": "default", "workload": "a", "instance": "a", "timeout": told})
+                url = f"{control.url}/fairlead/v1/feed/{verb}"
+                async with control.session.post(url, data=text) as answer:
+                    assert answer.status == 400, (verb, told)
+        assert not control.feed.members["sidecar/default/a"].leaving

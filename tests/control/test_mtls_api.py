@@ -94,3 +94,20 @@ async def test_taking_an_exception_away_is_a_switch_to_strict_too(client: Guarde
     await client.delete(f"{PEERS}?fieldSelector=metadata.name%3Dloose", code=403)
     client.ledger.forget("shop")
     await client.delete(f"{PEERS}/loose")
+
+
+async def test_what_goes_with_something_else_is_asked_for_too(client: Guarded) -> None:
+    """With its namespace, with its owner, with its last finalizer: each takes the exception away as well."""
+    services, root = "/api/v1/namespaces/shop/services", PEERS.replace("/shop/", "/istio-system/")
+    await client.post(root, policy("STRICT"))
+    made = await client.post(services, {"metadata": {"name": "own"}, "spec": {"ports": [{"port": 80}]}})
+    owner = {"apiVersion": "v1", "kind": "Service", "name": "own", "uid": made["metadata"]["uid"]}
+    await client.post(PEERS, policy("PERMISSIVE", "loose", ownerReferences=[owner]))
+    plaintext(client)
+    for path in (f"{services}/own", services, "/api/v1/namespaces/shop"):
+        answer = await client.delete(path, code=403)
+        assert "STRICT would refuse" in answer["message"]
+    assert (await client.get(f"{PEERS}/loose"))["spec"]["mtls"]["mode"] == "PERMISSIVE"
+    await client.delete(f"{services}/own?propagationPolicy=Orphan")
+    await client.patch(f"{PEERS}/loose", {"metadata": {"annotations": {"fairlead.dev/force": "true"}}})
+    await client.delete("/api/v1/namespaces/shop")

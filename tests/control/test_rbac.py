@@ -213,6 +213,28 @@ async def test_nobody_grants_what_they_do_not_have(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_labels_gather_no_role_for_who_does_not_have_it(tmp_path: Path) -> None:
+    """Labels of a ClusterRole decide which others gather it: to set them is to grant its rules."""
+    async with api_in(tmp_path, options(tmp_path)) as (_, client):
+        roles, mine, patch = f"{RBAC}/clusterroles", {"Authorization": ME["maker"]}, "application/merge-patch+json"
+        maker = role("maker", rule("get update patch", "clusterroles", "rbac.authorization.k8s.io"))
+        await client.post(roles, maker, Authorization=ME["root"])
+        await grant(client, "", binding("maker", "ClusterRole", "maker", ("User", "maker")))
+        await grant(client, "", binding("v", "ClusterRole", "view", ("User", "maker")))
+        gathered = {"metadata": {"labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}}}
+        refused = await client.ask("PATCH", f"{roles}/cluster-admin", gathered, 403, Content_Type=patch, **mine)
+        assert "permissions not currently held" in refused[1]["message"]
+        whole = await client.get(f"{roles}/cluster-admin", 200, **mine)
+        whole["metadata"]["labels"] |= gathered["metadata"]["labels"]
+        await client.put(f"{roles}/cluster-admin", whole, 403, **mine)
+        await client.get("/api/v1/secrets", 403, **mine)
+        await client.ask("PATCH", f"{roles}/view", {"aggregationRule": None}, 403, Content_Type=patch, **mine)
+        await client.ask("PATCH", f"{roles}/maker", gathered, 200, Content_Type=patch, **mine)
+        kept = {"metadata": {"finalizers": ["example.com/kept"]}}
+        await client.ask("PATCH", f"{roles}/cluster-admin", kept, 200, Content_Type=patch, **mine)
+
+
+@pytest.mark.asyncio
 async def test_service_accounts_and_impersonation(tmp_path: Path) -> None:
     async with api_in(tmp_path, options(tmp_path)) as (_, client):
         made = await client.post(
@@ -240,6 +262,9 @@ async def test_service_accounts_and_impersonation(tmp_path: Path) -> None:
             SERVICES, 403, Authorization=ME["alice"], Impersonate_User="root", Impersonate_Group="system:masters"
         )
         await client.get(SERVICES, 400, Authorization=ME["alice"], Impersonate_Group="system:masters")
+        # names of headers are the same in any case: HTTP/2 proxies write them small
+        await client.get(SERVICES, 403, Authorization=ME["root"], impersonate_user="bob")
+        await client.get(SERVICES, 400, Authorization=ME["root"], IMPERSONATE_GROUP="dev")
 
 
 @pytest.mark.asyncio
@@ -279,6 +304,14 @@ async def test_the_audit_log_has_who_what_the_decision_and_its_rule(tmp_path: Pa
     async with api_in(tmp_path, options(tmp_path)) as (_, client):
         await grant(client, "default", binding("e", "ClusterRole", "edit", ("Group", "dev")))
         await client.post(SERVICES, service("web"), Authorization=ME["alice"])
+        as_owner: dict[str, Any] = {"Authorization": ME["root"], "Impersonate_User": "owner",
+                                    "Impersonate_Group": "system:masters"}  # fmt: skip
+        made = await client.post("/fairlead/v1/tokens", {"namespace": "shop", "serviceAccount": "web"}, **as_owner)
+        await client.delete(f"/fairlead/v1/tokens/{made['id']}", code=204, **as_owner)
+        for line in (tmp_path / "audit").read_text().splitlines()[-2:]:
+            told = json.loads(line)
+            assert (told["user"], told["impersonatedBy"], told["token"]) == ("owner", "root", made["id"])
+        await client.post(SERVICES, service("web2"), Authorization=ME["alice"])
         await client.get(SERVICES, 403, Authorization=ME["bob"])
     allowed, refused = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()][-2:]
     assert (allowed["user"], allowed["groups"], allowed["access"]) == (

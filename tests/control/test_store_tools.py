@@ -108,8 +108,6 @@ async def test_a_backup_that_is_cut_off_or_something_else_is_refused(makers: dic
 
 
 async def test_a_store_with_control_planes_on_it_is_not_replaced(makers: dict[str, Any], monkeypatch: Any) -> None:
-    from fairlead.control import store_tools
-
     one, two = makers["sqlite"](), makers["etcd"]()
     async with one.open() as store:
         await fill_with_a_life(store)
@@ -121,7 +119,7 @@ async def test_a_store_with_control_planes_on_it_is_not_replaced(makers: dict[st
             await store.backend.put("live/x", str(next(beats)).encode())
 
         await beat(0)
-        monkeypatch.setattr(store_tools.asyncio, "sleep", beat)
+        monkeypatch.setattr("fairlead.control.store_tools.asyncio.sleep", beat)
         with pytest.raises(StoreError, match="stop them first"):
             await fill(two.url, content, {}, True)
         monkeypatch.undo()
