@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from typing import Any
@@ -99,9 +100,10 @@ def take(client: ApiClient, options: Any, step: str) -> int:
         except ApiError as error:
             if error.code != 409 or not str(error).startswith("not yet: "):
                 raise
-            if str(error) != said:
-                said = str(error)
-                print(f"{step}: waits: {said.removeprefix('not yet: ')}", file=sys.stderr)
+            text = str(error)
+            if re.sub(r"\d+ s\b", "", text) != said:  # once for each of whom it waits for, not for each second
+                said = re.sub(r"\d+ s\b", "", text)
+                print(f"{step}: waits: {text.removeprefix('not yet: ')}", file=sys.stderr)
             if time.monotonic() >= end:
                 return failed(f"{step}: not possible within {options.timeout:.0f} s; `fairlead certs rotate` goes on")
             time.sleep(PAUSE_S)

@@ -23,6 +23,7 @@ from . import check_rows
 from .api_client import ApiClient, ApiError, UnreachableError
 from .check_rows import ERROR, OK, WARNING, Row
 from .cli_offline import live_world, read, style_of
+from .settings import give_way
 
 SECOND_LOOK_S = 1.5
 """A sidecar that is behind at this distance is behind; one that takes what was just applied is not."""
@@ -34,6 +35,7 @@ def check(options: Any) -> int:
     """Exit 0 where nothing is wrong (warnings may stand there), 1 where something is."""
     for name in ("admin", "health", "dns"):  # `off`, as roles know it, may stand in the environment
         setattr(options, name, [at for at in getattr(options, name) if at is not None])
+    give_way(options, "control", "filename")
     asked = bool(options.filename or options.control or options.admin or options.health or options.dns)
     controls = [url for text in options.control for url in text.split(",") if url]
     if not asked:

@@ -11,11 +11,12 @@ from urllib.parse import quote
 from ..dns.engine import DnsOptions, Engine
 from ..dns.explain import explain
 from .cli_client import failed, print_columns
-from .settings import SettingError
+from .settings import SettingError, give_way
 
 
 def query(options: Any) -> int:
     """Exit 0 where there is an answer, 1 where there is none."""
+    give_way(options, "control", "filename", "server")
     given = [bool(options.filename), bool(options.control), options.server is not None]
     if sum(given) != 1:
         raise SettingError("give one of -f PATH, --control URL and --server HOST:PORT (a DNS server's --admin)")

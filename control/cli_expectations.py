@@ -16,7 +16,7 @@ from ..registry.documents import Document
 from ..registry.styles import Style
 from .cli_client import failed
 from .cli_offline import explainer_of, live_world, read, style_of
-from .settings import SettingError
+from .settings import SettingError, give_way
 
 
 class Result:
@@ -67,6 +67,7 @@ def main(options: Any) -> int:
 
 def _world(options: Any, tests: list[Document], manifests: list[Document]) -> tuple[World, Places, list[str]]:
     """What is tested, and what of the manifests is not valid."""
+    give_way(options, "control", "filename")
     paths = list(options.filename)
     if options.control:
         if paths:

@@ -74,6 +74,9 @@ def entries_of(options: Any) -> Entries:
         except (OSError, ValueError) as error:
             raise SettingError(f"--token-file {options.token_file}: {error}") from error
         user["tokenFile"] = os.path.abspath(options.token_file)  # read by kubectl each time: it may be replaced
+    if user and url.startswith("http:"):
+        print(f"kubectl sends no credentials over plain HTTP, so it is nobody at {url}: give control --tls-listen, and "
+              "here --control https://... --ca FILE", file=sys.stderr)  # fmt: skip
     context = options.context or options.name
     return Entries(options.name, cluster, options.user or options.name, user, context, options.namespace or "")
 

@@ -116,6 +116,7 @@ def _looser(one: dict[str, Any], own: bool) -> list[str]:
 
 def _labels(client: ApiClient, namespace: str, workload: str) -> dict[str, str]:
     """What selects the workload. Raises SettingError."""
+    found_any = False
     for kind, api in (("Pod", "v1"), ("WorkloadEntry", "networking.istio.io/v1")):
         try:
             found = client.call("GET", client.path_of(api, kind, namespace, workload))
@@ -123,13 +124,20 @@ def _labels(client: ApiClient, namespace: str, workload: str) -> dict[str, str]:
             if error.code == 404:
                 continue
             raise
+        found_any = True
         labels = found["metadata"].get("labels") or (found.get("spec") or {}).get("labels") or {}
         if labels:
             return {str(key): str(value) for key, value in labels.items()}
     members = client.call("GET", "/fairlead/v1/sidecars")["sidecars"]
     for member in members:
-        if (member["namespace"], member["workload"]) == (namespace, workload) and member["labels"]:
-            return dict(member["labels"])
+        if (member["namespace"], member["workload"]) == (namespace, workload):
+            found_any = True
+            if member["labels"]:
+                return dict(member["labels"])
+    if not found_any:
+        raise SettingError(
+            f"there is no workload {namespace}/{workload}: no Pod, WorkloadEntry or sidecar has that name"
+        )
     raise SettingError(
         f"{namespace}/{workload} has no labels that a selector could name: label it, or name a namespace"
     )

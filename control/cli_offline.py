@@ -23,7 +23,7 @@ from ..registry.documents import Document, Problem, load
 from ..registry.snapshot import Snapshot
 from ..registry.styles import Style, wants_colour
 from .cli_client import failed, print_columns, read_texts
-from .settings import SettingError, columns
+from .settings import SettingError, columns, give_way
 
 
 def read(paths: list[str]) -> tuple[list[Document], list[Problem]]:
@@ -100,6 +100,7 @@ def style_of(options: Any) -> Style:
 def load_world(options: Any) -> tuple[World, Places]:
     """The world of -f, or of a running control, and where its objects stand; what is not valid is left out and told on
     standard error."""
+    give_way(options, "control", "filename")
     if bool(options.filename) == bool(getattr(options, "control", None)):
         raise SettingError("give either -f PATH or --control URL")
     if options.filename and getattr(options, "at", None):

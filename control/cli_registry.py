@@ -17,7 +17,7 @@ from ..registry.model import SourceStatus
 from ..registry.service_env import environment
 from ..registry.snapshot import Snapshot
 from .cli_client import failed, print_columns
-from .settings import SettingError
+from .settings import SettingError, give_way
 
 FIRST_ANSWER_S = 20.0
 """For Consul or etcd to say what they have."""
@@ -27,6 +27,7 @@ Known = tuple[Snapshot, dict[str, SourceStatus]]
 
 def known(options: Any) -> Known:
     """What there is, and how its sources do. Raises ApiError, UnreachableError, SettingError, TimeoutError."""
+    give_way(options, "control", "filename", *REGISTRIES)
     direct = any(getattr(options, name) for name in REGISTRIES)
     if [bool(options.filename), bool(options.control), direct].count(True) != 1:
         raise SettingError("give one of -f PATH, --control URL, and --consul, --etcd or another source")

@@ -41,7 +41,7 @@ from .role_drain import Departure
 from .role_feed import ControlLink, feed_for
 from .role_handover import Handover
 from .role_run import App
-from .settings import SettingError, address, control_url
+from .settings import SettingError, address, control_url, give_way
 
 if TYPE_CHECKING:
     from ..mesh.certificates import Certificates
@@ -71,6 +71,7 @@ def run(options: Any) -> int:
 
 def sidecar_options(options: Any) -> SidecarOptions:
     """The command line as a sidecar's settings; raises SettingError."""
+    give_way(options, "control", "filename")
     if bool(options.filename) == bool(options.control):
         raise SettingError("give either -f PATH (manifests) or --control URL")
     if bool(options.cert) != bool(options.key) or (options.cert and not options.ca):

@@ -75,7 +75,11 @@ class Parser(argparse.ArgumentParser):
                 action.default = [self._value(variable, action, part) for part in text.split(",") if part]
             else:
                 action.default = self._value(variable, action, text)
-        return super().parse_known_args(args, namespace)
+        found, rest = super().parse_known_args(args, namespace)
+        if found is not None:
+            told = {action.dest for _, action, _ in self._told if getattr(found, action.dest, None) is action.default}
+            found.from_environment = frozenset(told) | getattr(found, "from_environment", frozenset())
+        return found, rest
 
     def _value(self, variable: str, action: argparse.Action, text: str) -> Any:
         """What the text of a variable says, as argparse takes it from the command line."""
@@ -94,6 +98,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+
+
+def give_way(options: Any, name: str, *others: str) -> None:
+    """Of settings that exclude one another: what only the environment says (FAIRLEAD_CONTROL, there for every verb)
+    gives way to another that the command line has."""
+    told = getattr(options, "from_environment", frozenset())
+    if name in told and any(getattr(options, other, None) and other not in told for other in others):
+        setattr(options, name, [] if isinstance(getattr(options, name), list) else None)
 
 
 def columns() -> int:

@@ -46,6 +46,7 @@ def envoy(
     cluster: JSON = {
         "name": XDS,
         "type": "STRICT_DNS",
+        "dns_lookup_family": "ALL",  # else IPv6 alone where a name has both, and control may listen on IPv4
         "connect_timeout": "2s",
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
         "load_assignment": {"cluster_name": XDS, "endpoints": [{"lb_endpoints": endpoints}]},

@@ -114,6 +114,20 @@ def test_the_command_line_takes_the_place_of_the_environment() -> None:
     assert (found.control, found.output, found.follow, found.data_dir) == (["c", "d"], "text", True, "e")
 
 
+def test_what_the_environment_says_gives_way_to_a_flag_that_excludes_it() -> None:
+    environment = {"FAIRLEAD_CONTROL": "a", "FAIRLEAD_DATA_DIR": "d"}
+    found = parsed(environment, "run", "--port", "80")
+    settings.give_way(found, "control", "port")
+    assert found.control == []
+    for kept in (parsed(environment, "run"), parsed(environment, "run", "--port", "80", "--control", "b")):
+        before = list(kept.control)
+        settings.give_way(kept, "control", "port")
+        assert kept.control == before
+    from_both = parsed({**environment, "FAIRLEAD_PORT": "80"}, "run")
+    settings.give_way(from_both, "control", "port")
+    assert from_both.control == ["a"]
+
+
 def test_an_empty_variable_is_as_none() -> None:
     assert parsed({"FAIRLEAD_OUTPUT": ""}, "run", "--data-dir", "d").output == "text"
     with pytest.raises(SystemExit):
