@@ -67,6 +67,7 @@ def strict(options: Any) -> int:
 
     def ask(client: ApiClient) -> int:
         namespace, workload = where(options.of)
+        _check_namespace(client, namespace)
         labels = _labels(client, namespace, workload) if workload else {}
         listed = client.call("GET", client.path_of(API, KIND, namespace, "").rstrip("/"))["items"]
         listed.sort(key=lambda one: (one["metadata"].get("creationTimestamp", ""), one["metadata"]["name"]))
@@ -112,6 +113,19 @@ def _looser(one: dict[str, Any], own: bool) -> list[str]:
              if mode.get("mode", "UNSET") not in ("STRICT", "UNSET")]  # fmt: skip
     mode = (spec.get("mtls") or {}).get("mode", "UNSET")
     return found if own or mode in ("STRICT", "UNSET") else [f"the workloads ({mode})", *found]
+
+
+def _check_namespace(client: ApiClient, namespace: str) -> None:
+    """A namespace that nobody is in would be made by the API, and the one that was meant stay as it is."""
+    try:
+        client.call("GET", client.path_of("v1", "Namespace", "", namespace))
+    except ApiError as error:
+        members = client.call("GET", "/fairlead/v1/sidecars")["sidecars"]
+        if error.code != 404 or any(member["namespace"] == namespace for member in members):
+            if error.code != 404:
+                raise
+            return
+        raise SettingError(f"there is no namespace {namespace}, and no sidecar in it: check the name") from error
 
 
 def _labels(client: ApiClient, namespace: str, workload: str) -> dict[str, str]:

@@ -65,11 +65,24 @@ class Reconciler:
         """When the findings of an object may be written again."""
         self._dirty: set[Key] = set()
         """Their findings are not written yet."""
+        self.unseen: set[Key] = set()
+        """Their status says that no sidecar was there."""
         for name in self._kinds:
             for stored in memory.all(name):
                 body = stored.object()
                 if not settled(body.get("status"), _generation(body)):
                     self.pending[stored.key] = Pending(now)
+                self._see(stored.key, body.get("status"))
+
+    def _see(self, key: Key, status: Any) -> None:
+        unseen = condition(status, "Reconciled").get("reason") == "NoSidecars"
+        (self.unseen.add if unseen else self.unseen.discard)(key)
+
+    def sidecars_are_there(self, now: float) -> None:
+        """What was written while there were none is to be judged by them."""
+        for key in self.unseen:
+            self.pending.setdefault(key, Pending(now))
+        self.unseen.clear()
 
     def take(self, changes: Sequence[Change], now: float) -> bool:
         """Take what was written to the store; whether it concerns anybody."""
@@ -84,6 +97,7 @@ class Reconciler:
                 self.findings.pop(key, None)
                 self._told.pop(key, None)
                 self._dirty.discard(key)
+                self.unseen.discard(key)
             else:
                 self.pending[key] = Pending(now)
         return concerned
@@ -149,6 +163,7 @@ class Reconciler:
         refusals = refusals_of(verdict, kind, key.resource, key.namespace, key.name) if verdict is not None else []
         before = body.get("status")
         status = compose(before, _generation(body), verdict, refusals, findings, seconds_timestamp(now))
+        self._see(key, status)
         if status == before:
             return None
         return StatusWrite(stored, status, tuple(notices(before, status)))

@@ -167,7 +167,11 @@ class Control:
                 log_entries=options.history_revisions, log_age_s=options.history_age,
             )  # fmt: skip
             if isinstance(self.store, SharedStore):
-                await agree_on_authority(self.store, issuer.roots(), str(self.data))
+                try:
+                    await agree_on_authority(self.store, issuer.roots(), str(self.data))
+                except BaseException:
+                    await self.store.close()
+                    raise
         except (OSError, ValueError, StoreError) as error:
             raise SettingError(f"--store, --data-dir {self.data}: {error}") from error
         try:

@@ -107,6 +107,8 @@ class StatusWriter:
             self._led, self._looked = True, (None, None)
             self.reconciler = Reconciler(self._store.memory, self._catalog, self._clock())
         await self._look()
+        if self.reconciler.unseen and self._seats():
+            self.reconciler.sidecars_are_there(self._clock())
         if not self.reconciler.is_idle:
             await self._write()
         if self._clock() >= self._sweep_at:
@@ -129,10 +131,12 @@ class StatusWriter:
         self._look_at = now + max(LOOK_S_LEAST, (now - begun) * LOOK_SHARE)
         self.reconciler.take_findings(found)
 
+    def _seats(self) -> list[Seat]:
+        return [*seats(self._feed.members.values(), self._book.epoch), *self._elsewhere()]
+
     async def _write(self) -> None:
         now = self._clock()
-        listed = [*seats(self._feed.members.values(), self._book.epoch), *self._elsewhere()]
-        tasks = self.reconciler.work(listed, self._book.number, now)
+        tasks = self.reconciler.work(self._seats(), self._book.number, now)
         for task in await self._try_all(tasks):
             self.reconciler.failed(task.stored.key, now)
 

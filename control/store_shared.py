@@ -7,6 +7,7 @@ conflict is only told after looking. Whether a commit whose answer was lost happ
 Without the storage, memory goes on serving reads, and writes are refused. What happened meanwhile is read from the
 log when it is back; where the log does not lead there (a backup was put back, too much has been forgotten),
 everything is read, and watchers must list again.
+Long because writing, following and finding out what became of a commit share one state, which is read best whole.
 """
 
 from __future__ import annotations
@@ -165,14 +166,16 @@ class SharedStore:
         store = cls(backend, log_entries=log_entries, log_age_s=log_age_s, commit_s=commit_s)
         try:
             backoff, end = Backoff(0.1, 1.0), asyncio.get_running_loop().time() + open_s
+            why = ""
             while True:
                 try:
                     async with asyncio.timeout_at(end):
                         store._take_state(await store._load())
                     break
                 except (StoreUnavailableError, TimeoutError) as error:
+                    why = str(error) or why
                     if asyncio.get_running_loop().time() >= end:
-                        told = str(error) or f"nothing was answered within {open_s:g} s"
+                        told = why or f"nothing was answered within {open_s:g} s"
                         raise StoreUnavailableError(f"store {backend.url}: {told}") from None
                     backend.next_server()
                 await asyncio.sleep(backoff.pause(random.random()))

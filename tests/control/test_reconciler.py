@@ -57,6 +57,20 @@ def test_where_all_goes_well_there_is_one_write() -> None:
     assert mesh.reconciler.is_idle
 
 
+def test_what_was_written_before_any_sidecar_came_is_written_again_when_the_first_have_come() -> None:
+    mesh = Mesh()
+    mesh.put(spec={})
+    (one,) = mesh.work([])
+    assert condition(one.status, "Reconciled")["reason"] == "NoSidecars"
+    assert mesh.reconciler.unseen == {WEB}
+    again = Reconciler(mesh.memory, Catalog(KINDS), mesh.now)
+    assert again.unseen == {WEB}, "also after a restart"
+    mesh.reconciler.sidecars_are_there(mesh.now)
+    (one,) = mesh.work(running(2, 1))
+    assert condition(one.status, "Reconciled")["message"] == "2/2 sidecars run it"
+    assert mesh.reconciler.is_idle and not mesh.reconciler.unseen
+
+
 def test_a_thousand_sidecars_that_come_and_go_write_nothing() -> None:
     mesh = Mesh()
     for number in range(1000):
