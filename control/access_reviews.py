@@ -65,7 +65,8 @@ class AccessReviews:
             raise bad_request("spec.user: expected text, spec.groups: a list of texts")
         if not name and not groups:
             raise bad_request("spec.user: at least one of user or group must be specified")
-        if namespace and (spec.get("resourceAttributes") or {}).get("namespace") != namespace:
+        asked = spec.get("resourceAttributes")
+        if namespace and (not isinstance(asked, dict) or asked.get("namespace") != namespace):
             raise bad_request(f"spec.resourceAttributes.namespace: must match metadata.namespace: {namespace}")
         return self._answer(request, kind, AUTHORIZATION, spec, self._decide(User(name, tuple(groups)), spec))
 

@@ -65,12 +65,20 @@ def run(role: Callable[[Signals], Coroutine[Any, Any, int]]) -> int:
     return uvloop.run(whole())
 
 
+_CONTROLS = {code: ascii(chr(code))[1:-1] for code in (*range(9), *range(10, 32), *range(127, 160), 0x2028, 0x2029)}
+
+
+class OneLine(logging.Formatter):
+    """A record is one line (a traceback follows it): what sidecars and clients say of themselves forges no other."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return super().formatMessage(record).translate(_CONTROLS)
+
+
 def set_up_log() -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=os.environ.get("FAIRLEAD_LOG_LEVEL", "INFO").upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=os.environ.get("FAIRLEAD_LOG_LEVEL", "INFO").upper())
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 
 
