@@ -50,6 +50,7 @@ bench: install
 soak: install
 	$(BIN)/python bench/soak.py --requests $(REQUESTS)
 	$(BIN)/python bench/memory.py --gib $(GIB)
+	FAIRLEAD_PLANES_S=600 $(BIN)/pytest tests/e2e/test_control_planes.py -k nothing_is_lost
 
 clean:
 	rm -rf build $(VENV) .servers

@@ -39,10 +39,10 @@ def check(resource: Resource, version: str, body: dict[str, Any], references: Re
         return found  # kept without a schema (Event)
     metadata = body.get("metadata")
     namespace = str(metadata.get("namespace") or "default") if isinstance(metadata, dict) else "default"
-    _, told = check_object(kind, body, namespace, with_metadata=False)
+    made, told = check_object(kind, body, namespace, with_metadata=False)
     found.errors, found.unknown, found.warnings = told.errors, told.unknown, told.warnings
     if references is not None and not told.errors and not told.unknown:
-        found.warnings = [*told.warnings, *references.warnings(resource, body, namespace)]
+        found.warnings = [*told.warnings, *references.warnings(resource, body, namespace, (made, told))]
     return found
 
 

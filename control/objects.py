@@ -234,7 +234,10 @@ class ObjectOperations:
         self._check_size(target, body)
         self.ask_guards(resource.name, None, external_of(target, body))
         self.check_write(target, None, body)
+        wanted = body
         for _ in range(ATTEMPTS):
+            if isinstance(wanted.get("spec"), dict):  # addresses are written into it, and may be somebody else's by now
+                body = {**wanted, "spec": dict(wanted["spec"])}
             if self._store.memory.get(key) is not None:
                 raise status.already_exists(resource.plural, resource.group, name)
             writes, notes = self._namespace_writes(target)
@@ -296,7 +299,8 @@ class ObjectOperations:
         expect = given["metadata"].get("resourceVersion") or ""
 
         def compute(_current: dict[str, Any]) -> dict[str, Any]:
-            return {**given, "metadata": dict(given["metadata"])}
+            spec = {"spec": dict(given["spec"])} if isinstance(given.get("spec"), dict) else {}
+            return {**given, **spec, "metadata": dict(given["metadata"])}
 
         return await self._change(target, compute, query, duplicates, manager, expect)
 

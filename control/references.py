@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..policy.host_names import complete
-from ..policy.parse import RESOURCES, Parsed, parse
+from ..policy.parse import RESOURCES, Parsed, moved, parse
 from ..policy.resources import DestinationRule, LocalRateLimit, VirtualService
 from ..policy.validate import resources_of
 from ..policy.validate_references import check_references, destinations
@@ -20,14 +20,17 @@ from ..registry.facts import facts_of
 from ..registry.kinds import FACT_KINDS, Kind
 from ..registry.merge import merge
 from ..registry.names import CLUSTER_DOMAIN
+from ..registry.schema import Findings
 from ..registry.snapshot import Snapshot
 from .catalog import Resource
+from .conditions import only_status
 from .store import Change, Key, Objects, Stored
 
 ASKED = frozenset((*RESOURCES, "Service"))
 """Kinds that refer to others."""
 INDEXED = frozenset(("VirtualService", "DestinationRule", "Gateway", "MeshConfig"))
 """Kinds that are referred to, other than facts."""
+JUDGED_MOST = 1000
 NEWEST = "9999-12-31T23:59:59Z"
 """Age of what has not been written yet."""
 
@@ -47,25 +50,35 @@ class References:
             stored.key: stored for name in self._kinds for stored in memory.all(name)
         }
         """Written since they were last parsed; at first everything."""
+        self._judged: dict[Key, Parsed] = {}
+        """What was judged lately and is being written, as it was parsed."""
         self._snapshot = snapshot
         self._own: tuple[int, Snapshot] = (-1, Snapshot())
         memory.subscribe(self._take)
 
     def _take(self, changes: Sequence[Change]) -> None:
         for change in changes:
-            if change.key.resource in self._kinds:
+            if change.key.resource in self._kinds and not only_status(change):
                 self._changed[change.key] = change.after
 
-    def warnings(self, resource: Resource, body: Mapping[str, Any], namespace: str) -> list[tuple[str, str]]:
-        """(path, message) of everything that this object misses. It must have passed its own check."""
+    def warnings(
+        self, resource: Resource, body: Mapping[str, Any], namespace: str,
+        checked: tuple[dict[str, Any], Findings] | None = None,
+    ) -> list[tuple[str, str]]:  # fmt: skip
+        """(path, message) of everything that this object misses. It must have passed its own check, whose result may be
+        given."""
         if resource.kind not in ASKED:
             return []
         metadata = {"creationTimestamp": NEWEST, **(body.get("metadata") or {})}
-        mine = parse(Document.of({**body, "metadata": metadata}, "this object", namespace))
+        mine = parse(Document.of({**body, "metadata": metadata}, "this object", namespace), checked)
         if not mine.usable:
             return []
         told = len(mine.warnings)  # by its own check, and so told already
         own_key = Key(resource.name, mine.namespace, str(metadata.get("name")))
+        if resource.name in self._kinds:
+            if len(self._judged) >= JUDGED_MOST:
+                self._judged.clear()
+            self._judged[own_key] = mine.again()
         others = self._concerned(mine, own_key)
         resources = resources_of([*others, mine])
         domain = resources.mesh.spec.cluster_domain
@@ -117,7 +130,10 @@ class References:
             if not self._by_place[place]:
                 del self._by_place[place]
         if stored is not None:
-            parsed = self._parsed[key] = parse(_document(stored, self._kinds[key.resource]))
+            document = _document(stored, self._kinds[key.resource])
+            judged = self._judged.pop(key, None)
+            known = judged is not None and _same_rule(judged.document.body, document.body)
+            parsed = self._parsed[key] = moved(judged, document) if known and judged else parse(document)
             self._places[key] = places_of(parsed, self._domain)
             for place in self._places[key]:
                 self._by_place.setdefault(place, set()).add(key)
@@ -142,6 +158,12 @@ def places_of(parsed: Parsed, domain: str) -> set[str]:
     if parsed.kind is not None and parsed.kind.kind == "Gateway":
         return {f"gateway {parsed.namespace}/{parsed.document.name}"}
     return {"mesh"}
+
+
+def _same_rule(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
+    """But for what is not the rule itself."""
+    keys = (one.keys() | two.keys()) - {"apiVersion", "metadata", "status"}
+    return all(one.get(key) == two.get(key) for key in keys)
 
 
 def _document(stored: Stored, kind: Kind) -> Document:

@@ -161,10 +161,11 @@ class StatusWriter:
         """Write all at once, without those whose objects somebody else has changed meanwhile; these."""
         left = list(tasks)
         failed: list[StatusWrite] = []
+        now = self._clock()
+        writes = {task.stored.key: self._writes_of(task, now) for task in left}
         while left:
-            now = self._clock()
             try:
-                await self._store.write([write for task in left for write in self._writes_of(task, now)])
+                await self._store.write([write for task in left for write in writes[task.stored.key]])
                 self.written += len(left)
                 return failed
             except ConflictError as error:

@@ -51,7 +51,7 @@ class EtcdBackend:
             return StoreFullError(f"{told}: nothing was changed; compact and defragment etcd, or raise its quota")
         if "too large" in str(error):
             return StoreTooLargeError(f"{told}; nothing was changed")
-        if code == UNAUTHENTICATED:
+        if code == UNAUTHENTICATED or "user name is empty" in str(error):
             return StoreError(f"{told}; ETCDCTL_USER says who we are")
         return StoreError(told)
 

@@ -116,8 +116,11 @@ def check_object(
     return made, found
 
 
-def parse(document: Document) -> Parsed:
-    """Everything that the document says by itself, and what is wrong with it. Never raises."""
+def parse(document: Document, checked: tuple[dict[str, Any], Findings] | None = None) -> Parsed:
+    """Everything that the document says by itself, and what is wrong with it. Never raises.
+
+    `checked`: what `check_object` has just said of the same object without its metadata, which is taken apart here.
+    """
     parsed = Parsed(document)
     kind = BY_NAME.get((document.api_version, document.kind))
     if kind is None:
@@ -129,7 +132,13 @@ def parse(document: Document) -> Parsed:
         parsed.namespace = ""
     if not document.name:
         parsed.errors.append(("metadata.name", "Required value: name is required"))
-    made, found = check_object(kind, document.body, parsed.namespace)
+    if checked is None:
+        made, found = check_object(kind, document.body, parsed.namespace)
+    else:
+        made, found = checked[0], Findings()
+        found.errors, found.unknown = list(checked[1].errors), list(checked[1].unknown)
+        found.warnings = list(checked[1].warnings)
+        made["metadata"] = check_metadata(found, document.body.get("metadata") or {}, kind)
     given = document.body
     body = {key: shared(value, given.get(key)) for key, value in made.items()}
     same = body.keys() == given.keys() - WHAT and all(value is given[key] for key, value in body.items())
@@ -142,6 +151,18 @@ def parse(document: Document) -> Parsed:
         except msgspec.ValidationError as error:  # the schema should have seen it; say so rather than fail
             parsed.errors.append((str(error).rpartition("`$")[2].strip(".`"), str(error)))
     return parsed
+
+
+def moved(parsed: Parsed, document: Document) -> Parsed:
+    """The same rule as another document states it, which differs in metadata and status alone."""
+    made = parsed.again()
+    made.document = document
+    metadata = document.body["metadata"]
+    made.body = {**parsed.body, "metadata": metadata}
+    if parsed.resource is not None:
+        meta = meta_of(metadata, document.name, parsed.namespace, document.source)
+        made.resource = msgspec.structs.replace(parsed.resource, meta=meta)
+    return made
 
 
 def shared(made: Any, given: Any) -> Any:
@@ -163,8 +184,18 @@ def shared(made: Any, given: Any) -> Any:
 def resource_of(kind: Kind, body: Mapping[str, Any], name: str, namespace: str, source: str) -> Resource:
     """The typed resource of a normalised object. Raises msgspec.ValidationError where it is not one."""
     resource, spec_type = RESOURCES[kind.kind]
-    metadata = body["metadata"]
-    meta = r.Meta(
+    meta = meta_of(body["metadata"], name, namespace, source)
+    spec = dict((body if kind.kind == "Secret" else body.get("spec")) or {})
+    if kind.kind == "NetworkPolicy" and not spec.get("policyTypes"):
+        spec["policyTypes"] = ["Ingress", *(["Egress"] if spec.get("egress") else [])]
+    if kind.kind == "MeshConfig" and (spec.get("pathNormalization") or {}).get("normalization") == "DEFAULT":
+        spec["pathNormalization"] = {"normalization": "BASE"}
+    made: Resource = resource(meta=meta, spec=msgspec.convert(spec, spec_type))
+    return made
+
+
+def meta_of(metadata: Mapping[str, Any], name: str, namespace: str, source: str) -> r.Meta:
+    return r.Meta(
         name=name,
         namespace=namespace,
         labels=metadata.get("labels") or {},
@@ -173,10 +204,3 @@ def resource_of(kind: Kind, body: Mapping[str, Any], name: str, namespace: str, 
         resource_version=str(metadata.get("resourceVersion") or ""),
         source=source,
     )
-    spec = dict((body if kind.kind == "Secret" else body.get("spec")) or {})
-    if kind.kind == "NetworkPolicy" and not spec.get("policyTypes"):
-        spec["policyTypes"] = ["Ingress", *(["Egress"] if spec.get("egress") else [])]
-    if kind.kind == "MeshConfig" and (spec.get("pathNormalization") or {}).get("normalization") == "DEFAULT":
-        spec["pathNormalization"] = {"normalization": "BASE"}
-    made: Resource = resource(meta=meta, spec=msgspec.convert(spec, spec_type))
-    return made

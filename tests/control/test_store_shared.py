@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +19,15 @@ from fairlead.control.store import (
     Store,
     StoreError,
     StoreTooLargeError,
+    StoreUnavailableError,
     Write,
 )
+from fairlead.control.store_open import backend_of
 from fairlead.control.store_shared import SharedStore
+from fairlead.registry.etcd_values import b64
 from tests.control.storages import Storage, storages
 from tests.e2e.roles import until
+from tests.servers import Etcd, Server, consul, etcd, etcd_cluster, free_ports
 
 pytestmark = pytest.mark.asyncio
 New = Callable[[], Storage]
@@ -254,3 +260,115 @@ async def test_the_storages_log_is_shortened_and_a_control_plane_far_behind_read
 
 async def log_is_short(store: SharedStore) -> bool:
     return len(await store.backend.listed("log/")) < 400
+
+
+# --- the storage goes away and comes back ---------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def alone(kind: str, folder: Path) -> AsyncIterator[tuple[Server, str]]:
+    """A server of its own, to be ended."""
+    async with etcd(folder) if kind == "etcd" else consul(folder) as server:
+        yield server, f"{kind}://{server.url.partition('://')[2]}/alone"
+
+
+@pytest.mark.parametrize("kind", ["etcd", "consul"])
+async def test_without_its_storage_reads_go_on_writes_are_refused_and_what_was_missed_is_caught_up(
+    kind: str, tmp_path: Path
+) -> None:
+    async with alone(kind, tmp_path) as (server, url):
+        one = await SharedStore.open(backend_of(url, {}), commit_s=1.0)
+        try:
+            await one.write([Write(key("a"), body("a", 1))])
+            await server.kill()
+            with pytest.raises(StoreUnavailableError, match="it is not known whether") as told:
+                await one.write([Write(key("a"), body("a", 2))])
+            assert told.value.unknown
+            await until("the loss", lambda: as_async(one.problem()))
+
+            async def is_refused_at_once() -> bool:
+                begun = asyncio.get_running_loop().time()
+                with pytest.raises(StoreUnavailableError) as refused:
+                    await one.write([Write(key("a"), body("a", 3))])
+                at_once = asyncio.get_running_loop().time() - begun < 0.5
+                return at_once and not refused.value.unknown and "nothing was changed" in str(refused.value)
+
+            await until("a refusal at once", is_refused_at_once)
+            assert value_of(one, "a") == 1
+            await server.start()
+            async with Storage(kind, url).open() as two:  # another control plane is back sooner
+                for n in range(30):
+                    await two.write([Write(key(f"b{n}"), body(f"b{n}"))])
+                heard = two.memory.revision
+            await until("what was missed", lambda: as_async(one.memory.revision == heard))
+            assert len(one.memory.log.after(1)) == 30
+            assert one.memory.life == 0, "nothing was lost, so nobody needs to list again"
+            assert await one.probe() == ""
+            await one.write([Write(key("c"), body("c"))])
+        finally:
+            await one.close()
+
+
+async def test_a_server_that_hangs_is_left_for_another(tmp_path: Path) -> None:
+    async with etcd_cluster(tmp_path) as members:
+        hosts = ",".join(member.url.partition("://")[2] for member in members)
+        async with Storage("etcd", f"etcd://{hosts}/x").open() as store:
+            await store.write([Write(key("a"), body("a", 0))])
+            assert isinstance(store, SharedStore)
+            hangs = next(one for one in members if one.url == store.backend.client.endpoint)  # type: ignore[attr-defined]
+            hangs.freeze()
+            try:
+                for n in range(1, 4):
+                    await store.write([Write(key("a"), body("a", n))])
+                assert value_of(store, "a") == 3
+            finally:
+                hangs.thaw()
+
+
+async def test_a_compacted_etcd_loses_nothing(tmp_path: Path) -> None:
+    async with alone("etcd", tmp_path) as (server, url), Storage("etcd", url).open() as one:
+        assert isinstance(server, Etcd)
+        await one.write([Write(key("a"), body("a", 1))])
+        async with Storage("etcd", url).open() as two:
+            for n in range(20):
+                await two.write([Write(key("a"), body("a", n))])
+        told = await server.call("/v3/kv/range", {"key": b64("x")})
+        await server.call("/v3/kv/compaction", {"revision": told["header"]["revision"], "physical": True})
+        await server.kill()
+        await server.start()
+        await until("the latest", lambda: as_async(value_of(one, "a") == 19))
+        assert [change.revision for change in one.memory.log.after(0)] == list(range(1, 22))
+
+
+async def test_a_storage_that_is_not_there_at_the_start_is_told_by_its_address() -> None:
+    (port,) = free_ports(1)
+    for kind in ("etcd", "consul"):
+        with pytest.raises(StoreUnavailableError, match=rf"{kind}://127\.0\.0\.1:{port}/x"):
+            await SharedStore.open(backend_of(f"{kind}://127.0.0.1:{port}/x", {}), open_s=0.3)
+
+
+async def test_etcd_with_passwords_and_consul_with_acls_are_used_by_their_usual_variables(tmp_path: Path) -> None:
+    async with etcd(tmp_path) as server:
+        await server.call("/v3/auth/user/add", {"name": "root", "password": "secret"})
+        await server.call("/v3/auth/user/grant", {"user": "root", "role": "root"})
+        await server.call("/v3/auth/enable", {})
+        url = f"etcd://{server.url.partition('://')[2]}/x"
+        store = await SharedStore.open(backend_of(url, {"ETCDCTL_USER": "root:secret"}))
+        await store.write([Write(key("a"), body("a"))])
+        await store.close()
+        with pytest.raises(StoreError, match="ETCDCTL_USER"):
+            await SharedStore.open(backend_of(url, {}), open_s=0.5)
+    async with consul(tmp_path, token="root-token") as agent:
+        url = f"consul://{agent.url.partition('://')[2]}/x"
+
+        async def opened() -> SharedStore | None:  # ACLs are there a moment after the leader
+            try:
+                return await SharedStore.open(backend_of(url, {"CONSUL_HTTP_TOKEN": "root-token"}), open_s=1.0)
+            except StoreError:
+                return None
+
+        found = await until("ACLs", opened)
+        await found.write([Write(key("a"), body("a"))])
+        await found.close()
+        with pytest.raises(StoreError, match="CONSUL_HTTP_TOKEN"):
+            await SharedStore.open(backend_of(url, {}), open_s=0.5)
