@@ -35,7 +35,7 @@ class LockoutGuard:
 
     def check(self, changed: Mapping[Key, dict[str, Any] | None], author: str) -> None:
         """`changed`: objects as they are to be, with apiVersion and kind; None: removed. Raises StatusError 403."""
-        concerned = {key: body for key, body in changed.items() if key.resource in GUARDED}
+        concerned = {key: body for key, body in changed.items() if _is_guarded(_item(key))}
         if not concerned or all(is_forced(body) for body in concerned.values()):
             return
         before = {key: body for key, body in self._rules().items() if _is_guarded(key)}

@@ -140,7 +140,7 @@ class MtlsApi:
 
     def guard(self, resource: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> None:
         """Refuse (StatusError 403) a change after which somebody who came lately in plaintext would be refused."""
-        if resource != PEERS:
+        if resource not in (PEERS, MESH):  # MeshConfig says which namespace is the root's
             return
         subject = after if after is not None else before
         assert subject is not None
@@ -148,18 +148,23 @@ class MtlsApi:
         if str((metadata.get("annotations") or {}).get(FORCE, "")).lower() == "true":
             return
         name, namespace = metadata["name"], metadata.get("namespace", "")
-        key = f"object/{PEERS}/{namespace}/{name}"
+        key = f"object/{resource}/{namespace}/{name}"
         bodies = dict(self._rules())
         old, root = self._policies(bodies)
         bodies.pop(key, None)
         if after is not None:
             bodies[key] = after
-        new, _ = self._policies(bodies)
+        new, new_root = self._policies(bodies)
         now = self._clock()
         refused = [
-            one for ledger in self._ledgers() for one in ledger.refused_by(old, new, root, self._snapshot(), now)
+            one
+            for ledger in self._ledgers()
+            for one in ledger.refused_by(old, new, root, self._snapshot(), now, new_root)
         ]
         if refused:
             raise StatusError(
-                403, f'{PEERS} "{name}" is forbidden: {refusal(refused, now)}', name=name, kind=PEERS.split(".")[0]
+                403,
+                f'{resource} "{name}" is forbidden: {refusal(refused, now)}',
+                name=name,
+                kind=resource.split(".")[0],
             )

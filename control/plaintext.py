@@ -129,14 +129,16 @@ class PlaintextLedger:
         root: str,
         snapshot: Snapshot,
         now: float,
+        new_root: str | None = None,
     ) -> list[Entry]:
-        """Who came lately where these policies would no longer take plaintext."""
+        """Who came lately where these policies would no longer take plaintext. `root`: the root namespace, and
+        `new_root` the one after, where it is another."""
         return [
             entry
             for entry in self.entries()
             if entry.last_seen > now - BLOCKS_S
             and mode_of(before, root, snapshot, entry) != "STRICT"
-            and mode_of(after, root, snapshot, entry) == "STRICT"
+            and mode_of(after, root if new_root is None else new_root, snapshot, entry) == "STRICT"
         ]
 
 

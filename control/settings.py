@@ -103,7 +103,7 @@ class Parser(argparse.ArgumentParser):
 def give_way(options: Any, name: str, *others: str) -> None:
     """Of settings that exclude one another: what only the environment says (FAIRLEAD_CONTROL, there for every verb)
     gives way to another that the command line has."""
-    told = getattr(options, "from_environment", frozenset())
+    told: frozenset[str] = getattr(options, "from_environment", frozenset())
     if name in told and any(getattr(options, other, None) and other not in told for other in others):
         setattr(options, name, [] if isinstance(getattr(options, name), list) else None)
 

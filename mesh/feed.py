@@ -5,6 +5,7 @@ tells control what became of a version, `POST .../health` whether the own app is
 are in use, `POST .../say` what control asks for when we come back: digests of what we hold, and what our version knows.
 Control sends a line without content at least every ten seconds, so that a silent connection is found out.
 A line that begins with `{"trust":` is no version: it tells of the mesh's roots (bundle.py).
+Long because all that a sidecar and control tell each other passes here, in one protocol.
 """
 
 from __future__ import annotations

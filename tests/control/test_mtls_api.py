@@ -85,6 +85,16 @@ async def test_what_changes_nothing_for_them_or_is_forced_passes(client: Guarded
     await client.patch(f"{PEERS}/default", forced)
 
 
+async def test_another_root_namespace_is_a_switch_to_strict_too(client: Guarded) -> None:
+    plaintext(client)
+    await client.post(PEERS.replace("shop", "elsewhere"), policy("STRICT"))
+    settings: dict[str, Any] = {"metadata": {"name": "default"}, "spec": {"rootNamespace": "elsewhere"}}
+    answer = await client.post("/apis/fairlead.dev/v1/meshconfigs", settings, 403)
+    assert "10.0.0.7" in answer["message"] and "meshconfigs" in answer["message"]
+    settings["metadata"]["annotations"] = {"fairlead.dev/force": "true"}
+    await client.post("/apis/fairlead.dev/v1/meshconfigs", settings)
+
+
 async def test_taking_an_exception_away_is_a_switch_to_strict_too(client: Guarded) -> None:
     await client.post(PEERS, policy("STRICT"))
     await client.post(PEERS, policy("PERMISSIVE", "loose", {"app": "web"}))

@@ -291,7 +291,8 @@ async def test_reviews_answer_as_upstream(tmp_path: Path) -> None:
         local = f"{asked}/namespaces/default/localsubjectaccessreviews"
         answer = await client.post(local, {"spec": {**spec, "user": "bob"}}, **root)
         assert answer["status"] == {"allowed": False}
-        for wrong in (5, [], "x", {"namespace": "other"}):
+        bad: list[Any] = [5, [], "x", {"namespace": "other"}]
+        for wrong in bad:
             await client.post(local, {"spec": {"user": "bob", "resourceAttributes": wrong}}, 400, **root)
         rules = await client.post(f"{asked}/selfsubjectrulesreviews", {"spec": {"namespace": "default"}}, **me)
         assert any("services" in one["resources"] for one in rules["status"]["resourceRules"])
