@@ -135,7 +135,7 @@ class FeedServer:
         self.trust: Callable[[], bytes] = bytes
         """The line that tells of the roots and the signer of the moment; empty: there is none to tell."""
         self.elsewhere: Callable[[str, bool, float], Awaitable[tuple[int, list[str]]]] | None = None
-        """(workload, it leaves, seconds): waits for the sidecars of other control planes, where there are any."""
+        """(workload, it leaves, seconds): waits for the sidecars of other control planes."""
         self._watching: set[asyncio.Event] = set()
         """Of those who serve members in another way."""
         self._heard: set[asyncio.Event] = set()
@@ -407,9 +407,8 @@ class FeedServer:
         finally:
             self._heard.discard(event)
         pending, refusing = self._behind(version, key)
-        if self.elsewhere is not None:
-            member, left_s = self.members.get(key), timeout_s - (time.monotonic() - begun)
-            leaves = member is None or member.leaving
+        if self.elsewhere:
+            leaves, left_s = key not in self.members or self.members[key].leaving, begun + timeout_s - time.monotonic()
             count, far = await self.elsewhere(key.partition("/")[2], leaves, max(left_s, 0.0))
             others, pending = others + count, pending + far
         return farewell(version, time.monotonic() - begun, pending, refusing, others)

@@ -9,9 +9,10 @@ from ..registry import etcd_values
 from .settings import SettingError
 from .source_setup import aiohttp_fetch, check_urls, consul_settings, context
 from .store import LOG_AGE_S, LOG_ENTRIES, Store
+from .store_backend import Backend
 from .store_consul import ConsulBackend
 from .store_etcd import EtcdBackend
-from .store_shared import Backend, SharedStore
+from .store_shared import SharedStore
 from .store_sqlite import SqliteStore
 
 SCHEMES = ("sqlite", "etcd", "etcds", "consul", "consuls")

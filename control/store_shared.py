@@ -17,8 +17,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import msgspec
 
@@ -40,6 +39,7 @@ from .store import (
     Write,
     size,
 )
+from .store_backend import Backend
 from .store_entries import (
     Entry,
     Head,
@@ -66,55 +66,6 @@ WATCHDOG_S = 4.0
 TIDY_LEAST = 256
 """Commits to be dropped from the storage's log are gathered up to this number."""
 logger = logging.getLogger("fairlead.store")
-
-
-class Backend(Protocol):
-    """A key-value storage; paths are below the store's prefix. Every method raises StoreUnavailableError where the
-    storage does not answer, StoreError where it refuses."""
-
-    url: str
-    value_most: int
-    """Octets of one value."""
-    writes_most: int
-    """Keys of one transaction."""
-    bytes_most: int
-    """Octets of values in one transaction."""
-
-    async def head(self) -> Head:
-        """As it is now (a read that every majority agrees to)."""
-        ...
-
-    async def load(self) -> tuple[Head, list[tuple[str, bytes]], list[Entry]]:
-        """(head, values below `objects/`, the log in order); neither objects nor head are newer than the log."""
-        ...
-
-    async def entries(self, after: int) -> list[Entry]:
-        """The log after this seq, in order."""
-        ...
-
-    async def commit(
-        self, before: Head, after: Head, puts: Sequence[tuple[str, bytes]], deletes: Sequence[str]
-    ) -> bool:
-        """All of it and the new head, if the head is `before`; whether it was."""
-        ...
-
-    async def put(self, path: str, value: bytes) -> None: ...
-
-    async def delete(self, paths: Sequence[str]) -> None: ...
-
-    async def listed(self, path: str) -> list[tuple[str, bytes]]:
-        """(path below this one, value)."""
-        ...
-
-    def follow(self, seq: Callable[[], int]) -> AsyncIterator[tuple[Head | None, list[Entry]]]:
-        """First the head and the log after seq(), then what is new, as it comes; ends only by raising."""
-        ...
-
-    def next_server(self) -> None:
-        """The one in use does not tell what it should."""
-        ...
-
-    async def close(self) -> None: ...
 
 
 class _Gap(Exception):

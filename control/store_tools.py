@@ -22,9 +22,9 @@ from typing import Any, BinaryIO
 import msgspec
 
 from .store import Cause, Change, Key, Store, Stored, StoreError, StoreTooLargeError
+from .store_backend import Backend
 from .store_entries import Entry, Head, entry_of, log_path, object_path, pack, part_path, write_entry
 from .store_open import backend_of, open_store, split
-from .store_shared import Backend
 from .store_sqlite import SqliteStore
 
 FORMAT = 1
