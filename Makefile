@@ -4,7 +4,7 @@ VENV   ?= .venv
 REQUESTS ?= 10000000
 GIB    ?= 10
 # A file's tests stay together: servers are started once for each.
-PARALLEL ?= -n 2 --dist loadfile
+PARALLEL ?= -n 3 --dist loadfile
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # The folder dns/ at the root must never hide dnspython: keep the checkout off sys.path.
