@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def address(service: int, number: int, turn: int = 0) -> str:
     return f"10.{64 * turn + (index >> 16)}.{index >> 8 & 255}.{index & 255}"
 
 
-class Store:
+class Store(ABC):
     """A real server in a folder of its own, and its API over one connection."""
 
     name = ""
@@ -52,18 +53,18 @@ class Store:
         self.process: subprocess.Popen[bytes] | None = None
         self._connection: http.client.HTTPConnection | None = None
 
-    def command(self) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def command(self) -> list[str]: ...
 
-    def is_ready(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def is_ready(self) -> bool: ...
 
-    def fill(self, services: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def fill(self, services: int) -> None: ...
 
+    @abstractmethod
     def changes(self) -> dict[str, Callable[[int, int], None]]:
         """By name: what puts turn T of service N's first instance into the store."""
-        raise NotImplementedError
 
     def start(self) -> None:
         log = (self.folder / "log").open("wb")

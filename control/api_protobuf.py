@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from .protobuf_wire import read_varint
+
 MAGIC = b"k8s\x00"
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 DEPTH_MAX = 30
@@ -205,32 +207,19 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """(number, value) of every field of a message. Raises ValueError."""
     position = 0
     while position < len(data):
-        tag, position = _varint(data, position)
+        tag, position = read_varint(data, position)
         number, wire = tag >> 3, tag & 7
         if wire == 0:
-            value, position = _varint(data, position)
+            value, position = read_varint(data, position)
             yield number, value
         elif wire == 2:
-            length, position = _varint(data, position)
+            length, position = read_varint(data, position)
             if length > len(data) - position:
                 raise ValueError("the message is cut short")
             yield number, data[position : position + length]
             position += length
         else:
             raise ValueError(f"field {number} has wire type {wire}, which is not used here")
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if position >= len(data) or shift > 63:
-            raise ValueError("the message is cut short")
-        byte = data[position]
-        value |= (byte & 0x7F) << shift
-        position += 1
-        shift += 7
-        if byte < 0x80:
-            return value & (2**64 - 1), position
 
 
 def _message(name: str, data: bytes, depth: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -56,6 +56,9 @@ class TrustReport(msgspec.Struct, rename="camel"):
     """It is from files of its operator (--cert, --ca)."""
     problem: str = ""
     """Why it has no new certificate, where it should have."""
+
+
+Report = TypeVar("Report", HealthReport, TrustReport)
 
 
 class Member(msgspec.Struct, omit_defaults=False):
@@ -441,16 +444,21 @@ class FeedServer:
             (refusing if at_least(member.refused, version) else pending).append(key)
         return sorted(pending), sorted(refusing)
 
-    async def _health(self, request: web.Request) -> web.Response:
-        """Whether a sidecar's app is ready, from now on; 409 where that sidecar is not connected here."""
+    async def _reported(self, request: web.Request, kind: type[Report], of: str) -> tuple[Report, Member]:
+        """What a connected sidecar tells of itself. Raises web.HTTPException: 400, who may not, 409 not connected."""
         try:
-            body = msgspec.json.decode(await request.read(), type=HealthReport)
+            body = msgspec.json.decode(await request.read(), type=kind)
         except msgspec.MsgspecError as error:
-            raise web.HTTPBadRequest(text=f"not a report of health: {error}") from None
+            raise web.HTTPBadRequest(text=f"not a report of {of}: {error}") from None
         self._authorize(request, body.namespace, body.workload)
         member = self._member(f"{body.role}/{body.namespace}/{body.workload}", body.instance)
         if member is None:
             raise web.HTTPConflict(text=f"{body.namespace}/{body.workload} is not connected to this control plane")
+        return body, member
+
+    async def _health(self, request: web.Request) -> web.Response:
+        """Whether a sidecar's app is ready, from now on; 409 where that sidecar is not connected here."""
+        body, member = await self._reported(request, HealthReport, "health")
         new = (True, body.ready, "" if body.ready else body.why[:WHY_MOST] or "not ready")
         changed = new != (member.checked, member.ready, member.why)
         member.checked, member.ready, member.why = new
@@ -461,14 +469,7 @@ class FeedServer:
 
     async def _trusts(self, request: web.Request) -> web.Response:
         """Which roots a sidecar trusts, and the certificate that it uses, from now on."""
-        try:
-            body = msgspec.json.decode(await request.read(), type=TrustReport)
-        except msgspec.MsgspecError as error:
-            raise web.HTTPBadRequest(text=f"not a report of trust: {error}") from None
-        self._authorize(request, body.namespace, body.workload)
-        member = self._member(f"{body.role}/{body.namespace}/{body.workload}", body.instance)
-        if member is None:
-            raise web.HTTPConflict(text=f"{body.namespace}/{body.workload} is not connected to this control plane")
+        body, member = await self._reported(request, TrustReport, "trust")
         body.roots, body.problem = body.roots[:ROOTS_MOST], body.problem[:WHY_MOST]
         member.trust = body
         return web.Response(status=204)

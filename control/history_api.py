@@ -63,9 +63,7 @@ class HistoryApi:
         asked = request.query
         resource = asked.get("resource", "")
         if resource and resource not in self._catalog.by_name:
-            raise bad_request(
-                f"resource: expected a name such as virtualservices.networking.istio.io, got {resource!r}"
-            )
+            raise unknown_resource(resource)
         return Scope(resource, asked.get("namespace", ""), asked.get("name", ""), asked.get("author", ""))
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -108,9 +106,7 @@ class HistoryApi:
             raise bad_request("expected {revision: number, dryRun: true or false}")
         resource = text(body, "resource", "")
         if resource and resource not in self._catalog.by_name:
-            raise bad_request(
-                f"resource: expected a name such as virtualservices.networking.istio.io, got {resource!r}"
-            )
+            raise unknown_resource(resource)
         scope = Scope(resource, text(body, "namespace", ""), text(body, "name", ""))
         current().reason = current().reason or f"rollback to revision {revision}"
         steps, changes = await self._rollback.to(revision, scope, dry_run)

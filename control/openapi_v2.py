@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from .openapi import OpenApi
+from .protobuf_wire import framed, varint
 
 V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 V2_PROTOBUF_ANSWER = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
@@ -52,11 +53,11 @@ class OpenApiV2:
             made = self.document()
             info = _text(1, made["info"]["title"]) + _text(2, made["info"]["version"])
             paths = b"".join(
-                _bytes(2, _text(1, place) + _bytes(2, _bytes(8, _operation_bytes(one["patch"]))))
+                framed(2, _text(1, place) + framed(2, framed(8, _operation_bytes(one["patch"]))))
                 for place, one in made["paths"].items()
             )
             self._protobuf = (
-                _text(1, "2.0") + _bytes(2, info) + _bytes(8, paths) + _bytes(9, _named(made["definitions"]))
+                _text(1, "2.0") + framed(2, info) + framed(8, paths) + framed(9, _named(made["definitions"]))
             )  # fmt: skip
         return self._protobuf
 
@@ -95,25 +96,12 @@ def _operation(operation: Mapping[str, Any]) -> dict[str, Any]:
 # --- protobuf ---------------------------------------------------------------------------------------------------------
 
 
-def _varint(number: int) -> bytes:
-    made = bytearray()
-    while number > 0x7F:
-        made.append(number & 0x7F | 0x80)
-        number >>= 7
-    made.append(number)
-    return bytes(made)
-
-
-def _bytes(field: int, data: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(data)) + data
-
-
 def _text(field: int, text: str) -> bytes:
-    return _bytes(field, text.encode())
+    return framed(field, text.encode())
 
 
 def _true(field: int) -> bytes:
-    return _varint(field << 3) + b"\x01"
+    return varint(field << 3) + b"\x01"
 
 
 def _any(value: Any) -> bytes:
@@ -123,13 +111,13 @@ def _any(value: Any) -> bytes:
 
 def _extensions(field: int, of: Mapping[str, Any]) -> bytes:
     return b"".join(
-        _bytes(field, _text(1, key) + _bytes(2, _any(value))) for key, value in of.items() if key.startswith("x-")
+        framed(field, _text(1, key) + framed(2, _any(value))) for key, value in of.items() if key.startswith("x-")
     )
 
 
 def _named(schemas: Mapping[str, Any]) -> bytes:
     """Definitions and Properties: schemas by name."""
-    return b"".join(_bytes(1, _text(1, name) + _bytes(2, _schema(own))) for name, own in schemas.items())
+    return b"".join(framed(1, _text(1, name) + framed(2, _schema(own))) for name, own in schemas.items())
 
 
 def _schema(schema: Mapping[str, Any]) -> bytes:
@@ -138,18 +126,18 @@ def _schema(schema: Mapping[str, Any]) -> bytes:
         if schema.get(key):
             made += _text(field, schema[key])
     made += b"".join(_text(19, name) for name in schema.get("required") or ())
-    made += b"".join(_bytes(20, _any(value)) for value in schema.get("enum") or ())
+    made += b"".join(framed(20, _any(value)) for value in schema.get("enum") or ())
     more = schema.get("additionalProperties")
     if isinstance(more, Mapping):
-        made += _bytes(21, _bytes(1, _schema(more)))
+        made += framed(21, framed(1, _schema(more)))
     elif more is True:
-        made += _bytes(21, _true(2))
+        made += framed(21, _true(2))
     if schema.get("type"):
-        made += _bytes(22, _text(1, schema["type"]))
+        made += framed(22, _text(1, schema["type"]))
     if isinstance(schema.get("items"), Mapping):
-        made += _bytes(23, _bytes(1, _schema(schema["items"])))
+        made += framed(23, framed(1, _schema(schema["items"])))
     if schema.get("properties"):
-        made += _bytes(25, _named(schema["properties"]))
+        made += framed(25, _named(schema["properties"]))
     return made + _extensions(31, schema)
 
 
@@ -157,6 +145,6 @@ def _operation_bytes(operation: Mapping[str, Any]) -> bytes:
     parameters = b""
     for one in operation["parameters"]:
         query = _text(2, "query") + _text(4, one["name"]) + _text(6, one["type"]) + _true(20)
-        parameters += _bytes(8, _bytes(1, _bytes(2, _bytes(3, query))))
-    response = _bytes(1, _text(1, "200") + _bytes(2, _bytes(1, _text(1, "OK"))))
-    return _text(5, operation["operationId"]) + parameters + _bytes(9, response) + _extensions(13, operation)
+        parameters += framed(8, framed(1, framed(2, framed(3, query))))
+    response = framed(1, _text(1, "200") + framed(2, framed(1, _text(1, "OK"))))
+    return _text(5, operation["operationId"]) + parameters + framed(9, response) + _extensions(13, operation)

@@ -29,7 +29,7 @@ from ..registry.hub import Registry
 from ..registry.snapshot import Snapshot
 from . import confirmations, rbac
 from .access_setup import client_authorities, oidc_issuer
-from .api import ControlApi, Options
+from .api import ControlApi, Options, is_loopback
 from .auth import WORKLOAD
 from .conditions import REPORTED
 from .feed_server import FeedServer
@@ -184,7 +184,7 @@ class Control:
                     service_ranges=options.service_cidr,
                     socket_users_file=options.workload_users or "",
                     confirmable=RULE_RESOURCES | rbac.RESOURCES,
-                    allow_plain=getattr(options, "allow_plain", False),
+                    allow_plain=options.allow_plain,
                 ),
                 parts=parts(self.store, lambda: self.registry.snapshot.value),
                 identity_of=issuer.identity_of,
@@ -532,10 +532,6 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE)
-
-
-def is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def read_if_there(path: Path) -> bytes:

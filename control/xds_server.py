@@ -17,11 +17,12 @@ from typing import Any
 
 from ..policy.world import World
 from .feed_server import FeedServer, Member
+from .protobuf_wire import WireError
 from .status import StatusError
 from .xds_node import GRPC, Node, NodeError, read_node
 from .xds_served import SERVER, Served
 from .xds_session import LDS, Session, TooManyError
-from .xds_wire import WireError, decode, encode
+from .xds_wire import decode, encode
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # our children are made by spawning; its handlers only warn
 try:

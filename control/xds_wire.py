@@ -11,18 +11,15 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from .protobuf_wire import LENGTH, VARINT, WireError, framed, read_varint, varint
 from .xds_schema import ENUMS, MESSAGES
 
 PREFIX = "type.googleapis.com/"
 DEPTH_MAX = 64
 """Messages within messages that are read."""
-VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+FIXED64, FIXED32 = 1, 5
 _WRAPPED = {"uint?": "uint", "bool?": "bool", "double?": "double", "string?": "string"}
 _NUMBERS = frozenset(("uint", "int", "bool"))
-
-
-class WireError(ValueError):
-    """Octets that are no such message, or a dictionary that names what no message has."""
 
 
 class _Field:
@@ -62,26 +59,6 @@ _MESSAGES, _ENUMS = _tables()
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-_SMALL = tuple(bytes((number,)) for number in range(128))
-
-
-def varint(number: int) -> bytes:
-    if 0 <= number < 128:
-        return _SMALL[number]
-    if number < 0:
-        number += 1 << 64
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def _framed(number: int, data: bytes) -> bytes:
-    return varint(number << 3 | LENGTH) + varint(len(data)) + data
-
-
 def encode(name: str, value: Mapping[str, Any]) -> bytes:
     """A message by its full name (without `envoy.`). Raises WireError for a field that it has not."""
     fields = _MESSAGES.get(name)
@@ -96,11 +73,11 @@ def encode(name: str, value: Mapping[str, Any]) -> bytes:
             raise WireError(f"{name} has no field {key} in the table")
         if field.is_map:
             for entry, content in sorted(one.items()):
-                pair = _framed(1, str(entry).encode()) + _single(2, field.kind, content)
-                out.append(_framed(field.number, pair))
+                pair = framed(1, str(entry).encode()) + _single(2, field.kind, content)
+                out.append(framed(field.number, pair))
         elif field.repeated:
             if field.kind in _NUMBERS or field.kind in _ENUMS:
-                out.append(_framed(field.number, b"".join(varint(_number(field.kind, each)) for each in one)))
+                out.append(framed(field.number, b"".join(varint(_number(field.kind, each)) for each in one)))
             else:
                 out += [_single(field.number, field.kind, each) for each in one]
         else:
@@ -119,7 +96,7 @@ def _number(kind: str, value: Any) -> int:
 
 def _single(number: int, kind: str, value: Any) -> bytes:
     if kind == "string":
-        return _framed(number, str(value).encode())
+        return framed(number, str(value).encode())
     if kind in _NUMBERS or kind in _ENUMS:
         return varint(number << 3 | VARINT) + varint(_number(kind, value))
     if kind == "double":
@@ -127,23 +104,23 @@ def _single(number: int, kind: str, value: Any) -> bytes:
     if kind == "float":
         return varint(number << 3 | FIXED32) + struct.pack("<f", value)
     if isinstance(value, bytes):  # of `bytes`, and of a message that is already written
-        return _framed(number, value)
+        return framed(number, value)
     if kind in _WRAPPED:
-        return _framed(number, _single(1, _WRAPPED[kind], value))
+        return framed(number, _single(1, _WRAPPED[kind], value))
     if kind == "any":
-        return _framed(number, encode_any(value))
+        return framed(number, encode_any(value))
     if kind == "duration":
-        return _framed(number, _duration(value))
+        return framed(number, _duration(value))
     if kind == "struct":
-        return _framed(number, _struct(value))
-    return _framed(number, encode(kind, value))
+        return framed(number, _struct(value))
+    return framed(number, encode(kind, value))
 
 
 def encode_any(value: Mapping[str, Any]) -> bytes:
     """A google.protobuf.Any of a dictionary with `@type`."""
     url = str(value["@type"])
     name = url.removeprefix(PREFIX).removeprefix("envoy.")
-    return _framed(1, url.encode()) + _framed(2, encode(name, value))
+    return framed(1, url.encode()) + framed(2, encode(name, value))
 
 
 def _duration(text: str) -> bytes:
@@ -154,9 +131,7 @@ def _duration(text: str) -> bytes:
 
 
 def _struct(value: Mapping[str, Any]) -> bytes:
-    return b"".join(
-        _framed(1, _framed(1, key.encode()) + _framed(2, _value(one))) for key, one in sorted(value.items())
-    )
+    return b"".join(framed(1, framed(1, key.encode()) + framed(2, _value(one))) for key, one in sorted(value.items()))
 
 
 def _value(value: Any) -> bytes:
@@ -167,41 +142,28 @@ def _value(value: Any) -> bytes:
     if isinstance(value, (int, float)):
         return varint(2 << 3 | FIXED64) + struct.pack("<d", value)
     if isinstance(value, str):
-        return _framed(3, value.encode())
+        return framed(3, value.encode())
     if isinstance(value, Mapping):
-        return _framed(5, _struct(value))
-    return _framed(6, b"".join(_framed(1, _value(one)) for one in value))
+        return framed(5, _struct(value))
+    return framed(6, b"".join(framed(1, _value(one)) for one in value))
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
-
-
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        if at >= len(data) or shift > 63:
-            raise WireError("a number is cut off, or too long")
-        octet = data[at]
-        at += 1
-        number |= (octet & 0x7F) << shift
-        if octet < 0x80:
-            return number & (1 << 64) - 1, at
-        shift += 7
 
 
 def _parts(data: bytes) -> list[tuple[int, int, int, bytes]]:
     """(field number, wire type, number, octets) of a message's fields, in order."""
     found, at = [], 0
     while at < len(data):
-        key, at = _read_varint(data, at)
+        key, at = read_varint(data, at)
         number, wire = key >> 3, key & 7
         value, content = 0, b""
         if wire == VARINT:
-            value, at = _read_varint(data, at)
+            value, at = read_varint(data, at)
         elif wire in (LENGTH, FIXED64, FIXED32):
             size = 8 if wire == FIXED64 else 4
             if wire == LENGTH:
-                size, at = _read_varint(data, at)
+                size, at = read_varint(data, at)
             if at + size > len(data):
                 raise WireError("a field is cut off")
             content = data[at : at + size]
@@ -237,7 +199,7 @@ def decode(name: str, data: bytes, depth: int = 0) -> dict[str, Any]:
         elif packed:
             at = 0
             while at < len(content):
-                each, at = _read_varint(content, at)
+                each, at = read_varint(content, at)
                 found.setdefault(key, []).append(each)
         elif field.repeated:
             found.setdefault(key, []).append(_read(field.kind, wire, value, content, depth + 1))

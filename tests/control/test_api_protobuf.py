@@ -70,7 +70,7 @@ def test_numbers_may_be_negative_and_secrets_are_base64() -> None:
         (unknown("v1", "Service", data(99, b"")), "field 99 of v1/Service"),
         (unknown("v1", "Service", data(2, number(1, 5))), "expected a message"),
         (unknown("v1", "Service", b"\x09" + bytes(8)), "wire type 1"),
-        (unknown("v1", "Service", b"\xff" * 12), "cut short"),
+        (unknown("v1", "Service", b"\xff" * 12), "cut off, or too long"),
     ],
 )
 def test_what_cannot_be_read_is_refused_by_name(body: bytes, says: str) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.control.xds_wire import WireError, decode, encode, encode_any
+from fairlead.control.protobuf_wire import WireError
+from fairlead.control.xds_wire import decode, encode, encode_any
 
 OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 CLUSTER: dict[str, Any] = {

@@ -14,7 +14,7 @@ import h2.exceptions
 import h11
 import hpack as hpack_oracle
 
-from fairlead.control import xds_node, xds_wire
+from fairlead.control import protobuf_wire, xds_node, xds_wire
 from fairlead.control.xds_session import CDS, Session
 from fairlead.dns import message as dns_message
 from fairlead.dns.engine import DnsOptions, Pending
@@ -647,7 +647,7 @@ def _discovery(delta: bool, data: bytes) -> None:
     name = f"service.discovery.v3.{'Delta' if delta else ''}DiscoveryRequest"
     try:
         message = xds_wire.decode(name, data)
-    except xds_wire.WireError:
+    except protobuf_wire.WireError:
         return
     try:
         xds_node.read_node(message.get("node") or {})
