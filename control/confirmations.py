@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from . import rbac
 from .auth import ADMIN, Principal
 from .status import StatusError, bad_request, not_found
 from .store import Change, Key, Objects, Stored, Write
@@ -92,19 +93,19 @@ class Confirmations:
         return min((record.deadline for _, record in self._records.values()), default=None)
 
     def items(self) -> dict[str, dict[str, Any]]:
-        """What goes to sidecars, by item key: until when, and what they then go back to."""
-        return {
-            f"provisional/{record.id}": {
-                "deadline": record.deadline,
-                "timeout": record.timeout_s,
-                "before": {
-                    f"object/{key}": None if body is None else self._shown(key_of(key), body)
-                    for key, body in record.before.items()
-                },
+        """What goes to sidecars, by item key: until when, and what they then go back to. Permissions are control's."""
+        made = {}
+        for record in self.all():
+            before = {
+                f"object/{text}": None if body is None else self._shown(key, body)
+                for text, body in record.before.items()
+                if (key := key_of(text)).resource not in rbac.RESOURCES
             }
-            for record in self.all()
-            if record.before
-        }
+            if before:
+                made[f"provisional/{record.id}"] = {
+                    "deadline": record.deadline, "timeout": record.timeout_s, "before": before,
+                }  # fmt: skip
+        return made
 
     # --- writing ----------------------------------------------------------------------------------------------------
 

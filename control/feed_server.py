@@ -34,7 +34,7 @@ LEAVE_S_MAX = 60.0
 """Longest wait for others to run a version without a workload that leaves."""
 WHY_MOST = 500
 ROOTS_MOST = 64
-CHECKS_MOST = 64
+CHECKS_MOST = REASONS_MOST = 64
 """Of one sidecar that are shown."""
 logger = logging.getLogger("fairlead.feed")
 
@@ -347,7 +347,8 @@ class FeedServer:
             body = msgspec.json.decode(await request.read(), type=dict[str, Any])
             key = f"{body.get('role', 'sidecar')}/{body['namespace']}/{body['workload']}"
             version, accepted = str(body["version"]), bool(body["accepted"])
-            reasons = [str(reason) for reason in body.get("reasons", [])]
+            reasons = msgspec.convert(body.get("reasons", []), list[str])[:REASONS_MOST]
+            reasons = [reason[:WHY_MOST] for reason in reasons]
         except (msgspec.MsgspecError, KeyError, TypeError) as error:
             raise web.HTTPBadRequest(text=f"not an acknowledgement: {error}") from None
         self._authorize(request, str(body["namespace"]), str(body["workload"]))

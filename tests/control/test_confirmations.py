@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fairlead.control import rbac
 from fairlead.control.api import ControlApi, Options
 from fairlead.control.confirmations import RESOURCE
 from fairlead.control.role_control import RULE_RESOURCES
@@ -31,7 +32,7 @@ async def confirming(folder: Path, clock: Clock, tokens: str = "") -> AsyncItera
     if tokens:
         (folder / "tokens").write_text(tokens)
     options = Options(
-        confirmable=RULE_RESOURCES, admin_token_file=str(folder / "tokens") if tokens else "",
+        confirmable=RULE_RESOURCES | rbac.RESOURCES, admin_token_file=str(folder / "tokens") if tokens else "",
         audit_file=str(folder / "audit"),
     )  # fmt: skip
     async with store_in(folder) as store, api_on(store, options, clock=clock) as (api, client):
@@ -83,6 +84,22 @@ async def test_what_is_not_confirmed_goes_back_and_all_else_stays(tmp_path: Path
         assert refused["reason"] == "NotFound"
         await client.post(f"{AT}/{made['id']}/confirm", {}, 404)
     assert '"verb":"revert"' in (tmp_path / "audit").read_text()
+
+
+async def test_permissions_go_back_in_control_and_are_told_to_no_sidecar(tmp_path: Path) -> None:
+    clock = Clock()
+    roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles"
+    role = {"metadata": {"name": "r"}, "rules": [{"verbs": ["get"], "resources": ["services"], "apiGroups": [""]}]}
+    async with confirming(tmp_path, clock) as (api, client):
+        made = await client.post(AT, {"timeoutSeconds": 60})
+        await client.post(roles, role, Fairlead_Confirm=made["id"])
+        assert api.confirmations.items() == {}
+        await client.post(VIRTUAL_SERVICES, virtual_service("a", "new"), Fairlead_Confirm=made["id"])
+        (item,) = api.confirmations.items().values()
+        assert list(item["before"]) == ["object/virtualservices.networking.istio.io/default/a"]
+        clock.now += 60
+        await taken_back(api)
+        await client.get(f"{roles}/r", 404)
 
 
 async def test_what_is_confirmed_stays_and_can_be_changed_again(tmp_path: Path) -> None:

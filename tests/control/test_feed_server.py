@@ -61,7 +61,7 @@ class Served:
             pass
         return answer
 
-    async def ack(self, name: str, version: str, accepted: bool = True, **more: str) -> None:
+    async def ack(self, name: str, version: str, accepted: bool = True, **more: Any) -> None:
         body = {"namespace": "default", "workload": name, "version": version, "accepted": accepted, "instance": name}
         async with self.session.post(f"{self.url}/fairlead/v1/feed/ack", json={**body, **more}) as answer:
             assert answer.status == 204
@@ -113,12 +113,26 @@ async def test_the_answer_to_a_farewell_comes_when_the_last_of_the_others_runs_a
 
 
 @pytest.mark.asyncio
+async def test_of_what_a_refusal_says_so_much_is_kept_as_is_read() -> None:
+    async with served() as control:
+        await control.connect("a")
+        body = {"namespace": "default", "workload": "a", "instance": "a", "version": "e.1", "accepted": False}
+        reasons = ["x" * 2000] * 100
+        async with control.session.post(f"{control.url}/fairlead/v1/feed/ack", json={**body, "reasons": reasons}) as it:
+            assert it.status == 204
+        kept = control.feed.members["sidecar/default/a"].reasons
+        assert len(kept) == 64 and {len(one) for one in kept} == {500}
+        async with control.session.post(f"{control.url}/fairlead/v1/feed/ack", json={**body, "reasons": "no"}) as it:
+            assert it.status == 400
+
+
+@pytest.mark.asyncio
 async def test_who_refuses_is_named_and_not_waited_for_and_who_goes_is_not_either() -> None:
     async with served() as control:
         _a, b, c = [await control.connect(name) for name in ("a", "b", "c")]
         farewell = asyncio.create_task(control.leave("a"))
         await b.content.readline()
-        await control.ack("b", "e.2", accepted=False, reasons="no")
+        await control.ack("b", "e.2", accepted=False, reasons=["no"])
         assert not farewell.done()
         c.close()
         assert (await farewell)["refusing"] == ["sidecar/default/b"]
