@@ -175,6 +175,13 @@ def _batches(services: int, size: int) -> Iterator[list[tuple[int, int]]]:
 
 
 def measure(store: Store, services: int, changes: int) -> dict[str, Any]:
+    try:
+        return _measured(store, services, changes)
+    finally:
+        store.stop()
+
+
+def _measured(store: Store, services: int, changes: int) -> dict[str, Any]:
     start = time.monotonic()
     store.start()
     store.fill(services)
@@ -208,7 +215,6 @@ def measure(store: Store, services: int, changes: int) -> dict[str, Any]:
     finally:
         process.terminate()
         process.wait()
-        store.stop()
 
 
 def _one(client: socket.socket, change: Callable[[int, int], None], service: int) -> float:

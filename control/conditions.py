@@ -31,6 +31,7 @@ REPORTED = frozenset(
         "networkpolicies.networking.k8s.io",
         "peerauthentications.security.istio.io",
         "authorizationpolicies.security.istio.io",
+        "requestauthentications.security.istio.io",
         "gateways.networking.istio.io",
         "sidecars.networking.istio.io",
         "serviceentries.networking.istio.io",

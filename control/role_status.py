@@ -169,7 +169,7 @@ class StatusWriter:
                 self.written += len(left)
                 return failed
             except ConflictError as error:
-                lost = [task for task in left if error.key in (task.stored.key,)] or left
+                lost = [task for task in left if error.key == task.stored.key] or left
                 failed += lost
                 left = [task for task in left if task not in lost]
             except StoreError as error:

@@ -321,8 +321,10 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         MESSAGE,
     ),
     "requestauthentications.security.istio.io": (
+        *STATUS,
         AGE,
         Column("Selector", lambda body, _now: selector_text(at(body, "spec", "selector"), "<all>"), 1),
+        MESSAGE,
     ),
     "localratelimits.fairlead.dev": (
         Column("Context", _text("spec", "context", default="SIDECAR_INBOUND")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import importlib
 import re
 import subprocess
@@ -114,3 +115,14 @@ def test_a_sidecar_imports_nothing_that_only_control_needs() -> None:
     done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "", f"a sidecar imports {done.stdout}"
+
+
+def test_the_table_of_folders_names_each_file_once_and_no_other() -> None:
+    rows = re.findall(r"^\| `(\w+)/` \| (.*) \|$", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
+    assert [folder for folder, _ in rows] == ["registry", "policy", "dns", "proxy", "mesh", "control"]
+    for folder, text in rows:
+        files = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__", "__main__"}
+        names = [name for name in re.findall(r"`([^`]+)`", text) if " " not in name]
+        assert [name for name in names if not fnmatch.filter(files, name)] == [], folder
+        assert sorted(name for name in files if not any(fnmatch.fnmatch(name, one) for one in names)) == [], folder
+        assert len(names) == len(set(names)), folder

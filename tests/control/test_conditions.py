@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fairlead.control.conditions import (
+    REPORTED,
     Findings,
     Seat,
     Verdict,
@@ -15,6 +16,7 @@ from fairlead.control.conditions import (
     refusals_of,
     settled,
 )
+from fairlead.control.role_control import RULE_RESOURCES
 from fairlead.control.store import Change, Key, Stored, encode
 
 VS = "virtualservices.networking.istio.io"
@@ -95,3 +97,8 @@ def test_a_change_of_status_alone_is_told_from_others() -> None:
     assert not only_status(Change(1, key, None, one))
     pod = Key("pods", "d", "web")
     assert not only_status(Change(2, pod, one, two)), "a declared Pod's status states a fact"
+
+
+def test_of_every_rule_that_sidecars_are_sent_it_is_said_what_became_of_it() -> None:
+    untold = {"meshconfigs.fairlead.dev", "ingressclasses.networking.k8s.io"}  # settings, which no sidecar takes alone
+    assert RULE_RESOURCES - untold <= REPORTED
