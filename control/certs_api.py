@@ -107,9 +107,9 @@ class CertsApi:
         """What the next step has to wait for."""
         issuer = self._issuer
         if issuer.phase == "distributing":
-            return lacking(holders, fingerprint(issuer.successor.root))
+            return lacking(holders, fingerprint(issuer.successor.root), self._issued, issuer.since, now)
         old = issuer.current
-        return using(holders, self._issued, old.key_id.hex(), fingerprint(old.root), now)
+        return using(holders, self._issued, old.key_id.hex(), now)
 
     async def _step(self, request: web.Request) -> web.Response:
         only_admin("rotate the root")

@@ -38,17 +38,23 @@ class Holder(msgspec.Struct, frozen=True, rename="camel"):
     not_after: float = 0.0
     static: bool = False
     """Its certificate is a file that its operator gives it, not control."""
+    mute: bool = False
+    """An Envoy or gRPC application, which says nothing of it; it has its roots with each certificate, as recorded."""
 
 
 class RotationError(ValueError):
     """The step cannot be taken; the message says why and what to do."""
 
 
-def lacking(holders: Iterable[Holder], fingerprint: str) -> list[str]:
-    """Why nothing may be issued under this root yet: who does not trust it."""
+def lacking(holders: Iterable[Holder], fingerprint: str, issued: Issued, since: float, now: float) -> list[str]:
+    """Why nothing may be issued under this root, distributed `since`, yet: who does not trust it."""
     found = []
+    renewed = {leaf.workload for leaf in issued.last(now) if leaf.issued_at >= since}
     for one in holders:
-        if not one.told:
+        if one.mute:
+            if one.workload not in renewed:
+                found.append(f"{one.name} (Envoy or gRPC) gets the new root with its next certificate")
+        elif not one.told:
             found.append(f"{one.name} has not said what it trusts (it may be of an older version, or just starting)")
         elif fingerprint not in one.trusts:
             how = "; its roots are its operator's file (--ca)" if one.static else ""
@@ -56,10 +62,13 @@ def lacking(holders: Iterable[Holder], fingerprint: str) -> list[str]:
     return found
 
 
-def using(holders: Iterable[Holder], issued: Issued, issuer: str, root: str, now: float) -> list[str]:
+def using(holders: Iterable[Holder], issued: Issued, issuer: str, now: float) -> list[str]:
     """Why the old root may not be dropped yet: who still uses a certificate of the authority with this key id."""
-    found, connected = [], set()
+    found, connected, mute = [], set(), set()
     for one in holders:
+        if one.mute:
+            mute.add(one.workload)
+            continue
         connected.add(one.workload)
         if not one.told:
             found.append(f"{one.name} has not said what it holds (it may be of an older version, or just starting)")
@@ -68,10 +77,9 @@ def using(holders: Iterable[Holder], issued: Issued, issuer: str, root: str, now
             found.append(f"{one.name} uses a certificate of the old root for another {one.not_after - now:.0f} s{how}")
     for leaf in issued.last(now):
         if leaf.issuer == issuer and leaf.workload not in connected:
-            found.append(
-                f"{leaf.workload} is not connected; its certificate of the old root is good for another "
-                f"{leaf.not_after - now:.0f} s"
-            )
+            away = "" if leaf.workload in mute else " is not connected;"
+            left = f"{leaf.not_after - now:.0f} s"
+            found.append(f"{leaf.workload}{away or ':'} its certificate of the old root is good for another {left}")
     return found
 
 
@@ -87,7 +95,7 @@ def holders_of(members: Mapping[str, Any]) -> list[Holder]:
             key, f"{m.namespace}/{m.workload}", m.trust is not None,
             tuple(m.trust.roots) if m.trust else (), m.trust.serial if m.trust else "",
             m.trust.issuer if m.trust else "", m.trust.not_after if m.trust else 0.0,
-            m.trust.static if m.trust else False,
+            m.trust.static if m.trust else False, bool(m.proxy),
         )
         for key, m in sorted(members.items())
         if m.role != "dns"

@@ -14,7 +14,7 @@ from ..policy.host_names import spellings
 from ..policy.tables import Tables
 from .xds_listeners import MANAGER, ROUTER, by_rds, rbac_filters, trusted
 from .xds_node import JSON, TLS, Node, Notes, mesh_tls, socket_address, typed
-from .xds_rbac import authorization_rules, network_rules
+from .xds_rbac import DIRECT, authorization_rules, network_rules
 from .xds_routes import FAULT
 
 SERVER = "fairlead/inbound/"
@@ -51,9 +51,11 @@ def server_listener(tables: Tables, name: str, node: Node, note: Notes) -> JSON 
     mutual = mode.mode != "DISABLE"
     if mode.mode == "PERMISSIVE":
         note(f"port {port}: gRPC cannot take mutual TLS and plaintext on one port; it takes mutual TLS (STRICT) alone")
+    client = "" if mutual else DIRECT  # gRPC reads no X-Forwarded-For, so behind a gateway it does not know
     admitted = network_rules(inbound, port, mutual)
     rules = ([("network-policy", admitted)] if admitted is not None else []) + [
-        (f"authorization-policy-{one['action'].lower()}", one) for one in authorization_rules(inbound, port, True, note)
+        (f"authorization-policy-{one['action'].lower()}", one)
+        for one in authorization_rules(inbound, port, True, note, client)
     ]
     route = {"match": {"prefix": ""}, "non_forwarding_action": {}}
     config = typed(

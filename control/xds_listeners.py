@@ -17,7 +17,7 @@ from ..policy.resources import Resources
 from ..policy.tables import Cluster, Decision, Tables
 from .xds_clusters import DNS_CACHE, DYNAMIC
 from .xds_node import ADS, JSON, TLS, Node, Notes, Upstream, mesh_tls, seconds, socket_address, typed, uri_names
-from .xds_rbac import authorization_rules, network_rules
+from .xds_rbac import DIRECT, REMOTE, authorization_rules, network_rules
 from .xds_routes import BODY_MAX, CORS, FAULT, Routes
 
 OUTBOUND, INBOUND = "outbound", "inbound"
@@ -290,8 +290,10 @@ def _inbound_chain(
     if not protocol:
         note(f"port {port} declares no protocol: Envoy takes it as TCP (name the port http-..., or give appProtocol)")
     admitted = network_rules(inbound, port, mutual)
+    client = REMOTE if mutual else DIRECT  # a gateway tells it; of who has no identity nothing is believed
     rules = ([("network-policy", admitted)] if admitted is not None else []) + [
-        (f"authorization-policy-{one['action'].lower()}", one) for one in authorization_rules(inbound, port, http, note)
+        (f"authorization-policy-{one['action'].lower()}", one)
+        for one in authorization_rules(inbound, port, http, note, client)
     ]
     name = f"inbound_{port}_{'tls' if mutual else 'plain'}"
     if http:

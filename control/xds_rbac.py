@@ -3,7 +3,8 @@
 NetworkPolicy is not translated but asked: of each identity and address that the registry knows, whether our own
 verdict admits it; what only addresses say stands beside it. So labels, namespaces and named ports mean what they mean
 in a sidecar. AuthorizationPolicy is translated rule by rule, as istiod does. A condition that RBAC cannot hold makes an
-ALLOW rule match nobody and drops out of a DENY rule, which then matches more; both are told to `note`.
+ALLOW rule match nobody and drops out of a DENY rule, which then matches more; both are told to `note`. Tokens (of
+RequestAuthentication) are proved by nobody here, so what has one is refused.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from ..policy.authorize_values import path_pattern, shape
 from ..policy.compile_inbound import Inbound
 from ..policy.network_policy import parse_address
 from ..policy.peer import identify, identity_of
+from ..policy.request_authentication import HEADER, PARAMETER, Place
 from ..policy.resources import AuthorizationCondition, AuthorizationOperation, AuthorizationRule, AuthorizationSource
 from .xds_node import JSON, Notes
 
+DIRECT, REMOTE = "direct_remote_ip", "remote_ip"
 NOBODY: JSON = {"not_id": {"any": True}}
 ANYBODY: JSON = {"any": True}
 UNKNOWN_ACCOUNT = "a-service-account-of-which-no-workload-is-known"
@@ -112,10 +115,11 @@ def _identities(inbound: Inbound, port: int) -> list[JSON]:
 # --- AuthorizationPolicy ---
 
 
-def authorization_rules(inbound: Inbound, port: int, http: bool, note: Notes) -> list[JSON]:
-    """RBAC rules in the order in which they are asked: what DENY policies say, then what ALLOW policies do."""
+def authorization_rules(inbound: Inbound, port: int, http: bool, note: Notes, client: str = DIRECT) -> list[JSON]:
+    """RBAC rules in the order in which they are asked: what DENY policies say, then what ALLOW policies do.
+    `client`: the principal that is the client's address, behind a gateway as well; empty: there is none."""
     workload, mesh = inbound.workload, inbound.resources.mesh.spec
-    denied: JSON = {}
+    denied: JSON = _tokens(inbound, port, http, note)
     allowed: JSON = {}
     has_allow = False
     for policy in inbound.resources.authorization_policies:
@@ -125,7 +129,8 @@ def authorization_rules(inbound: Inbound, port: int, http: bool, note: Notes) ->
         has_allow = has_allow or allow
         for index, rule in enumerate(policy.spec.rules or []):
             name = f"AuthorizationPolicy {policy.meta.key} rule {index}"
-            translator = _Rule(inbound, policy.meta.namespace, port, http, not allow, partial(_tell, note, name))
+            told = partial(_tell, note, name)
+            translator = _Rule(inbound, policy.meta.namespace, port, http, not allow, told, client)
             found = translator.policy(rule)
             if found is not None:
                 (allowed if allow else denied)[name] = found
@@ -137,12 +142,43 @@ def authorization_rules(inbound: Inbound, port: int, http: bool, note: Notes) ->
     return rules
 
 
+def _tokens(inbound: Inbound, port: int, http: bool, note: Notes) -> JSON:
+    """What a DENY says in place of RequestAuthentication; a port declared as TCP has no tokens."""
+    tokens = inbound.tokens
+    if tokens is None or (not http and inbound.ports.get(port)):
+        return {}
+    if not http:
+        note(f"{tokens.by} is not carried out by xDS; port {port}, which declares no protocol, takes nobody")
+        return {tokens.by: {"permissions": [ANYBODY], "principals": [ANYBODY]}}
+    note(f"{tokens.by} is not carried out by xDS; requests with a token, or a header that it sets, are refused")
+    held = [_token_at(place) for rule in tokens.rules for place in rule.places]
+    for name in tokens.stripped:
+        both = dict.fromkeys((name, name.replace("-", "_")))  # servers with CGI's names read both alike
+        held += [{"header": {"name": one, "present_match": True}} for one in both]
+    return {tokens.by: {"permissions": held, "principals": [ANYBODY]}}
+
+
+def _token_at(place: Place) -> JSON:
+    """Something that may be a token stands there."""
+    name, match = place.name, {}
+    if place.kind == HEADER:
+        begin = place.prefix.strip()
+        match = {"string_match": {"contains": begin, "ignore_case": True}} if begin else {"present_match": True}
+    elif place.kind == PARAMETER:
+        escaped = [f"(?:{re.escape(c)}|(?i:{''.join(f'%{octet:02x}' for octet in c.encode())}))" for c in name]
+        name, match = ":path", {"string_match": {"safe_regex": {"regex": f".*[?&]{''.join(escaped)}=.*"}}}
+    else:
+        name, match = "cookie", {"string_match": {"contains": f"{name}="}}
+    return {"header": {"name": name, **match}}
+
+
 class _Rule:
     """One rule for one port."""
 
     def __init__(
-        self, inbound: Inbound, namespace: str, port: int, http: bool, refuses: bool, note: Callable[[str], None]
-    ) -> None:
+        self, inbound: Inbound, namespace: str, port: int, http: bool, refuses: bool, note: Callable[[str], None],
+        client: str,
+    ) -> None:  # fmt: skip
         self._mesh = inbound.resources.mesh.spec
         self._namespace = namespace
         self._port = port
@@ -150,6 +186,7 @@ class _Rule:
         self.refuses = refuses
         """Where it matches, the request is denied."""
         self.note = note
+        self._client = client
         self._needs_request = False
         """One of its conditions is about requests."""
 
@@ -183,7 +220,7 @@ class _Rule:
         group.pair(source.namespaces, source.not_namespaces, lambda v: [_part("ns/{}/sa/[^/]+", v)])
         group.pair(source.service_accounts, source.not_service_accounts, self._account)
         group.pair(source.ip_blocks, source.not_ip_blocks, _direct)
-        group.pair(source.remote_ip_blocks, source.not_remote_ip_blocks, _direct)
+        self._remote(group, "remoteIpBlocks", source.remote_ip_blocks, source.not_remote_ip_blocks)
         group.unable("requestPrincipals", source.request_principals, source.not_request_principals)
         return group.made()
 
@@ -203,7 +240,6 @@ class _Rule:
         lower, upper = _Group(self, "ids"), _Group(self, "rules")
         makers: dict[str, Callable[[str], list[JSON]]] = {
             "source.ip": _direct,
-            "remote.ip": _direct,
             "source.namespace": lambda v: [_part("ns/{}/sa/[^/]+", v)],
             "source.serviceAccount": self._account,
             "source.principal": self._principals,
@@ -213,6 +249,8 @@ class _Rule:
             key, values, not_values = one.key, one.values, one.not_values
             if key in makers:
                 lower.pair(values, not_values, makers[key])
+            elif key == "remote.ip":
+                self._remote(lower, key, values, not_values)
             elif key == "destination.port":
                 held = [v for v in values if shape(v)(str(self._port))]
                 if (values and not held) or any(shape(v)(str(self._port)) for v in not_values):
@@ -227,6 +265,12 @@ class _Rule:
             else:
                 upper.unable(key, values, not_values)
         return lower.made(), upper.made()
+
+    def _remote(self, group: _Group, name: str, values: Sequence[str], not_values: Sequence[str]) -> None:
+        if self._client:
+            group.pair(values, not_values, lambda v: [{self._client: cidr(v)}])
+        else:
+            group.unable(name, values, not_values)
 
     def _principals(self, value: str) -> list[JSON]:
         domains = (self._mesh.trust_domain, *self._mesh.trust_domain_aliases)

@@ -79,6 +79,8 @@ class Served:
         self._make_routes(tables, found, note)
         if tables.rate_limits is not None:
             note("LocalRateLimit is not carried out by xDS")
+        if tables.inbound.shadow is not None:
+            note("dry runs and AUDIT are not counted by xDS")
         self.notes = note.listed()
         return found
 

@@ -198,7 +198,8 @@ class Exchange(Waiter):
         lines = b""
         if refusal.status == 401:  # RFC 6750 section 3
             lines = b'www-authenticate: Bearer realm="%b", error="invalid_token"\r\n' % realm(self.head)
-        self._reply(TOKEN, f"{refusal.why} ({refusal.by}).", refusal.status, lines)
+        told = refusal.why if self.head.arrival.listener == "gateway" else f"{refusal.why} ({refusal.by})."
+        self._reply(TOKEN, told, refusal.status, lines)
         return True
 
     def _decide(self) -> None:

@@ -68,7 +68,7 @@ def egress_of(engine: Any, tables: Tables, running: Any) -> Any:
     """The verdict that forbids an exchange or a session the endpoint that it uses; None: it may go on. An endpoint that
     is gone keeps its permission: that it has gone says nothing of policy."""
     endpoint, pool = running.outcome.endpoint, running.pool
-    if endpoint is None or pool is None:
+    if endpoint is None or pool is None or tables.egress is None:
         return None
     config = tables.clusters.get(pool.live.config.name)
     for now in config.endpoints if config is not None else ():

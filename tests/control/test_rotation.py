@@ -13,9 +13,9 @@ def holder(name: str, **more: object) -> Holder:
 
 def test_nothing_is_issued_before_every_connected_sidecar_has_said_that_it_trusts_the_new_root() -> None:
     knows = holder("a", trusts=("old", "new"))
-    assert lacking([knows], "new") == []
+    assert lacking([knows], "new", Issued(), 0.0, 1.0) == []
     silent, behind, static = holder("b", told=False), holder("c"), holder("d", static=True)
-    found = lacking([knows, silent, behind, static], "new")
+    found = lacking([knows, silent, behind, static], "new", Issued(), 0.0, 1.0)
     assert [line.split()[0] for line in found] == ["sidecar/default/b", "sidecar/default/c", "sidecar/default/d"]
     assert "older version" in found[0]
     assert "--ca" in found[2]
@@ -26,17 +26,26 @@ def test_no_root_is_dropped_while_a_certificate_of_it_is_in_use_by_who_is_here_o
     for workload, issuer in (("default/away", "aa"), ("default/here", "aa"), ("default/new", "bb")):
         issued.add(IssuedLeaf("1", "", workload, issuer, 0.0, 100.0))
     fresh = holder("here", issuer="bb")
-    found = using([fresh], issued, "aa", "old", 40.0)
+    found = using([fresh], issued, "aa", 40.0)
     assert found == ["default/away is not connected; its certificate of the old root is good for another 60 s"], (
         "what a connected sidecar says goes before what was issued to it"
     )
-    assert using([fresh], issued, "aa", "old", 101.0) == []
-    assert (
-        "uses a certificate of the old root for another 60 s" in using([holder("here")], Issued(), "aa", "old", 40)[0]
-    )
-    assert using([holder("here", told=False)], Issued(), "aa", "old", 40)
+    assert using([fresh], issued, "aa", 101.0) == []
+    assert "uses a certificate of the old root for another 60 s" in using([holder("here")], Issued(), "aa", 40)[0]
+    assert using([holder("here", told=False)], Issued(), "aa", 40)
 
 
 def test_of_many_reasons_some_are_named_and_the_others_counted() -> None:
     assert told(["one", "two"]) == "one; two"
     assert told([str(n) for n in range(SHOWN_MOST + 7)]).endswith("; and 7 more")
+
+
+def test_an_envoy_is_waited_for_by_what_was_issued_to_it() -> None:
+    issued = Issued()
+    envoy = holder("e", told=False, mute=True)
+    issued.add(IssuedLeaf("1", "", "default/e", "aa", 5.0, 100.0))
+    assert lacking([envoy], "new", issued, 10.0, 20.0)
+    assert using([envoy], issued, "aa", 20.0) == ["default/e: its certificate of the old root is good for another 80 s"]
+    issued.add(IssuedLeaf("2", "", "default/e", "bb", 15.0, 100.0))
+    assert lacking([envoy], "new", issued, 10.0, 20.0) == []
+    assert using([envoy], issued, "aa", 20.0) == []

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead.control.xds_node import Notes
-from fairlead.control.xds_rbac import authorization_rules, network_rules
+from fairlead.control.xds_rbac import REMOTE, authorization_rules, network_rules
 from fairlead.policy.decide import admit, decide
 from fairlead.policy.tables import Arrival, SimpleRequest, Tables
+from fairlead.registry.documents import load
 from tests.control.xds_worlds import tables_of, world
 
 JSON = dict[str, Any]
@@ -56,7 +57,7 @@ def _holds(rule: JSON, asked: Asked) -> bool:
         return not _holds(value, asked)
     if kind == "authenticated":
         return bool(asked.identity) and _text(value["principal_name"], asked.identity)
-    if kind == "direct_remote_ip":
+    if kind in ("direct_remote_ip", "remote_ip"):
         block = ipaddress.ip_network(f"{value['address_prefix']}/{value['prefix_len']}", strict=False)
         return ipaddress.ip_address(asked.ip) in block
     if kind == "requested_server_name":
@@ -66,7 +67,13 @@ def _holds(rule: JSON, asked: Asked) -> bool:
         return _text(value["path"], asked.request.path.partition("?")[0])
     assert kind == "header", kind
     name = value["name"]
-    pseudo: Mapping[str, str] = {":method": asked.request.method, ":authority": asked.request.authority}
+    if value.get("present_match"):
+        return asked.request.header(name) is not None
+    pseudo: Mapping[str, str] = {
+        ":path": asked.request.path,
+        ":method": asked.request.method,
+        ":authority": asked.request.authority,
+    }
     found = [pseudo[name]] if name in pseudo else asked.request.values(name)
     return any(_text(value["string_match"], one) for one in found)
 
@@ -79,7 +86,14 @@ def _text(match: JSON, text: str) -> bool:
     [(kind, value)] = match.items()
     if kind == "safe_regex":
         return re.fullmatch(value["regex"], text) is not None
-    return bool({"exact": text == value, "prefix": text.startswith(value), "suffix": text.endswith(value)}[kind])
+    return bool(
+        {
+            "exact": text == value,
+            "prefix": text.startswith(value),
+            "suffix": text.endswith(value),
+            "contains": value in text,
+        }[kind]
+    )
 
 
 # --- worlds -------------------------------------------------------------------------------------------------------------
@@ -283,3 +297,50 @@ def test_without_a_policy_everybody_is_admitted(mutual: bool) -> None:
     tables = tables_of(world(documents()), "default/web-1")
     assert network_rules(tables.inbound, 8080, mutual) is None
     assert authorization_rules(tables.inbound, 8080, True, Notes()) == []
+
+
+TOKENS = """
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: users, namespace: default}
+spec:
+  selector: {matchLabels: {app: web}}
+  jwtRules:
+  - {issuer: i, jwksUri: "http://k/", outputClaimToHeaders: [{header: x-user, claim: sub}]}
+  - {issuer: j, jwksUri: "http://k/", fromCookies: [session]}
+"""
+
+
+def test_what_may_be_a_token_is_refused_where_nobody_proves_it_and_the_rest_passes() -> None:
+    [body] = [one.body for one in load(TOKENS, "f.yaml")[0]]
+    tables = tables_of(world([*documents(), body]), "default/web-1")
+    note = Notes()
+    rules = authorization_rules(tables.inbound, 8080, True, note)
+    assert note.listed() == [
+        "RequestAuthentication default/users is not carried out by xDS; requests with a token, or a header that it "
+        "sets, are refused"
+    ]
+    assert authorization_rules(tables.inbound, 9000, False, note) == [], "a port of TCP has no tokens"
+
+    def passes(path: str, *headers: tuple[str, str]) -> bool:
+        request = SimpleRequest(_arrival("", "10.0.0.2", 8080), "GET", "web", path, list(headers))
+        return allows(rules, Asked("", "10.0.0.2", "", request))
+
+    assert passes("/?q=access_token", ("authorization", "Basic YQ=="), ("cookie", "a=b"))
+    for path, *headers in (
+        ("/", ("authorization", "bearer\tx.y.z")), ("/?access_token=x",), ("/?a=1&acces%73_token=x",),
+        ("/", ("cookie", "a=b; session=x")), ("/", ("x-user", "admin")), ("/", ("x_user", "admin")),
+    ):  # fmt: skip
+        assert not passes(path, *headers), (path, headers)
+
+
+def test_the_client_behind_a_gateway_is_asked_for_where_it_is_known() -> None:
+    rule = [{"from": [{"source": {"remoteIpBlocks": ["203.0.113.0/24"]}}]}]
+    where = {"selector": {"matchLabels": {"app": "web"}}}
+    made = documents({"kind": "AuthorizationPolicy", **where, "action": "DENY", "rules": rule})
+    inbound, note = tables_of(world(made), "default/web-1").inbound, Notes()
+    [denies] = authorization_rules(inbound, 8080, True, note, REMOTE)
+    assert "remote_ip" in str(denies) and "direct_remote_ip" not in str(denies)
+    assert note.listed() == []
+    assert not allows(authorization_rules(inbound, 8080, True, note, ""), Asked("", "10.0.0.2"))
+    assert "remoteIpBlocks is not carried out" in note.listed()[0]

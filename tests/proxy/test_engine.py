@@ -607,7 +607,9 @@ async def test_a_swap_keeps_connections_and_withdrawn_permission_cuts_them(mesh:
         http = await engine.listen_outbound("127.0.0.1", 0)
         assert (await ask(http, GET)).endswith(b"hi")
         denied = Verdict(False, "NetworkPolicy default/lock", "NetworkPolicy default/lock allows it no more")
-        engine.swap(mesh.tables(port, egress=denied))
+        locked = mesh.tables(port, egress=denied)
+        locked.egress = denied  # some NetworkPolicy selects the workload
+        engine.swap(locked)
         async with asyncio.timeout(DEADLINE_S):
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
