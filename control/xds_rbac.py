@@ -160,7 +160,8 @@ def _tokens(inbound: Inbound, port: int, http: bool, note: Notes) -> JSON:
 
 def _token_at(place: Place) -> JSON:
     """Something that may be a token stands there."""
-    name, match = place.name, {}
+    name = place.name
+    match: JSON
     if place.kind == HEADER:
         begin = place.prefix.strip()
         match = {"string_match": {"contains": begin, "ignore_case": True}} if begin else {"present_match": True}

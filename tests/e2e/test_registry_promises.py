@@ -24,6 +24,7 @@ from fairlead.dns.records import ZoneOptions
 from fairlead.dns.zone import Zone
 from fairlead.mesh.update import Holdings, build_world
 from fairlead.registry.hub import Registry
+from fairlead.registry.keep import Keep
 from fairlead.registry.model import Endpoint, Facts, Service, ServicePort, SourceStatus
 from tests.e2e.roles import client, roles_in, until
 from tests.servers import Consul, Etcd, consul, etcd
@@ -266,6 +267,16 @@ async def test_a_source_that_comes_back_with_little_is_looked_at_twice_and_that_
             await mesh.state(it.name, lambda status: status.state == "live" and not status.error)
 
 
+async def on_disk(path: Path, endpoints: int) -> None:
+    """A thread writes it, which goes on when the source is closed."""
+
+    async def written() -> bool:
+        found = Keep(path).load()
+        return found is not None and sum(map(len, found[0].endpoints.values())) == endpoints
+
+    await until(f"{path} to have {endpoints} endpoints", written)
+
+
 async def test_a_cold_start_without_the_source_serves_what_is_on_disk_and_says_how_old_it_is(
     which: str, tmp_path: Path
 ) -> None:
@@ -274,6 +285,7 @@ async def test_a_cold_start_without_the_source_serves_what_is_on_disk_and_says_h
         await it.put(1, 2)
         async with running(it.source(first, tmp_path / "kept")):
             await first.becomes(1, 2)
+            await on_disk(tmp_path / "kept" / f"source-{which}.json", 2)
         await it.gate.shut()
         again = Mesh()
         async with running(it.source(again, tmp_path / "kept")):

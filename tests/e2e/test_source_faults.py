@@ -86,10 +86,10 @@ async def test_an_index_that_goes_backwards_is_not_waited_on(tmp_path: Path) -> 
             async def lower(_path: str, told: Answer) -> Answer:
                 return told[0], {**told[1], "X-Consul-Index": "2"}, told[2]
 
+            mark = len(between.asked)  # it may be asked anew before the change is heard of here
             between.change = lower
             await server.register("web", "web-2", 8002)
             await heard.until(lambda: heard.ports(WEB) == {8001, 8002})
-            mark = len(between.asked)
             async with asyncio.timeout(20):
                 while not any("/health/service/web" in path and "index" not in path for path in between.asked[mark:]):
                     await asyncio.sleep(0.02)
