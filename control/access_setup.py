@@ -15,7 +15,7 @@ from .settings import SettingError
 
 def client_authorities(options: Any, mesh_roots: str) -> ClientAuthorities:
     """Raises SettingError."""
-    path = getattr(options, "client_ca_file", None)
+    path = options.client_ca_file
     if not path:
         return ClientAuthorities()
     try:
@@ -26,7 +26,7 @@ def client_authorities(options: Any, mesh_roots: str) -> ClientAuthorities:
 
 def oidc_issuer(options: Any) -> tuple[OidcVerifier, AiohttpFetch] | None:
     """The verifier and the client to be closed; None: no issuer is configured. Raises SettingError."""
-    if not getattr(options, "oidc_issuer_url", ""):
+    if not options.oidc_issuer_url:
         return None
     context = None
     if options.oidc_ca_file:

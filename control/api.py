@@ -34,7 +34,7 @@ from .api_door import Door, is_operator
 from .api_limits import ApiLimits, Limits
 from .api_objects import ObjectApi, respond
 from .api_refusals import BODY_BYTES_MAX, http_logger, refusal_of
-from .api_request import Form, Target
+from .api_request import Form
 from .audit import Audit
 from .auth import Authenticator, Principal, check_own, forbidden
 from .catalog import Catalog
@@ -45,7 +45,7 @@ from .confirm_api import ConfirmApi
 from .confirmations import Confirmations
 from .history_api import HistoryApi
 from .lockout_guard import LockoutGuard
-from .objects import ObjectOperations
+from .objects import Changing, ObjectOperations
 from .openapi import OpenApi, SchemaOf
 from .rbac import RESOURCES, Attributes
 from .recorded import RecordedStore, missing_claims
@@ -150,9 +150,11 @@ class ControlApi:
         self.door = Door(who, self.access, self.limits, lambda: self._clock(), self.options.admin_token_file)
         self.door.sync = store.sync if store.shared else None
         self.door.socket_users = read_users(self.options.socket_users_file)
-        self.operations.check_write = self._check_write
+        self.operations.check_write = lambda target, before, after: self.access.check_write(
+            current().principal, target, before, after
+        )
         self.operations.together = self._together
-        self.operations.check_removal = lambda keys: self._check_lockout(dict.fromkeys(keys))
+        self.operations.guards.append(self._check_lockout)
         self.lockout: LockoutGuard | None = None
         """Refuses policies that would cut control, DNS or their author off, where the registry is known."""
         self.confirmations = Confirmations(store.memory, self.options.confirmable, self._as_carried)
@@ -392,16 +394,9 @@ class ControlApi:
             self._record(request, context, request_id, response.status, refusal)
         return response
 
-    def _check_write(self, target: Target, before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> None:
-        self.access.check_write(current().principal, target, before, after)
-        if not target.subresource:
-            shown = {**after, "apiVersion": target.api_version, "kind": target.resource.kind}
-            self._check_lockout({Key(target.resource.name, target.namespace, after["metadata"]["name"]): shown})
-
-    def _check_lockout(self, changed: Mapping[Key, dict[str, Any] | None]) -> None:
-        context = current()
-        if self.lockout is not None and not context.force:
-            self.lockout.check(changed, context.address)
+    def _check_lockout(self, changing: Changing) -> None:
+        if self.lockout is not None and not current().force:
+            self.lockout.check({key: after for key, (_, after) in changing.items()}, current().address)
 
     def _together(self, changing: list[tuple[Key, Stored | None]]) -> list[Write]:
         context = current()

@@ -37,7 +37,9 @@ def confirm_flags(made: Any) -> None:
         help="take everything back after this, in control and in the sidecars, unless `fairlead confirm` is called",
     )  # fmt: skip
     made.add_argument(
-        "--force", action="store_true", help="also rules that would cut the control API, DNS or your own path"
+        "--force",
+        action="store_true",
+        help="also rules that would cut the control API, DNS, your own path, or clients in plaintext",
     )
 
 

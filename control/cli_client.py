@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import yaml
 
 from ..registry.documents import Document, load
+from ..registry.styles import CONTROLS
 from . import cli_confirm
 from .api_client import ApiClient, ApiError, UnreachableError
 
@@ -151,6 +152,7 @@ def print_table(answer: dict[str, Any], with_namespace: bool) -> None:
 
 
 def print_columns(rows: list[list[str]]) -> None:
+    rows = [[cell.translate(CONTROLS) for cell in row] for row in rows]  # others wrote these
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     for row in rows:
         print("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

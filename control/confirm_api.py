@@ -15,13 +15,13 @@ from typing import Any
 
 from aiohttp import web
 
-from .api_context import current
+from .api_context import current, who
 from .api_objects import respond
 from .auth import ADMIN
 from .certificates_api import fields
 from .confirmations import Confirmations, Record
 from .status import StatusError, not_found
-from .store import Change, ConflictError, Store, StoreError
+from .store import Cause, Change, ConflictError, Store, StoreError
 
 ID_BYTES = 4
 RETRY_S = 1.0
@@ -89,18 +89,18 @@ class ConfirmApi:
         name = request.match_info["id"]
         current().audit["confirmation"] = name
         record = self._records.of(name, current().principal)
-        if not await self._take_back(name):
+        if not await self._take_back(name, current().reason or f"confirmation {name} reverted"):
             raise not_found("confirmations", "", name)
         return respond(request, shown(record))
 
-    async def _take_back(self, name: str) -> bool:
-        """Whether this did it, and not another control plane. Raises StoreError."""
+    async def _take_back(self, name: str, why: str) -> bool:
+        """`why`: for the history. Whether this did it, and not another control plane. Raises StoreError."""
         for _ in range(ATTEMPTS):
             writes = self._records.revert(name)
             if not writes:
                 return False
             try:
-                await self._store.write(writes)
+                await self._store.write(writes, Cause(who(), why))
             except ConflictError:
                 await asyncio.sleep(0)
                 continue
@@ -113,7 +113,7 @@ class ConfirmApi:
             self._news.clear()
             for record in self._records.due(self._clock()):
                 try:
-                    if await self._take_back(record.id):
+                    if await self._take_back(record.id, f"{record.id} of {record.author} was not confirmed in time"):
                         logger.warning("%s of %s was not confirmed and is taken back", record.id, record.author)
                         self._told(
                             user="fairlead:control", verb="revert", confirmation=record.id, of=record.author,

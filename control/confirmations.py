@@ -173,7 +173,11 @@ class Confirmations:
         writes = []
         for text, body in record.before.items():
             key = key_of(text)
-            if body is not None or self._memory.get(key) is not None:
+            now = self._memory.get(key)
+            if body is not None and now is not None:  # it is another change, and not the one before once more
+                generation = int(now.object()["metadata"].get("generation") or 1) + 1
+                body = {**body, "metadata": {**body["metadata"], "generation": generation}}
+            if body is not None or now is not None:
                 writes.append(Write(key, body))
         return [*writes, Write(stored.key, None, expect=stored.version)]
 

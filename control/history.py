@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from .conditions import REPORTED, condition, only_status
+from .status import StatusError, expired
 from .store import Change, CompactedError, Key, Objects, Stored, is_internal
 
 EVENTS = "events"
@@ -22,6 +23,12 @@ NOT_SHOWN = ("resourceVersion", "managedFields", "generation", "uid", "creationT
 """Metadata that says nothing of what somebody wanted."""
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 HIDDEN = "(hidden)"
+
+
+def beyond(error: CompactedError, memory: Objects) -> StatusError:
+    """410: what is asked for is not remembered any more, or not yet there."""
+    log = memory.log
+    return expired(f"revision {error.asked} is not in the history, which goes from {log.floor} to {memory.revision}")
 
 
 class Outcome(Struct, frozen=True, omit_defaults=True):

@@ -10,6 +10,7 @@ Everybody sees and changes what their permissions allow, object by object.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import msgspec
@@ -22,10 +23,10 @@ from .api_request import Target
 from .auth import ADMIN
 from .catalog import Catalog
 from .certificates_api import fields, text
-from .history import Scope, differences, entries
+from .history import Scope, beyond, differences, entries
 from .objects import ObjectOperations
 from .rollback import Rollback
-from .status import StatusError, bad_request, expired
+from .status import StatusError, bad_request
 from .store import CompactedError, Key, Store
 
 LIMIT = 50
@@ -68,7 +69,7 @@ class HistoryApi:
 
     async def _list(self, request: web.Request) -> web.Response:
         limit = request.query.get("limit", str(LIMIT))
-        if not limit.isdigit() or not 0 < int(limit) <= LIMIT_MOST:
+        if not re.fullmatch(r"[0-9]{1,9}", limit) or not 0 < int(limit) <= LIMIT_MOST:
             raise bad_request(f"limit: expected 1 to {LIMIT_MOST}, got {limit!r}")
         memory, scope = self._store.memory, self._scope(request)
         visible = [change for change in memory.log.all() if scope.has(change.key)]
@@ -85,7 +86,7 @@ class HistoryApi:
         try:
             found = differences(memory, before, after, scope)
         except CompactedError as error:
-            raise self._beyond(error) from None
+            raise beyond(error, memory) from None
         listed = [
             {"resource": key.resource, "namespace": key.namespace, "name": key.name,
              "kind": self._catalog.by_name[key.resource].kind, "before": one, "after": two}
@@ -93,11 +94,6 @@ class HistoryApi:
             if self._may_see(key)
         ]  # fmt: skip
         return respond(request, {"from": before, "to": after, "differences": listed})
-
-    def _beyond(self, error: CompactedError) -> StatusError:
-        memory = self._store.memory
-        return expired(f"revision {error.asked} is not in the history, which goes from {memory.log.floor} to "
-                       f"{memory.revision}")  # fmt: skip
 
     async def _roll_back(self, request: web.Request) -> web.Response:
         body = await fields(request)
@@ -121,6 +117,6 @@ def unknown_resource(name: str) -> StatusError:
 
 def revision_of(text: str, name: str) -> int:
     """Raises StatusError 400."""
-    if not text.isdigit():
+    if not re.fullmatch(r"[0-9]{1,18}", text):
         raise bad_request(f"{name}: expected a revision (a resourceVersion), got {text!r}")
     return int(text)

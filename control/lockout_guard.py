@@ -9,6 +9,7 @@ from ..policy.lockout import Cut, cuts
 from ..policy.world import Loader, World
 from ..registry.documents import Document
 from ..registry.snapshot import Snapshot
+from .plaintext import FORCE
 from .status import StatusError
 from .store import Key
 
@@ -17,8 +18,6 @@ GUARDED = frozenset(
      "peerauthentications.security.istio.io", "sidecars.networking.istio.io")
 )  # fmt: skip
 SETTINGS = "meshconfigs.fairlead.dev"
-FORCE = "fairlead.dev/force"
-"""Annotation: "true" on an object that is to be taken whatever it cuts."""
 
 Bodies = Mapping[str, dict[str, Any]]
 """Objects by `object/RESOURCE/NAMESPACE/NAME`."""
@@ -35,12 +34,12 @@ class LockoutGuard:
 
     def check(self, changed: Mapping[Key, dict[str, Any] | None], author: str) -> None:
         """`changed`: objects as they are to be, with apiVersion and kind; None: removed. Raises StatusError 403."""
-        concerned = {key: body for key, body in changed.items() if _is_guarded(_item(key))}
+        concerned = {key: body for key, body in changed.items() if _is_guarded(item(key))}
         if not concerned or all(is_forced(body) for body in concerned.values()):
             return
         before = {key: body for key, body in self._rules().items() if _is_guarded(key)}
-        after = {key: body for key, body in before.items() if key not in {_item(one) for one in concerned}}
-        after |= {_item(key): body for key, body in concerned.items() if body is not None}
+        after = {key: body for key, body in before.items() if key not in {item(one) for one in concerned}}
+        after |= {item(key): body for key, body in concerned.items() if body is not None}
         found = cuts(self._world(self._before, before.values()), self._world(self._after, after.values()), author)
         if found:
             raise refusal(next(iter(concerned)), found)
@@ -55,7 +54,7 @@ def is_forced(body: Mapping[str, Any] | None) -> bool:
     return isinstance(annotations, dict) and str(annotations.get(FORCE, "")).lower() == "true"
 
 
-def _item(key: Key) -> str:
+def item(key: Key) -> str:
     return f"object/{key.resource}/{key.namespace}/{key.name}"
 
 

@@ -20,7 +20,10 @@ from ..policy.parse import parse
 from ..policy.resources import MeshConfig, MeshConfigSpec, PeerAuthentication
 from ..registry.documents import Document
 from ..registry.snapshot import Snapshot
-from .plaintext import FORCE, PlaintextLedger, Report, refusal
+from .api_context import current
+from .lockout_guard import is_forced, item
+from .objects import Changing
+from .plaintext import PlaintextLedger, Report, refusal
 from .status import StatusError
 
 PEERS = "peerauthentications.security.istio.io"
@@ -138,22 +141,21 @@ class MtlsApi:
                     root = made.spec.root_namespace
         return sorted(found, key=lambda one: (one.meta.created, one.meta.name, one.meta.namespace)), root
 
-    def guard(self, resource: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> None:
-        """Refuse (StatusError 403) a change after which somebody who came lately in plaintext would be refused."""
-        if resource not in (PEERS, MESH):  # MeshConfig says which namespace is the root's
+    def guard(self, changing: Changing) -> None:
+        """Refuse (StatusError 403) changes after which somebody who came lately in plaintext would be refused."""
+        concerned = {  # MeshConfig says which namespace is the root's
+            key: after
+            for key, (before, after) in changing.items()
+            if key.resource in (PEERS, MESH) and not is_forced(before if after is None else after)
+        }
+        if not concerned or current().force:
             return
-        subject = after if after is not None else before
-        assert subject is not None
-        metadata = subject["metadata"]
-        if str((metadata.get("annotations") or {}).get(FORCE, "")).lower() == "true":
-            return
-        name, namespace = metadata["name"], metadata.get("namespace", "")
-        key = f"object/{resource}/{namespace}/{name}"
         bodies = dict(self._rules())
         old, root = self._policies(bodies)
-        bodies.pop(key, None)
-        if after is not None:
-            bodies[key] = after
+        for key, after in concerned.items():
+            bodies.pop(item(key), None)
+            if after is not None:
+                bodies[item(key)] = after
         new, new_root = self._policies(bodies)
         now = self._clock()
         refused = [
@@ -162,9 +164,10 @@ class MtlsApi:
             for one in ledger.refused_by(old, new, root, self._snapshot(), now, new_root)
         ]
         if refused:
+            first = next(iter(concerned))
             raise StatusError(
                 403,
-                f'{resource} "{name}" is forbidden: {refusal(refused, now)}',
-                name=name,
-                kind=resource.split(".")[0],
+                f'{first.resource} "{first.name}" is forbidden: {refusal(refused, now)}',
+                name=first.name,
+                kind=first.resource.split(".")[0],
             )

@@ -60,10 +60,11 @@ def service_key(key: Key) -> str:
     return f"{key.namespace}/{key.name}"
 
 
-Guard = Callable[[str, Mapping[str, Any] | None, Mapping[str, Any] | None], None]
+Changing = Mapping[Key, tuple[dict[str, Any] | None, dict[str, Any] | None]]
+"""All that is to be changed in one go: (as it is, as it is to be), with apiVersion and kind; None: it is not there."""
+Guard = Callable[[Changing], None]
 CheckWrite = Callable[[Target, dict[str, Any] | None, dict[str, Any]], None]
 """(target, the object before or None, the object after)"""
-CheckRemoval = Callable[[list[Key]], None]
 Together = Callable[[list[tuple[Key, Stored | None]]], list[Write]]
 """(objects that are to be changed, as they are) to what must be written in one go with them."""
 Compute = Callable[[dict[str, Any]], dict[str, Any]]
@@ -113,17 +114,16 @@ class ObjectOperations:
         self._clock = clock
         self._draw = draw
         self.guards: list[Guard] = []
-        """Asked before each change, with what is there and what is to be; they refuse by raising StatusError."""
+        """Asked before everything but a status is written, of all that goes in one go: two changes may do together what
+        neither does alone. They refuse by raising StatusError."""
         self.check_write: CheckWrite = lambda _target, _before, _after: None
         """Asked before every write, also a dry one; raises StatusError."""
-        self.check_removal: CheckRemoval = lambda _keys: None
-        """Asked before everything that removes objects; raises StatusError."""
         self.together: Together = lambda _changing: []
         """Asked before every write but of status; raises StatusError."""
 
-    def ask_guards(self, resource: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
+    def ask_guards(self, changing: Changing) -> None:
         for guard in self.guards:
-            guard(resource, before, after)
+            guard(changing)
 
     def _follow_addresses(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -232,8 +232,8 @@ class ObjectOperations:
         resource, name = target.resource, body["metadata"]["name"]
         key = key_of(target, name)
         self._check_size(target, body)
-        self.ask_guards(resource.name, None, external_of(target, body))
         self.check_write(target, None, body)
+        self.ask_guards({key: (None, external_of(target, body))})
         wanted = body
         for _ in range(ATTEMPTS):
             if isinstance(wanted.get("spec"), dict):  # addresses are written into it, and may be somebody else's by now
@@ -399,7 +399,6 @@ class ObjectOperations:
                 )  # fmt: skip
             made = self._only_what_may_change(target, current, made)
             made, warnings = self.admission.admit(resource, target.version, made, query.field_validation, duplicates)
-            self.ask_guards(resource.name, current, external_of(target, made))
             with self.with_addresses(target, current, made):
                 done = await self._write_changed(target, stored, current, made, query, manager)
             if done is not None:
@@ -419,22 +418,23 @@ class ObjectOperations:
             return current
         self._check_size(target, made)
         self.check_write(target, current, made)
-        beside = [] if target.subresource else self.together([(stored.key, stored)])
-        done = made["metadata"].get("deletionTimestamp") and not made["metadata"].get("finalizers")
+        beside: list[Write] = []
+        writes = [Write(stored.key, internal(made), expect=stored.version)]
+        if made["metadata"].get("deletionTimestamp") and not made["metadata"].get("finalizers"):
+            writes = self._deletions.removal(stored, self._now())  # the last finalizer is gone, and so is the object
+            beside = self._removal(writes)
+        elif not target.subresource:
+            self.ask_guards({stored.key: (current, external_of(target, made))})
+            beside = self.together([(stored.key, stored)])
         if query.dry_run:
             made["metadata"]["resourceVersion"] = str(stored.version)
             return made
         try:
-            if done:  # the last finalizer is gone, and so is the object
-                removal = self._deletions.removal(stored, self._now())
-                await self._store.write([*self._removal(removal), *removal])
-                return made
-            changes = await self._store.write([*beside, Write(stored.key, internal(made), expect=stored.version)])
+            changes = await self._store.write([*beside, *writes])
         except ConflictError:
             return None
-        after = changes[-1].after
-        assert after is not None
-        return external(after, target)
+        after = next((one.after for one in changes if one.key == stored.key), None)
+        return made if after is None else external(after, target)
 
     def _only_what_may_change(self, target: Target, current: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
         """What the server keeps is taken from the stored object, and a subresource changes its own part only."""
@@ -480,7 +480,6 @@ class ObjectOperations:
                     403, f'namespaces "{target.name}" is forbidden: this namespace may not be deleted',
                     name=target.name, kind="namespaces",
                 )  # fmt: skip
-            self.ask_guards(resource.name, external(stored, target), None)
             if resource.name == "namespaces":
                 writes = self._deletions.plan(self._contents(target.name), "Background", self._now())
                 writes.append(Write(stored.key, None, expect=stored.version))
@@ -508,17 +507,13 @@ class ObjectOperations:
     def _removal(self, writes: list[Write]) -> list[Write]:
         """What is to be written in one go with these. Raises StatusError."""
         before = [(write.key, self._store.memory.get(write.key)) for write in writes]
-        gone = [write.key for write in writes if write.body is None]
-        self._ask_guards_of_removal([one for key in gone if (one := self._store.memory.get(key)) is not None])
-        self.check_removal(gone)
+        gone = {write.key for write in writes if write.body is None}
+        self.ask_guards({key: (self._whole(one), None) for key, one in before if key in gone and one is not None})
         return self.together(before)
 
-    def _ask_guards_of_removal(self, removed: Sequence[Stored]) -> None:
-        """Also of what goes with its namespace or owner."""
-        for one in removed:
-            resource = self._catalog.by_name[one.key.resource]
-            whole = {"apiVersion": resource.api_version(), "kind": resource.kind, **one.object()}
-            self.ask_guards(one.key.resource, whole, None)
+    def _whole(self, stored: Stored) -> dict[str, Any]:
+        resource = self._catalog.by_name[stored.key.resource]
+        return {"apiVersion": resource.api_version(), "kind": resource.kind, **stored.object()}
 
     def _contents(self, namespace: str) -> list[Stored]:
         memory = self._store.memory
@@ -538,7 +533,6 @@ class ObjectOperations:
                 for one in there
                 if one is not None and not (one.key.resource == "namespaces" and one.key.name in PROTECTED_NAMESPACES)
             ]
-            self._ask_guards_of_removal(roots)
             writes = self._deletions.plan(roots, policy, self._now())
             beside = self._removal(writes)
             if dry_run or not writes:

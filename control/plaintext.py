@@ -162,7 +162,8 @@ def refusal(entries: Sequence[Entry], now: float) -> str:
     more = f"; and {len(entries) - NAMED_MOST} more" if len(entries) > NAMED_MOST else ""
     return (
         f"STRICT would refuse who still comes in plaintext: {'; '.join(told)}{more}. Give these clients a sidecar "
-        f'(fairlead mtls shows them), or force it: annotation {FORCE}: "true", fairlead mtls strict --force'
+        "(fairlead mtls shows them), or force it: fairlead apply --force, "
+        f'fairlead mtls strict --force, or the annotation {FORCE}: "true"'
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import uvloop
 
+from ..registry.styles import CONTROLS
 from .systemd import Notifier, for_this_process
 
 logger = logging.getLogger("fairlead")
@@ -65,14 +66,11 @@ def run(role: Callable[[Signals], Coroutine[Any, Any, int]]) -> int:
     return uvloop.run(whole())
 
 
-_CONTROLS = {code: ascii(chr(code))[1:-1] for code in (*range(9), *range(10, 32), *range(127, 160), 0x2028, 0x2029)}
-
-
 class OneLine(logging.Formatter):
     """A record is one line (a traceback follows it): what sidecars and clients say of themselves forges no other."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return super().formatMessage(record).translate(_CONTROLS)
+        return super().formatMessage(record).translate(CONTROLS)
 
 
 def set_up_log() -> None:

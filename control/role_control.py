@@ -34,6 +34,7 @@ from .auth import WORKLOAD
 from .conditions import REPORTED
 from .feed_server import FeedServer
 from .gather import Gather
+from .history import beyond
 from .history_api import revision_of
 from .kinds import parts
 from .lockout_guard import LockoutGuard
@@ -48,7 +49,6 @@ from .role_status import StatusWriter
 from .settings import SettingError
 from .shared_sidecars import SharedSidecars, agree_on_authority
 from .sidecars import Known, Sidecars
-from .status import expired
 from .store import Change, CompactedError, Store, StoreError
 from .store_open import open_store
 from .store_shared import SharedStore
@@ -479,8 +479,7 @@ class Control:
         try:
             return objects_at(self.api, resources, revision_of(at, "at"))
         except CompactedError as error:
-            floor, now = self.store.memory.log.floor, self.store.memory.revision
-            raise expired(f"revision {error.asked} is not in the history, which goes from {floor} to {now}") from None
+            raise beyond(error, self.store.memory) from None
 
     async def _metrics(self, request: web.Request) -> web.Response:
         self.api.authorize(request, "", "")

@@ -14,9 +14,9 @@ from msgspec import Struct
 
 from .api_request import Target
 from .catalog import Catalog
-from .history import EVENTS, Scope, changed_since
+from .history import EVENTS, Scope, beyond, changed_since
 from .objects import ATTEMPTS, PROTECTED_NAMESPACES, ObjectOperations, desired, external, internal, same
-from .status import StatusError, expired
+from .status import StatusError
 from .store import Change, CompactedError, ConflictError, Key, Store, Stored, Write, is_internal
 
 
@@ -45,24 +45,26 @@ class Rollback:
             steps: list[Step] = []
             writes: list[Write] = []
             changing: list[tuple[Key, Stored | None]] = []
+            guarded: dict[Key, tuple[dict[str, Any] | None, dict[str, Any] | None]] = {}
             with contextlib.ExitStack() as held:
                 for key, then in self._wanted(revision, scope):
-                    write = self._write(key, then, held)
-                    if write is None:
+                    found = self._write(key, then, held)
+                    if found is None:
                         continue
+                    write, *states = found
                     now = self._store.memory.get(key)
                     verb = "created" if now is None else "deleted" if write.body is None else "changed"
                     steps.append(Step(verb, *key))
                     writes.append(write)
                     changing.append((key, now))
-                removed = [write.key for write in writes if write.body is None]
-                if removed:
-                    self._operations.check_removal(removed)
+                    guarded[key] = states[0], states[1]
+                self._operations.ask_guards(guarded)
+                places = self._places(writes)
                 beside = self._operations.together(changing) if changing else []
                 if dry_run or not writes:
                     return steps, []
                 try:
-                    return steps, await self._store.write([*beside, *writes])
+                    return steps, await self._store.write([*places, *beside, *writes])
                 except ConflictError:
                     continue
         raise StatusError(409, "these objects keep changing; try again")
@@ -71,10 +73,7 @@ class Rollback:
         try:
             then = changed_since(self._store.memory, revision)
         except CompactedError as error:
-            raise expired(
-                f"revision {error.asked} is not in the history, which goes from {error.floor} to "
-                f"{self._store.memory.revision}"
-            ) from None
+            raise beyond(error, self._store.memory) from None
         return [
             (key, stored)
             for key, stored in sorted(then.items(), key=lambda item: (item[0].resource != "namespaces", item[0]))
@@ -85,8 +84,17 @@ class Rollback:
             and not (key.resource == "namespaces" and (stored is None or key.name in PROTECTED_NAMESPACES))
         ]
 
-    def _write(self, key: Key, then: Stored | None, held: contextlib.ExitStack) -> Write | None:
-        """None: it is as it was. Raises StatusError."""
+    def _places(self, writes: list[Write]) -> list[Write]:
+        """What makes the namespaces that these objects are in and that are gone."""
+        made = {write.key for write in writes}
+        wanted = {Key("namespaces", "", write.key.namespace) for write in writes if write.body and write.key.namespace}
+        gone = sorted(key for key in wanted - made if self._store.memory.get(key) is None)
+        return [self._operations.namespace_write(key.name) for key in gone]
+
+    def _write(
+        self, key: Key, then: Stored | None, held: contextlib.ExitStack
+    ) -> tuple[Write, dict[str, Any] | None, dict[str, Any] | None] | None:
+        """(the write, the object as it is, as it is to be); None: it is as it was. Raises StatusError."""
         now = self._store.memory.get(key)
         operations, resource = self._operations, self._catalog.by_name[key.resource]
         version = resource.api_version().rpartition("/")[2]
@@ -95,9 +103,8 @@ class Rollback:
         if then is None:
             if now is None or current is None:
                 return None
-            operations.ask_guards(resource.name, current, None)
             self._permit(target, "delete")
-            return Write(key, None, expect=now.version)
+            return Write(key, None, expect=now.version), current, None
         made = external(then, target)
         metadata = dict(made["metadata"])
         made["metadata"] = metadata
@@ -115,10 +122,9 @@ class Rollback:
                 return None
         self._permit(target, "create" if current is None else "update")
         made, _ = operations.admission.admit(resource, version, made, "Warn", [])
-        operations.ask_guards(resource.name, current, made)
         operations.check_write(target, current, made)
         held.enter_context(operations.with_addresses(target, current, made))
-        return Write(key, internal(made), expect=now.version if now is not None else 0)
+        return Write(key, internal(made), expect=now.version if now is not None else 0), current, made
 
 
 def _without_bookkeeping(body: dict[str, Any]) -> dict[str, Any]:

@@ -93,6 +93,14 @@ class SqliteStore:
         return store
 
     def _open(self) -> None:
+        self.lock()
+        try:
+            self._load(sqlite3.connect(self.path, isolation_level=None, check_same_thread=False))
+        except sqlite3.Error as error:
+            raise StoreError(f"store {self.path}: {error}; restore it from a backup, or move it away") from error
+
+    def lock(self) -> None:
+        """Keep other processes out until `close`, whatever the file holds. Raises StoreError."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock_file = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -103,10 +111,6 @@ class SqliteStore:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise StoreError(f"store {self.path}: another process has it open; give each control its own") from None
-        try:
-            self._load(sqlite3.connect(self.path, isolation_level=None, check_same_thread=False))
-        except sqlite3.Error as error:
-            raise StoreError(f"store {self.path}: {error}; restore it from a backup, or move it away") from error
 
     def _load(self, database: sqlite3.Connection) -> None:
         self._database = database

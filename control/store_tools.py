@@ -10,6 +10,7 @@ import asyncio
 import base64
 import gzip
 import json
+import math
 import os
 import secrets
 import sqlite3
@@ -57,7 +58,7 @@ async def read_store(text: str, environment: Mapping[str, str]) -> Content:
     scheme, path, _ = split(text)
     if scheme == "sqlite":
         return _read_sqlite(Path(path))
-    store = await open_store(text, environment, log_entries=NO_BOUND)
+    store = await open_store(text, environment, log_entries=NO_BOUND, log_age_s=math.inf)
     try:
         return content_of(store)
     finally:
@@ -105,13 +106,19 @@ def not_empty(where: str) -> StoreError:
 
 async def _fill_sqlite(path: Path, content: Content, force: bool) -> None:
     if path.exists() and not force:
-        held = await SqliteStore.open(path)  # also: nobody has it open
-        empty = not held.memory.revision
-        await held.close()
-        if not empty:
+        found = await SqliteStore.open(path)
+        await found.close()
+        if found.memory.revision:
             raise not_empty(str(path))
-    elif path.exists():
-        await (await SqliteStore.open(path)).close()
+    held = SqliteStore(path)
+    try:
+        held.lock()  # it is not read: by force also what is damaged is replaced
+        await _replace_sqlite(path, content)
+    finally:
+        await held.close()
+
+
+async def _replace_sqlite(path: Path, content: Content) -> None:
     draft = path.with_name(f"{path.name}.restoring")
     _remove(draft)
     store = await SqliteStore.open(draft, log_entries=NO_BOUND)
@@ -139,7 +146,7 @@ async def _fill_shared(backend: Backend, content: Content, force: bool) -> None:
         await asyncio.sleep(LOOK_S)
         if await backend.listed("live/") != signs:
             raise StoreError(f"store {backend.url}: control planes are running on it; stop them first")
-    old = [path for path, _ in await backend.listed("log/")]
+    old = [f"{below}{path}" for below in ("log/", "parts/") for path, _ in await backend.listed(below)]
     names = {object_path(one.key) for one in content.objects}
     stale = [f"objects/{path}" for path, _ in await backend.listed("objects/") if path not in names]
     # The head moves last: until then those who follow see the old log, after it one that does not follow from theirs.
@@ -153,7 +160,7 @@ async def _fill_shared(backend: Backend, content: Content, force: bool) -> None:
     for start in range(0, len(content.objects), 32):
         chunk = content.objects[start : start + 32]
         await asyncio.gather(*(_put_object(backend, one) for one in chunk))
-    await backend.delete([*stale, *(f"log/{path}" for path in old)])
+    await backend.delete([*stale, *old])
     if not await backend.commit(before, Head(last.seq, last.id, last.revision), [], []):
         raise StoreError(f"store {backend.url}: somebody wrote to it meanwhile; stop control planes, and try again")
 

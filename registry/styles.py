@@ -12,6 +12,8 @@ WIDTH = 100
 CHOICES = ("auto", "always", "never")
 _CODES = {"good": "32", "bad": "31;1", "warn": "33", "dim": "2", "strong": "1", "name": "36"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CONTROLS = {code: ascii(chr(code))[1:-1] for code in (*range(9), *range(10, 32), *range(127, 160), 0x2028, 0x2029)}
+"""For str.translate: what could move a cursor or forge a line, as it is written in a program."""
 
 
 def wants_colour(choice: str, environment: Mapping[str, str], terminal: bool) -> bool:

@@ -86,6 +86,22 @@ async def test_what_is_not_confirmed_goes_back_and_all_else_stays(tmp_path: Path
     assert '"verb":"revert"' in (tmp_path / "audit").read_text()
 
 
+async def test_what_goes_back_has_a_reason_in_the_history_and_a_generation_of_its_own(tmp_path: Path) -> None:
+    clock = Clock()
+    async with confirming(tmp_path, clock) as (api, client):
+        await client.post(VIRTUAL_SERVICES, virtual_service("a", "old"))
+        made = await client.post(AT, {"timeoutSeconds": 60})
+        await client.put(f"{VIRTUAL_SERVICES}/a", virtual_service("a", "new"), Fairlead_Confirm=made["id"])
+        changed = await client.get(f"{VIRTUAL_SERVICES}/a")
+        clock.now += 60
+        await taken_back(api)
+        back = await client.get(f"{VIRTUAL_SERVICES}/a")
+        assert back["spec"]["hosts"] == ["old"]
+        assert back["metadata"]["generation"] == changed["metadata"]["generation"] + 1
+        (latest, *_) = (await client.get("/fairlead/v1/history?name=a"))["changes"]
+        assert "was not confirmed in time" in latest["reason"] and made["id"] in latest["reason"]
+
+
 async def test_permissions_go_back_in_control_and_are_told_to_no_sidecar(tmp_path: Path) -> None:
     clock = Clock()
     roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles"

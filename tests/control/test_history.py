@@ -175,3 +175,22 @@ async def test_a_revision_beyond_the_history_is_refused_with_its_ends(tmp_path: 
         await client.get(f"{HISTORY}?resource=frogs", code=400)
         await client.get(f"{HISTORY}/diff?from=x", code=400)
         await client.ask("POST", f"{HISTORY}/rollback", {"revision": "1"}, code=400)
+
+
+@pytest.mark.asyncio
+async def test_a_rollback_over_a_deleted_namespace_makes_it_again(tmp_path: Path) -> None:
+    async with api_in(tmp_path) as (api, client):
+        at = VIRTUAL_SERVICES.replace("/default/", "/shop/")
+        await client.post(at, {**virtual_service("a", "one"), "metadata": {"name": "a"}})
+        before = api.store.memory.revision
+        await client.delete("/api/v1/namespaces/shop")
+        await client.post("/fairlead/v1/history/rollback", {"revision": before, "namespace": "shop"}, 200)
+        await client.get(f"{at}/a")
+        await client.get("/api/v1/namespaces/shop")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("query", ["?limit=%C2%B2", "?limit=0", "/diff?from=" + "9" * 5000, "/diff?from=%D9%A1"])
+async def test_what_is_no_number_is_refused_by_name(tmp_path: Path, query: str) -> None:
+    async with api_in(tmp_path) as (_, client):
+        assert "expected" in (await client.get(f"/fairlead/v1/history{query}", 400))["message"]

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from fairlead.control.api import ControlApi
-from fairlead.control.lockout_guard import FORCE, GUARDED, LockoutGuard
+from fairlead.control.lockout_guard import GUARDED, SETTINGS, LockoutGuard
+from fairlead.control.plaintext import FORCE
 from fairlead.policy.world import World
 from tests.control.serving import api_on, store_in
 from tests.policy.test_lockout import world
@@ -45,3 +46,27 @@ async def test_a_policy_that_cuts_dns_off_is_refused_by_name_and_taken_by_force(
         await client.delete(f"{AT}/deny")
         await client.post(AT, policy("deny"), Fairlead_Force="true")
         await client.patch(f"{AT}/deny", {"metadata": {"labels": {"a": "b"}}})  # closed before, closed after
+
+
+async def test_what_two_changes_do_together_is_judged_together(tmp_path: Path) -> None:
+    async with store_in(tmp_path) as store, api_on(store) as (api, client):
+        guarded(api, world())
+        await client.post(AT, policy("deny"), Fairlead_Force="true")
+        closed = store.memory.revision
+        await client.post(AT, policy("dns", 53, 15012))
+        await client.delete(f"{AT}/deny")
+        back = {"revision": closed, "namespace": "shop"}  # `deny` comes, which `dns` permits, and `dns` goes
+        refused = await client.post("/fairlead/v1/history/rollback", back, 403)
+        assert "would be cut off from" in refused["message"]
+        await client.post("/fairlead/v1/history/rollback", back, 200, Fairlead_Force="true")
+
+
+async def test_a_mesh_config_that_cuts_off_is_refused_too(tmp_path: Path) -> None:
+    async with store_in(tmp_path) as store, api_on(store) as (api, client):
+        facts = world()
+        api.lockout = LockoutGuard(lambda: api.objects(GUARDED | {SETTINGS}), lambda: facts.snapshot)
+        at = "/apis/security.istio.io/v1/namespaces/elsewhere/authorizationpolicies"
+        await client.post(at, {"metadata": {"name": "nothing"}, "spec": {}})
+        settings = {"metadata": {"name": "default"}, "spec": {"rootNamespace": "elsewhere"}}
+        refused = await client.post("/apis/fairlead.dev/v1/meshconfigs", settings, 403)
+        assert "AuthorizationPolicy elsewhere/nothing" in refused["message"]

@@ -121,3 +121,22 @@ async def test_what_goes_with_something_else_is_asked_for_too(client: Guarded) -
     await client.delete(f"{services}/own?propagationPolicy=Orphan")
     await client.patch(f"{PEERS}/loose", {"metadata": {"annotations": {"fairlead.dev/force": "true"}}})
     await client.delete("/api/v1/namespaces/shop")
+
+
+async def test_exceptions_that_go_together_are_judged_together(client: Guarded) -> None:
+    history = "/fairlead/v1/history/rollback"
+    made = await client.post(PEERS, policy("STRICT"))
+    await client.put(f"{PEERS}/default", policy("PERMISSIVE"))
+    await client.post(PEERS, policy("PERMISSIVE", "web", {"app": "web"}))
+    plaintext(client)
+    before = {"revision": int(made["metadata"]["resourceVersion"]), "resource": "peerauthentications.security.istio.io"}
+    assert "10.0.0.7" in (await client.post(history, before, 403))["message"]
+    await client.post(PEERS.replace("shop", "istio-system"), policy("STRICT"))  # each exception alone would do
+    assert "10.0.0.7" in (await client.delete(PEERS, code=403))["message"]
+    assert len((await client.get(PEERS))["items"]) == 2
+
+
+async def test_the_force_of_an_apply_counts_for_strict_too(client: Guarded) -> None:
+    plaintext(client)
+    await client.post(PEERS, policy("STRICT"), 403)
+    await client.post(PEERS, policy("STRICT"), Fairlead_Force="true")

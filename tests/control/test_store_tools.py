@@ -128,3 +128,25 @@ async def test_a_store_with_control_planes_on_it_is_not_replaced(makers: dict[st
 async def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no such file"):
         await read_store(f"sqlite:{tmp_path}/none.db", {})
+
+
+async def test_a_damaged_file_is_replaced_by_force_while_nobody_can_open_it(
+    makers: dict[str, Any], tmp_path: Path
+) -> None:
+    one, two = makers["sqlite"](), makers["sqlite"]()
+    async with one.open() as store:
+        await fill_with_a_life(store)
+        wanted = all_of(store)
+    content = await read_store(one.url, {})
+    broken = tmp_path / "broken.db"
+    broken.write_bytes(b"garbage" * 1000)
+    with pytest.raises(StoreError, match="not a database"):
+        await fill(f"sqlite:{broken}", content, {}, False)
+    await fill(f"sqlite:{broken}", content, {}, True)
+    assert await read_store(f"sqlite:{broken}", {}) == content
+    async with two.open():
+        with pytest.raises(StoreError, match="another process has it open"):
+            await fill(two.url, content, {}, True)
+    await fill(two.url, content, {}, True)
+    async with two.open() as store:
+        assert all_of(store) == wanted
