@@ -250,14 +250,15 @@ class Engine:
             return self._refuse(message, query, tcp, REFUSED, EDE_PROHIBITED)
         if not self.zone.synced:
             return self._refuse(message, query, tcp, SERVFAIL, EDE_NOT_READY)
-        records = self.zone.content(query.key)
-        if not records:
+        content = self.zone.content(query.key)
+        if content is None:
             return self._refuse(message, query, tcp, NOTAUTH, EDE_NOT_OURS)
         query.plain = False
+        start, records = content
         if not tcp:
-            return self._finished(message, query, tcp, Found(NOERROR, (records[0],)), 0.0)
+            return self._finished(message, query, tcp, Found(NOERROR, (start,)), 0.0)
         self.metrics.count(Label(tcp, query.qtype, NOERROR, "fairlead", len(message), query.do), 0)
-        return Transfer(message, query, records if wanted(query, message, records[0]) else records[:1])
+        return Transfer(message, query, start, records if wanted(query, message, start) else None)
 
     def _decided(
         self,

@@ -11,7 +11,7 @@ from msgspec import Struct as Frozen
 
 from ..registry.merge import usable
 from ..registry.model import Endpoint, Service
-from .message import AAAA, CNAME, NS, PTR, SOA, SRV, TXT, A, RRset, show_name, wire_name
+from .message import AAAA, ANY, CNAME, NS, PTR, SOA, SRV, TXT, A, RRset, show_name, wire_name
 
 ENDPOINT_PTR = 65280 + PTR
 """Key of a PTR that counts only where no virtual address has one; a private type that is never served."""
@@ -217,7 +217,7 @@ def service_records(
         build.add(host, CNAME, wire_name(service.external_name))
         return build.done()
     ready = usable(service, endpoints)
-    own = [] if service.headless else _addresses(service.addresses)
+    own = [] if service.headless else addresses_of(service.addresses)
     internal = service.host.endswith(f".{options.cluster_domain}")
     for address in override or own:
         build.address(host, address)
@@ -246,7 +246,7 @@ def service_records(
     return build.done()
 
 
-def _addresses(candidates: Iterable[str]) -> list[str]:
+def addresses_of(candidates: Iterable[str]) -> list[str]:
     """Those that are single addresses; a ServiceEntry's may be CIDR blocks or names."""
     return [address for address in candidates if address_record(address)]
 
@@ -311,3 +311,31 @@ def _endpoint_records(build: _Builder, service: Service, host: bytes, endpoints:
                 owner = owners[name] = _port_owner(host, name, protocols.get(name, "TCP"))
             srv(owner, endpoint.port, endpoint.weight, target)
         srv(host, endpoint.port, endpoint.weight, target)
+
+
+def pick(sets: dict[int, RRset], qtype: int, external: bool) -> RRset | None:
+    """The record set of a name that answers a question of this type."""
+    if qtype != ANY:
+        if external and qtype not in (A, AAAA, CNAME):
+            return None
+        if qtype == PTR:
+            return sets.get(PTR) or sets.get(ENDPOINT_PTR)
+        return sets.get(qtype) if qtype != ENDPOINT_PTR else None
+    for rtype in (A, AAAA, CNAME, *sets):  # RFC 8482: one record set is answer enough
+        if rtype in sets:
+            return sets[rtype]
+    return None
+
+
+def merged(owner: bytes, given: list[dict[int, RRset]]) -> dict[int, RRset]:
+    """The union of all contributions, each record once, with the lowest TTL."""
+    made: dict[int, RRset] = {}
+    for sets in given:
+        for rtype, rrset in sets.items():
+            known = made.get(rtype)
+            rdata = rrset.rdata if known is None else tuple(dict.fromkeys((*known.rdata, *rrset.rdata)))
+            made[rtype] = RRset(owner, rrset.rtype, min(rrset.ttl, known.ttl) if known else rrset.ttl, rdata)
+    by_endpoint = made.pop(ENDPOINT_PTR, None)
+    if by_endpoint is not None and PTR not in made:
+        made[PTR] = by_endpoint
+    return made

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from .message import AXFR, SOA, Malformed, Query, RRset, read_message
 from .write import write_answer
@@ -18,11 +19,11 @@ class Transfer:
 
     __slots__ = ("_id", "_query", "_records")
 
-    def __init__(self, message: bytes, query: Query, records: list[RRset]) -> None:
-        """`records`: the SOA first; it also comes last."""
+    def __init__(self, message: bytes, query: Query, soa: RRset, records: Iterable[RRset] | None) -> None:
+        """`records`: all but the SOA, which comes first and last; None: the SOA alone."""
         self._id = message[:2]
         self._query = query
-        self._records = records if len(records) == 1 else [*records, records[0]]
+        self._records = (soa,) if records is None else chain((soa,), records, (soa,))
 
     def messages(self) -> Iterator[bytes]:
         held: list[RRset] = []

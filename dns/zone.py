@@ -1,12 +1,16 @@
-"""The names we answer for, made from the registry's snapshot, and kept up to date by what changed in it."""
+"""The names we answer for, made from the registry's snapshot, and kept up to date by what changed in it.
+
+Those of ordinary services are made on demand (`demand`); here stand the others, and the names that lie above any.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ..registry.model import Changed, Endpoint, Service, Workload
 from ..registry.snapshot import Snapshot
 from .consul import ConsulNames, service_key
+from .demand import Made, OnDemand, below
 from .message import AAAA, ANY, CNAME, NOERROR, NS, NXDOMAIN, PTR, SOA, SRV, A, RRset, parents, wire_name
 from .near import localities, wants_near
 from .pods import Pods, space_key
@@ -15,7 +19,9 @@ from .records import (
     Found,
     Records,
     ZoneOptions,
+    merged,
     namespace_records,
+    pick,
     service_records,
     soa,
     zone_records,
@@ -46,23 +52,10 @@ class _Node:
         """A ServiceEntry's host in a zone of somebody else: only its addresses are ours to give."""
 
 
-class _Made:
-    """What was made of one service or workload, to tell whether it has to be made again."""
-
-    __slots__ = ("endpoints", "override", "records", "source")
-
-    def __init__(
-        self, source: object, endpoints: tuple[Endpoint, ...], override: tuple[str, ...], records: Records
-    ) -> None:
-        self.source = source
-        self.endpoints = endpoints
-        self.override = override
-        self.records = records
-
-
 _NO_ENDPOINTS: tuple[Endpoint, ...] = ()
 _NO_OVERRIDE: tuple[str, ...] = ()
-_NOT_MADE = _Made(None, _NO_ENDPOINTS, (), {})
+_NOT_MADE = Made(None, _NO_ENDPOINTS, ())
+_NO_SETS: dict[int, RRset] = {}
 
 
 class Zone:
@@ -77,7 +70,8 @@ class Zone:
         self.version = 0
         self.problems: dict[str, str] = {}
         """Services left out, and why."""
-        self._services: dict[str, _Made] = {}
+        self._services: dict[str, Made] = {}
+        self._demand = OnDemand(options, self._services_tail)
         self.pods = Pods(options, self.has_namespace)
         self._addresses: Mapping[str, tuple[str, ...]] = {}
         self._namespaces: set[str] = set()
@@ -90,13 +84,16 @@ class Zone:
         self.consul = ConsulNames(self) if options.consul_domain else None
         self.near: dict[bytes, dict[bytes, str]] = {}
         """Localities by owner and rdata, of services that want their nearest endpoints first."""
+        self._near_of: dict[str, tuple[bytes, ...]] = {}
+        """The owners there, by host."""
         local = [f"{name}.in-addr.arpa" for name in _LOCAL_ONLY] + [f"{name}.ip6.arpa" for name in _LOCAL_ONLY6]
         private = [f"{name}.in-addr.arpa" for name in _PRIVATE] + [f"{name}.ip6.arpa" for name in _PRIVATE6]
         self._reverse = {wire_name(name): True for name in local}
         self._reverse |= {wire_name(name): not options.forward_private_reverse for name in private}
 
     def __len__(self) -> int:
-        return len(self._nodes)
+        pointing, nodes = self._demand.pointing, self._nodes
+        return len(nodes) + self._demand.names + len(pointing) - len(pointing.keys() & nodes.keys())
 
     def update(
         self,
@@ -163,7 +160,7 @@ class Zone:
             override = addresses.get(host, _NO_OVERRIDE)
             if known.source is service and known.endpoints is ends and known.override == override:
                 continue
-            self._remake(host, _Made(service, ends, override, {}), changed)
+            self._remake(host, Made(service, ends, override), changed)
 
     def _update_namespace(self, name: str, exists: bool, changed: set[bytes]) -> None:
         if (name in self._namespaces) == exists:
@@ -177,27 +174,51 @@ class Zone:
         self._replace("n" + name, {} if exists else records, records if exists else {}, changed)
         changed.add(space_key(name))
 
-    def _remake(self, host: str, new: _Made, changed: set[bytes]) -> None:
+    def _remake(self, host: str, new: Made, changed: set[bytes]) -> None:
         """Put a service's names in, anew, or (nothing made) take them out."""
-        made = self._services
-        known = made.get(host, _NOT_MADE)
+        known = self._services.get(host, _NOT_MADE)
         self.problems.pop(host, None)
+        if known.owner:
+            self._demand.drop(known)
         if isinstance(new.source, Service):
             try:
-                new.records = service_records(new.source, new.endpoints, new.override, self.options)
+                if self._demand.takes(host):
+                    self._demand.put(host, new)
+                else:
+                    new.records = service_records(new.source, new.endpoints, new.override, self.options)
             except ValueError as error:
                 self.problems[host] = str(error)
-            made[host] = new
+            self._services[host] = new
         else:
-            made.pop(host, None)
-        if self.near and known.records:
-            for owner in known.records:
-                self.near.pop(owner, None)
+            self._services.pop(host, None)
+        for owner in self._near_of.pop(host, ()):
+            self.near.pop(owner, None)
         if isinstance(new.source, Service) and not new.override and wants_near(new.source):
-            self.near.update(localities(new.records, new.endpoints))
-        if self.consul is not None:
-            changed.add(service_key(host))
+            records = self._demand.records(new) if new.owner else new.records
+            near = localities(records, new.endpoints)
+            self.near.update(near)
+            self._near_of[host] = tuple(near)
+        changed.add(service_key(host))
         self._replace("s" + host, known.records, new.records, changed)
+        if known.owner or new.owner:
+            self._swap(host, known, new, changed)
+
+    def _swap(self, host: str, old: Made, new: Made, changed: set[bytes]) -> None:
+        """The place of a service that is made on demand: its own name, and those of its addresses."""
+        changed.add(new.owner or old.owner)
+        come, gone, moved = self._demand.repoint(old, new)
+        changed.update(come, gone, moved)
+        for name in come:
+            if self._demand.point(name, new.owner) and name not in self._nodes:
+                self._added(name, self._apex_of(name), changed)
+        for name in gone:
+            if self._demand.unpoint(name, old.owner) and name not in self._nodes:
+                if self._children.get(name):
+                    self._nodes[name] = _Node(_NO_SETS, self._apex_of(name), False)
+                else:
+                    self._removed(name, self._apex_of(name), changed)
+        if bool(old.owner) != bool(new.owner):
+            self._give("s" + host, new.owner or old.owner, _NO_SETS if new.owner else None, changed)
 
     def has_namespace(self, label: bytes) -> bool:
         """Whether a namespace exists, given as the label of its name."""
@@ -238,13 +259,15 @@ class Zone:
             self._nodes[owner].key = given[0][0]
         elif given:
             self._given[owner] = given
-            self._set_node(owner, _merged(owner, [sets for _, sets in given]), changed)
+            self._set_node(owner, merged(owner, [sets for _, sets in given]), changed)
             self._nodes[owner].key = None
         elif self._children.get(owner):
             self._set_node(owner, {}, changed)
             self._nodes[owner].key = None
         else:
             self._drop_node(owner, changed)
+        if owner.endswith(self._services_tail) and (key_of := self._demand.key_of(owner)):
+            changed.add(key_of)
 
     def _set_node(self, owner: bytes, sets: dict[int, RRset], changed: set[bytes]) -> None:
         changed.add(owner)
@@ -256,10 +279,15 @@ class Zone:
         self._nodes[owner] = _Node(sets, apex or owner, not apex)
         if owner[:2] == b"\1*":
             self._wildcards[owner[2:]] = owner
+        if owner not in self._demand.pointing:
+            self._added(owner, apex, changed)
+
+    def _added(self, owner: bytes, apex: bytes, changed: set[bytes]) -> None:
+        """The names above a new one exist, too."""
         if apex and owner != apex:
             parent = owner[1 + owner[0] :]
             self._children[parent] = self._children.get(parent, 0) + 1
-            if parent not in self._nodes:
+            if parent not in self._nodes and parent not in self._demand.pointing:
                 self._set_node(parent, {}, changed)
 
     def _drop_node(self, owner: bytes, changed: set[bytes]) -> None:
@@ -267,7 +295,12 @@ class Zone:
         apex = self._nodes.pop(owner).apex
         if self._wildcards.get(owner[2:]) == owner:
             del self._wildcards[owner[2:]]
-        if owner == apex:
+        if owner not in self._demand.pointing:
+            self._removed(owner, apex, changed)
+
+    def _removed(self, owner: bytes, apex: bytes, changed: set[bytes]) -> None:
+        """The names above one that is gone exist no more, where nothing else is below them."""
+        if not apex or owner == apex:
             return
         parent = owner[1 + owner[0] :]
         left = self._children[parent] - 1
@@ -275,7 +308,8 @@ class Zone:
             self._children[parent] = left
             return
         del self._children[parent]
-        if parent not in self._given and self._nodes[parent].key is None:
+        node = self._nodes.get(parent)
+        if node is not None and node.key is None and parent not in self._given:
             self._drop_node(parent, changed)
 
     def owns(self, name: bytes) -> bool:
@@ -299,9 +333,11 @@ class Zone:
         """
         answer: list[RRset] = []
         depends: list[bytes] = []
+        seen: list[bytes] = []
         for _ in range(CHAIN):
             owner, node = self._find(name)
-            depends.append(name)
+            seen.append(name)
+            depends.append(self._demand.key_of(name) or name)
             if owner != name:
                 depends.append(owner)
             if node is None:
@@ -315,11 +351,11 @@ class Zone:
                         made.rcode, tuple(answer), made.authority, made.additional, tuple(depends), made.pending
                     )
                 if not answer:
-                    return self._nothing(name, recursive)
+                    return self._nothing(name, recursive, depends)
                 return self._end_of_chain(name, answer, depends, recursive)
             if node.external and qtype not in (A, AAAA) and CNAME not in node.sets and recursive:
                 return Found(NOERROR, tuple(answer), depends=tuple(depends), pending=name) if answer else None
-            rrset = _pick(node.sets, qtype, node.external)
+            rrset = pick(node.sets, qtype, node.external)
             if rrset is not None:
                 if owner != name:
                     rrset = RRset(name, rrset.rtype, rrset.ttl, rrset.rdata)
@@ -331,14 +367,14 @@ class Zone:
                 return Found(NOERROR, tuple(answer), (self._soa(apex),), depends=tuple(depends))
             answer.append(alias if owner == name else RRset(name, CNAME, alias.ttl, alias.rdata))
             name = alias.rdata[0].lower()
-            if name in depends:
+            if name in seen:
                 break
         # A loop of aliases, or a chain without end: what there is, and no claim about the rest.
         return Found(NOERROR, tuple(answer), depends=tuple(depends))
 
     def _find(self, name: bytes) -> tuple[bytes, _Node | None]:
         """The node for a name, by itself or by the nearest wildcard host above it."""
-        node = self._nodes.get(name)
+        node = self._node(name)
         if node is not None:
             return name, node
         if self._wildcards:
@@ -347,6 +383,17 @@ class Zone:
                 if owner is not None:
                     return owner, self._nodes[owner]
         return name, None
+
+    def _node(self, name: bytes) -> _Node | None:
+        """What there is of a name, with what services have for it."""
+        node = self._nodes.get(name)
+        given = self._demand.sets(name)
+        if not given:
+            return node
+        if node is not None and node.sets:
+            given = [*(sets for _, sets in self._given.get(name, (("", node.sets),))), *given]
+        apex = self._apex_of(name)
+        return _Node(given[0] if len(given) == 1 else merged(name, given), apex or name, not apex)
 
     def _made_up(self, name: bytes, qtype: int, recursive: bool) -> Found | None:
         """Names that are made when asked for: Consul's, and pods' where any address will do."""
@@ -359,17 +406,17 @@ class Zone:
             return found
         return None
 
-    def _nothing(self, name: bytes, recursive: bool) -> Found | None:
+    def _nothing(self, name: bytes, recursive: bool, depends: list[bytes]) -> Found | None:
         """NXDOMAIN where the name lies in a zone of ours."""
         apex = self._apex_of(name)
         if not apex or (apex != self.apex and not self._reverse[apex] and recursive):
             return None
         rcode = NOERROR if name == apex else NXDOMAIN
-        return Found(rcode, (), (self._soa(apex),), depends=(name,))
+        return Found(rcode, (), (self._soa(apex),), depends=tuple(depends))
 
     def _end_of_chain(self, name: bytes, answer: list[RRset], depends: list[bytes], recursive: bool) -> Found:
         """The last alias points to a name that we do not have: missing in our zone, or somebody else's."""
-        nothing = self._nothing(name, recursive)
+        nothing = self._nothing(name, recursive, depends)
         if nothing is not None:  # RFC 6604: the RCODE is that of the last name
             return Found(nothing.rcode, tuple(answer), nothing.authority, depends=tuple(depends))
         return Found(NOERROR, tuple(answer), depends=tuple(depends), pending=name)
@@ -400,55 +447,47 @@ class Zone:
     def _glue(self, srv: RRset, depends: list[bytes]) -> tuple[RRset, ...]:
         glue = []
         for target in dict.fromkeys(data[6:] for data in srv.rdata):
-            depends.append(target)
-            node = self._nodes.get(target)
+            depends.append(self._demand.key_of(target) or target)
+            node = self._node(target)
             if node is not None:
                 glue += [node.sets[rtype] for rtype in (A, AAAA) if rtype in node.sets]
         return tuple(glue)
 
-    def content(self, apex: bytes) -> list[RRset]:
-        """All records of a zone of ours, its SOA first; empty where it is none that has any."""
+    def content(self, apex: bytes) -> tuple[RRset, Iterator[RRset]] | None:
+        """(SOA, all other records as they are now) of a zone of ours; None where it is none that has any."""
         if apex != self.apex and not (apex in self._reverse and self._children.get(apex)):
-            return []
-        found = [self._soa(apex)]
-        if apex != self.apex:
-            found.append(RRset(apex, NS, self.options.ttl, (wire_name(f"ns.dns.{self.options.cluster_domain}"),)))
-        for node in self._nodes.values():
-            if node.apex == apex and not node.external:
-                found += [rrset for rtype, rrset in node.sets.items() if rtype != SOA]
-        if apex == self.apex:
-            found += [rrset for _, sets in self.pods.names() for rrset in sets.values()]
-        return found
+            return None
+        top = [] if apex == self.apex else [self._own_ns(apex)]
+        plain = [
+            node.sets if owner not in self._demand.pointing else {}
+            for owner, node in self._nodes.items()
+            if node.apex == apex and not node.external
+        ]
+        demand, services = self._demand, self._demand.all() if apex == self.apex else []
+        pods = list(self.pods.names()) if apex == self.apex else []
+        pointed = [self._node(name) for name in demand.pointing if apex != self.apex and self._apex_of(name) == apex]
+
+        def rest() -> Iterator[RRset]:
+            yield from top
+            for sets in (*plain, *(node.sets for node in pointed if node is not None), *(sets for _, sets in pods)):
+                yield from (rrset for rtype, rrset in sets.items() if rtype != SOA)
+            for made in services:  # one at a time
+                records = demand.made(made)
+                for name in below(made.owner, records):
+                    yield from records[name].values()
+
+        return self._soa(apex), rest()
+
+    def _own_ns(self, apex: bytes) -> RRset:
+        return RRset(apex, NS, self.options.ttl, (wire_name(f"ns.dns.{self.options.cluster_domain}"),))
 
     def names(self) -> Iterable[tuple[bytes, Mapping[int, RRset]]]:
         """Every name with its record sets, for people and tests."""
-        for name, node in self._nodes.items():
-            yield name, {PTR if rtype == ENDPOINT_PTR else rtype: rrset for rtype, rrset in node.sets.items()}
+        names = dict.fromkeys((*self._nodes, *self._demand.pointing))
+        for made in self._demand.all():
+            names |= dict.fromkeys(below(made.owner, self._demand.records(made)))
+        for name in names:
+            node = self._node(name)
+            sets = node.sets if node is not None else {}
+            yield name, {PTR if rtype == ENDPOINT_PTR else rtype: rrset for rtype, rrset in sets.items()}
         yield from self.pods.names()
-
-
-def _pick(sets: dict[int, RRset], qtype: int, external: bool) -> RRset | None:
-    if qtype != ANY:
-        if external and qtype not in (A, AAAA, CNAME):
-            return None
-        if qtype == PTR:
-            return sets.get(PTR) or sets.get(ENDPOINT_PTR)
-        return sets.get(qtype) if qtype != ENDPOINT_PTR else None
-    for rtype in (A, AAAA, CNAME, *sets):  # RFC 8482: one record set is answer enough
-        if rtype in sets:
-            return sets[rtype]
-    return None
-
-
-def _merged(owner: bytes, given: list[dict[int, RRset]]) -> dict[int, RRset]:
-    """The union of all contributions, each record once, with the lowest TTL."""
-    merged: dict[int, RRset] = {}
-    for sets in given:
-        for rtype, rrset in sets.items():
-            known = merged.get(rtype)
-            rdata = rrset.rdata if known is None else tuple(dict.fromkeys((*known.rdata, *rrset.rdata)))
-            merged[rtype] = RRset(owner, rrset.rtype, min(rrset.ttl, known.ttl) if known else rrset.ttl, rdata)
-    by_endpoint = merged.pop(ENDPOINT_PTR, None)
-    if by_endpoint is not None and PTR not in merged:
-        merged[PTR] = by_endpoint
-    return merged
