@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from sys import intern
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from .listed import settings_of_tags
-from .model import Endpoint, Facts, Service, ServicePort, Workload, WorkloadPort
+from .model import Endpoint, Facts, Service, ServicePort, Workload, sole_port
 from .names import CLUSTER_DOMAIN, is_address, service_host, shared_labels
 
 PREFIX = "fairlead-"
@@ -90,22 +91,41 @@ class _Check(msgspec.Struct):
     ModifyIndex: int = 0
 
 
+CHECK_OCTETS_MAX = 4 << 20
+"""Most that one check may have."""
+_BETWEEN = b'},{"Node":'
+"""Between two checks of an answer. No text has it in it, since its quotation marks would be escaped there."""
+
+
 class ChecksSeen:
     """Which services' checks are different from the last look; of each service one number is kept."""
 
-    decode = staticmethod(msgspec.json.Decoder(list[msgspec.Raw]).decode)
-    """Of /v1/health/state/STATE, without a look into each. Raises ValueError."""
-    _read = staticmethod(msgspec.json.Decoder(_Check).decode)
+    _read = staticmethod(msgspec.json.Decoder(list[_Check]).decode)
 
     def __init__(self) -> None:
         self._before: dict[str, int] = {}
         self._now: dict[str, int] = {}
+        self._rest = b""
 
-    def add(self, checks: list[msgspec.Raw]) -> None:
-        """Some of an answer; the rest may follow. Raises ValueError."""
+    def add(self, octets: bytes) -> None:
+        """Some of an answer, as it comes: all of them take much memory at once. Raises ValueError."""
+        octets = self._rest + octets
+        at = octets.rfind(_BETWEEN)
+        if at >= 0:
+            self._count(octets[: at + 1] + b"]")
+            octets = b"[" + octets[at + 2 :]
+        if len(octets) > CHECK_OCTETS_MAX:
+            raise ValueError(f"no check ends within {CHECK_OCTETS_MAX} octets")
+        self._rest = octets
+
+    def end(self) -> None:
+        """That was all. Raises ValueError."""
+        rest, self._rest = self._rest, b""
+        self._count(rest)
+
+    def _count(self, octets: bytes) -> None:
         now = self._now
-        for raw in checks:
-            one = self._read(raw)
+        for one in self._read(octets):
             told = hash((one.Node, one.CheckID, one.Status, one.ModifyIndex or one.Output))
             now[one.ServiceName] = now.get(one.ServiceName, 0) ^ told
 
@@ -118,7 +138,7 @@ class ChecksSeen:
 
     def drop(self) -> None:
         """Forget what was added of an answer that cannot be read."""
-        self._now = {}
+        self._now, self._rest = {}, b""
 
 
 def labels_of(tags: list[str], meta: Mapping[str, str]) -> dict[str, str]:
@@ -166,7 +186,7 @@ def facts_of_service(
         host = service_host(namespace, name.lower(), domain)
         services[host] = service(name.lower(), namespace, host, [e for e, _, _ in found], [m for _, _, m in found])
         endpoints[host] = tuple(sorted((e for e, _, _ in found), key=lambda e: (e.address, e.port)))
-        workloads |= {workload.key: workload for _, workload, _ in found}
+        workloads |= {endpoint.workload: workload for endpoint, workload, _ in found}  # the same text as key
     return Facts(services=services, endpoints=endpoints, workloads=workloads), problems
 
 
@@ -184,7 +204,7 @@ def instance(
     """
     told, node = entry["Service"], entry["Node"]
     meta = {str(key): str(value) for key, value in (told.get("Meta") or {}).items()}
-    namespace = (meta.get(f"{PREFIX}namespace") or default_namespace).lower()
+    namespace = intern((meta.get(f"{PREFIX}namespace") or default_namespace).lower())
     address, port = str(told.get("Address") or node["Address"]), number(told.get("Port"))
     if tag:
         address, port = tagged(told, node, tag, address, port)
@@ -192,6 +212,8 @@ def instance(
         raise ValueError(f"Address {address!r} is neither an IP address nor a host name")
     if not 0 < port <= 65535:
         raise ValueError(f"port {told.get('Port')!r} is none that a client can dial")
+    ports = sole_port(port)
+    port = ports[0].number
     ready, why = readiness(entry.get("Checks") or [])
     weights = told.get("Weights") or {}
     labels = shared_labels(labels_of(list(told.get("Tags") or []), meta))
@@ -204,13 +226,15 @@ def instance(
         namespace=namespace,
         name=own_name,
         addresses=(address,),
-        ports=(WorkloadPort(port),),
+        ports=ports,
         labels=labels,
-        annotations={"consul.io/node": str(node["Node"]), "consul.io/node-address": str(node.get("Address") or "")}
-        if node.get("Node")
-        else {},
+        annotations=shared_labels(
+            {"consul.io/node": str(node["Node"]), "consul.io/node-address": str(node.get("Address") or "")}
+            if node.get("Node")
+            else {}
+        ),
         service_account=account or "default",
-        locality=f"/{zone}" if zone else "",
+        locality=intern(f"/{zone}") if zone else "",
         mesh_port=mesh_port,
         ready=ready,
         why=why,

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from .merge import NAME_LABEL, left, selected, union
 from .model import Changed, Endpoint, Facts, Service, SourceStatus, Workload
+from .parts import Several, add, remove
 from .snapshot import Snapshot
 
 V = TypeVar("V")
@@ -30,7 +31,7 @@ class Contributions:
         """Hosts of services with selectors, by namespace."""
         self._by_label: dict[tuple[str, str, str], dict[str, Workload]] | None = None
         """Workloads by (namespace, label, value); made once a service selects."""
-        self._naming: dict[str, str | tuple[str, ...]] = {}
+        self._naming: Several = {}
         """By workload, the host or hosts of the listed endpoints that name it."""
         self._used: dict[str, int] = {}
         """How many services and workloads are in a namespace."""
@@ -185,9 +186,9 @@ class Contributions:
         before = {one.workload for one in old or () if one.workload}
         now = {one.workload for group in groups for one in group if one.workload}
         for key in before - now:
-            _remove(self._naming, key, host)
+            remove(self._naming, key, host)
         for key in now:
-            _add(self._naming, key, host)
+            add(self._naming, key, host)
 
     # --- namespaces
 
@@ -263,23 +264,3 @@ def _with(table: dict[str, V], changed: Mapping[str, V | None]) -> dict[str, V]:
         else:
             made[key] = value
     return made
-
-
-def _add(table: dict[str, str | tuple[str, ...]], key: str, host: str) -> None:
-    known = table.get(key)
-    if known is None:
-        table[key] = host
-    elif isinstance(known, str):
-        if known != host:
-            table[key] = (known, host)
-    elif host not in known:
-        table[key] = (*known, host)
-
-
-def _remove(table: dict[str, str | tuple[str, ...]], key: str, host: str) -> None:
-    known = table.get(key)
-    if known == host:
-        del table[key]
-    elif isinstance(known, tuple):
-        left = tuple(one for one in known if one != host)
-        table[key] = left[0] if len(left) == 1 else left

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from .model import Endpoint, Facts, Service, ServicePort, Workload, WorkloadPort
+from .model import Endpoint, Facts, Service, ServicePort, Workload, sole_port
 from .names import CLUSTER_DOMAIN, is_address, service_host, shared_labels
 
 FIELDS = frozenset(
@@ -80,7 +80,7 @@ def prefix_end(prefix: bytes) -> bytes:
     return bytes(end)
 
 
-class Instance(msgspec.Struct, frozen=True):
+class Instance(msgspec.Struct, frozen=True, gc=False):
     """One value, read."""
 
     name: str
@@ -115,7 +115,8 @@ def made(name: str, own: str, told: Mapping[str, Any], domain: str = CLUSTER_DOM
     address = told.get("host")
     if not isinstance(address, str) or not is_address(address):
         raise ValueError(f"host: expected an IP address or a host name as text, got {address!r}")
-    port = _port(told, "port", needed=True)
+    ports = sole_port(_port(told, "port", needed=True))
+    port = ports[0].number
     name, namespace = intern(name), intern(_text(told, "namespace", "default").lower())
     own = _text(told, "workload") or workload_name(name, own)
     labels = told.get("labels", {})
@@ -135,7 +136,7 @@ def made(name: str, own: str, told: Mapping[str, Any], domain: str = CLUSTER_DOM
         namespace=namespace,
         name=own,
         addresses=(address,),
-        ports=(WorkloadPort(port),),
+        ports=ports,
         labels=labels,
         service_account=account or "default",
         locality=intern(f"/{zone}") if zone else "",
@@ -205,5 +206,5 @@ def facts_of(instances: Mapping[str, Instance]) -> Facts:
             source="etcd",
         )
         endpoints[host] = tuple(one.endpoint for one in found)
-        workloads |= {one.workload.key: one.workload for one in found}
+        workloads |= {one.endpoint.workload: one.workload for one in found}  # the same text as key
     return Facts(services=services, endpoints=endpoints, workloads=workloads)

@@ -1,17 +1,26 @@
 """What the registry knows: services, their endpoints, and the workloads behind them.
 
 All classes are frozen and compare by value, so that a source's new contribution can be compared with its last;
-they travel as JSON (msgspec) on the feed and into the snapshot on disk with the field names used here.
+they travel as JSON (msgspec) on the feed and into the snapshot on disk with the field names used here. Dictionaries in
+them are never changed, and empty ones are one object; none can be part of a cycle, so the garbage collector need not
+look at what there are hundreds of thousands of.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from .checks import Check
 
+_NONE: dict[str, str] = {}
+"""The one empty dictionary of all that have none: a hundred thousand workloads would have three each."""
+_NO_PORTS: dict[str, int] = {}
 
-class ServicePort(Struct, frozen=True, omit_defaults=True):
+
+class ServicePort(Struct, frozen=True, omit_defaults=True, gc=False):
     """A port of a service as its clients dial it."""
 
     number: int
@@ -25,7 +34,7 @@ class ServicePort(Struct, frozen=True, omit_defaults=True):
     """The workload's port, or the name of one; 0: the same as `number`."""
 
 
-class Service(Struct, frozen=True, omit_defaults=True):
+class Service(Struct, frozen=True, omit_defaults=True, gc=False):
     """A name with ports. Key: `host`."""
 
     host: str
@@ -59,8 +68,14 @@ class Service(Struct, frozen=True, omit_defaults=True):
     source: str = ""
     """Name of the source that it came from."""
 
+    def __post_init__(self) -> None:
+        if not self.labels:
+            force_setattr(self, "labels", _NONE)
+        if not self.annotations:
+            force_setattr(self, "annotations", _NONE)
 
-class Endpoint(Struct, frozen=True, omit_defaults=True):
+
+class Endpoint(Struct, frozen=True, omit_defaults=True, gc=False):
     """One address and port of a service."""
 
     address: str
@@ -89,14 +104,24 @@ class Endpoint(Struct, frozen=True, omit_defaults=True):
     why: str = ""
     """Where not ready: the reason in a few words, for people."""
 
+    def __post_init__(self) -> None:
+        if not self.labels:
+            force_setattr(self, "labels", _NONE)
 
-class WorkloadPort(Struct, frozen=True, omit_defaults=True):
+
+class WorkloadPort(Struct, frozen=True, omit_defaults=True, gc=False):
     number: int
     name: str = ""
     protocol: str = "TCP"
 
 
-class Workload(Struct, frozen=True, omit_defaults=True):
+@lru_cache(1000)
+def sole_port(number: int) -> tuple[WorkloadPort, ...]:
+    """The ports of a workload of which no more is known than this one: one object for all who have it."""
+    return (WorkloadPort(number),)
+
+
+class Workload(Struct, frozen=True, omit_defaults=True, gc=False):
     """One running instance of an app. Key: `namespace/name`."""
 
     namespace: str
@@ -125,6 +150,14 @@ class Workload(Struct, frozen=True, omit_defaults=True):
     """Why the checks of its own sidecar say that it is not ready; also what others list of it is not ready then."""
     checks: tuple[Check, ...] = ()
     """What its sidecar is to check of it; on the feed for that sidecar alone."""
+
+    def __post_init__(self) -> None:
+        if not self.labels:
+            force_setattr(self, "labels", _NONE)
+        if not self.annotations:
+            force_setattr(self, "annotations", _NONE)
+        if not self.service_ports:
+            force_setattr(self, "service_ports", _NO_PORTS)
 
     @property
     def key(self) -> str:

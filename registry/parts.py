@@ -6,6 +6,9 @@ from typing import Any
 
 from .model import Changed, Facts
 
+Several = dict[str, str | tuple[str, ...]]
+"""Names by key: one as it is, several in order; a list for each of a hundred thousand would take 10 MB."""
+
 
 class Parts:
     """Facts by part. Of parts that state the same thing the one last in the order of names counts."""
@@ -13,7 +16,7 @@ class Parts:
     def __init__(self) -> None:
         self.parts: dict[str, Facts] = {}
         self._whole = Facts()
-        self._owners: tuple[dict[str, list[str]], dict[str, list[str]], dict[str, list[str]]] = ({}, {}, {})
+        self._owners: tuple[Several, Several, Several] = ({}, {}, {})
         """Names of the parts that have a service, endpoints, a workload."""
         self._touched: tuple[set[str], set[str], set[str]] = (set(), set(), set())
 
@@ -28,13 +31,11 @@ class Parts:
             owners, touched = self._owners[at], self._touched[at]
             for key in before:
                 if key not in now:
-                    owners[key].remove(name)
-                    if not owners[key]:
-                        del owners[key]
+                    remove(owners, key, name)
                     touched.add(key)
             for key, value in now.items():
                 if key not in before:
-                    owners[key] = sorted([*owners.get(key, ()), name])
+                    add(owners, key, name)
                     touched.add(key)
                 elif before[key] is not value and before[key] != value:
                     touched.add(key)
@@ -55,10 +56,28 @@ class Parts:
         for key in self._touched[at]:
             owners = self._owners[at].get(key)
             if owners:
-                made[key] = _tables(self.parts[owners[-1]])[at][key]
+                last = owners if isinstance(owners, str) else owners[-1]
+                made[key] = _tables(self.parts[last])[at][key]
             else:
                 made.pop(key, None)
         return made
+
+
+def add(table: Several, key: str, name: str) -> None:
+    known = table.get(key)
+    if known is None:
+        table[key] = name
+    elif known != name and (isinstance(known, str) or name not in known):
+        table[key] = tuple(sorted((*((known,) if isinstance(known, str) else known), name)))
+
+
+def remove(table: Several, key: str, name: str) -> None:
+    known = table.get(key)
+    if known == name:
+        del table[key]
+    elif isinstance(known, tuple):
+        left = tuple(one for one in known if one != name)
+        table[key] = left[0] if len(left) == 1 else left
 
 
 def _tables(facts: Facts | None) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -16,7 +16,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -38,7 +38,6 @@ SPREAD = 0.25
 """Share of the wait by which watches are spread, so that they do not end and ask again all together."""
 ROUND_PAUSE_S = 0.5
 """Least time between two rounds of reading the services without a watch."""
-CHECKS_A_SLICE = 1000
 COMPARE_S = 2.0
 """From a change of critical checks to a look at all of them, in case there was more."""
 ROUND_S = 60.0
@@ -134,17 +133,24 @@ class ConsulSource:
         reply = await self._fetch.request(
             "GET", self._settings.url + path + query, headers=self._settings.headers, timeout_s=timeout_s
         )
-        if reply.status != 200:
-            raise ConsulError(f"{path}: status {reply.status}: {reply.body[:200].decode('utf-8', 'replace').strip()}")
-        if reply.headers.get("x-consul-knownleader") == "false":
-            raise ConsulError(f"{path}: Consul has no leader")
-        contact_ms = reply.headers.get("x-consul-lastcontact", "0")
-        if contact_ms.isdigit() and int(contact_ms) > STALE_S_MAX * 1000:
-            raise ConsulError(f"{path}: the answering server has not heard of its leader for {contact_ms} ms")
+        _check(path, reply.status, reply.headers, reply.body)
         try:
             return int(reply.headers.get("x-consul-index", "0")), decode(reply.body)
         except ValueError as error:
             raise ConsulError(f"{path}: not an answer of Consul: {error}") from error
+
+    async def _read_all_checks(self, seen: ChecksSeen) -> None:
+        """All checks, a long list, as it comes; questions are answered in between. Raises ConsulError, FetchError,
+        ValueError."""
+        path = "/v1/health/state/any"
+        url = self._settings.url + path + "?stale" + self._settings.scope
+        headers = self._settings.headers
+        async with self._fetch.stream("GET", url, headers=headers, connect_timeout_s=10.0, idle_timeout_s=10.0) as told:
+            _check(path, told.status, told.headers, b"")
+            async for octets in told:
+                seen.add(octets)
+                await asyncio.sleep(0)
+        seen.end()
 
     async def _follow_catalog(self) -> None:
         index, backoff, looked_again = 0, Backoff(), False
@@ -288,8 +294,9 @@ class ConsulSource:
         index, backoff, limit, seen = 0, Backoff(), asyncio.Semaphore(READS_AT_ONCE), ChecksSeen()
         while True:
             try:
-                new, told = await self._get("/v1/health/state/critical", index, ChecksSeen.decode)
+                new, told = await self._get("/v1/health/state/critical", index, bytes)
                 seen.add(told)
+                seen.end()
             except (ConsulError, FetchError, ValueError):  # the catalog's watch tells
                 seen.drop()
                 index = 0
@@ -305,7 +312,7 @@ class ConsulSource:
             index = new if new >= index and new > 0 else 0
 
     async def _compare_checks(self) -> None:
-        """All checks, a long list, when some have changed: whose came, went or changed otherwise. No more than a fifth
+        """All checks, when some have changed: whose came, went or changed otherwise. No more than a fifth
         of the time goes into it."""
         limit, seen, loop = asyncio.Semaphore(READS_AT_ONCE), ChecksSeen(), asyncio.get_running_loop()
         first = True
@@ -314,10 +321,7 @@ class ConsulSource:
             self._check_news.clear()
             start = loop.time()
             try:
-                _, told = await self._get("/v1/health/state/any", 0, ChecksSeen.decode)
-                for at in range(0, len(told), CHECKS_A_SLICE):
-                    seen.add(told[at : at + CHECKS_A_SLICE])
-                    await asyncio.sleep(0)  # questions are answered in between
+                await self._read_all_checks(seen)
             except (ConsulError, FetchError, ValueError):
                 seen.drop()
                 self._check_news.set()
@@ -347,7 +351,10 @@ class ConsulSource:
         facts, problems = self._facts_of(name, entries)
         if self._parts.parts.get(name) != facts:
             self._parts.put(name, facts)
-        self._problems[name] = problems
+        if problems:
+            self._problems[name] = problems
+        else:
+            self._problems.pop(name, None)
         self._confirmed()
 
     # --- what is told -----------------------------------------------------------------------------------------------
@@ -380,3 +387,14 @@ class ConsulSource:
 
 def _addresses(facts: Facts) -> set[str]:
     return {f"{one.address}:{one.port}" for found in facts.endpoints.values() for one in found}
+
+
+def _check(path: str, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    """Raises ConsulError where an answer is none."""
+    if status != 200:
+        raise ConsulError(f"{path}: status {status}: {body[:200].decode('utf-8', 'replace').strip()}")
+    if headers.get("x-consul-knownleader") == "false":
+        raise ConsulError(f"{path}: Consul has no leader")
+    contact_ms = headers.get("x-consul-lastcontact", "0")
+    if contact_ms.isdigit() and int(contact_ms) > STALE_S_MAX * 1000:
+        raise ConsulError(f"{path}: the answering server has not heard of its leader for {contact_ms} ms")

@@ -60,10 +60,10 @@ class EtcdSource:
         self._prefix = prefix if prefix.endswith("/") or not prefix else prefix + "/"
         self._layout = layout
         self._domain = cluster_domain
-        self._instances: dict[str, list[Instance]] = {}
-        """By key; most layouts have one a key."""
+        self._hosts: dict[str, str | tuple[str, ...]] = {}
+        """By key, of its instance, or of each where a layout has several a key."""
         self._by_host: dict[str, dict[str, Instance]] = {}
-        """The same, by host and key (with a number, where a key has several)."""
+        """Instances by host and key (with a number, where a key has several)."""
         self._parts = Parts()
         """By host."""
         self._dirty: set[str] = set()
@@ -99,12 +99,12 @@ class EtcdSource:
     async def _load(self) -> None:
         """Take everything under the prefix; looks twice where most of what we hold is gone."""
         found, revision = await self._read()
-        if why := held(self._instances, found):
+        if why := held(self._hosts, found):
             self._tell("stale", f"{self.client.endpoint}: {why}")
             await asyncio.sleep(self._hold_s)
             found, revision = await self._read()
         self._problems.clear()
-        for name in [name for name in self._instances if name not in found]:
+        for name in [name for name in self._hosts if name not in found]:
             self._drop(name)
         for name, value in found.items():
             self._put(name, value)
@@ -210,9 +210,10 @@ class EtcdSource:
         return bool(events)
 
     def _drop(self, key: str) -> None:
-        for number, old in enumerate(self._instances.pop(key, ())):
-            self._dirty.add(old.host)
-            del self._by_host[old.host][f"{key}#{number}" if number else key]
+        hosts = self._hosts.pop(key, ())
+        for number, host in enumerate((hosts,) if isinstance(hosts, str) else hosts):
+            self._dirty.add(host)
+            del self._by_host[host][f"{key}#{number}" if number else key]
 
     def _put(self, key: str, value: bytes) -> None:
         self._drop(key)
@@ -221,7 +222,7 @@ class EtcdSource:
         except ValueError as error:
             self._problems[key] = str(error)
             return
-        self._instances[key] = found
+        self._hosts[key] = found[0].host if len(found) == 1 else tuple(one.host for one in found)
         for number, one in enumerate(found):
             self._by_host.setdefault(one.host, {})[f"{key}#{number}" if number else key] = one
             self._dirty.add(one.host)

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.registry.consul_catalog import ChecksSeen, facts_of_service, labels_of, readiness, settings_of
+from fairlead.registry.consul_catalog import (
+    CHECK_OCTETS_MAX,
+    ChecksSeen,
+    facts_of_service,
+    labels_of,
+    readiness,
+    settings_of,
+)
 
 WEB = "web.default.svc.cluster.local"
 
@@ -68,16 +75,20 @@ def test_namespace_and_partition_of_the_environment_go_with_every_query() -> Non
     assert settings_of("", {}).scope == ""
 
 
-def test_of_all_checks_those_that_changed_came_or_went_name_their_services() -> None:
+@pytest.mark.parametrize("size", [1, 7, 100, 100_000])
+def test_of_all_checks_those_that_changed_came_or_went_name_their_services(size: int) -> None:
+    """However an answer is cut."""
     seen = ChecksSeen()
 
     def taken(*told: tuple[str, str, int]) -> set[str] | None:
         checks = [
-            {"Node": "n", "CheckID": own, "ServiceName": name, "Status": "passing", "ModifyIndex": at, "Other": 1}
+            {"Node": "n", "CheckID": own, "Output": '},{"Node":"', "ServiceName": name, "ModifyIndex": at, "Other": 1}
             for own, name, at in told
         ]
-        for raw in ChecksSeen.decode(json.dumps(checks).encode()):
-            seen.add([raw])
+        octets = json.dumps(checks, separators=(",", ":")).encode()
+        for at in range(0, len(octets), size):
+            seen.add(octets[at : at + size])
+        seen.end()
         return seen.take()
 
     assert taken(("a", "web", 1), ("b", "api", 2), ("c", "api", 3)) == {"web", "api"}
@@ -85,10 +96,13 @@ def test_of_all_checks_those_that_changed_came_or_went_name_their_services() -> 
     assert taken(("a", "web", 4), ("b", "api", 2), ("c", "api", 3)) == {"web"}
     assert taken(("a", "web", 4), ("b", "api", 2), ("d", "new", 9)) == {"api", "new"}
     assert taken(("a", "web", 4), ("serf", "", 5)) is None
-    with pytest.raises(ValueError):
-        ChecksSeen.decode(b"{}")
-    with pytest.raises(ValueError):
-        seen.add(ChecksSeen.decode(b"[1]"))
+    for bad in (b"{}", b"[1]", b"", b'[{"Node":"n","CheckID":"c"}'):
+        seen.add(bad)
+        with pytest.raises(ValueError):
+            seen.end()
+        seen.drop()
+    with pytest.raises(ValueError, match="no check ends"):
+        seen.add(b"[" + b" " * CHECK_OCTETS_MAX)
 
 
 def test_meta_can_state_the_namespace() -> None:
