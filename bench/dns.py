@@ -132,6 +132,12 @@ def memory_mb(pid: int) -> float:
     return total / 1024
 
 
+def peak_mb(pid: int) -> float:
+    """The most that a process, without those below it, ever had resident."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 @contextmanager
 def serving(command: list[str], port: int) -> Iterator[int]:
     """The process, pinned to its core, from when it answers."""

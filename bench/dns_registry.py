@@ -198,6 +198,7 @@ def measure(services: int, each: int, seconds: float) -> dict[str, Any]:
             row["change_p99_ms"] = round(1000 * latencies[int(len(latencies) * 0.99)], 2)
             row |= burst(process, port, services)
             row["rss_mb"] = round(peers.memory_mb(process.pid), 1)
+            row["peak_mb"] = round(peers.peak_mb(process.pid), 1)
             return row
         finally:
             process.kill()

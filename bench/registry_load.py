@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __package__ in (None, ""):
     sys.path.append(str(ROOT / "build" / "view"))  # where `bench` is found as a package, and the checkout's dns/ is not
 
-from bench.dns import free_port, memory_mb, processor_seconds  # noqa: E402
+from bench.dns import free_port, memory_mb, peak_mb, processor_seconds  # noqa: E402
 from bench.dns_registry import addresses  # noqa: E402
 
 SERVICES, EACH, CHANGES = 10_000, 10, 200
@@ -201,6 +201,7 @@ def _measured(store: Store, services: int, changes: int) -> dict[str, Any]:
             client.connect(("127.0.0.1", port))
             _until(client, services - 1, lambda found: len(found) == EACH)
             row["load_s"] = round(time.monotonic() - start, 1)
+            row["loaded_rss_mb"] = round(memory_mb(process.pid), 1)
             row["load_cpu_s"] = round(processor_seconds(process.pid), 1)
             for name, change in store.changes().items():
                 count = min(changes, 10) if (store.name, name) == ("consul", "address") else changes
@@ -210,7 +211,7 @@ def _measured(store: Store, services: int, changes: int) -> dict[str, Any]:
                 row[f"{name}_p50_ms"] = round(1000 * statistics.median(taken), 1)
                 row[f"{name}_p99_ms"] = round(1000 * taken[int(len(taken) * 0.99)], 1)
                 row[f"{name}_worst_ms"] = round(1000 * taken[-1], 1)
-        row["rss_mb"] = round(memory_mb(process.pid), 1)
+        row["rss_mb"], row["peak_mb"] = round(memory_mb(process.pid), 1), round(peak_mb(process.pid), 1)
         return row
     finally:
         process.terminate()
