@@ -142,7 +142,11 @@ def peak_mb(pid: int) -> float:
 def serving(command: list[str], port: int) -> Iterator[int]:
     """The process, pinned to its core, from when it answers."""
     process = subprocess.Popen(
-        ["taskset", "-c", SERVER_CORE, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/"
+        ["taskset", "-c", SERVER_CORE, *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
     )
     try:
         query = b"\0\1\1\0\0\1\0\0\0\0\0\0\4svc0\7default\3svc\7cluster\5local\0\0\1\0\1"

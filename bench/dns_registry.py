@@ -1,7 +1,9 @@
 """DNS with a large registry: cost of a query, memory, how soon a change is answered, and a burst of changes.
 
 Run as `python bench/dns_registry.py [seconds]`. The server has ten services, then ten thousand, with ten endpoints each
-(and their workloads); load on core 0, the server on core 1. Needs dnsperf; for unbound beside it see bench/dns.py.
+(and their workloads); load on core 0, the server on core 1. Needs dnsperf. `python bench/dns_registry.py same [seconds]
+[rounds]` has servers of both sizes, and unbound with as many names and addresses, side by side, and asks them in turn
+for the same ten names, and the large ones for a thousand: what a query costs whatever the size, and as a ratio.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +94,7 @@ async def main():
             world.change(int(line[1]))
         else:
             await world.burst(int(line[1]))
+    await asyncio.Event().wait()
 
 uvloop.run(main())
 """
@@ -162,35 +166,84 @@ def burst(process: subprocess.Popen[str], port: int, services: int) -> dict[str,
         }
 
 
+def fairlead(folder: Path, port: int, services: int, each: int) -> list[str]:
+    script = folder / "server.py"
+    script.write_text(SERVER)
+    return [sys.executable, "-P", str(script), str(port), str(services), str(each)]
+
+
+def unbound(folder: Path, port: int, services: int, each: int) -> list[str]:
+    """With the same names and addresses."""
+    lines = [
+        "server:", "interface: 127.0.0.1", f"port: {port}", "do-ip6: no", "num-threads: 1", 'username: ""',
+        'chroot: ""', f'directory: "{folder}"', 'pidfile: ""', "use-syslog: no", 'module-config: "iterator"',
+        "access-control: 127.0.0.0/8 allow", 'local-zone: "cluster.local." static',
+    ]  # fmt: skip
+    for index in range(services * each):
+        address = f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}"
+        lines.append(f'local-data: "svc{index // each}.default.svc.cluster.local. 3600 IN A {address}"')
+    conf = folder / f"unbound{services}.conf"
+    conf.write_text("\n".join([*lines, "remote-control:", "control-enable: no", ""]))
+    return [peers.program("unbound") or "unbound", "-d", "-c", str(conf)]
+
+
+def asked(folder: Path, services: int, count: int) -> Path:
+    """A file of so many questions, spread over all services."""
+    names = folder / f"{services}-{count}.txt"
+    step = max(1, services // count)
+    names.write_text("".join(f"svc{n * step}.default.svc.cluster.local A\n" for n in range(min(count, services))))
+    return names
+
+
+def same(seconds: float = 3.0, rounds: int = 5) -> list[dict[str, Any]]:
+    """Rows of processor time per query: the median of rounds in which all are asked in turn; then ratios."""
+    small, large = SIZES[0][0], SIZES[1][0]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        few, many = asked(folder, small, small), asked(folder, large, 1000)
+        works = []
+        for name, command in (("fairlead", fairlead), ("unbound", unbound)):
+            if name != "fairlead" and peers.program(name) is None:
+                continue
+            for services, each in SIZES:
+                port = peers.free_port()
+                pid = stack.enter_context(peers.serving(command(folder, port, services, each), port))
+                for label, names in (("ten names", few), ("a thousand names", many)):
+                    if names is few or services == large:
+                        works.append(((name, services, label), pid, port, names))
+        taken: dict[tuple[str, int, str], list[float]] = {}
+        for turn in range(rounds + 1):
+            for key, pid, port, names in works:
+                row = peers.measure(pid, port, names, seconds if turn else 1, ("-e",))
+                if turn:  # the first warms
+                    taken.setdefault(key, []).append(row["us_per_op"])
+    us = {key: statistics.median(found) for key, found in taken.items()}
+    rows: list[dict[str, Any]] = [
+        {"server": name, "services": services, "asked": label, "us": us[name, services, label],
+         "least": min(found), "most": max(found)}
+        for (name, services, label), found in taken.items()
+    ]  # fmt: skip
+    for name in dict.fromkeys(name for name, *_ in us):
+        few_us = us[name, large, "ten names"]
+        rows.append({"server": name, "large_to_small": round(few_us / us[name, small, "ten names"], 3),
+                     "thousand_to_ten_names": round(us[name, large, "a thousand names"] / few_us, 3)})  # fmt: skip
+    return rows
+
+
 def measure(services: int, each: int, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        script = folder / "server.py"
-        script.write_text(SERVER)
         port = peers.free_port()
-        command = [
-            "taskset",
-            "-c",
-            peers.SERVER_CORE,
-            sys.executable,
-            "-P",
-            str(script),
-            str(port),
-            str(services),
-            str(each),
-        ]
+        command = ["taskset", "-c", peers.SERVER_CORE, *fairlead(folder, port, services, each)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
         try:
             assert process.stdout is not None
             ready = float(process.stdout.readline().split()[1])
-            names = folder / "names.txt"
-            step = max(1, services // 1000)
-            names.write_text("".join(f"svc{n}.default.svc.cluster.local A\n" for n in range(0, services, step)))
+            names = asked(folder, services, 1000)
             peers.dnsperf(port, names, 1)
             row: dict[str, Any] = {"services": services, "endpoints": services * each, "load_s": ready}
             row |= peers.measure(process.pid, port, names, seconds, ("-e",))
-            few = folder / "few.txt"  # as many as the smallest registry has: what is asked costs more if it is much
-            few.write_text("".join(f"svc{n * step}.default.svc.cluster.local A\n" for n in range(10)))
+            few = asked(folder, services, 10)  # as many as the smallest registry has: many cost more
             peers.dnsperf(port, few, 1)
             row["ten_names"] = peers.measure(process.pid, port, few, seconds, ("-e",))
             latencies = change_latencies(process, port, services)
@@ -210,7 +263,12 @@ def run(seconds: float = 3.0) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    for row in run(float(sys.argv[1]) if len(sys.argv) > 1 else 3.0):
+    given = sys.argv[1:]
+    if given[:1] == ["same"]:
+        rows = same(*map(float, given[1:2]), *map(int, given[2:3]))
+    else:
+        rows = run(*map(float, given[:1]))
+    for row in rows:
         print(json.dumps(row))
 
 

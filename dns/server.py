@@ -16,6 +16,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from ..registry.huge_pages import collapse_soon
 from ..registry.snapshot import Snapshot
 from ._datagrams import PKTINFO4, Datagrams, limited, network_of
 from ._limit import PASS, Limiter
@@ -34,7 +35,8 @@ _OTHER_DESCRIPTORS = 1200
 """Files and sockets that the process needs beside its TCP clients: questions to upstreams, sources, logs."""
 _HINFO = 13
 UPDATE_WINDOW_S, SLICE_S = 0.02, 0.005
-LARGE_UPDATE_S = 0.5
+LARGE = 10_000
+"""Services and workloads from which on memory is put in order when there are half as many more."""
 _draw = random.random
 
 
@@ -76,6 +78,8 @@ class DnsServer:
         self._arrived = 0.0
         self._version = -1
         self._window = self._spent = 0.0
+        self._size = self._settled = 0
+        """Services and workloads: now, and when memory was put in order."""
         self._gathering: asyncio.TimerHandle | None = None
         self.limiter = Limiter(self.options.rate_limit) if self.options.rate_limit else None
         self.log: QueryLog | None = None
@@ -197,8 +201,15 @@ class DnsServer:
         metrics.updates.add(end - start)
         if self._snapshot is None:
             metrics.programming.add(end - self._arrived)
-        if end - start > LARGE_UPDATE_S:
-            gc.freeze()  # else looking through a registry for garbage stops answers, for a second where it is large
+        self._size = len(snapshot.services) + len(snapshot.workloads)
+
+    def _settle(self) -> None:
+        """Put memory in order once a registry is large: the collector need not look through it, and it gets large
+        pages."""
+        if self._size > max(LARGE, self._settled * 3 // 2) and self._snapshot is None:
+            self._settled = self._size
+            gc.freeze()
+            collapse_soon()
 
     def stop(self) -> None:
         """Take no more questions; those in flight are answered."""
@@ -305,6 +316,7 @@ class DnsServer:
             self._forwarder.sweep()
             if self.options.loop_probe_s:
                 self._look_for_loops(self.now())
+        self._settle()
         now = self.now()
         self.engine.clock_offset = time.time() - now
         if self._certificate is not None and not self._certificate.look():
