@@ -79,8 +79,9 @@ def outline(service: Service, endpoints: Sequence[Endpoint], override: Sequence[
             pointed[record[1]] = ""
     virtual = bool(override or own)
     labels: set[str] = set()
-    ports = {(port.name, port.protocol) for port in service.ports if port.name}
     protocols = {port.name: port.protocol for port in service.ports}
+    ports = {(port.name, port.protocol) for port in service.ports if port.name and virtual}
+    sole = service.ports[0].name if len(service.ports) == 1 else ""
     for endpoint in () if own else usable(service, endpoints):
         record = address_record(endpoint.address)
         if record is None:
@@ -94,8 +95,9 @@ def outline(service: Service, endpoints: Sequence[Endpoint], override: Sequence[
             continue
         known = pointed.get(record[1], label)
         pointed[record[1]] = label if known == label else f"{known}\0{label}"
-        if endpoint.port_name and endpoint.port_name not in protocols:
-            ports.add((endpoint.port_name, "TCP"))
+        if (endpoint.port_name or sole) and 0 < endpoint.port < 65536:
+            name = endpoint.port_name or sole
+            ports.add((name, protocols.get(name, "TCP")))
     for name, protocol in ports:
         if not (name.isascii() and len(name) < 60 and "." not in name and len(protocol) < 10):
             made.certain = False
