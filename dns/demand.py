@@ -8,12 +8,12 @@ cluster's domain. Who answers with names at or below a service depends on `servi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..registry.merge import usable
 from ..registry.model import Endpoint, Service
 from .consul import service_key
-from .message import RRset, wire_name
+from .message import AAAA, ANY, A, RRset, wire_name
 from .records import (
     Records,
     ZoneOptions,
@@ -35,7 +35,7 @@ _NOTHING: Records = {}
 class Made:
     """What a service's names are made from, and what was made of it where that stays."""
 
-    __slots__ = ("endpoints", "names", "override", "owner", "records", "source")
+    __slots__ = ("certain", "endpoints", "names", "override", "owner", "pointed", "records", "source")
 
     def __init__(self, source: object, endpoints: tuple[Endpoint, ...], override: tuple[str, ...]) -> None:
         self.source = source
@@ -48,6 +48,10 @@ class Made:
         self.records = _NOTHING
         self.names = 0
         """How many there are below its own."""
+        self.certain = False
+        """Seen without making them: all endpoints have addresses."""
+        self.pointed: dict[bytes, str] | None = None
+        """Of its `Outline`, until `repoint`."""
 
 
 class Outline:
@@ -136,11 +140,11 @@ class OnDemand:
             records = service_records(made.source, made.endpoints, made.override, self._options)
         if owner not in records if records is not None else not seen.pointed:
             return  # nobody serves: no such name
-        made.owner, made.names = owner, seen.names
+        made.owner, made.names, made.pointed, made.certain = owner, seen.names, seen.pointed, seen.certain
         self.names += made.names
         self._services[owner] = made
         if records is not None:
-            self._keep(owner, records)
+            self._keep(owner, _whole(owner, records))
 
     def drop(self, made: Made) -> None:
         self.names -= made.names
@@ -150,6 +154,7 @@ class OnDemand:
     def repoint(self, old: Made, new: Made) -> tuple[list[bytes], list[bytes], list[bytes]]:
         """Reverse names that this service points (from now on; no more; elsewhere than before)."""
         before, now = _pointed(old), _pointed(new)
+        new.pointed = None
         other = bool(old.owner and new.owner) and _ttl(old, self._options) != _ttl(new, self._options)
         come = [reverse_name(packed) for packed in now if packed not in before]
         gone = [reverse_name(packed) for packed in before if packed not in now]
@@ -191,8 +196,15 @@ class OnDemand:
         owner = self.owner_of(name)
         return _key(owner) if owner else b""
 
-    def sets(self, name: bytes) -> list[dict[int, RRset]]:
-        """The record sets that services have for a name, each service's by themselves; empty: no such name."""
+    def sets(self, name: bytes, qtype: int = ANY) -> list[dict[int, RRset]]:
+        """The record sets that services have for a name, each service's by themselves; empty: no such name.
+
+        Complete as far as `qtype` is concerned.
+        """
+        if qtype in (A, AAAA):  # the usual question
+            made = self._services.get(name)
+            if made is not None and made.certain and name not in self._kept:
+                return [self._addresses(made)]
         owners = self.pointing.get(name)
         if owners is None:
             owners = self.owner_of(name)
@@ -204,11 +216,26 @@ class OnDemand:
                 found.append(sets)
         return found
 
+    def _addresses(self, made: Made) -> dict[int, RRset]:
+        """What `service_records` has of addresses for the service's own name."""
+        service = made.source
+        assert isinstance(service, Service)
+        texts: Iterable[str] = made.override or ([] if service.headless else addresses_of(service.addresses))
+        texts = texts or [endpoint.address for endpoint in usable(service, made.endpoints)]
+        found: dict[int, dict[bytes, None]] = {}
+        for text in texts:
+            record = address_record(text)
+            if record is not None:
+                found.setdefault(record[0], {})[record[1]] = None
+        ttl = service_ttl(service, self._options)
+        return {rtype: RRset(made.owner, rtype, ttl, tuple(data)) for rtype, data in found.items()}
+
     def records(self, made: Made) -> Records:
         """All that a service has, with the empty names between."""
         known = self._kept.get(made.owner)
         if known is None:
-            known = self._keep(made.owner, self.made(made))
+            known = self.made(made)
+            self._keep(made.owner, known)
         return known
 
     def made(self, made: Made) -> Records:
@@ -219,13 +246,12 @@ class OnDemand:
     def all(self) -> list[Made]:
         return list(self._services.values())
 
-    def _keep(self, owner: bytes, records: Records) -> Records:
+    def _keep(self, owner: bytes, records: Records) -> None:
         self._forget(owner)
-        self._kept[owner] = _whole(owner, records)
+        self._kept[owner] = records
         self._kept_names += len(records)
         while self._kept_names > KEPT_NAMES and len(self._kept) > 1:
             self._forget(next(iter(self._kept)))
-        return records
 
     def _forget(self, owner: bytes) -> None:
         known = self._kept.pop(owner, None)
@@ -240,15 +266,18 @@ def below(owner: bytes, records: Records) -> Iterator[bytes]:
 
 def _whole(owner: bytes, records: Records) -> Records:
     """With the names between the service's and those of its ports, which exist, too."""
-    for name in tuple(below(owner, records)):
-        while len(name) > len(owner):
-            if name not in records:
-                records[name] = {}
-            name = name[1 + name[0] :]
+    for name in tuple(records):
+        above = name[1 + name[0] :]
+        if above != owner and name != owner and name.endswith(owner):
+            while above != owner:
+                records.setdefault(above, {})
+                above = above[1 + above[0] :]
     return records
 
 
 def _pointed(made: Made) -> dict[bytes, str]:
+    if made.pointed is not None:
+        return made.pointed
     if not made.owner or not isinstance(made.source, Service):
         return {}
     return outline(made.source, made.endpoints, made.override).pointed

@@ -335,7 +335,7 @@ class Zone:
         depends: list[bytes] = []
         seen: list[bytes] = []
         for _ in range(CHAIN):
-            owner, node = self._find(name)
+            owner, node = self._find(name, qtype)
             seen.append(name)
             depends.append(self._demand.key_of(name) or name)
             if owner != name:
@@ -372,9 +372,9 @@ class Zone:
         # A loop of aliases, or a chain without end: what there is, and no claim about the rest.
         return Found(NOERROR, tuple(answer), depends=tuple(depends))
 
-    def _find(self, name: bytes) -> tuple[bytes, _Node | None]:
+    def _find(self, name: bytes, qtype: int) -> tuple[bytes, _Node | None]:
         """The node for a name, by itself or by the nearest wildcard host above it."""
-        node = self._node(name)
+        node = self._node(name, qtype)
         if node is not None:
             return name, node
         if self._wildcards:
@@ -384,10 +384,10 @@ class Zone:
                     return owner, self._nodes[owner]
         return name, None
 
-    def _node(self, name: bytes) -> _Node | None:
-        """What there is of a name, with what services have for it."""
+    def _node(self, name: bytes, qtype: int = ANY) -> _Node | None:
+        """What there is of a name for this type, with what services have for it."""
         node = self._nodes.get(name)
-        given = self._demand.sets(name)
+        given = self._demand.sets(name, qtype)
         if not given:
             return node
         if node is not None and node.sets:
