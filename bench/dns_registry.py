@@ -214,7 +214,7 @@ def same(seconds: float = 3.0, rounds: int = 5) -> list[dict[str, Any]]:
         taken: dict[tuple[str, int, str], list[float]] = {}
         for turn in range(rounds + 1):
             for key, pid, port, names in works:
-                row = peers.measure(pid, port, names, seconds if turn else 1, ("-e",))
+                row = peers.measure(pid, port, names, seconds if turn else 3, ("-e",))
                 if turn:  # the first warms
                     taken.setdefault(key, []).append(row["us_per_op"])
     us = {key: statistics.median(found) for key, found in taken.items()}
@@ -240,7 +240,7 @@ def measure(services: int, each: int, seconds: float) -> dict[str, Any]:
             assert process.stdout is not None
             ready = float(process.stdout.readline().split()[1])
             names = asked(folder, services, 1000)
-            peers.dnsperf(port, names, 1)
+            peers.dnsperf(port, names, 3)  # memory is put in order within the first seconds
             row: dict[str, Any] = {"services": services, "endpoints": services * each, "load_s": ready}
             row |= peers.measure(process.pid, port, names, seconds, ("-e",))
             few = asked(folder, services, 10)  # as many as the smallest registry has: many cost more

@@ -29,8 +29,9 @@ KEPT = 4 << 20
 """Free octets at the end of the heap above which they are given back."""
 
 
-def settle(option: Callable[[int, int], Any] = poller.mallopt) -> None:
-    """After the start: what is there now stays, so the collector need not look at it again each time.
+def settle(option: Callable[[int, int], Any] = poller.mallopt, trim: Callable[[], Any] = poller.malloc_trim) -> None:
+    """After the start: what is there now stays, so the collector need not look at it again each time; what reading
+    programs and manifests left behind goes back, 1 to 3 MB.
 
     And glibc keeps some of what is freed. By default it gives the end of its heap back as soon as 128 to 512 KiB of it
     are free, and gets pieces as large as what a full socket is read into from the system one by one: for large bodies,
@@ -39,6 +40,7 @@ def settle(option: Callable[[int, int], Any] = poller.mallopt) -> None:
     """
     gc.collect()
     gc.freeze()
+    trim()
     option(M_MMAP_THRESHOLD, FROM_SYSTEM)
     option(M_TRIM_THRESHOLD, KEPT)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 PAGE = 2 << 20
-PAUSE_S = 0.005
+PAUSE_S = 0.02
 """Between two pages, which are copied with this process's memory locked: a millisecond or so."""
 _ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _MAPS = Path("/proc/self/maps")
