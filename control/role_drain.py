@@ -10,11 +10,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..mesh.feed import Feed
 from ..mesh.sidecar import DRAIN_IDLE_S, HANDED_IDLE_S, Sidecar
 from ..registry.needs import FetchError
+
+if TYPE_CHECKING:
+    from ..mesh.feed import Feed
 
 LEAVE_SHARE = 0.5
 """Of the deadline, at most so much is spent on being taken out of discovery."""

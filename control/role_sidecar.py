@@ -38,13 +38,13 @@ from .role_checks import checks_of
 from .role_common import Signals, Tasks, logger, ready
 from .role_common import run as run_role
 from .role_drain import Departure
-from .role_feed import ControlLink, feed_for
 from .role_handover import Handover
-from .role_run import App
 from .settings import SettingError, address, control_url, give_way
 
 if TYPE_CHECKING:
     from ..mesh.certificates import Certificates
+    from .role_feed import ControlLink
+    from .role_run import App
 
 FIRST_WORLD_S = 60.0
 REGISTERED_S = 10.0
@@ -282,6 +282,8 @@ class Role:
         """Run until told to stop, or until the app ends; then drain."""
         sidecar, options, app = self.sidecar, self.options, None
         if self.command and not signals.stop.is_set():
+            from .role_run import App
+
             app = App(self.command, sidecar, options.restart, options.drain_deadline)
             await app.start()
             tasks.start("app", self._enter(app, link))
@@ -395,6 +397,8 @@ class Role:
             raise SettingError(f"--cert {options.cert}, --key {options.key}, --ca {options.ca}: {error}") from error
 
     def _follow_control(self, data: Path | None, tasks: Tasks) -> ControlLink:
+        from .role_feed import feed_for
+
         options, sidecar = self.options, self.sidecar
         workload = sidecar.options.workload
         report = {
