@@ -240,7 +240,7 @@ def measure(services: int, each: int, seconds: float) -> dict[str, Any]:
             assert process.stdout is not None
             ready = float(process.stdout.readline().split()[1])
             names = asked(folder, services, 1000)
-            peers.dnsperf(port, names, 3)  # memory is put in order within the first seconds
+            peers.dnsperf(port, names, 5)  # memory is put in order within the first seconds
             row: dict[str, Any] = {"services": services, "endpoints": services * each, "load_s": ready}
             row |= peers.measure(process.pid, port, names, seconds, ("-e",))
             few = asked(folder, services, 10)  # as many as the smallest registry has: many cost more
@@ -265,7 +265,7 @@ def run(seconds: float = 3.0) -> list[dict[str, Any]]:
 def main() -> None:
     given = sys.argv[1:]
     if given[:1] == ["same"]:
-        rows = same(*map(float, given[1:2]), *map(int, given[2:3]))
+        rows = same(float(given[1]) if given[1:] else 3.0, int(given[2]) if given[2:] else 5)
     else:
         rows = run(*map(float, given[:1]))
     for row in rows:

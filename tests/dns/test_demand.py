@@ -50,7 +50,9 @@ HOSTS = {
 
 @st.composite
 def worlds(draw: st.DrawFn) -> tuple[Snapshot, dict[str, tuple[str, ...]]]:
-    services, listed, override = [], {}, {}
+    services: list[Service] = []
+    listed: dict[str, tuple[Endpoint, ...]] = {}
+    override: dict[str, tuple[str, ...]] = {}
     for name in draw(st.lists(st.sampled_from(sorted(HOSTS)), unique=True)):
         given_fields: dict[str, Any] = draw(fields)
         one = HOSTS[name]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import mmap
 import subprocess
 import sys
 
 import pytest
 
-from fairlead.mesh.memory import CONNECTIONS, LATER, REQUESTS, Tidy
+from fairlead.mesh.memory import CONNECTIONS, LATER, REQUESTS, Tidy, settle
 from fairlead.proxy import poller
 from fairlead.proxy.poller import malloc_trim
 
@@ -103,3 +104,11 @@ async def test_once_settled_what_large_reads_are_read_into_is_not_got_from_the_s
         return int(subprocess.run([sys.executable, "-P", "-c", script, how], capture_output=True, check=True).stdout)
 
     assert faults("settled") < 2000 < 20_000 < faults("as it is")
+
+
+async def test_what_starting_left_behind_goes_back_once_all_that_stays_is_there() -> None:
+    asked: list[object] = []
+    settle(lambda *option: asked.append(option), lambda: asked.append("trim"))
+    gc.unfreeze()  # of this process, which goes on to other tests
+    assert asked[0] == "trim"
+    assert len(asked) == 3
