@@ -22,6 +22,7 @@ from fairlead.control.store import (
     StoreUnavailableError,
     Write,
 )
+from fairlead.control.store_entries import Head
 from fairlead.control.store_open import backend_of
 from fairlead.control.store_shared import SharedStore
 from fairlead.registry.etcd_values import b64
@@ -230,19 +231,28 @@ async def test_a_storage_put_back_to_an_earlier_state_is_noticed_and_read_anew(s
         assert isinstance(one, SharedStore)
         await one.write([Write(key("a"), body("a", 1))])
         await one.write([Write(key("b"), body("b", 1))])
-        saved = await one.backend.listed("")
+        before, saved = await one.backend.head(), await one.backend.listed("")
         await one.write([Write(key("a"), body("a", 2))])
         await one.write([Write(key("c"), body("c", 2))])
         heard: list[Change] = []
         one.memory.subscribe(lambda changes: heard.extend(changes))
         life = one.memory.life
-        await one.backend.delete([path for path, _ in await one.backend.listed("")])
-        for path, value in saved:
-            await one.backend.put(path, value)
+        await put_back(storage, before, saved)
         await until("the other state", lambda: as_async(one.memory.life > life))
         assert (value_of(one, "a"), value_of(one, "b"), value_of(one, "c")) == (1, 1, None)
         assert {(change.key.name, change.after is None) for change in heard} == {("a", False), ("c", True)}
         assert (await one.write([Write(key("d"), body("d"))]))[0].revision == 3
+
+
+async def put_back(storage: Storage, head: Head, saved: list[tuple[str, bytes]]) -> None:
+    """In one transaction, as a restore is: what is seen between two steps would be one more state."""
+    other = backend_of(storage.url, {})
+    try:
+        kept = {path for path, _ in saved}
+        gone = [path for path, _ in await other.listed("") if path not in kept]
+        assert await other.commit(await other.head(), head, [one for one in saved if one[0] != "head"], gone)
+    finally:
+        await other.close()
 
 
 async def test_the_storages_log_is_shortened_and_a_control_plane_far_behind_reads_everything(shared: New) -> None:
