@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import runpy
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from importlib.machinery import FileFinder, SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,10 @@ if str(ROOT / "build" / "view") not in sys.path:
     sys.path.append(str(ROOT / "build" / "view"))  # where `tests.*` helpers are found under any runner
 
 
-def _from_source(path: str) -> FileFinder:
-    """For FAIRLEAD_PURE=1: the modules as they stand, whatever is compiled beside them."""
-    if not path.startswith(str(ROOT / "build" / "view" / "fairlead")):
-        raise ImportError
-    return FileFinder(path, (SourceFileLoader, [".py"]))
-
-
-if os.environ.get("FAIRLEAD_PURE") == "1":
-    sys.path_hooks.insert(0, _from_source)
-    sys.path_importer_cache.clear()
+if os.environ.get("FAIRLEAD_PURE") == "1":  # here, and in every process that tests start
+    PURE = ROOT / "tests" / "pure"
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(PURE), os.environ.get("PYTHONPATH"))))
+    runpy.run_path(str(PURE / "sitecustomize.py"))
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
