@@ -65,7 +65,13 @@ def test_a_condition_of_the_delegate_must_lie_within_the_roots(
 
 def test_the_merged_condition_asks_for_both() -> None:
     made = matches(
-        {"name": "o", "uri": {"prefix": "/a"}, "method": {"exact": "GET"}, "headers": {"x": {"exact": "1"}}, "port": 80},
+        {
+            "name": "o",
+            "uri": {"prefix": "/a"},
+            "method": {"exact": "GET"},
+            "headers": {"x": {"exact": "1"}},
+            "port": 80,
+        },
         {"name": "i", "uri": {"exact": "/a/b"}, "headers": {"y": {"exact": "2"}}, "sourceNamespace": "n"},
     )
     assert (made.name, made.uri.exact, made.method.exact, made.port) == ("o-i", "/a/b", "GET", 80)
@@ -100,7 +106,11 @@ def test_a_delegate_does_not_delegate_again() -> None:
 def test_where_each_merged_route_comes_from_is_told_in_the_same_order() -> None:
     inner = [{"delegate": {"name": "x"}}, {"match": [{"port": 81}], **TO}, {"name": "last", **TO}]
     part = rule("part", *inner)
-    http = [TO, {"match": [{"port": 80}], "delegate": {"name": "part", "namespace": "team"}}, {"delegate": {"name": "?"}}]
+    http = [
+        TO,
+        {"match": [{"port": 80}], "delegate": {"name": "part", "namespace": "team"}},
+        {"delegate": {"name": "?"}},
+    ]
     root = rule("root", *http, namespace="shop", hosts=["web"])
     found = merged_from(root, [root, part], "cluster.local")
     assert found == [(0, None, 0), (1, part, 2), (2, None, 2)]

@@ -59,7 +59,9 @@ def test_a_regex_replaces_as_re2_does(pattern: str, template: str, text: str, be
 
 @given(st.text("\\019gn<>a٣", max_size=8))
 def test_no_replacement_text_is_an_error_of_pythons(template: str) -> None:
-    assert isinstance(replace_all(re.compile("(a)(b)?(c)?(d)?(e)?(f)?(g)?(h)?(i)?"), substitution(template), "xaby"), str)
+    assert isinstance(
+        replace_all(re.compile("(a)(b)?(c)?(d)?(e)?(f)?(g)?(h)?(i)?"), substitution(template), "xaby"), str
+    )
 
 
 @pytest.mark.parametrize(
