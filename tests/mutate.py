@@ -2,11 +2,11 @@
 
     python tests/mutate.py policy/authorize.py tests/policy/test_authorize.py tests/policy/test_decide.py
 
-Each comparison, `and`, `or`, `not`, True, False and small number of the file's functions is changed in turn, the tests are run
-until the first failure, and what no test has seen is printed (exit 1). A changed line that can make no difference is
-a matter of judgement: this is for developers, not for CI. Every run is a fork with all imports done, in which the
-code of the changed function is put in place; so what is computed at import is not covered, and sources must be plain
-(FAIRLEAD_PURE is set).
+Each comparison, `and`, `or`, `not`, True, False and small number of the file's functions is changed in turn, the tests
+are run until the first failure, and what no test has seen is printed (exit 1). A changed line that can make no
+difference is a matter of judgement: this is for developers, not for CI. Every run is a fork with all imports done, in
+which the code of the changed function is put in place; so what is computed at import is not covered, and sources must
+be plain (FAIRLEAD_PURE is set).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One test file for each source file, `tests/FOLDER/test_NAME.py`; where it is another one, it stands here with a reason."""
+"""One test file for each source file, `tests/FOLDER/test_NAME.py`; where it is another one, it stands here."""
 
 from __future__ import annotations
 
