@@ -92,7 +92,7 @@ class OptionalBuildExt(build_ext):
             self.plain(error, ext.name)
 
     def reuse(self, ext: Extension) -> bool:
-        """With FAIRLEAD_REUSE=1: take what an installation of the checkout has compiled, where nothing is newer. Whether
+        """With FAIRLEAD_REUSE=1: take what the checkout has compiled already, where nothing is newer. Whether
         that was done."""
         made = ROOT / Path(self.get_ext_filename(ext.name)).relative_to("fairlead")
         if os.environ.get("FAIRLEAD_REUSE") != "1" or self.inplace or not made.exists():

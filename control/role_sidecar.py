@@ -46,7 +46,6 @@ from .settings import SettingError, address, control_url, give_way
 if TYPE_CHECKING:
     from ..mesh.certificates import Certificates
 
-FIRST_WORLD_S = 60.0
 REGISTERED_S = 10.0
 """Longest wait for our registration before a predecessor may end without taking back its own."""
 TELL_S = 3.0
