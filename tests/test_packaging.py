@@ -110,6 +110,18 @@ def test_no_file_grows_past_its_reason() -> None:
         )
 
 
+def test_no_function_grows_past_its_reason() -> None:
+    """About 60 lines a function; 70 at most, where its first lines do not say why it is longer."""
+    for source in modules():
+        text = source.read_text()
+        lines = text.split("\n")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                head = "\n".join(lines[node.lineno - 1 : node.lineno + 15])
+                assert length <= 70 or "Long because" in head, f"{source.name}: {node.name} has {length} lines"
+
+
 def test_a_sidecar_imports_nothing_that_only_control_needs() -> None:
     script = (
         "import sys, fairlead.mesh.sidecar, fairlead.control.cli\n"
