@@ -227,7 +227,9 @@ def test_before_anything_is_read_only_hopeless_connections_are_refused() -> None
         ("{}", True),
     ],
 )
-def test_a_connection_is_refused_unread_only_where_a_rule_that_denies_matches_every_request(rule: str, refused: bool) -> None:
+def test_a_connection_is_refused_unread_only_where_a_rule_that_denies_matches_every_request(
+    rule: str, refused: bool
+) -> None:
     assert unread(policy(f"[{rule}]", "DENY")) is not refused
 
 
@@ -238,7 +240,11 @@ def test_each_step_on_a_connection_is_told_also_the_rules_that_ask_about_request
     authorizer_, world = authorizer(text)
     subject = Subject(identify(world.snapshot, world.resources.mesh.spec, AMY, ""), 8080)
     trace: list[dict[str, str]] = []
-    assert authorizer_.connection(subject, trace).by == authorizer_.connection(subject).by == "AuthorizationPolicy a/p rule 1"
+    assert (
+        authorizer_.connection(subject, trace).by
+        == authorizer_.connection(subject).by
+        == "AuthorizationPolicy a/p rule 1"
+    )
     assert [(step["object"], step["result"]) for step in trace] == [
         ("AuthorizationPolicy a/d rule 0", "no match"),
         ("AuthorizationPolicy a/p rule 0", "no match"),
@@ -253,9 +259,15 @@ def test_each_step_on_a_connection_is_told_also_the_rules_that_ask_about_request
 def test_a_denial_names_the_policy_whoever_it_is_told_by() -> None:
     nothing = policy("", name="first") + policy("[{from: [{source: {namespaces: [b]}}]}]", name="second")
     assert judge(nothing).by == "AuthorizationPolicy a/first"
-    assert judge(nothing).why == "no rule of AuthorizationPolicy a/first, AuthorizationPolicy a/second (ALLOW) matches " + AMY
+    assert (
+        judge(nothing).why
+        == "no rule of AuthorizationPolicy a/first, AuthorizationPolicy a/second (ALLOW) matches " + AMY
+    )
     assert judge(policy("[{}]", "DENY")).why == "AuthorizationPolicy a/p rule 0 (DENY) matches"
-    assert judge(policy("[{from: [{source: {namespaces: [b]}}]}]", "DENY")).why == "no DENY rule matches, and there is no ALLOW policy"
+    assert (
+        judge(policy("[{from: [{source: {namespaces: [b]}}]}]", "DENY")).why
+        == "no DENY rule matches, and there is no ALLOW policy"
+    )
     assert judge("").why == "no AuthorizationPolicy applies"
 
 
