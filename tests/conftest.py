@@ -26,6 +26,21 @@ if os.environ.get("FAIRLEAD_PURE") == "1":  # here, and in every process that te
     runpy.run_path(str(PURE / "sitecustomize.py"))
 
 
+def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
+    """Where several files run at a time: end-to-end tests, which mostly wait, among those that compute, and through
+    before these are, since they take longest. The order of tests within a file stays."""
+    if not hasattr(config, "workerinput"):
+        return
+    files: dict[str, list[Any]] = {}
+    for item in items:
+        files.setdefault(item.nodeid.partition("::")[0], []).append(item)
+    waiting = [name for name in files if name.startswith("tests/e2e/")]
+    computing = [name for name in files if name not in set(waiting)]
+    place = {name: 0.75 * number / len(waiting) for number, name in enumerate(waiting)}
+    place |= {name: number / len(computing) for number, name in enumerate(computing)}
+    items[:] = [item for name in sorted(files, key=place.__getitem__) for item in files[name]]
+
+
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"uvloop": uvloop.new_event_loop}
 
