@@ -41,9 +41,14 @@ def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
     items[:] = [item for name in sorted(files, key=place.__getitem__) for item in files[name]]
 
 
+def pytest_collection(session: Any) -> None:
+    gc.disable()
+
+
 def pytest_collection_finish(session: Any) -> None:
     """What was collected stays: `no_lost_errors_or_tasks` looks for garbage after each test, and thousands of tests and
     all that they import made each look a fifth of a second."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 
