@@ -244,6 +244,23 @@ async def test_a_storage_put_back_to_an_earlier_state_is_noticed_and_read_anew(s
         assert (await one.write([Write(key("d"), body("d"))]))[0].revision == 3
 
 
+async def test_a_read_that_must_be_current_sees_another_state_as_long_as_the_one_it_knows(shared: New) -> None:
+    storage = shared()
+    async with storage.open() as one:
+        assert isinstance(one, SharedStore)
+        await one.write([Write(key("a"), body("a", 1))])
+        before, saved = await one.backend.head(), await one.backend.listed("")
+        await one.write([Write(key("a"), body("a", 2))])
+        assert one._following is not None
+        one._following.cancel()  # what it is told does not come in time
+        await put_back(storage, before, saved)
+        async with storage.open() as two:
+            await two.write([Write(key("a"), body("a", 3))])
+            assert two.memory.revision == one.memory.revision
+        await one.sync()
+        assert value_of(one, "a") == 3
+
+
 async def put_back(storage: Storage, head: Head, saved: list[tuple[str, bytes]]) -> None:
     """In one transaction, as a restore is: what is seen between two steps would be one more state."""
     other = backend_of(storage.url, {})
