@@ -11,7 +11,7 @@ import pytest
 from fairlead.control.past import objects_at, world_at
 from fairlead.control.store import CompactedError
 from fairlead.control.stored_facts import kept_facts
-from fairlead.registry.model import Facts, Service
+from fairlead.registry.model import Facts, Service, ServicePort
 from tests.control.serving import SERVICES, VIRTUAL_SERVICES, api_in, service, virtual_service
 
 pytestmark = pytest.mark.asyncio
@@ -62,9 +62,13 @@ async def test_a_revision_that_is_forgotten_is_told(tmp_path: Path) -> None:
 async def test_a_world_of_the_past_has_its_own_facts_before_those_of_others() -> None:
     rules: dict[str, Any] = {f"object/{RULES}/default/r": {"kind": "VirtualService", "spec": {}}}
     facts = {"object/services/default/web": {"apiVersion": "v1", **service("web", namespace="default")}}
-    others = [("consul", Facts(services={WEB: Service(WEB, "default", "web", ("10.9.9.9",)),
-                                         "db.x": Service("db.x", "x", "db")}))]  # fmt: skip
+    far = (ServicePort(9999, "far"),)
+    others = [
+        ("consul", Facts(services={WEB: Service(WEB, "default", "web", far), "db.x": Service("db.x", "x", "db")}))
+    ]
     told = json.loads(world_at(rules, facts, others, ("control", "consul")))
     assert told["full"] is True
     assert set(told["set"]) >= {f"object/{RULES}/default/r", f"service/{WEB}", "service/db.x"}
-    assert told["set"][f"service/{WEB}"].get("addresses", []) != ["10.9.9.9"]
+    assert [port["name"] for port in told["set"][f"service/{WEB}"]["ports"]] == ["http"]
+    told = json.loads(world_at(rules, facts, others, ("consul", "control")))
+    assert [port["name"] for port in told["set"][f"service/{WEB}"]["ports"]] == ["far"]

@@ -104,9 +104,9 @@ def test_a_delegate_does_not_delegate_again() -> None:
 
 
 def test_where_each_merged_route_comes_from_is_told_in_the_same_order() -> None:
-    inner = [{"delegate": {"name": "x"}}, {"match": [{"port": 81}], **TO}, {"name": "last", **TO}]
+    inner: list[dict[str, Any]] = [{"delegate": {"name": "x"}}, {"match": [{"port": 81}], **TO}, {"name": "last", **TO}]
     part = rule("part", *inner)
-    http = [
+    http: list[dict[str, Any]] = [
         TO,
         {"match": [{"port": 80}], "delegate": {"name": "part", "namespace": "team"}},
         {"delegate": {"name": "?"}},

@@ -15,7 +15,7 @@ from fairlead.policy.rewrite import redirect_location, replace_all, rewrite_targ
 
 
 def matching(**uri: str) -> HttpMatch:
-    return HttpMatch(HTTPMatchRequest(uri=StringMatch(**uri) if uri else None), "mesh")
+    return HttpMatch(HTTPMatchRequest(uri=StringMatch(**uri) if uri else None))
 
 
 @given(st.text("/a?#=", max_size=12))
