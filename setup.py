@@ -1,7 +1,8 @@
 """Compile the hot loops. Everything else about the package is in pyproject.toml.
 
 FAIRLEAD_PURE=1 builds without them; where there is no compiler the build says so and goes on, since every
-compiled module also runs as the plain Python that it is.
+compiled module also runs as the plain Python that it is. FAIRLEAD_REUSE=1 takes into a wheel what is compiled in the
+checkout already and no source is newer than: CI does not compile twice.
 """
 
 import os
@@ -85,9 +86,25 @@ class OptionalBuildExt(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         try:
-            super().build_extension(ext)
+            if not self.reuse(ext):
+                super().build_extension(ext)
         except Exception as error:
             self.plain(error, ext.name)
+
+    def reuse(self, ext: Extension) -> bool:
+        """With FAIRLEAD_REUSE=1: take what the checkout has compiled already, where nothing is newer. Whether
+        that was done."""
+        made = ROOT / Path(self.get_ext_filename(ext.name)).relative_to("fairlead")
+        if os.environ.get("FAIRLEAD_REUSE") != "1" or self.inplace or not made.exists():
+            return False
+        sources = [ROOT / "setup.py", ROOT / "pyproject.toml"]
+        sources += [path for one in COMPILED for path in (ROOT / one, (ROOT / one).with_suffix(".pxd"))]
+        if max(path.stat().st_mtime for path in sources) > made.stat().st_mtime:
+            return False
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(made, target)
+        return True
 
     def plain(self, error: BaseException, name: str = "the hot modules") -> None:
         print(

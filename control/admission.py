@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..policy.validate_secret import check_fixed
+from ..registry.schema import Findings
 from .catalog import Resource
 from .defaults import apply_defaults
 from .status import Cause, StatusError, bad_request, invalid
@@ -30,15 +32,6 @@ METADATA_FIELDS = frozenset(
 
 Problem = tuple[str, str]
 """(path, message)."""
-
-
-class Findings:
-    """What a check of the body found. Unknown fields apart, because `fieldValidation` decides about them."""
-
-    def __init__(self) -> None:
-        self.errors: list[Problem] = []
-        self.unknown: list[Problem] = []
-        self.warnings: list[Problem] = []
 
 
 BodyCheck = Callable[[Resource, str, dict[str, Any]], Findings]
@@ -209,6 +202,14 @@ class Admission:
         body = apply_defaults(resource.name, body)
         warnings += [f"{path}: {message}" if path else message for path, message in findings.warnings]
         return body, warnings
+
+    def check_update(self, resource: Resource, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        """What cannot be changed. Raises StatusError 422."""
+        findings = Findings()
+        check_fixed(findings, resource.kind if not resource.group else "", before, after)
+        if findings.errors:
+            causes = [Cause(path, message) for path, message in findings.errors]
+            raise invalid(resource.kind, resource.group, str(before["metadata"].get("name")), causes)
 
 
 def with_path(path: str, message: str) -> str:

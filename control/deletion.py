@@ -2,7 +2,8 @@
 
 https://kubernetes.io/docs/concepts/architecture/garbage-collection/ . All that can go at once goes in one group of
 writes: nobody sees an owner gone and its dependents still there, unless finalizers hold these. An object whose owner
-never existed is left alone, as that may be of a kind that is not served here.
+never existed is left alone, as that may be of a kind that is not served here. An owner in a namespace has dependents in
+that namespace alone: a reference from elsewhere counts as one to something that is not there.
 """
 
 from __future__ import annotations
@@ -22,14 +23,21 @@ ORPHAN = "orphan"
 
 
 def policy_of(options: Mapping[str, Any], query: str = "") -> str:
-    """The propagation policy that DeleteOptions, or else the query, ask for. Raises StatusError 400."""
+    """The propagation policy that DeleteOptions, or else the query, ask for; empty: neither does, and the object's
+    finalizers decide. Raises StatusError 400."""
     asked = options.get("propagationPolicy") or query
     orphan = options.get("orphanDependents")
     if asked and orphan is not None:
         raise bad_request("orphanDependents and propagationPolicy cannot be set at the same time")
     if asked and asked not in POLICIES:
         raise bad_request(f"propagationPolicy: expected Foreground, Background or Orphan, got {asked!r}")
-    return str(asked or ("Orphan" if orphan else "Background"))
+    return str(asked or ("Orphan" if orphan else "" if orphan is None else "Background"))
+
+
+def policy_for(metadata: Mapping[str, Any], asked: str) -> str:
+    """What was asked for, else what the object's finalizers say, else Background."""
+    finalizers = metadata.get("finalizers") or ()
+    return asked or ("Orphan" if ORPHAN in finalizers else "Foreground" if FOREGROUND in finalizers else "Background")
 
 
 def references(body: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -91,18 +99,25 @@ class Deletions:
                 if not keys:
                     del self._dependents[uid]
 
-    def dependents(self, uid: str) -> list[Stored]:
-        found = (self._memory.get(key) for key in sorted(self._dependents.get(uid, ())))
-        return [stored for stored in found if stored is not None]
+    def dependents(self, owner: Key, uid: str) -> list[Stored]:
+        """Of the object with this key and uid."""
+        places = (key for key in sorted(self._dependents.get(uid, ())) if owner.namespace in ("", key.namespace))
+        return [stored for stored in map(self._memory.get, places) if stored is not None]
 
     def plan(self, roots: Sequence[Stored], policy: str, now: str) -> list[Write]:
-        """The writes that delete these; empty where they are to go already, and wait."""
+        """The writes that delete these; empty where they are to go already, and wait. `policy`: see `policy_of`."""
         return _Plan(self, self._memory, self._catalog, now).delete_all(roots, policy)
 
     def removal(self, stored: Stored, now: str) -> list[Write]:
         """The writes that take away an object which nothing holds any more, and all that went by it."""
         plan = _Plan(self, self._memory, self._catalog, now)
         plan.remove(stored)
+        return plan.writes()
+
+    def update(self, stored: Stored, body: dict[str, Any], now: str) -> list[Write]:
+        """The writes that give an object this body: itself, then owners that no longer need to wait for it."""
+        plan = _Plan(self, self._memory, self._catalog, now)
+        plan.change(stored, body)
         return plan.writes()
 
 
@@ -141,16 +156,17 @@ class _Plan:
             return
         metadata = body["metadata"]
         uid = str(metadata.get("uid"))
+        policy = policy_for(metadata, policy)
         finalizers = [one for one in metadata.get("finalizers") or () if one not in (ORPHAN, FOREGROUND)]
         if policy == "Orphan":
-            for other in self._deletions.dependents(uid):
+            for other in self._deletions.dependents(stored.key, uid):
                 self._release(other, uid)
         elif policy == "Foreground":
             self._mark(stored, body, [*finalizers, FOREGROUND])
             self._above.add(stored.key)
-            self._delete_dependents(uid, policy)
+            self._delete_dependents(stored.key, uid, policy)
             self._above.discard(stored.key)
-            if self._blocking(uid):
+            if self._blocking(stored.key, uid):
                 finalizers = [*finalizers, FOREGROUND]
         if not finalizers:
             self.remove(stored)
@@ -171,23 +187,31 @@ class _Plan:
         if body is None:
             return
         self._put(stored, None)
-        self._delete_dependents(str(body["metadata"].get("uid")), "Background")
+        self._delete_dependents(stored.key, str(body["metadata"].get("uid")), "")
+        self._tell_owners(stored.key, body)
+
+    def change(self, stored: Stored, body: dict[str, Any]) -> None:
+        self._put(stored, body)
+        if b'"ownerReferences"' in stored.body:
+            self._tell_owners(stored.key, stored.object())
+
+    def _tell_owners(self, key: Key, body: Mapping[str, Any]) -> None:
+        """An object that had these references does not hold up its owners any more, or less so: some may go now."""
         for reference in references(body):
-            owner = self._owner(reference, stored.key.namespace)
+            owner = self._owner(reference, key.namespace)
             held = self._body(owner) if owner is not None else None
-            if owner is None or held is None or FOREGROUND not in (held["metadata"].get("finalizers") or ()):
+            if owner is None or held is None or not held["metadata"].get("deletionTimestamp"):
                 continue
-            uid = str(held["metadata"].get("uid"))
-            if uid != str(reference.get("uid")) or self._blocking(uid):
+            uid, finalizers = str(held["metadata"].get("uid")), held["metadata"].get("finalizers") or ()
+            if FOREGROUND not in finalizers or uid != str(reference.get("uid")) or self._blocking(owner.key, uid):
                 continue
-            finalizers = [one for one in held["metadata"]["finalizers"] if one != FOREGROUND]
-            if finalizers:
-                self._mark(owner, held, finalizers)
+            if left := [one for one in finalizers if one != FOREGROUND]:
+                self._mark(owner, held, left)
             else:
                 self.remove(owner)
 
-    def _delete_dependents(self, uid: str, policy: str) -> None:
-        for other in self._deletions.dependents(uid):
+    def _delete_dependents(self, owner: Key, uid: str, policy: str) -> None:
+        for other in self._deletions.dependents(owner, uid):
             body = self._body(other)
             if body is None or body["metadata"].get("deletionTimestamp"):
                 continue
@@ -208,9 +232,9 @@ class _Plan:
         metadata = {key: value for key, value in body["metadata"].items() if key != "ownerReferences"}
         self._put(stored, {**body, "metadata": {**metadata, "ownerReferences": left} if left else metadata})
 
-    def _blocking(self, uid: str) -> bool:
+    def _blocking(self, owner: Key, uid: str) -> bool:
         """Whether something that is still there holds up the deletion of its owner in the foreground."""
-        for other in self._deletions.dependents(uid):
+        for other in self._deletions.dependents(owner, uid):
             body = self._body(other)
             if (
                 body is not None

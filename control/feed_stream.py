@@ -99,13 +99,15 @@ class Stream:
         others."""
 
     def hear(self, said: Said) -> None:
-        """Raises ValueError for what cannot be read."""
+        """Raises ValueError for what cannot be read; then nothing of it is taken."""
+        digests = self.digests
         if said.holds is not None:
             octets = b64decode(said.holds, validate=True)
             if len(octets) % DIGEST_BYTES:
                 raise ValueError(f"holds: expected digests of {DIGEST_BYTES} octets each, got {len(octets)}")
-            self.digests = {octets[at : at + DIGEST_BYTES] for at in range(0, len(octets), DIGEST_BYTES)}
+            digests = {octets[at : at + DIGEST_BYTES] for at in range(0, len(octets), DIGEST_BYTES)}
         self.use(said.uses)
+        self.digests = digests
         self.said.set()
 
     def use(self, hosts: list[str]) -> bool:

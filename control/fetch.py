@@ -14,8 +14,6 @@ import aiohttp
 
 from ..registry.needs import FetchError, Reply, ReplyStream
 
-CHUNK_BYTES = 1 << 18
-
 
 class AiohttpFetch:
     """One session, made at first use in the running loop; `close()` when done.

@@ -9,9 +9,8 @@ from ..policy.kinds import BY_NAME, KINDS
 from ..policy.parse import check_object
 from ..registry.documents import load
 from ..registry.field_docs import described
-from ..registry.schema import Node, openapi
+from ..registry.schema import Findings, Node, openapi
 from ..registry.snapshot import Snapshot
-from .admission import Findings
 from .api import Parts
 from .catalog import Resource
 from .references import References

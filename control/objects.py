@@ -399,6 +399,7 @@ class ObjectOperations:
                 )  # fmt: skip
             made = self._only_what_may_change(target, current, made)
             made, warnings = self.admission.admit(resource, target.version, made, query.field_validation, duplicates)
+            self.admission.check_update(resource, current, made)
             with self.with_addresses(target, current, made):
                 done = await self._write_changed(target, stored, current, made, query, manager)
             if done is not None:
@@ -419,13 +420,13 @@ class ObjectOperations:
         self._check_size(target, made)
         self.check_write(target, current, made)
         beside: list[Write] = []
-        writes = [Write(stored.key, internal(made), expect=stored.version)]
+        writes = self._deletions.update(stored, internal(made), self._now())
         if made["metadata"].get("deletionTimestamp") and not made["metadata"].get("finalizers"):
             writes = self._deletions.removal(stored, self._now())  # the last finalizer is gone, and so is the object
             beside = self._removal(writes)
         elif not target.subresource:
             self.ask_guards({stored.key: (current, external_of(target, made))})
-            beside = self.together([(stored.key, stored)])
+            beside = self._removal(writes)
         if query.dry_run:
             made["metadata"]["resourceVersion"] = str(stored.version)
             return made

@@ -149,6 +149,7 @@ class Control:
         """What is known of sidecars is not on disk yet."""
 
     async def run(self, signals: Signals) -> int:
+        """Exit code. Raises SettingError. Long because all of a control plane begins, and ends, in this order."""
         options = self.options
         if options.certificate_ttl < 1:
             raise SettingError("--certificate-ttl: expected a second or more, usually 24h")

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from .role_feed import ControlLink
     from .role_run import App
 
-FIRST_WORLD_S = 60.0
 REGISTERED_S = 10.0
 """Longest wait for our registration before a predecessor may end without taking back its own."""
 TELL_S = 3.0

@@ -8,6 +8,7 @@ from struct import pack
 from .cache import Entry
 from .message import (
     AAAA,
+    EDE_STALE,
     LONGEST,
     NOERROR,
     NXDOMAIN,
@@ -99,7 +100,7 @@ def from_upstream(
         ra=True,
         ad=entry.ad and found is None and (query.ad or query.do),
         turn=turn,
-        extended_errors=(3,) if stale else (),
+        extended_errors=(EDE_STALE,) if stale else (),
     )
 
 

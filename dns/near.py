@@ -17,9 +17,6 @@ DISTRIBUTION = "networking.istio.io/traffic-distribution"
 TOPOLOGY = ("service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints")
 _PREFERENCES = frozenset(("PreferClose", "PreferSameZone", "PreferSameNode"))
 
-Near = Mapping[bytes, Mapping[bytes, str]]
-"""Localities by owner and rdata."""
-
 
 def wants_near(service: Service) -> bool:
     """Whether a service asks for its nearest endpoints first."""

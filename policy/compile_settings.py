@@ -27,7 +27,6 @@ WARMED_UP = ("round_robin", "least_request")
 """Balancers that let new endpoints begin with less."""
 IDLE_S = 3600.0
 RING_POINTS = 1024
-MAGLEV_SIZE = 65537
 
 
 _BALANCED = LoadBalancer()

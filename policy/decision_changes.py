@@ -10,7 +10,7 @@ from .tables import Decision, Destination
 def with_changes(
     decision: Decision, *, path: str | None = None, destinations: Sequence[Destination] | None = None
 ) -> Decision:
-    """A copy of a routing decision with another path or other destinations."""
+    """A copy of a decision with another path or other destinations."""
     return Decision(
         decision.verdict,
         status=decision.status,
@@ -27,6 +27,7 @@ def with_changes(
         retries=decision.retries,
         fault=decision.fault,
         mirrors=decision.mirrors,
+        location=decision.location,
         body=decision.body,
         policy=decision.policy,
     )

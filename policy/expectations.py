@@ -36,7 +36,6 @@ SHORTER: Mapping[str, str] = {
     "location": "redirect.location",
     "body": "directResponse.body",
 }
-ADDRESSES = "endpoints may be a list of ADDRESS:PORT, those that are ready, in any order"
 
 
 class Case:

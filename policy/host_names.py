@@ -47,10 +47,6 @@ def split_authority(authority: str) -> tuple[str, int]:
     return host, number
 
 
-def is_wildcard(host: str) -> bool:
-    return host.startswith("*")
-
-
 def covers(pattern: str, host: str) -> bool:
     """Whether a rule's host (perhaps `*`, `*.a.b` or `*-x.a.b`) stands for `host`; both in lower case."""
     if not pattern.startswith("*"):

@@ -76,10 +76,6 @@ class Request(Protocol):
         """The value of each line of a header by its lower-case name, in order."""
         ...
 
-    def header_names(self) -> list[str]:
-        """Lower-case names of all headers."""
-        ...
-
 
 class SimpleRequest:
     """A request put together by hand: for `explain`, tests and replays."""
@@ -109,9 +105,6 @@ class SimpleRequest:
 
     def values(self, name: str) -> list[str]:
         return [value for own, value in self.headers if own == name]
-
-    def header_names(self) -> list[str]:
-        return [name for name, _ in self.headers]
 
 
 class Verdict:

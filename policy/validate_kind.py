@@ -145,6 +145,18 @@ def _service(found: Findings, body: Object, namespace: str) -> None:
         check_service(found, _spec(body))
 
 
+def _secret(found: Findings, body: Object, namespace: str) -> None:
+    from .validate_secret import check_secret  # few proxies have any
+
+    check_secret(found, body)
+
+
+def _config_map(found: Findings, body: Object, namespace: str) -> None:
+    from .validate_secret import check_config_map
+
+    check_config_map(found, body)
+
+
 _CHECKS: dict[tuple[str, str], Callable[[Findings, Object, str], None]] = {
     ("networking.istio.io", "VirtualService"): lambda f, b, n: check_virtual_service(f, _spec(b), n),
     ("networking.istio.io", "DestinationRule"): lambda f, b, n: check_destination_rule(f, _spec(b), n),
@@ -165,6 +177,8 @@ _CHECKS: dict[tuple[str, str], Callable[[Findings, Object, str], None]] = {
     ("rbac.authorization.k8s.io", "ClusterRoleBinding"): lambda f, b, n: check_binding(f, b, False),
     ("", "Namespace"): _namespace,
     ("", "Service"): _service,
+    ("", "Secret"): _secret,
+    ("", "ConfigMap"): _config_map,
     ("", "Pod"): lambda f, b, n: check_pod(f, b),
     ("discovery.k8s.io", "EndpointSlice"): lambda f, b, n: check_endpoint_slice(f, b),
     ("fairlead.dev", "MeshConfig"): lambda f, b, n: check_mesh_config(f, _spec(b)),

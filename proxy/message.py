@@ -225,10 +225,6 @@ class Head:
         self.line_count = -1
         self._lower = None
 
-    def header_names(self) -> list[str]:
-        """The names of all header lines, in lower case, in order."""
-        return [name.lower() for name, _ in self.headers()]
-
 
 class RequestHead(Head):
     """A request's head; has what policy's `decide` reads (policy/tables.py, Request)."""

@@ -181,12 +181,6 @@ class Tls(Transport):
         if made is not None:
             made(error)
 
-    def abort_handshake(self) -> None:
-        """At once; `made` is not told."""
-        self.failed = True
-        self.made = None
-        self.abort()
-
     # Reading
 
     def _take(self, data: bytes) -> None:

@@ -75,7 +75,7 @@ DOCS = {
     "idleTimeout": "Longest time without traffic; default 1h.",
     "ignoreUriCase": "Compare exact and prefix of uri without case.",
     "imagePullSecrets": "Taken; it means nothing here.",
-    "immutable": "Kept; not enforced.",
+    "immutable": "Its data can't be changed any more.",
     "ingress": "What the sidecar takes in.",
     "ingressClassName": "Class of the controller.",
     "insecureSkipVerify": "Take any certificate of the server.",

@@ -44,8 +44,6 @@ class Node(Struct, frozen=True):
     open: str = ""
     """Of an object: other fields are taken, with one warning that gives this reason (`-`: with none)."""
     nullable: bool = False
-    text_numbers: bool = False
-    """Of an integer: digits in quotes are taken."""
 
 
 def obj(doc: str = "", /, *, required: tuple[str, ...] = (), one_of: tuple[tuple[str, ...], ...] = (), open: str = "",

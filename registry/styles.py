@@ -7,9 +7,6 @@ import textwrap
 from collections.abc import Mapping
 
 WIDTH_MIN = 40
-WIDTH = 100
-"""Columns where the width is not known."""
-CHOICES = ("auto", "always", "never")
 _CODES = {"good": "32", "bad": "31;1", "warn": "33", "dim": "2", "strong": "1", "name": "36"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 CONTROLS = {code: ascii(chr(code))[1:-1] for code in (*range(9), *range(10, 32), *range(127, 160), 0x2028, 0x2029)}

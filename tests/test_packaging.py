@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import fnmatch
 import importlib
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -107,6 +110,18 @@ def test_no_file_grows_past_its_reason() -> None:
         )
 
 
+def test_no_function_grows_past_its_reason() -> None:
+    """About 60 lines a function; 70 at most, where its first lines do not say why it is longer."""
+    for source in modules():
+        text = source.read_text()
+        lines = text.split("\n")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                head = "\n".join(lines[node.lineno - 1 : node.lineno + 15])
+                assert length <= 70 or "Long because" in head, f"{source.name}: {node.name} has {length} lines"
+
+
 def test_a_sidecar_imports_nothing_that_only_control_needs() -> None:
     script = (
         "import sys, fairlead.mesh.sidecar, fairlead.control.cli\n"
@@ -126,3 +141,18 @@ def test_the_table_of_folders_names_each_file_once_and_no_other() -> None:
         assert [name for name in names if not fnmatch.filter(files, name)] == [], folder
         assert sorted(name for name in files if not any(fnmatch.fnmatch(name, one) for one in names)) == [], folder
         assert len(names) == len(set(names)), folder
+
+
+@pytest.mark.parametrize(("pure", "says"), [("1", "from the source"), ("", "ImportError")])
+def test_pure_processes_take_sources_whatever_is_compiled_beside_them(tmp_path: Path, pure: str, says: str) -> None:
+    hook = tmp_path / "tests" / "pure"
+    hook.mkdir(parents=True)
+    (tmp_path / "proxy").mkdir()
+    shutil.copy(ROOT / "tests" / "pure" / "sitecustomize.py", hook)
+    (tmp_path / "proxy" / "limits.py").write_text("print('from the source')")
+    (tmp_path / "proxy" / f"limits{EXTENSION_SUFFIXES[0]}").write_bytes(b"no library")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "import proxy.limits"], capture_output=True, text=True, check=False,
+        env={**os.environ, "FAIRLEAD_PURE": pure, "PYTHONPATH": f"{hook}{os.pathsep}{tmp_path}"},
+    )  # fmt: skip
+    assert says in done.stdout + done.stderr

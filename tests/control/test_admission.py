@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from fairlead.control.admission import (
     Admission,
-    Findings,
     check_envelope,
     check_metadata,
     depth_is_bounded,
@@ -20,6 +19,7 @@ from fairlead.control.admission import (
 )
 from fairlead.control.catalog import Resource
 from fairlead.control.status import StatusError
+from fairlead.registry.schema import Findings
 
 SERVICE = Resource("", ("v1",), "Service", "services", "service")
 ROLE = Resource("rbac.authorization.k8s.io", ("v1",), "Role", "roles", "role")
@@ -128,3 +128,14 @@ def test_any_body_is_an_object_in_order_or_a_refusal(body: Any, metadata: dict[s
         except StatusError:
             continue
         check_metadata(RULE, made["metadata"])
+
+
+def test_what_is_fixed_is_refused_with_the_field_and_other_kinds_named_alike_are_not_meant() -> None:
+    secrets = Resource("", ("v1",), "Secret", "secrets", "secret")
+    before, after = ({"metadata": {"name": "a"}, "immutable": True, "data": {"a": value}} for value in ("eA==", "eQ=="))
+    door = Admission(lambda *_: Findings())
+    with pytest.raises(StatusError, match="data: Forbidden: field is immutable") as refused:
+        door.check_update(secrets, before, after)
+    assert (refused.value.code, refused.value.body()["details"]["causes"][0]["field"]) == (422, "data")
+    door.check_update(secrets, before, before)
+    door.check_update(Resource("example.com", ("v1",), "Secret", "secrets", "secret"), before, after)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fairlead.control.catalog import Catalog
-from fairlead.control.deletion import FOREGROUND, Deletions, policy_of
+from fairlead.control.deletion import FOREGROUND, Deletions, policy_for, policy_of
 from fairlead.control.status import StatusError
 from fairlead.control.store import Key, Objects, Stored, Write
 from fairlead.policy.kinds import KINDS
@@ -120,16 +120,81 @@ def test_several_at_once_are_one_group_of_writes_with_each_object_once() -> None
 def test_who_depends_is_known_after_a_start_too() -> None:
     shop = Shop(a="", b="a")
     again = Deletions(shop.memory, Catalog(KINDS))
-    assert [stored.key.name for stored in again.dependents("uid-a")] == ["b"]
+    assert [stored.key.name for stored in again.dependents(Key("services", "d", "a"), "uid-a")] == ["b"]
     shop.put("b", [])
-    assert again.dependents("uid-a") == []
+    assert again.dependents(Key("services", "d", "a"), "uid-a") == []
 
 
-def test_the_policy_is_that_of_the_options_then_the_query_then_background() -> None:
-    assert policy_of({}) == "Background"
+def test_the_policy_is_that_of_the_options_then_the_query_then_of_the_finalizers_then_background() -> None:
+    assert policy_of({}) == ""
+    assert policy_of({"orphanDependents": False}) == "Background"
+    assert policy_for({}, "") == "Background"
+    assert policy_for({"finalizers": ["x", FOREGROUND]}, "") == "Foreground"
+    assert policy_for({"finalizers": ["orphan"]}, "") == "Orphan"
+    assert policy_for({"finalizers": ["orphan"]}, "Foreground") == "Foreground"
     assert policy_of({"orphanDependents": True}) == "Orphan"
     assert policy_of({"propagationPolicy": "Foreground"}, "Orphan") == "Foreground"
     assert policy_of({}, "Orphan") == "Orphan"
     for wrong in ({"propagationPolicy": "Other"}, {"propagationPolicy": "Orphan", "orphanDependents": False}):
         with pytest.raises(StatusError):
             policy_of(wrong)
+
+
+def test_a_finalizer_of_its_own_asks_for_the_way_of_its_deletion() -> None:
+    shop = Shop()
+    shop.put("a", [], ["orphan"])
+    shop.put("b", ["a"])
+    shop.delete("a", "")
+    assert shop.left() == ["b"]
+    assert "ownerReferences" not in shop.metadata("b")
+
+
+def test_an_owner_that_nobody_deletes_stays_whatever_its_finalizers_say() -> None:
+    shop = Shop()
+    shop.put("a", [], [FOREGROUND])
+    shop.put("b", ["!a"])
+    shop.delete("b")
+    assert shop.left() == ["a"]
+
+
+@pytest.mark.parametrize("owners", [[], ["a"]], ids=["not its owner any more", "does not block any more"])
+def test_an_owner_goes_when_whoever_held_it_up_is_changed(owners: list[str]) -> None:
+    shop = Shop(a="")
+    shop.put("b", ["!a"], ["example.com/hold"])
+    shop.delete("a", "Foreground")
+    assert shop.left() == ["a", "b"]
+    body = shop.of("b").object()
+    changed = Shop()
+    changed.put("b", owners, ["example.com/hold"])
+    metadata = changed.metadata("b") | {"deletionTimestamp": body["metadata"]["deletionTimestamp"]}
+    shop.commit(shop.deletions.update(shop.of("b"), {"metadata": metadata}, NOW))
+    assert shop.left() == ["b"]
+
+
+def test_a_change_of_anything_else_is_one_write() -> None:
+    shop = Shop(a="", b="!a")
+    writes = shop.deletions.update(shop.of("b"), {**shop.of("b").object(), "spec": {}}, NOW)
+    assert [write.key.name for write in writes] == ["b"]
+
+
+def test_who_refers_to_an_owner_in_another_namespace_does_not_depend_on_it() -> None:
+    shop = Shop(a="")
+    shop.put("b", ["!a"], ["example.com/hold"])
+    elsewhere = Key("services", "other", "b")
+    shop.commit([Write(elsewhere, shop.of("b").object()), Write(Key("services", "d", "b"), None)])
+    shop.delete("a", "Foreground")
+    assert [stored.key for stored in shop.memory.all("services")] == [elsewhere]
+
+
+def test_an_owner_without_a_namespace_has_dependents_in_each() -> None:
+    shop = Shop(b="")
+    role = Key("clusterroles.rbac.authorization.k8s.io", "", "r")
+    shop.commit([Write(role, {"metadata": {"name": "r", "uid": "uid-r"}})])
+    body = shop.of("b").object()
+    body["metadata"]["ownerReferences"] = [{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+                                            "name": "r", "uid": "uid-r"}]  # fmt: skip
+    shop.commit([Write(Key("services", "d", "b"), body)])
+    stored = shop.memory.get(role)
+    assert stored is not None
+    shop.commit(shop.deletions.plan([stored], "", NOW))
+    assert shop.left() == []

@@ -12,7 +12,23 @@ from hypothesis import strategies as st
 
 from fairlead.control.access import attributes_of
 from fairlead.control.api import Options
-from fairlead.control.rbac import Attributes, Rule, User, _covers, pieces
+from fairlead.control.rbac import (
+    AGGREGATE_DEPTH_MAX,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
+    ROLE_BINDINGS,
+    ROLES,
+    Attributes,
+    Rbac,
+    Rule,
+    User,
+    _covers,
+    _path_covers,
+    _path_matches,
+    pieces,
+    read_subject,
+)
+from fairlead.control.store import Key, Objects, Write
 from tests.control.serving import SERVICES, Client, api_in, service
 
 ADMIN = "an-admin-token"
@@ -93,6 +109,118 @@ def test_who_covers_a_rule_may_all_that_it_permits(held: list[Rule], granted: Ru
     missing = [one for one in pieces(granted) if not any(_covers(own, one) for own in held)]
     if not missing and granted.allows(wanted):
         assert any(own.allows(wanted) for own in held)
+
+
+PATHS = st.text("/ab*", min_size=1, max_size=5)
+
+
+@given(PATHS, PATHS, st.text("/ab", max_size=6))
+def test_who_covers_a_path_may_all_paths_that_it_stands_for(held: str, granted: str, path: str) -> None:
+    if _path_covers(held, granted) and _path_matches(granted, path):
+        assert _path_matches(held, path)
+
+
+@pytest.mark.parametrize(
+    ("held", "granted", "covered"),
+    [
+        ("*", "*", True), ("*", "/a", True), ("/a", "*", False), ("/a/*", "*", False), ("/a/*", "/a/*", True),
+        ("/a/*", "/a/b/*", True), ("/a/*", "/a", False), ("/a", "/a/*", False), ("/a*", "/ab", True),
+        ("/a", "/ab", False),
+    ],
+)  # fmt: skip
+def test_a_star_covers_what_it_begins(held: str, granted: str, covered: bool) -> None:
+    assert _path_covers(held, granted) is covered
+
+
+@pytest.mark.parametrize(
+    ("resources", "resource", "subresource", "has"),
+    [
+        ("a", "a", "", True), ("a", "a", "status", False), ("a/status", "a", "status", True),
+        ("a/status", "a", "", False),
+        ("*/status", "a", "status", True), ("*/status", "a", "log", False), ("*/status", "a", "", False),
+        ("*", "a", "status", True), ("b/status", "a", "status", False),
+    ],
+)  # fmt: skip
+def test_subresources_are_permitted_by_name(resources: str, resource: str, subresource: str, has: bool) -> None:
+    made = Rule(frozenset(["get"]), frozenset([""]), frozenset([resources]))
+    assert made.allows(Attributes("get", "", resource, subresource)) is has
+    (piece,) = pieces(Rule(frozenset(["get"]), frozenset([""]), frozenset([f"{resource}/{subresource}".strip("/")])))
+    assert _covers(made, piece) is has
+
+
+def test_names_are_covered_by_the_same_or_more_names_and_all_by_none() -> None:
+    def named(*names: str) -> Rule:
+        return Rule(frozenset(["get"]), frozenset([""]), frozenset(["a"]), frozenset(names))
+
+    assert _covers(named("x"), named("x"))
+    assert _covers(named("x", "y"), named("x"))
+    assert _covers(named(), named("x"))
+    assert not _covers(named("x"), named("y"))
+    assert not _covers(named("x"), named())
+
+
+@pytest.mark.parametrize(
+    ("subject", "who"),
+    [
+        ({"kind": "User", "name": "ann"}, ("User", "ann")),
+        ({"kind": "Group", "name": "dev"}, ("Group", "dev")),
+        ({"kind": "ServiceAccount", "name": "web"}, ("User", "system:serviceaccount:d:web")),
+        ({"kind": "ServiceAccount", "name": "web", "namespace": "e"}, ("User", "system:serviceaccount:e:web")),
+        ({"kind": "Robot", "name": "x"}, None),
+        ({"kind": "User", "name": ""}, None),
+        ({"kind": "User", "name": 5}, None),
+        ({"kind": "User"}, None),
+        ("User", None),
+    ],
+)
+def test_a_subject_that_is_not_well_formed_is_nobody(subject: Any, who: Any) -> None:
+    assert read_subject(subject, "d") == who
+
+
+class Grants:
+    """Roles and bindings in memory."""
+
+    def __init__(self) -> None:
+        self.memory = Objects()
+        self.rbac = Rbac(self.memory)
+
+    def put(self, resource: str, namespace: str, made: dict[str, Any]) -> None:
+        self.memory.commit(self.memory.plan([Write(Key(resource, namespace, made["metadata"]["name"]), made)]))
+
+    def may(self, namespace: str = "a", resource: str = "services") -> bool:
+        return self.rbac.decide(User("ann", ()), Attributes("get", "", resource, "", namespace)).allowed
+
+
+def test_a_role_is_bound_within_its_namespace_and_never_everywhere() -> None:
+    grants = Grants()
+    grants.put(ROLES, "a", role("r", rule("get", "services")))
+    grants.put(ROLES, "", role("r", rule("get", "services")))
+    grants.put(CLUSTER_ROLE_BINDINGS, "", binding("all", "Role", "r", ("User", "ann")))
+    assert not grants.may()
+    grants.put(ROLE_BINDINGS, "b", binding("wrong", "Role", "r", ("User", "ann")))
+    grants.put(ROLE_BINDINGS, "a", binding("odd", "Robot", "r", ("User", "ann")))
+    assert not grants.may()
+    grants.put(ROLE_BINDINGS, "a", binding("here", "Role", "r", ("User", "ann")))
+    assert grants.may()
+    assert not grants.may("b")
+    assert not grants.may("")
+
+
+def test_roles_gather_each_other_in_circles_and_chains_up_to_a_depth() -> None:
+    def gathers(name: str, label: str, own: str) -> dict[str, Any]:
+        chosen = {"clusterRoleSelectors": [{"matchLabels": {"l": label}}]}
+        return role(name, rule("get", "secrets"), labels={"l": own}) | {"aggregationRule": chosen}
+
+    for length, reached in ((AGGREGATE_DEPTH_MAX, True), (AGGREGATE_DEPTH_MAX + 1, False)):
+        grants = Grants()
+        for number in range(length):
+            grants.put(CLUSTER_ROLES, "", gathers(f"r{number}", f"l{number + 1}", f"l{number}"))
+        grants.put(CLUSTER_ROLES, "", role("last", rule("get", "services"), labels={"l": f"l{length}"}))
+        grants.put(CLUSTER_ROLE_BINDINGS, "", binding("b", "ClusterRole", "r0", ("User", "ann")))
+        assert grants.may() is reached
+        assert not grants.may("a", "secrets"), "what a role that gathers says itself does not count"
+    grants.put(CLUSTER_ROLES, "", gathers("r0", "l0", "l0"))
+    assert not grants.may(), "it does not gather itself"
 
 
 @pytest.mark.asyncio

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from fairlead.control.store import (
@@ -17,13 +19,15 @@ from fairlead.control.store import (
     ConflictError,
     Key,
     Store,
+    Stored,
     StoreError,
     StoreTooLargeError,
     StoreUnavailableError,
     Write,
 )
+from fairlead.control.store_entries import Entry, Head, entry_of
 from fairlead.control.store_open import backend_of
-from fairlead.control.store_shared import SharedStore
+from fairlead.control.store_shared import SharedStore, _Gap
 from fairlead.registry.etcd_values import b64
 from tests.control.storages import Storage, storages
 from tests.e2e.roles import until
@@ -230,19 +234,92 @@ async def test_a_storage_put_back_to_an_earlier_state_is_noticed_and_read_anew(s
         assert isinstance(one, SharedStore)
         await one.write([Write(key("a"), body("a", 1))])
         await one.write([Write(key("b"), body("b", 1))])
-        saved = await one.backend.listed("")
+        before, saved = await one.backend.head(), await one.backend.listed("")
         await one.write([Write(key("a"), body("a", 2))])
         await one.write([Write(key("c"), body("c", 2))])
         heard: list[Change] = []
         one.memory.subscribe(lambda changes: heard.extend(changes))
         life = one.memory.life
-        await one.backend.delete([path for path, _ in await one.backend.listed("")])
-        for path, value in saved:
-            await one.backend.put(path, value)
+        await put_back(storage, before, saved)
         await until("the other state", lambda: as_async(one.memory.life > life))
         assert (value_of(one, "a"), value_of(one, "b"), value_of(one, "c")) == (1, 1, None)
         assert {(change.key.name, change.after is None) for change in heard} == {("a", False), ("c", True)}
         assert (await one.write([Write(key("d"), body("d"))]))[0].revision == 3
+
+
+async def test_a_read_that_must_be_current_sees_another_state_as_long_as_the_one_it_knows(shared: New) -> None:
+    storage = shared()
+    async with storage.open() as one:
+        assert isinstance(one, SharedStore)
+        await one.write([Write(key("a"), body("a", 1))])
+        before, saved = await one.backend.head(), await one.backend.listed("")
+        await one.write([Write(key("a"), body("a", 2))])
+        assert one._following is not None
+        one._following.cancel()  # what it is told does not come in time
+        await put_back(storage, before, saved)
+        async with storage.open() as two:
+            await two.write([Write(key("a"), body("a", 3))])
+            assert two.memory.revision == one.memory.revision
+        await one.sync()
+        assert value_of(one, "a") == 3
+
+
+class Follower:
+    """What a control plane makes of commits that it is told of, without a storage."""
+
+    def __init__(self) -> None:
+        self.store = SharedStore(SimpleNamespace(url="none"))  # type: ignore[arg-type]
+        self.take(entry(1), entry(2))
+
+    def take(self, *entries: Entry, head: Head | None = None) -> str:
+        """What memory is at then; `gap` where the log does not lead there."""
+        try:
+            self.store._take(head, entries)
+        except _Gap:
+            return "gap"
+        return f"{self.store._head.seq}{self.store._head.id}@{self.store.memory.revision}"
+
+
+def entry(seq: int, id: str = "", previous: str = "") -> Entry:
+    stored = Stored(key(f"k{seq}"), seq, msgspec.json.encode(body(f"k{seq}", seq)))
+    head = Head(seq - 1, previous or (f"id{seq - 1}" if seq > 1 else ""), seq - 1)
+    return entry_of(head, id or f"id{seq}", [Change(seq, stored.key, None, stored, Cause())])
+
+
+@pytest.mark.parametrize(
+    ("entries", "head", "becomes"),
+    [
+        ((), None, "2id2@2"),
+        ((), Head(2, "id2", 2), "2id2@2"),
+        ((entry(3),), Head(3, "id3", 3), "3id3@3"),
+        ((entry(1), entry(2), entry(3), entry(4)), None, "4id4@4"),
+        ((entry(4),), None, "gap"),
+        ((entry(3, previous="other"),), None, "gap"),
+        ((entry(2, id="other"),), None, "gap"),
+        ((entry(1, id="other"), entry(2), entry(3)), None, "3id3@3"),
+        ((), Head(1, "id1", 1), "gap"),
+        ((), Head(2, "other", 2), "gap"),
+        ((), Head(3, "id3", 3), "gap"),
+        ((entry(3),), Head(4, "id4", 4), "gap"),
+        ((entry(3), entry(3)), None, "3id3@3"),
+        ((entry(3), entry(3, id="other")), None, "gap"),
+    ],
+)
+async def test_commits_are_taken_where_each_follows_the_last_and_anything_else_is_a_gap(
+    entries: tuple[Entry, ...], head: Head | None, becomes: str
+) -> None:
+    assert Follower().take(*entries, head=head) == becomes
+
+
+async def put_back(storage: Storage, head: Head, saved: list[tuple[str, bytes]]) -> None:
+    """In one transaction, as a restore is: what is seen between two steps would be one more state."""
+    other = backend_of(storage.url, {})
+    try:
+        kept = {path for path, _ in saved}
+        gone = [path for path, _ in await other.listed("") if path not in kept]
+        assert await other.commit(await other.head(), head, [one for one in saved if one[0] != "head"], gone)
+    finally:
+        await other.close()
 
 
 async def test_the_storages_log_is_shortened_and_a_control_plane_far_behind_reads_everything(shared: New) -> None:

@@ -169,7 +169,7 @@ NETWORK_RULES = st.builds(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(st.lists(NETWORK_RULES, max_size=2), min_size=1, max_size=2))
 def test_network_policy_admits_the_same_peers(policies: list[list[JSON]]) -> None:
     made = [
@@ -240,7 +240,7 @@ REQUESTS = [
 ]  # fmt: skip
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=120)
 @given(POLICIES)
 def test_authorization_policy_allows_the_same_requests_and_connections(policies: list[JSON]) -> None:
     made = [

@@ -212,6 +212,74 @@ def test_before_anything_is_read_only_hopeless_connections_are_refused() -> None
     assert not unread(policy(""))
 
 
+@pytest.mark.parametrize(
+    ("rule", "refused"),
+    [
+        ("{when: [{key: source.namespace, values: [a]}]}", True),
+        ("{when: [{key: source.namespace, values: [b]}]}", False),
+        ("{when: [{key: 'request.headers[x]', values: [y]}]}", False),
+        ("{when: [{key: source.namespace, values: [a]}, {key: 'request.headers[x]', values: [y]}]}", False),
+        ("{to: [{operation: {ports: ['8080']}}]}", True),
+        ("{to: [{operation: {ports: ['1']}}]}", False),
+        ("{to: [{operation: {ports: ['1']}}, {operation: {ports: ['8080']}}]}", True),
+        ("{to: [{operation: {ports: ['8080'], methods: [GET]}}]}", False),
+        ("{from: [{source: {namespaces: [b]}}], to: [{operation: {ports: ['8080']}}]}", False),
+        ("{}", True),
+    ],
+)
+def test_a_connection_is_refused_unread_only_where_a_rule_that_denies_matches_every_request(
+    rule: str, refused: bool
+) -> None:
+    assert unread(policy(f"[{rule}]", "DENY")) is not refused
+
+
+def test_each_step_on_a_connection_is_told_also_the_rules_that_ask_about_requests() -> None:
+    text = policy("[{from: [{source: {namespaces: [b]}}]}]", "DENY", "d") + policy(
+        "[{to: [{operation: {methods: [GET]}}]}, {to: [{operation: {ports: ['8080']}}]}]"
+    )
+    authorizer_, world = authorizer(text)
+    subject = Subject(identify(world.snapshot, world.resources.mesh.spec, AMY, ""), 8080)
+    trace: list[dict[str, str]] = []
+    assert (
+        authorizer_.connection(subject, trace).by
+        == authorizer_.connection(subject).by
+        == "AuthorizationPolicy a/p rule 1"
+    )
+    assert [(step["object"], step["result"]) for step in trace] == [
+        ("AuthorizationPolicy a/d rule 0", "no match"),
+        ("AuthorizationPolicy a/p rule 0", "no match"),
+        ("AuthorizationPolicy a/p rule 1", "allow"),
+    ]
+    assert "an opaque connection has none" in trace[1]["why"]
+    assert [(action, rule.name[-6:]) for action, rule in authorizer_.rules()] == [
+        ("deny", "rule 0"), ("allow", "rule 0"), ("allow", "rule 1")
+    ]  # fmt: skip
+
+
+def test_a_denial_names_the_policy_whoever_it_is_told_by() -> None:
+    nothing = policy("", name="first") + policy("[{from: [{source: {namespaces: [b]}}]}]", name="second")
+    assert judge(nothing).by == "AuthorizationPolicy a/first"
+    assert (
+        judge(nothing).why
+        == "no rule of AuthorizationPolicy a/first, AuthorizationPolicy a/second (ALLOW) matches " + AMY
+    )
+    assert judge(policy("[{}]", "DENY")).why == "AuthorizationPolicy a/p rule 0 (DENY) matches"
+    assert (
+        judge(policy("[{from: [{source: {namespaces: [b]}}]}]", "DENY")).why
+        == "no DENY rule matches, and there is no ALLOW policy"
+    )
+    assert judge("").why == "no AuthorizationPolicy applies"
+
+
+def test_what_audits_is_told_and_decides_nothing() -> None:
+    authorizer_, world = authorizer(policy("[{}]", "AUDIT"))
+    subject = Subject(identify(world.snapshot, world.resources.mesh.spec, AMY, ""), 80, get("web"))
+    trace: list[dict[str, str]] = []
+    assert authorizer_.request(subject, trace).by == ""
+    assert [(step["object"], step["result"]) for step in trace] == [("AuthorizationPolicy a/p rule 0", "audit")]
+    assert authorizer_.empty
+
+
 def test_trust_domain_aliases_widen_only_the_exact_form() -> None:
     mesh = "kind: MeshConfig\nmetadata: {name: m}\nspec: {trustDomain: new.example, trustDomainAliases: [old.example]}\n---\n"
     for domain, pattern, allowed in (

@@ -682,6 +682,49 @@ def test_connections_are_refused_before_they_are_read_only_where_nothing_could_b
     assert opaque.verdict == "denied", "an ALLOW rule with an HTTP condition does not count for opaque connections"
 
 
+def test_tls_without_an_identity_is_not_mutual_and_an_identity_without_tls_is_not_proved() -> None:
+    strict = "kind: PeerAuthentication\nmetadata: {name: s, namespace: shop}\nspec: {mtls: {mode: STRICT}}\n---\n"
+    for tls, identity in ((True, ""), (False, FRONT)):
+        arrival = Arrival("inbound", source_ip="10.2.0.1", port=8080, identity=identity, tls=tls)
+        assert at_web(strict, arrival).reason == "FL-PLAINTEXT"
+        assert at_web(strict.replace("STRICT", "DISABLE"), arrival).verdict == "route"
+
+
+EVERYBODY = "kind: AuthorizationPolicy\nmetadata: {name: all, namespace: shop}\nspec: {rules: [{}]}\n---\n"
+NOBODY = "kind: AuthorizationPolicy\nmetadata: {name: none, namespace: shop}\nspec: {}\n---\n"
+
+
+@pytest.mark.parametrize("method", ["GET", ""], ids=["request", "connection"])
+def test_what_one_kind_of_policy_refuses_the_other_does_not_permit(method: str) -> None:
+    assert at_web(ONLY_FRONT + EVERYBODY, inbound(), method=method).verdict == "route"
+    assert at_web(ONLY_FRONT + EVERYBODY, inbound(ODD, ip="10.2.0.2"), method=method).verdict == "denied"
+    assert at_web(ONLY_FRONT + NOBODY, inbound(), method=method).verdict == "denied"
+    assert at_web(ONLY_FRONT, inbound(), method=method).verdict == "route"
+
+
+@pytest.mark.parametrize("listener", ["inbound", "gateway"])
+def test_a_connection_is_admitted_by_both_kinds_of_policy(listener: str) -> None:
+    def admitted(text: str, identity: str = FRONT, ip: str = "10.2.0.1") -> bool:
+        world = World(SHOP + CALLER + text)
+        tables = compile_tables(world.resources, world.snapshot, Viewpoint(world.workloads["shop/web-1"]))
+        return admit(tables, Arrival(listener, source_ip=ip, port=8080, identity=identity, tls=True)).allowed
+
+    assert admitted("")
+    assert admitted(ONLY_FRONT)
+    assert not admitted(ONLY_FRONT, ODD, "10.2.0.2")
+    assert not admitted(NOBODY)
+    assert not admitted(ONLY_FRONT + NOBODY)
+    assert not admitted(ONLY_FRONT + EVERYBODY, ODD, "10.2.0.2")
+    assert admitted(ONLY_FRONT + EVERYBODY)
+
+
+def test_weights_that_are_all_zero_leave_the_first() -> None:
+    first, second = (Destination(name, "h", 80, weight=0) for name in "ab")
+    assert [pick(Decision("route", destinations=(first, second)), draw) for draw in (0.0, 0.5, 0.999)] == [first] * 3
+    heavy = Destination("c", "h", 80, weight=1)
+    assert [pick(Decision("route", destinations=(first, heavy)), draw) for draw in (0.0, 0.999)] == [heavy] * 2
+
+
 def test_the_mesh_server_name_says_the_workloads_port() -> None:
     world = World(SHOP)
     tables = compile_tables(world.resources, world.snapshot, Viewpoint(world.workloads["shop/web-1"]))

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from fairlead.policy.network_policy import isolation_of, parse_address
+from fairlead.policy.network_policy import is_dry_run, isolation_of, parse_address
 from fairlead.policy.peer import Peer, as_peer, identify
-from fairlead.policy.resources import MeshConfigSpec
+from fairlead.policy.resources import MeshConfigSpec, Meta
 from tests.policy.worlds import World
 
 PEOPLE = """
@@ -174,6 +174,17 @@ def test_an_identity_of_unknown_workloads_counts_for_its_namespace_only() -> Non
     )
     labelled = policy("{ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: front}}}]}]}")
     assert not peer_is_admitted(labelled, stranger, "203.0.113.5")
+    negated = "podSelector: {matchExpressions: [{key: app, operator: DoesNotExist}]}"
+    assert not peer_is_admitted(policy(f"{{ingress: [{{from: [{{{negated}}}]}}]}}"), stranger, "203.0.113.5")
+    own = policy("{ingress: [{from: [{podSelector: {}}]}]}")
+    assert not peer_is_admitted(own, stranger, "203.0.113.5"), (
+        "without namespaceSelector it is the policy's own namespace"
+    )
+    assert peer_is_admitted(own, "spiffe://cluster.local/ns/a/sa/new", "203.0.113.5")
+
+
+def test_a_peer_item_that_names_nobody_admits_nobody() -> None:
+    assert not peer_is_admitted(policy("{ingress: [{from: [{}]}]}"), "spiffe://cluster.local/ns/a/sa/front", "10.0.0.2")
 
 
 def test_a_foreign_trust_domain_is_nobody_we_know() -> None:
@@ -196,6 +207,101 @@ def test_a_verdict_names_the_rule_that_admits_or_the_policies_that_do_not() -> N
     ]
 
 
+@pytest.mark.parametrize(
+    ("peer", "source", "why"),
+    [
+        ("{}", "a/front", "it names nobody"),
+        ("{ipBlock: {cidr: 192.0.2.0/24}}", "a/front", "address 10.0.0.2 is not in 192.0.2.0/24"),
+        ("{podSelector: {matchLabels: {app: back}}}", "a/front", "it has app=front, wanted app=back"),
+        ("{namespaceSelector: {matchLabels: {team: red}}}", "b/front", "namespace b has team=blue, wanted team=red"),
+        ("{namespaceSelector: {matchLabels: {team: blue}}, podSelector: {matchLabels: {app: back}}}", "b/front",
+         "it has app=front, wanted app=back"),
+        ("{podSelector: {}}", "b/front", "namespace is b, wanted a (there is no namespaceSelector)"),
+        ("{podSelector: {matchLabels: {app: x}}}", "203.0.113.5", "no workload of the mesh is known behind it"),
+    ],
+)  # fmt: skip
+def test_why_a_peer_is_none_of_those_is_told(peer: str, source: str, why: str) -> None:
+    world = World(PEOPLE + policy(f"{{ingress: [{{from: [{peer}]}}]}}"))
+    isolation = isolation_of(world.resources.network_policies, world.snapshot, world.workloads["a/server"], "Ingress")
+    assert isolation is not None
+    known = world.workloads.get(source)
+    who = as_peer(world.snapshot, MESH, known) if known else identify(world.snapshot, MESH, "", source)
+    trace: list[dict[str, str]] = []
+    assert not isolation.verdict(who, 80, trace=trace).allowed
+    assert why in trace[0]["why"]
+
+
+@pytest.mark.parametrize(
+    ("port", "shown"),
+    [("{port: 80}", "80/TCP"), ("{port: 80, endPort: 90}", "80-90/TCP"), ("{port: web}", "web/TCP"),
+     ("{protocol: UDP}", "any/UDP"), ("{port: 80, endPort: 80}", "80/TCP")],
+)  # fmt: skip
+def test_ports_are_shown_as_they_are_written(port: str, shown: str) -> None:
+    world = World(PEOPLE + policy(f"{{ingress: [{{ports: [{port}]}}]}}"))
+    isolation = isolation_of(world.resources.network_policies, world.snapshot, world.workloads["a/server"], "Ingress")
+    assert isolation is not None
+    assert str(isolation.rules[0].ports[0]) == shown
+
+
+def test_a_denial_says_who_may_not_reach_whom() -> None:
+    world = World(PEOPLE + policy("{policyTypes: [Ingress, Egress]}"))
+    for direction, told in (
+        ("Ingress", "a/front to port 80 of a/server"),
+        ("Egress", "a/server to port 80 of a/front"),
+    ):
+        isolation = isolation_of(
+            world.resources.network_policies, world.snapshot, world.workloads["a/server"], direction
+        )
+        assert isolation is not None
+        verdict = isolation.verdict(as_peer(world.snapshot, MESH, world.workloads["a/front"]), 80)
+        assert verdict.why.endswith(f"no {direction.lower()} rule of NetworkPolicy a/p admits {told}")
+
+
+@pytest.mark.parametrize(
+    ("ingress", "port", "blocks"),
+    [
+        ("[]", 80, []),
+        ("[{}]", 80, None),
+        ("[{from: [{ipBlock: {cidr: 192.0.2.0/24}}, {podSelector: {}}]}]", 80, ["192.0.2.0/24"]),
+        (
+            "[{ports: [{port: 81}]}, {from: [{ipBlock: {cidr: 192.0.2.0/24}}], ports: [{port: web}]}]",
+            80,
+            ["192.0.2.0/24"],
+        ),
+        ("[{ports: [{port: 81}]}, {from: [{ipBlock: {cidr: 192.0.2.0/24}}], ports: [{port: web}]}]", 81, None),
+        ("[{from: [{ipBlock: {cidr: 192.0.2.0/24}}], ports: [{port: 81}]}]", 80, []),
+    ],
+)
+def test_the_addresses_that_may_reach_a_port(ingress: str, port: int, blocks: list[str] | None) -> None:
+    world = World(PEOPLE + policy(f"{{ingress: {ingress}}}"))
+    isolation = isolation_of(world.resources.network_policies, world.snapshot, world.workloads["a/server"], "Ingress")
+    assert isolation is not None
+    found = isolation.blocks(port)
+    assert (found if found is None else [block.cidr for block in found]) == blocks
+
+
+def test_a_named_port_of_egress_is_a_number_that_all_workloads_behind_an_identity_give_it() -> None:
+    text = "".join(
+        f"kind: Pod\nmetadata: {{name: s{n}, namespace: a}}\nspec: {{ip: 10.0.5.{n}, serviceAccountName: s, containers: "
+        f"[{{ports: [{{name: web, containerPort: {port}}}]}}]}}\n---\n"
+        for n, port in ((1, 80), (2, 80), (3, 90))
+    )
+    world = World(PEOPLE + text + policy("{policyTypes: [Egress], egress: [{ports: [{port: web}]}]}"))
+    isolation = isolation_of(world.resources.network_policies, world.snapshot, world.workloads["a/front"], "Egress")
+    assert isolation is not None
+
+    def allows(port: int, *names: str) -> bool:
+        peer = Peer(workloads=tuple(world.workloads[f"a/{name}"] for name in names))
+        return isolation.verdict(peer, port).allowed
+
+    assert allows(80, "s1")
+    assert allows(80, "s1", "s2")
+    assert not allows(80, "s1", "s3"), "who knows which of them it is"
+    assert not allows(90, "s1", "s3")
+    assert allows(90, "s3")
+    assert not allows(80)
+
+
 def test_mapped_addresses_are_the_addresses_they_map() -> None:
     assert parse_address("::ffff:10.0.0.1") == parse_address("10.0.0.1")
     assert parse_address("not an address") is None
@@ -203,3 +309,14 @@ def test_mapped_addresses_are_the_addresses_they_map() -> None:
     isolation = isolation_of(world.resources.network_policies, world.snapshot, world.workloads["a/server"], "Ingress")
     assert isolation is not None
     assert isolation.verdict(Peer(ip="::ffff:192.0.2.9"), 80).allowed
+
+
+@pytest.mark.parametrize(
+    ("annotations", "tried"),
+    [
+        ({}, False), ({"a": "true"}, False), ({"istio.io/dry-run": "true"}, True), ({"fairlead.dev/dry-run": "True"}, True),
+        ({"istio.io/dry-run": "false"}, False), ({"istio.io/dry-run": ""}, False), ({"istio.io/dry-run": "1"}, False),
+    ],
+)  # fmt: skip
+def test_a_policy_is_only_tried_out_where_an_annotation_says_true(annotations: dict[str, str], tried: bool) -> None:
+    assert is_dry_run(Meta("p", "a", annotations=annotations)) is tried
