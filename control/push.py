@@ -130,6 +130,8 @@ class Book:
         """What has changed since a number, as told of this version before."""
         self._shared: dict[tuple[Any, ...], bytes] = {}
         """Messages of this version."""
+        self._plain: dict[int, bytes | None | bool] = {}
+        """What who has everybody's view lacks since a number; False: it depends on the reader."""
         self._withheld: dict[int, Mapping[str, str]] = {}
         """What is withheld in this version, by the identity of who understands less."""
         self._digests: dict[str, tuple[int, bytes]] = {}
@@ -152,6 +154,7 @@ class Book:
             return False
         self.number += 1
         self._since.clear()
+        self._plain.clear()
         self._shared.clear()
         self._withheld.clear()
         for key, value in real.items():
@@ -219,6 +222,16 @@ class Book:
 
     def difference(self, number: int, before: View, now: View) -> bytes | None:
         """The message from `number` and the view that a reader had there to now; None: it lacks nothing."""
+        if before is now and now.plain:
+            found = self._plain.get(number, True)
+            if found is True:
+                own = any(key.startswith((CHECKS, SECRETS)) for key in self._changed_since(number))
+                found = self._plain[number] = False if own else self._difference(number, now, now)
+            if not isinstance(found, bool):
+                return found
+        return self._difference(number, before, now)
+
+    def _difference(self, number: int, before: View, now: View) -> bytes | None:
         keys = dict.fromkeys(key for key in self._changed_since(number) if now.has(key))
         gone: dict[str, None] = {}
         if before is not now:
