@@ -163,8 +163,8 @@ class FeedServer:
         """Of those who serve members in another way."""
         self._heard: set[asyncio.Event] = set()
         """Those who wait for what others run."""
-        self._moves = Gather(changed)
-        """Many may connect at one time."""
+        self._moves = Gather(changed, lambda: PUBLISH_S / 2 * len(self._streams))
+        """Many may connect at one time; each look at all of them makes a version for all."""
         self._closing = False
 
     def routes(self) -> list[web.RouteDef]:
