@@ -26,6 +26,8 @@ from .relations import Relations
 from .store import Change, ConflictError, Key, Store, StoreError, Write
 
 PAUSE_S = 0.25
+TOGETHER_MOST = 50
+"""Statuses in one write: with their events they fit into one transaction of a shared store."""
 WORK_SHARE, PAUSE_S_MAX = 20, 2.0
 """While very many objects change, statuses wait for so many times as long as they took to be made the last time: then
 what an object went through meanwhile is one status."""
@@ -144,8 +146,9 @@ class StatusWriter:
         tasks = self.reconciler.work(self._seats(), self._book.number, now)
         writes = {task.stored.key: self._writes_of(task, now) for task in tasks}
         self._worked_s = time.thread_time() - begun
-        for task in await self._try_all(tasks, writes):
-            self.reconciler.failed(task.stored.key, now)
+        for start in range(0, len(tasks), TOGETHER_MOST):
+            for task in await self._try_all(tasks[start : start + TOGETHER_MOST], writes):
+                self.reconciler.failed(task.stored.key, now)
 
     def _writes_of(self, task: StatusWrite, now: float) -> list[Write]:
         """The object with its status, and its events."""
