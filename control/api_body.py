@@ -49,7 +49,7 @@ def duplicate_fields(data: bytes) -> list[str]:
     found: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> None:
-        if len(items) > 1:
+        if len(dict(items)) < len(items):
             seen = set()
             for key, _ in items:
                 if key in seen:

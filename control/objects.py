@@ -379,19 +379,22 @@ class ObjectOperations:
             self._born(target, body)
             return await self._write_new(target, body, query, warnings)
         expect = str(metadata.get("resourceVersion") or "")
-        return await self._change(target, compute, query, duplicates, "", expect)
+        leaves_it = resource.name != SERVICES  # into whose spec addresses are written
+        return await self._change(target, compute, query, duplicates, "", expect, leaves_it)
 
     async def _change(
-        self, target: Target, compute: Compute, query: Query, duplicates: list[str], manager: str, expect: str
-    ) -> Result:
-        """Read, compute, admit, write at the version read. `expect`: the version that the client insists on."""
+        self, target: Target, compute: Compute, query: Query, duplicates: list[str], manager: str, expect: str,
+        leaves_it: bool = False,
+    ) -> Result:  # fmt: skip
+        """Read, compute, admit, write at the version read. `expect`: the version that the client insists on.
+        `leaves_it`: `compute` changes nothing in what it is given, nor does anything later in what it makes of it."""
         resource = target.resource
         for _ in range(ATTEMPTS):
             stored = self.get(target)
             if expect and expect != str(stored.version):
                 raise status.conflict(resource.plural, resource.group, target.name)
             current = external(stored, target)
-            made = compute(external(stored, target))
+            made = compute(current if leaves_it else external(stored, target))
             uid = made["metadata"].get("uid")
             if uid and uid != current["metadata"].get("uid"):
                 raise status.conflict(
