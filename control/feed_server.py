@@ -180,10 +180,11 @@ class FeedServer:
             web.get("/fairlead/v1/sidecars", self._list),
         ]
 
-    def publish(self) -> None:
-        """The book has changed: every stream is to be looked at, soon."""
+    def publish(self, urgent: bool = False) -> None:
+        """The book has changed: every stream is to be looked at, soon. `urgent`: an endpoint is gone, which waits for
+        no pause that makes fewer versions of many changes."""
         self._asked_at = self._asked_at or time.monotonic()
-        self._wake.ask()
+        self._wake.ask(urgent)
 
     def _wake_all(self) -> None:
         for stream in self._streams.values():

@@ -84,9 +84,10 @@ def dotted(path: Path) -> str:
 
 
 class Owners(dict[Owner, Fields]):
-    """By manager, what it owns. `trees`: FieldsV1 as read, with what it says, to be written again where it still does."""
+    """What each manager owns."""
 
     trees: dict[Owner, tuple[Fields, dict[str, Any]]]
+    """(what it owns, the FieldsV1 that said so), to be written again where it is the same."""
 
 
 def read_owners(metadata: Mapping[str, Any]) -> Owners:

@@ -28,7 +28,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ..registry.digest import item_digest
-from ..registry.model import Workload
+from ..registry.model import Endpoint, Workload
 from ..registry.snapshot import Snapshot
 
 REMOVALS_KEPT = 10_000
@@ -124,13 +124,15 @@ class Book:
         self._floor = 0
         """Differences can be told from this number on."""
         self._snapshot = Snapshot()
+        self.loses = False
+        """The latest facts take endpoints away that were ready."""
         self._tables: dict[str, set[str]] = {}
         """Item keys by their first part."""
         self._since: dict[int, tuple[str, ...]] = {}
         """What has changed since a number, as told of this version before."""
         self._shared: dict[tuple[Any, ...], bytes] = {}
         """Messages of this version."""
-        self._plain: dict[int, bytes | None | bool] = {}
+        self._plain: dict[int, bytes | bool | None] = {}
         """What who has everybody's view lacks since a number; False: it depends on the reader."""
         self._withheld: dict[int, Mapping[str, str]] = {}
         """What is withheld in this version, by the identity of who understands less."""
@@ -180,6 +182,7 @@ class Book:
         before = self._snapshot
         told = snapshot.changed if snapshot.version == before.version + 1 else None
         changed: dict[str, bytes | None] = {}
+        self.loses = False
         for prefix, old, new, keys in (
             ("service/", before.services, snapshot.services, told and told.hosts),
             ("endpoints/", before.endpoints, snapshot.endpoints, told and told.hosts),
@@ -190,6 +193,8 @@ class Book:
                 had, value = old.get(key), new.get(key)
                 if had is value:
                     continue
+                if had and prefix == "endpoints/" and not self.loses:
+                    self.loses = not _served(had) <= _served(value)
                 checks = value.checks if isinstance(value, Workload) else ()
                 if checks or (isinstance(had, Workload) and had.checks):
                     changed[CHECKS + key] = _encode(checks) if checks else None
@@ -335,3 +340,8 @@ class Book:
         body = b",".join([_encode(key) + b":" + self._items[key][1] for key in present])
         told = (_encode(self.version), full, body, _encode(removed), more)
         return b'{"version":%s,"full":%s,"set":{%s},"remove":%s%s}\n' % told
+
+
+def _served(endpoints: Iterable[Endpoint] | None) -> set[tuple[str, int]]:
+    """Addresses and ports that are ready."""
+    return {(one.address, one.port) for one in endpoints or () if one.ready}

@@ -358,11 +358,11 @@ class Control:
 
     def _facts_changed(self, snapshot: Snapshot) -> None:
         self._views.scopes.facts(snapshot)
-        self._publish(self.book.facts(snapshot))
+        self._publish(self.book.facts(snapshot), self.book.loses)
 
-    def _publish(self, changed: bool) -> None:
+    def _publish(self, changed: bool, urgent: bool = False) -> None:
         if changed:
-            self.feed.publish()
+            self.feed.publish(urgent)
 
     def _take_facts(self) -> None:
         changed, self._changed_facts = self._changed_facts, set()

@@ -39,7 +39,7 @@ _SHA256_RSA = bytes.fromhex("300d06092a864886f70d01010b0500")
 _CURVE_ALGORITHMS = {"secp256r1": _SHA256_ECDSA, "secp384r1": _SHA384_ECDSA, "secp521r1": _SHA512_ECDSA}
 PEM_BEGINS = b"-----BEGIN CERTIFICATE REQUEST-----\n"
 PEM_ENDS = b"\n-----END CERTIFICATE REQUEST-----\n"
-_TBS_BEGINS = bytes.fromhex("3062" "020100" "3000") + P256
+_TBS_BEGINS = bytes.fromhex("30620201003000") + P256
 """CertificationRequestInfo of the form that sidecars send (RFC 2986), up to the key's point: version 0, no subject."""
 _TBS_ENDS = bytes.fromhex("a000")
 """No attributes."""

@@ -94,9 +94,7 @@ class Mould:
             self._times = (begins, ends), times
         key_id = sha1(point, usedforsecurity=False).digest()
         extensions = self._names.get(identity) or self._extensions(identity)
-        body = b"".join(
-            (VERSION, integer(serial), self._times[1], point, extensions, key_id, self._authority_key_id)
-        )
+        body = b"".join((VERSION, integer(serial), self._times[1], point, extensions, key_id, self._authority_key_id))
         body = der(SEQUENCE, body)
         signature = self._sign(body)
         return der(SEQUENCE, b"".join((body, self._algorithm, der(BIT_STRING, b"\x00" + signature))))

@@ -182,8 +182,10 @@ def _object(node: Node, value: Any, path: str, found: Findings) -> Any:
             else:
                 found.unknown.append((_below(path, key), _unknown(key, node.fields)))
             continue
-        if type(inner) is str and field.kind == "text" and not (
-            field.values or field.pattern or field.refused or field.unused
+        if (
+            type(inner) is str
+            and field.kind == "text"
+            and not (field.values or field.pattern or field.refused or field.unused)
         ):
             made[known] = inner  # what most leaves are
             continue
