@@ -332,7 +332,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
         told("a route", changes, 250)
         told("an endpoint's removal", removals, 100)
         sum_s, count = (now - before for now, before in zip(await mesh.published(), written, strict=True))
-        print(f"of these, control had written a change to all {sum_s / count * 1000:.0f} ms after it was stored (mean); "
+        print(f"control had written a change to all {sum_s / count * 1000:.0f} ms after it was stored (mean); "
               f"{statistics.median(own) * 1000:.0f} ms (median) of processor time are the simulated sidecars' own",
               flush=True)  # fmt: skip
         await flood(mesh)

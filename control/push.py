@@ -194,7 +194,7 @@ class Book:
                 if had is value:
                     continue
                 if had and prefix == "endpoints/" and not self.loses:
-                    self.loses = not _served(had) <= _served(value)
+                    self.loses = not _served(before.endpoints[key]) <= _served(snapshot.endpoints.get(key, ()))
                 checks = value.checks if isinstance(value, Workload) else ()
                 if checks or (isinstance(had, Workload) and had.checks):
                     changed[CHECKS + key] = _encode(checks) if checks else None
@@ -342,6 +342,6 @@ class Book:
         return b'{"version":%s,"full":%s,"set":{%s},"remove":%s%s}\n' % told
 
 
-def _served(endpoints: Iterable[Endpoint] | None) -> set[tuple[str, int]]:
+def _served(endpoints: Iterable[Endpoint]) -> set[tuple[str, int]]:
     """Addresses and ports that are ready."""
-    return {(one.address, one.port) for one in endpoints or () if one.ready}
+    return {(one.address, one.port) for one in endpoints if one.ready}

@@ -40,6 +40,7 @@ RETRY_S = 5.0
 SWEEP_S = 60.0
 SWEEP_MOST = 500
 MANAGER = "fairlead-control"
+CHANGED = ("metadata", "status")
 logger = logging.getLogger("fairlead.status")
 
 
@@ -157,7 +158,8 @@ class StatusWriter:
         after = {**before, "metadata": dict(before["metadata"]), "status": task.status}
         owner = (MANAGER, "Update", "status")
         # Of the rest nothing changes, and nobody's fields need be looked for there.
-        old, new = ({name: one[name] for name in ("metadata", "status") if name in one} for one in (before, after))
+        old = {name: value for name, value in before.items() if name in CHANGED}
+        new = {name: value for name, value in after.items() if name in CHANGED}
         after_update(old, new, key.resource, owner, resource.api_version(), seconds_timestamp(now))
         writes = [Write(key, after, task.stored.version)]
         for notice in task.notices:

@@ -231,8 +231,8 @@ def request_point(csr_pem: bytes) -> bytes:
     """The uncompressed point of the key of a request, as `request_key` would give it. Raises AuthorityError."""
     plain = plain_request(csr_pem)
     if plain is None:
-        key = request_key(csr_pem)
-        return key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+        found = request_key(csr_pem)
+        return found.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
     signed, signature = plain
     try:
         key = serialization.load_der_public_key(signed[_SPKI_AT : -len(_TBS_ENDS)])
