@@ -378,13 +378,13 @@ async def test_who_does_not_read_holds_nobody_up_and_is_sent_the_last_of_what_ca
     async with served() as control:
         slow, quick = await control.connect("slow"), await control.connect("quick")
         assert slow.connection is not None and slow.connection.transport is not None
-        slow.connection.transport.pause_reading()  # type: ignore[attr-defined]
+        slow.connection.transport.pause_reading()
         for number in range(1, 101):
             control.book.objects({"object/x/default/large": {"text": "x" * 200_000, "n": number}})
             control.feed.publish()
             line = await quick.content.readuntil(b"\n")
             assert f'"n":{number}'.encode() in line
-        slow.connection.transport.resume_reading()  # type: ignore[attr-defined]
+        slow.connection.transport.resume_reading()
         seen = []
         while control.book.version.encode() not in (line := await slow.content.readuntil(b"\n"))[:100]:
             seen.append(line)
