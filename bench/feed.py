@@ -45,6 +45,8 @@ ROUTES = "/apis/networking.istio.io/v1/namespaces/default/virtualservices"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
 SERVICES = "/api/v1/namespaces/default/services"
 WAIT_S = 60.0
+COMPILE_S = 0.02
+"""So long after a version came it is acknowledged; a sidecar makes its tables meanwhile, on a processor of its own."""
 FLOOD_PER_S, FLOOD_S = 500, 5
 TASKS: set[asyncio.Task[None]] = set()
 ENCODE = msgspec.json.Encoder().encode
@@ -103,7 +105,7 @@ class Sidecar:
             self.heard(line)
             if self._ack_due is None:
                 loop = asyncio.get_running_loop()
-                self._ack_due = loop.call_at(max(self._free_at, loop.time()), self._ack)
+                self._ack_due = loop.call_at(max(self._free_at, loop.time() + COMPILE_S), self._ack)
 
     def _ack(self) -> None:
         self._ack_due = None

@@ -219,7 +219,7 @@ class FeedServer:
             if message is not self._chunk[0]:
                 self._chunk = (message, chunk_of(message))
             transport.write(self._chunk[1])
-            stream.beat_at = asyncio.get_running_loop().time() + HEARTBEAT_S
+            stream.beat_at = next_beat(asyncio.get_running_loop().time())
         return True
 
     def hear(self) -> asyncio.Event:
@@ -268,7 +268,7 @@ class FeedServer:
         self.members[key] = member
         stream = Stream(key, member, request.query)
         loop = asyncio.get_running_loop()
-        stream.beat_at = loop.time() + HEARTBEAT_S
+        stream.beat_at = next_beat(loop.time())
         self._streams[id(member)] = stream
         logger.info("%s connected (mesh port %s)", key, member.mesh_port or "none")
         if member.role != "dns":
@@ -288,7 +288,7 @@ class FeedServer:
                 message = self._news(stream)
                 if message is not None or loop.time() >= stream.beat_at:
                     await response.write(message if message is not None else b"\n")
-                    stream.beat_at = loop.time() + HEARTBEAT_S
+                    stream.beat_at = next_beat(loop.time())
                 beat = loop.call_at(stream.beat_at, stream.wake.set)
                 try:
                     if not stream.wake.is_set() and chunked:
@@ -534,6 +534,11 @@ class FeedServer:
         listed = sorted(self.members.values(), key=lambda member: (member.role, member.namespace, member.workload))
         body = {"version": self._book.version, "items": len(self._book), "sidecars": listed}
         return web.Response(body=msgspec.json.encode(body), content_type="application/json")
+
+
+def next_beat(now: float) -> float:
+    """When a sign of life is due: for each stream at another time, or all would be at once after each version."""
+    return now + HEARTBEAT_S * random.uniform(0.7, 1.0)
 
 
 def read_member(query: Any) -> Member:
