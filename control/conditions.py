@@ -235,7 +235,7 @@ class _Metadata(Struct):
 
 
 class _Written(Struct):
-    metadata: _Metadata
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
 
 
 JUDGED_MOST = 256

@@ -105,7 +105,8 @@ def read_owners(metadata: Mapping[str, Any]) -> Owners:
             owners[owner] |= fields
         else:
             owners[owner] = fields
-            owners.trees[owner] = fields, entry["fieldsV1"]
+            if _is_tree(entry["fieldsV1"]):
+                owners.trees[owner] = fields, entry["fieldsV1"]
     return owners
 
 
@@ -141,6 +142,11 @@ def write_owners(
             entry["subresource"] = owner[2]
         entries.append(entry)
     return entries
+
+
+def _is_tree(node: Mapping[str, Any]) -> bool:
+    """Whether it is nothing but objects, as we write it; clients may send what they like."""
+    return all(isinstance(below, dict) and (not below or _is_tree(below)) for below in node.values())
 
 
 def _tree_of(fields: Fields, read: tuple[Fields, dict[str, Any]] | None) -> dict[str, Any]:
