@@ -141,9 +141,10 @@ def test_who_owns_what_is_written_again_as_it_was_read_but_nothing_that_is_no_se
         return {"manager": manager, "operation": "Update", "apiVersion": "v1", "time": "t", "fieldsType": "FieldsV1",
                 "fieldsV1": fields}  # fmt: skip
 
-    kept, odd = {"f:spec": {"f:b": {}, "f:a": {}}}, {"f:spec": {"f:c": 5, "f:d": {"f:e": "x"}}}
-    before = {"metadata": {"managedFields": [entry("one", kept), entry("two", odd)]}, "spec": {"a": 1, "b": 2}}
-    after = {"metadata": {"managedFields": before["metadata"]["managedFields"]}, "spec": {"a": 1, "b": 2, "z": 3}}
+    kept: dict[str, Any] = {"f:spec": {"f:b": {}, "f:a": {}}}
+    listed = [entry("one", kept), entry("two", {"f:spec": {"f:c": 5, "f:d": {"f:e": "x"}}})]
+    before: dict[str, Any] = {"metadata": {"managedFields": listed}, "spec": {"a": 1, "b": 2}}
+    after: dict[str, Any] = {"metadata": {"managedFields": listed}, "spec": {"a": 1, "b": 2, "z": 3}}
     after_update(before, after, "services", ("three", "Update", ""), "v1", "now")
     trees = {one["manager"]: one["fieldsV1"] for one in after["metadata"]["managedFields"]}
     assert trees["one"] == kept
