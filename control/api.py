@@ -35,7 +35,7 @@ from .api_limits import ApiLimits, Limits
 from .api_objects import ObjectApi, respond
 from .api_refusals import BODY_BYTES_MAX, http_logger, refusal_of
 from .api_request import Form
-from .audit import Audit
+from .audit import FEED, Audit
 from .auth import Authenticator, Principal, check_own, forbidden
 from .catalog import Catalog
 from .certificates_api import CertificatesApi, Issuer
@@ -414,6 +414,8 @@ class ControlApi:
     def _record(
         self, request: web.Request, context: Context, request_id: str, code: int, refusal: StatusError | None
     ) -> None:
+        if code == 204 and request.path.startswith(FEED):
+            return  # as `Audit.record` has it, and before anything is gathered for it
         target, wanted = context.target, context.wanted or NOTHING
         self._audit.record(
             self._clock(),

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from . import api_protobuf
-from .admission import depth_is_bounded
+from .admission import DEPTH_MAX, depth_is_bounded
 from .status import StatusError, bad_request
 
 YamlLoad = Callable[[bytes], Any]
@@ -39,7 +39,7 @@ def read_json(data: bytes, want_duplicates: bool) -> tuple[Any, list[str]]:
         raise bad_request("the body nests too deep") from None
     except UnicodeDecodeError as error:
         raise bad_request(f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
-    if not depth_is_bounded(value):
+    if data.count(b"{") + data.count(b"[") > DEPTH_MAX and not depth_is_bounded(value):
         raise bad_request("the body nests too deep")
     return value, duplicate_fields(data) if want_duplicates else []
 
@@ -49,7 +49,7 @@ def duplicate_fields(data: bytes) -> list[str]:
     found: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> None:
-        if len(items) > 1:
+        if len(dict(items)) < len(items):
             seen = set()
             for key, _ in items:
                 if key in seen:

@@ -35,7 +35,10 @@ encode = msgspec.json.encode
 async def body_of(request: web.Request) -> bytes:
     """The whole body. Raises StatusError 408; aiohttp raises 413 beyond its limit."""
     try:
-        return await asyncio.wait_for(request.read(), BODY_TIMEOUT_S)
+        if request.content.is_eof():  # it has come with its head, as most do
+            return await request.read()
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await request.read()
     except TimeoutError:
         raise StatusError(408, f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s") from None
     except ConnectionError:
@@ -227,7 +230,9 @@ class ObjectApi:
     def _answer(self, request: web.Request, result: Result, target: Target, code: int) -> web.Response:
         form = negotiate(request.headers.get("Accept", ""))
         body: Any = result.body
-        if form.as_ == "Table":
+        if not form.as_ and result.stored is not None:
+            body = spliced(result.stored, target)
+        elif form.as_ == "Table":
             metadata = {"resourceVersion": body["metadata"].get("resourceVersion", "")}
             body = self._table(request, target, [body], metadata)
         elif form.as_:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
+from math import floor
 from typing import Any
 
 import msgspec
@@ -42,9 +44,16 @@ class Audit:
 
 def timestamp(now: float) -> str:
     """RFC 3339 with microseconds, as Kubernetes' MicroTime."""
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    whole = floor(now)
+    micros = round((now - whole) * 1e6)
+    return f"{_second(whole + micros // 1_000_000)}.{micros % 1_000_000:06}Z"
 
 
 def seconds_timestamp(now: float) -> str:
     """RFC 3339 to the second, as Kubernetes' Time."""
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{_second(floor(now))}Z"
+
+
+@lru_cache(16)
+def _second(whole: int) -> str:
+    return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class Issuer:
         return {
             "certificates": chain,
             "roots": self.roots(),
-            "notAfter": datetime.fromtimestamp(ends, UTC).isoformat().replace("+00:00", "Z"),
+            "notAfter": _moment(int(ends)),
             "identity": str(identity),
             "serial": f"{serial:x}",
         }
@@ -264,6 +265,12 @@ class Issuer:
         # Clients with the old root in a file (--ca) know us until that root is dropped.
         key, chain, ends = self.current.sign_server(names, identity, API_CERTIFICATE_S, time.time())
         return server_context(chain, key.decode(), self.roots()), ends
+
+
+@lru_cache(16)
+def _moment(unix: int) -> str:
+    """RFC 3339; of those who ask in one second it is one."""
+    return datetime.fromtimestamp(unix, UTC).isoformat().replace("+00:00", "Z")
 
 
 def server_context(chain: str, key: str, roots: str) -> ssl.SSLContext:

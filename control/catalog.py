@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
@@ -34,12 +35,12 @@ class Resource(Struct, frozen=True):
     stored_as: str = ""
     """Name of the resource whose objects these are, under another group."""
 
-    @property
-    def name(self) -> str:
-        """`virtualservices.networking.istio.io`, `services`: the resource of a store key."""
-        if self.stored_as:
-            return self.stored_as
-        return f"{self.plural}.{self.group}" if self.group else self.plural
+    name: str = ""
+    """`virtualservices.networking.istio.io`, `services`: the resource of a store key. Made of the others."""
+
+    def __post_init__(self) -> None:
+        name = self.stored_as or (f"{self.plural}.{self.group}" if self.group else self.plural)
+        msgspec.structs.force_setattr(self, "name", name)
 
     @property
     def has_status(self) -> bool:

@@ -13,6 +13,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -139,7 +140,7 @@ class CertificatesApi:
         }
         if self.record is not None and self._issuer is not None:
             signer = str(issued.get("issuer") or self._issuer.issuer())
-            ends = datetime.fromisoformat(issued["notAfter"]).timestamp()
+            ends = _unix(issued["notAfter"])
             self.record(IssuedLeaf(issued["serial"], issued["identity"], workload, signer, now, ends, by))
 
     async def _note_use(self, request: web.Request, principal: Principal, now: float) -> None:
@@ -208,6 +209,11 @@ class CertificatesApi:
             pass  # somebody else has just revoked it
         current().audit |= {"token": name}
         return web.Response(status=204)
+
+
+@lru_cache(16)
+def _unix(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
 
 
 def only_admin(what: str) -> Principal:

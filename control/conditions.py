@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from .store import Change
@@ -218,7 +219,34 @@ def only_status(change: Change) -> bool:
     """Whether a change of a reported resource is one of its status alone."""
     if change.key.resource not in REPORTED or change.before is None or change.after is None:
         return False
-    return _without_status(change.before.object()) == _without_status(change.after.object())
+    if generation_in(change.before.body) != generation_in(change.after.body):
+        return False  # almost always this says it, and is found without decoding both objects
+    known = _judged.get(id(change))
+    if known is None or known[0] is not change:
+        answer = _without_status(change.before.object()) == _without_status(change.after.object())
+        if len(_judged) >= JUDGED_MOST:
+            _judged.clear()
+        known = _judged[id(change)] = change, answer
+    return known[1]
+
+
+class _Metadata(Struct):
+    generation: Any = 0
+
+
+class _Written(Struct):
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+
+
+JUDGED_MOST = 256
+_judged: dict[int, tuple[Change, bool]] = {}
+"""What was found of the latest changes, each of which several ask about, by their identity."""
+_written = msgspec.json.Decoder(_Written).decode
+
+
+def generation_in(body: bytes) -> Any:
+    """metadata.generation of a stored object."""
+    return _written(body).metadata.generation
 
 
 def _without_status(body: dict[str, Any]) -> dict[str, Any]:

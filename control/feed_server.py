@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ import msgspec
 from aiohttp import web
 
 from ..registry.snapshot import Snapshot
-from .feed_stream import HealthReport, Said, Stream, Use, farewell, patience, read
+from .feed_stream import HealthReport, Said, Stream, Use, chunk_of, farewell, patience, read
 from .gather import Gather
 from .push import Book, View
 from .views import Views
@@ -29,7 +30,7 @@ SAY_S = 5.0
 PUBLISH_S = 0.0001
 """So long for each reader it is until the next version is sent: what comes meanwhile is one."""
 ACK_S = 0.001
-"""So long for each reader, readers are asked to wait before they acknowledge the next version."""
+"""So long for each reader at most, readers are asked to wait before they acknowledge the next version."""
 LEAVE_S_MAX = 60.0
 """Longest wait for others to run a version without a workload that leaves."""
 WHY_MOST = 500
@@ -58,6 +59,19 @@ class TrustReport(msgspec.Struct, rename="camel"):
     """Why it has no new certificate, where it should have."""
 
 
+class Ack(msgspec.Struct):
+    """Body of POST /fairlead/v1/feed/ack: what became of a version."""
+
+    namespace: str
+    workload: str
+    version: str
+    accepted: bool
+    role: str = "sidecar"
+    reasons: list[str] = []
+    instance: str = ""
+
+
+read_ack = msgspec.json.Decoder(Ack).decode
 Report = TypeVar("Report", HealthReport, TrustReport)
 
 
@@ -135,6 +149,12 @@ class FeedServer:
         self._streams: dict[int, Stream] = {}
         """By the identity of their members."""
         self._wake = Gather(self._wake_all, lambda: PUBLISH_S * len(self._streams))
+        self._chunk: tuple[bytes, bytes] = (b"", b"")
+        """The message written last, and as a chunk."""
+        self._asked_at = 0.0
+        self.publishes = 0
+        self.publish_s = 0.0
+        """How often a change went out to all, and how long it took each time until all was written, added up."""
         self.trust: Callable[[], bytes] = bytes
         """The line that tells of the roots and the signer of the moment; empty: there is none to tell."""
         self.elsewhere: Callable[[str, bool, float], Awaitable[tuple[int, list[str]]]] | None = None
@@ -143,8 +163,8 @@ class FeedServer:
         """Of those who serve members in another way."""
         self._heard: set[asyncio.Event] = set()
         """Those who wait for what others run."""
-        self._moves = Gather(changed)
-        """Many may connect at one time."""
+        self._moves = Gather(changed, lambda: PUBLISH_S / 2 * len(self._streams))
+        """Many may connect at one time; each look at all of them makes a version for all."""
         self._closing = False
 
     def routes(self) -> list[web.RouteDef]:
@@ -160,15 +180,47 @@ class FeedServer:
             web.get("/fairlead/v1/sidecars", self._list),
         ]
 
-    def publish(self) -> None:
-        """The book has changed: every stream is to be looked at, soon."""
-        self._wake.ask()
+    def publish(self, urgent: bool = False) -> None:
+        """The book has changed: every stream is to be looked at, soon. `urgent`: an endpoint is gone, which waits for
+        no pause that makes fewer versions of many changes."""
+        self._asked_at = self._asked_at or time.monotonic()
+        self._wake.ask(urgent)
 
     def _wake_all(self) -> None:
         for stream in self._streams.values():
-            stream.wake.set()
+            try:
+                sent = stream.open is not None and self._send(stream, stream.open)
+            except Exception:  # its own task meets it, and ends this stream alone
+                sent = False
+            if not sent:
+                stream.wake.set()
+        if self._asked_at:
+            # After what was written is with the kernel, which the loop sees to at the end of this turn.
+            asyncio.get_running_loop().call_soon(self._sent, self._asked_at)
+            self._asked_at = 0.0
         for event in self._watching:
             event.set()
+
+    def _sent(self, asked_at: float) -> None:
+        self.publishes += 1
+        self.publish_s += time.monotonic() - asked_at
+
+    def _send(self, stream: Stream, transport: asyncio.Transport) -> bool:
+        """Write what is new to a reader that keeps up, here and now; whether that could be done.
+
+        With a thousand readers the turns of their tasks, timers and events took several times as long as the writing.
+        """
+        if self._closing or transport.is_closing() or transport.get_write_buffer_size():
+            return False
+        if self.trust() != stream.told or self._views.outgrown(stream):
+            return False
+        message = self._news(stream)
+        if message is not None:
+            if message is not self._chunk[0]:
+                self._chunk = (message, chunk_of(message))
+            transport.write(self._chunk[1])
+            stream.beat_at = next_beat(asyncio.get_running_loop().time())
+        return True
 
     def hear(self) -> asyncio.Event:
         """An event that is set whenever a sidecar says what became of a version, comes or goes."""
@@ -216,8 +268,7 @@ class FeedServer:
         self.members[key] = member
         stream = Stream(key, member, request.query)
         loop = asyncio.get_running_loop()
-        beat_at = loop.time() + HEARTBEAT_S
-        """When a line is due that says that we are here."""
+        stream.beat_at = next_beat(loop.time())
         self._streams[id(member)] = stream
         logger.info("%s connected (mesh port %s)", key, member.mesh_port or "none")
         if member.role != "dns":
@@ -225,23 +276,26 @@ class FeedServer:
         try:
             await response.write(b"\n")
             await self._begin(stream, request.query.get("since", ""), response)
-            told = b""
+            chunked = response.headers.get("Transfer-Encoding") == "chunked"
             while not self._closing:
                 stream.wake.clear()  # whatever changes from here on sets it again
-                if (trust := self.trust()) != told:
-                    told = trust
+                if (trust := self.trust()) != stream.told:
+                    stream.told = trust
                     await response.write(trust)
                 if self._views.outgrown(stream):
                     logger.info("%s need not have everything any more", key)
                     await self._begin(stream, stream.sent, response)
                 message = self._news(stream)
-                if message is not None or loop.time() >= beat_at:
+                if message is not None or loop.time() >= stream.beat_at:
                     await response.write(message if message is not None else b"\n")
-                    beat_at = loop.time() + HEARTBEAT_S
-                beat = loop.call_at(beat_at, stream.wake.set)
+                    stream.beat_at = next_beat(loop.time())
+                beat = loop.call_at(stream.beat_at, stream.wake.set)
                 try:
+                    if not stream.wake.is_set() and chunked:
+                        stream.open = request.transport
                     await stream.wake.wait()
                 finally:
+                    stream.open = None
                     beat.cancel()
         except (ConnectionError, asyncio.CancelledError):
             pass  # the sidecar went; a cancelled handler is aiohttp's way to say the same
@@ -344,18 +398,16 @@ class FeedServer:
 
     async def _ack(self, request: web.Request) -> web.Response:
         try:
-            body = msgspec.json.decode(await request.read(), type=dict[str, Any])
-            key = f"{body.get('role', 'sidecar')}/{body['namespace']}/{body['workload']}"
-            version, accepted = str(body["version"]), bool(body["accepted"])
-            reasons = msgspec.convert(body.get("reasons", []), list[str])[:REASONS_MOST]
-            reasons = [reason[:WHY_MOST] for reason in reasons]
-        except (msgspec.MsgspecError, KeyError, TypeError) as error:
+            body = read_ack(await request.read())
+        except msgspec.MsgspecError as error:
             raise web.HTTPBadRequest(text=f"not an acknowledgement: {error}") from None
-        self._authorize(request, str(body["namespace"]), str(body["workload"]))
-        member = self._member(key, str(body.get("instance", "")))
+        self._authorize(request, body.namespace, body.workload)
+        key, version = f"{body.role}/{body.namespace}/{body.workload}", body.version
+        reasons = [reason[:WHY_MOST] for reason in body.reasons[:REASONS_MOST]]
+        member = self._member(key, body.instance)
         if member is not None:
             member.confirmed_at = time.time()
-            if accepted:
+            if body.accepted:
                 stream = self._streams.get(id(member))
                 upto = member.offered if stream is not None and version == stream.sent else version
                 member.taken, member.refused, member.reasons = upto, "", []
@@ -363,7 +415,9 @@ class FeedServer:
                 member.refused, member.reasons = version, reasons
                 logger.error("%s refused version %s: %s", key, version, "; ".join(reasons))
             self._tell_heard()
-        return web.Response(status=204, headers={"x-fairlead-pause": f"{ACK_S * len(self._streams):.3f}"})
+        # Each another, or all would acknowledge at once again and again, in the way of the next change.
+        pause_s = ACK_S * len(self._streams) * random.uniform(0.5, 1.0)
+        return web.Response(status=204, headers={"x-fairlead-pause": f"{pause_s:.3f}"})
 
     def _member(self, key: str, instance: str) -> Member | None:
         """This process of a workload, which may have handed over to another."""
@@ -480,6 +534,11 @@ class FeedServer:
         listed = sorted(self.members.values(), key=lambda member: (member.role, member.namespace, member.workload))
         body = {"version": self._book.version, "items": len(self._book), "sidecars": listed}
         return web.Response(body=msgspec.json.encode(body), content_type="application/json")
+
+
+def next_beat(now: float) -> float:
+    """When a sign of life is due: for each stream at another time, or all would be at once after each version."""
+    return now + HEARTBEAT_S * random.uniform(0.7, 1.0)
 
 
 def read_member(query: Any) -> Member:

@@ -90,6 +90,12 @@ class Stream:
         """Of what it holds, until it is sent what it lacks."""
         self.wake = asyncio.Event()
         self.said = asyncio.Event()
+        self.open: asyncio.Transport | None = None
+        """Where chunks can be written at once: nothing else is under way on the stream."""
+        self.beat_at = 0.0
+        """When a line is due that says that we are here (loop time)."""
+        self.told = b""
+        """What it was told of roots."""
         self.number = -1
         """Of the version that it was sent last; -1: it has nothing."""
         self.view = View()
@@ -120,6 +126,11 @@ class Stream:
         new, self.uses = len(uses) > len(self.uses), uses
         self.member.uses = len(uses)
         return new
+
+
+def chunk_of(message: bytes) -> bytes:
+    """A message as a chunk of an HTTP/1.1 body (RFC 9112, 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(message), message)
 
 
 def read(body: bytes, kind: type[Any]) -> Any:

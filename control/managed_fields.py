@@ -83,16 +83,30 @@ def dotted(path: Path) -> str:
 # --- metadata.managedFields to sets and back ------------------------------------------------------------------------
 
 
-def read_owners(metadata: Mapping[str, Any]) -> dict[Owner, Fields]:
+class Owners(dict[Owner, Fields]):
+    """What each manager owns."""
+
+    trees: dict[Owner, tuple[Fields, dict[str, Any]]]
+    """(what it owns, the FieldsV1 that said so), to be written again where it is the same."""
+
+
+def read_owners(metadata: Mapping[str, Any]) -> Owners:
     """The owners that an object names; entries that make no sense are left out."""
-    owners: dict[Owner, Fields] = {}
+    owners = Owners()
+    owners.trees = {}
     listed = metadata.get("managedFields")
     for entry in listed if isinstance(listed, list) else []:
         if not isinstance(entry, dict) or not isinstance(entry.get("fieldsV1"), dict):
             continue
         owner = (str(entry.get("manager", "")), str(entry.get("operation", "Update")),
                  str(entry.get("subresource", "")))  # fmt: skip
-        owners[owner] = owners.get(owner, frozenset()) | frozenset(_paths(entry["fieldsV1"], ()))
+        fields = frozenset(_paths(entry["fieldsV1"], ()))
+        if owner in owners:
+            owners[owner] |= fields
+        else:
+            owners[owner] = fields
+            if _is_tree(entry["fieldsV1"]):
+                owners.trees[owner] = fields, entry["fieldsV1"]
     return owners
 
 
@@ -116,17 +130,28 @@ def write_owners(
             owner = (str(entry.get("manager", "")), str(entry.get("operation", "")), str(entry.get("subresource", "")))
             kept[owner] = (entry.get("apiVersion"), entry.get("time"))
     fresh = set(touched)
+    trees = owners.trees if isinstance(owners, Owners) else {}
     entries = []
     for owner in sorted(owners, key=lambda one: (one[1], one[0], one[2])):
         if not owners[owner]:
             continue
         version, time = (api_version, now) if owner in fresh or owner not in kept else kept[owner]
         entry = {"manager": owner[0], "operation": owner[1], "apiVersion": version or api_version, "time": time or now,
-                 "fieldsType": "FieldsV1", "fieldsV1": _tree(owners[owner])}  # fmt: skip
+                 "fieldsType": "FieldsV1", "fieldsV1": _tree_of(owners[owner], trees.get(owner))}  # fmt: skip
         if owner[2]:
             entry["subresource"] = owner[2]
         entries.append(entry)
     return entries
+
+
+def _is_tree(node: Mapping[str, Any]) -> bool:
+    """Whether it is nothing but objects, as we write it; clients may send what they like."""
+    return all(isinstance(below, dict) and (not below or _is_tree(below)) for below in node.values())
+
+
+def _tree_of(fields: Fields, read: tuple[Fields, dict[str, Any]] | None) -> dict[str, Any]:
+    """A set as FieldsV1: as it was read, where it is the same."""
+    return read[1] if read is not None and read[0] == fields else _tree(fields)
 
 
 def _tree(fields: Fields) -> dict[str, Any]:
@@ -160,7 +185,10 @@ def after_update(
     gone = old.keys() - new.keys()
     touched = set()
     if changed or gone:
-        owners = {one: fields - changed - gone for one, fields in owners.items()}
+        lost = changed | gone
+        for one, fields in owners.items():
+            if not fields.isdisjoint(lost):
+                owners[one] = fields - lost
         owners[owner] = owners.get(owner, frozenset()) | frozenset(changed)
         touched.add(owner)
     metadata["managedFields"] = write_owners(owners, base, api_version, now, touched)
@@ -236,13 +264,22 @@ def _merge(live: Any, config: Any, at: Path, rules: Mapping[Path, ListRule]) -> 
             if step in steps:
                 items[steps[step]] = _merge(live[steps[step]], item, at, rules)
             else:
-                items.append(copy.deepcopy(item))
+                items.append(copied(item))
         wanted = [item_step(item, rule) for item in config]
         named = sorted(
             (i for i in items if item_step(i, rule) in wanted), key=lambda i: wanted.index(item_step(i, rule))
         )
         return named + [item for item in items if item_step(item, rule) not in wanted]
-    return copy.deepcopy(config)
+    return copied(config)
+
+
+def copied(value: Any) -> Any:
+    """A JSON value anew; some five times as fast as copy.deepcopy."""
+    if isinstance(value, dict):
+        return {key: copied(own) if isinstance(own, (dict, list)) else own for key, own in value.items()}
+    if isinstance(value, list):
+        return [copied(own) if isinstance(own, (dict, list)) else own for own in value]
+    return value
 
 
 def _remove(node: Any, path: Path) -> bool:

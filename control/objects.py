@@ -51,6 +51,8 @@ class Result(Struct, frozen=True):
     body: dict[str, Any]
     created: bool = False
     warnings: tuple[str, ...] = ()
+    stored: Stored | None = None
+    """The same as it has been stored, where it has."""
 
 
 SERVICES = "services"
@@ -251,7 +253,7 @@ class ObjectOperations:
                     continue
             after = changes[-1].after
             assert after is not None
-            return Result(external(after, target), True, (*warnings, *notes))
+            return Result(external(after, target), True, (*warnings, *notes), after)
         raise status.conflict(resource.plural, resource.group, name)
 
     def _namespace_writes(self, target: Target) -> tuple[list[Write], list[str]]:
@@ -377,19 +379,22 @@ class ObjectOperations:
             self._born(target, body)
             return await self._write_new(target, body, query, warnings)
         expect = str(metadata.get("resourceVersion") or "")
-        return await self._change(target, compute, query, duplicates, "", expect)
+        leaves_it = resource.name != SERVICES  # into whose spec addresses are written
+        return await self._change(target, compute, query, duplicates, "", expect, leaves_it)
 
     async def _change(
-        self, target: Target, compute: Compute, query: Query, duplicates: list[str], manager: str, expect: str
-    ) -> Result:
-        """Read, compute, admit, write at the version read. `expect`: the version that the client insists on."""
+        self, target: Target, compute: Compute, query: Query, duplicates: list[str], manager: str, expect: str,
+        leaves_it: bool = False,
+    ) -> Result:  # fmt: skip
+        """Read, compute, admit, write at the version read. `expect`: the version that the client insists on.
+        `leaves_it`: `compute` changes nothing in what it is given, nor does anything later in what it makes of it."""
         resource = target.resource
         for _ in range(ATTEMPTS):
             stored = self.get(target)
             if expect and expect != str(stored.version):
                 raise status.conflict(resource.plural, resource.group, target.name)
             current = external(stored, target)
-            made = compute(external(stored, target))
+            made = compute(current if leaves_it else external(stored, target))
             uid = made["metadata"].get("uid")
             if uid and uid != current["metadata"].get("uid"):
                 raise status.conflict(
@@ -403,20 +408,21 @@ class ObjectOperations:
             with self.with_addresses(target, current, made):
                 done = await self._write_changed(target, stored, current, made, query, manager)
             if done is not None:
-                return Result(done, False, tuple(warnings))
+                return Result(done[0], False, tuple(warnings), done[1])
         raise status.conflict(resource.plural, resource.group, target.name)
 
     async def _write_changed(
         self, target: Target, stored: Stored, current: dict[str, Any], made: dict[str, Any], query: Query, manager: str
-    ) -> dict[str, Any] | None:
-        """Write what was made of the object as it was read; as it is then, or None: somebody was faster."""
+    ) -> tuple[dict[str, Any], Stored | None] | None:
+        """Write what was made of the object as it was read; as it is then, and as stored, where it was. None: somebody
+        was faster."""
         if desired(made) != desired(current):  # only now, when defaults are filled in on both sides
             made["metadata"]["generation"] = int(current["metadata"].get("generation") or 1) + 1
         if manager:
             owner = (manager, "Update", target.subresource)
             after_update(current, made, target.resource.name, owner, target.api_version, self._now())
         if same(current, made):
-            return current
+            return current, None
         self._check_size(target, made)
         self.check_write(target, current, made)
         beside: list[Write] = []
@@ -429,13 +435,15 @@ class ObjectOperations:
             beside = self._removal(writes)
         if query.dry_run:
             made["metadata"]["resourceVersion"] = str(stored.version)
-            return made
+            return made, None
         try:
             changes = await self._store.write([*beside, *writes])
         except ConflictError:
             return None
         after = next((one.after for one in changes if one.key == stored.key), None)
-        return made if after is None else external(after, target)
+        if after is None:
+            return made, None
+        return {**made, "metadata": {**made["metadata"], "resourceVersion": str(after.version)}}, after
 
     def _only_what_may_change(self, target: Target, current: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
         """What the server keeps is taken from the stored object, and a subresource changes its own part only."""

@@ -28,7 +28,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ..registry.digest import item_digest
-from ..registry.model import Workload
+from ..registry.model import Endpoint, Workload
 from ..registry.snapshot import Snapshot
 
 REMOVALS_KEPT = 10_000
@@ -124,12 +124,16 @@ class Book:
         self._floor = 0
         """Differences can be told from this number on."""
         self._snapshot = Snapshot()
+        self.loses = False
+        """The latest facts take endpoints away that were ready."""
         self._tables: dict[str, set[str]] = {}
         """Item keys by their first part."""
         self._since: dict[int, tuple[str, ...]] = {}
         """What has changed since a number, as told of this version before."""
         self._shared: dict[tuple[Any, ...], bytes] = {}
         """Messages of this version."""
+        self._plain: dict[int, bytes | bool | None] = {}
+        """What who has everybody's view lacks since a number; False: it depends on the reader."""
         self._withheld: dict[int, Mapping[str, str]] = {}
         """What is withheld in this version, by the identity of who understands less."""
         self._digests: dict[str, tuple[int, bytes]] = {}
@@ -152,6 +156,7 @@ class Book:
             return False
         self.number += 1
         self._since.clear()
+        self._plain.clear()
         self._shared.clear()
         self._withheld.clear()
         for key, value in real.items():
@@ -177,6 +182,7 @@ class Book:
         before = self._snapshot
         told = snapshot.changed if snapshot.version == before.version + 1 else None
         changed: dict[str, bytes | None] = {}
+        self.loses = False
         for prefix, old, new, keys in (
             ("service/", before.services, snapshot.services, told and told.hosts),
             ("endpoints/", before.endpoints, snapshot.endpoints, told and told.hosts),
@@ -187,6 +193,8 @@ class Book:
                 had, value = old.get(key), new.get(key)
                 if had is value:
                     continue
+                if had and prefix == "endpoints/" and not self.loses:
+                    self.loses = not _served(before.endpoints[key]) <= _served(snapshot.endpoints.get(key, ()))
                 checks = value.checks if isinstance(value, Workload) else ()
                 if checks or (isinstance(had, Workload) and had.checks):
                     changed[CHECKS + key] = _encode(checks) if checks else None
@@ -219,6 +227,16 @@ class Book:
 
     def difference(self, number: int, before: View, now: View) -> bytes | None:
         """The message from `number` and the view that a reader had there to now; None: it lacks nothing."""
+        if before is now and now.plain:
+            found = self._plain.get(number, True)
+            if found is True:
+                own = any(key.startswith((CHECKS, SECRETS)) for key in self._changed_since(number))
+                found = self._plain[number] = False if own else self._difference(number, now, now)
+            if not isinstance(found, bool):
+                return found
+        return self._difference(number, before, now)
+
+    def _difference(self, number: int, before: View, now: View) -> bytes | None:
         keys = dict.fromkeys(key for key in self._changed_since(number) if now.has(key))
         gone: dict[str, None] = {}
         if before is not now:
@@ -322,3 +340,8 @@ class Book:
         body = b",".join([_encode(key) + b":" + self._items[key][1] for key in present])
         told = (_encode(self.version), full, body, _encode(removed), more)
         return b'{"version":%s,"full":%s,"set":{%s},"remove":%s%s}\n' % told
+
+
+def _served(endpoints: Iterable[Endpoint]) -> set[tuple[str, int]]:
+    """Addresses and ports that are ready."""
+    return {(one.address, one.port) for one in endpoints if one.ready}

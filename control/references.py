@@ -112,16 +112,21 @@ class References:
 
     def _refresh(self) -> str:
         """Index what was written since the last time; the mesh's cluster domain."""
-        while True:
+        while self._changed:
+            settings = False
             for key, stored in self._changed.items():
+                settings |= "mesh" in self._places.get(key, ())
                 self._index(key, stored)
+                settings |= "mesh" in self._places.get(key, ())
             self._changed.clear()
+            if not settings:
+                break
             config = resources_of([self._parsed[key] for key in sorted(self._by_place.get("mesh", ()))])
             domain = config.mesh.spec.cluster_domain
-            if domain == self._domain:
-                return domain
-            self._domain = domain  # short names mean others now
-            self._changed = {key: self._memory.get(key) for key in self._parsed}
+            if domain != self._domain:
+                self._domain = domain  # short names mean others now
+                self._changed = {key: self._memory.get(key) for key in self._parsed}
+        return self._domain
 
     def _index(self, key: Key, stored: Stored | None) -> None:
         before = self._parsed.pop(key, None)

@@ -46,6 +46,7 @@ from .role_authority import AuthorityRole, open_issuer
 from .role_common import Signals, Tasks, ready, run
 from .role_sources import PRECEDENCE, Sources
 from .role_status import StatusWriter
+from .rules_in_force import RulesInForce
 from .settings import SettingError
 from .shared_sidecars import SharedSidecars, agree_on_authority
 from .sidecars import Known, Sidecars
@@ -91,6 +92,7 @@ RULE_RESOURCES = frozenset(
 )
 """Resources that go to sidecars as they are."""
 SECRETS = "secrets"
+SENT_RESOURCES = RULE_RESOURCES | {SECRETS}
 CERTIFICATE_KEYS = frozenset(("tls.crt", "tls.key", "ca.crt", "ca.crl", "cert", "key", "cacert", "crl"))
 """What proxies need of Secrets; nothing else of them leaves the store."""
 
@@ -139,12 +141,7 @@ class Control:
         self._proved: dict[str, str] = {}
         """The service account that the sidecar of a workload authenticated as; it goes before what it says."""
         self._views = Views(lambda: self.registry.snapshot.value, lambda workload: workload in self._proved)
-        self._rules: dict[str, dict[str, dict[str, Any]]] = {"manifests": {}, "control": {}}
-        """Rules by source, then by item key; of two with one key the API's counts."""
-        self._in_book: dict[str, dict[str, Any]] = {}
-        """Rules and Secrets as written, by the key of their item."""
-        self._sent: dict[str, dict[str, Any]] = {}
-        """The same, with what is in force for a time."""
+        self._rules = RulesInForce()
         self._unsaved = asyncio.Event()
         """What is known of sidecars is not on disk yet."""
 
@@ -192,14 +189,14 @@ class Control:
             )
         except (OSError, ValueError) as error:
             raise SettingError(str(error)) from error  # the message names the file
-        self.api.lockout = LockoutGuard(lambda: self._in_book, lambda: self.registry.snapshot.value)
+        self.api.lockout = LockoutGuard(lambda: self._rules.seen, lambda: self.registry.snapshot.value)
         self.api.door.authorities = client_authorities(options, issuer.roots())
         issuer_of_users = oidc_issuer(options)
         self.api.door.oidc = issuer_of_users[0] if issuer_of_users else None
         self.feed = FeedServer(self.book, self._authorize, self._members_changed, self._views, self._sidecar_left)
         try:
             mtls = MtlsApi(
-                self.data / "plaintext.json", write_private, lambda: self._in_book,
+                self.data / "plaintext.json", write_private, lambda: self._rules.seen,
                 lambda: self.registry.snapshot.value, self._authorize,
             )  # fmt: skip
         except (OSError, ValueError) as error:
@@ -220,8 +217,7 @@ class Control:
             self._members_changed()  # what others know
         self.authority.start(tasks)
         tasks.start("plaintext", mtls.run())
-        self._rules["control"] = _rules_of(self.api.objects(RULE_RESOURCES | {SECRETS}))
-        self._take_rules()
+        self._take_rules(self._rules.change(_rules_of(self.api.objects(SENT_RESOURCES))))
         self._facts = kept_facts(self.api, FACT_RESOURCES)
         self._overlay.take("control", self._facts.facts)
         sources.start_manifests()
@@ -233,7 +229,7 @@ class Control:
                 sources.manifests.look_now()
 
         signals.on_reload = reload
-        wanted = FACT_RESOURCES | RULE_RESOURCES | {SECRETS}
+        wanted = FACT_RESOURCES | SENT_RESOURCES
         unsubscribe = self.api.subscribe(self._objects_changed, wanted, status=False)
         self.store.memory.subscribe(self._confirmations_changed)
         tasks.start("confirmations", self.api.confirming.run())
@@ -241,7 +237,7 @@ class Control:
         self._facts_changed(self.registry.snapshot.value)
         self.api.checks["sources"] = sources.problem
         statuses = StatusWriter(
-            self.store, self.api.catalog, self.book, self.feed, lambda: self._in_book,
+            self.store, self.api.catalog, self.book, self.feed, lambda: self._rules.seen,
             lambda: self.registry.snapshot.value,
             leads=self._shared.leads if self._shared else lambda: True,
             elsewhere=self._shared.seats if self._shared else tuple,
@@ -304,7 +300,7 @@ class Control:
         loader = Loader()
 
         def world() -> World:
-            bodies = [body for key, body in self._in_book.items() if not key.startswith(f"object/{SECRETS}/")]
+            bodies = [body for key, body in self._rules.seen.items() if not key.startswith(f"object/{SECRETS}/")]
             snapshot = self.registry.snapshot.value
             known = loader.again(bodies, snapshot)
             documents = [Document.of(body, "control") for body in bodies] if known is None else []
@@ -339,11 +335,9 @@ class Control:
     # --- from the API's objects to the feed -----------------------------------------------------------------------
 
     def _objects_changed(self, changed: Mapping[str, dict[str, Any] | None]) -> None:
-        rules = {key: value for key, value in changed.items() if key.split("/")[1] in RULE_RESOURCES | {SECRETS}}
+        rules = {key: value for key, value in changed.items() if key.split("/", 2)[1] in SENT_RESOURCES}
         if rules:
-            kept = {key: value for key, value in self._rules["control"].items() if key not in rules}
-            self._rules["control"] = kept | _rules_of(rules)
-            self._take_rules()
+            self._take_rules(self._rules.change(dict.fromkeys(rules) | _rules_of(rules)))
         if len(rules) < len(changed):
             for key, value in changed.items():
                 if value is None and key.startswith("object/pods/"):
@@ -355,27 +349,21 @@ class Control:
 
     def _confirmations_changed(self, changes: Sequence[Change]) -> None:
         if any(change.key.resource == confirmations.RESOURCE for change in changes):
-            self._take_rules()
+            self._take_rules({})
 
-    def _take_rules(self) -> None:
-        """Put the rules of all sources into the book."""
-        self._in_book = {**self._rules["manifests"], **self._rules["control"]}
-        wanted = {**self._in_book, **self.api.confirmations.items()}
-        before, self._sent = self._sent, wanted
-        changed: dict[str, dict[str, Any] | None] = {
-            key: value for key, value in wanted.items() if before.get(key) != value
-        }
-        changed |= dict.fromkeys(before.keys() - wanted.keys())
+    def _take_rules(self, changed: dict[str, dict[str, Any] | None]) -> None:
+        """Put rules that changed into the book, with what of them is under confirmation."""
+        changed |= self._rules.provide(self.api.confirmations.items())
         self._views.objects({key: value for key, value in changed.items() if key.startswith("object/")})
         self._publish(self.book.objects(changed))
 
     def _facts_changed(self, snapshot: Snapshot) -> None:
         self._views.scopes.facts(snapshot)
-        self._publish(self.book.facts(snapshot))
+        self._publish(self.book.facts(snapshot), self.book.loses)
 
-    def _publish(self, changed: bool) -> None:
+    def _publish(self, changed: bool, urgent: bool = False) -> None:
         if changed:
-            self.feed.publish()
+            self.feed.publish(urgent)
 
     def _take_facts(self) -> None:
         changed, self._changed_facts = self._changed_facts, set()
@@ -398,8 +386,7 @@ class Control:
             if kind is not None and (kind.name in RULE_RESOURCES or kind.name == SECRETS):
                 namespace = document.namespace if kind.namespaced else ""
                 rules[f"object/{kind.name}/{namespace}/{document.name}"] = document.body
-        self._rules["manifests"] = _rules_of(rules)
-        self._take_rules()
+        self._take_rules(self._rules.declare(_rules_of(rules)))
         self._overlay.take("manifests", facts_of(good, "manifests"))
 
     def _members_changed(self) -> None:
@@ -468,7 +455,7 @@ class Control:
             for body in facts.values()
         }
         if at:
-            rules = {**self._rules["manifests"], **_rules_of(self._objects_at(RULE_RESOURCES, at))}
+            rules = {**self._rules.manifests, **_rules_of(self._objects_at(RULE_RESOURCES, at))}
             others = [(name, said) for name in PRECEDENCE[1:] if (said := self.registry.facts(name)) is not None]
             message = await asyncio.to_thread(world_at, rules, facts, others, PRECEDENCE)
         else:
@@ -489,6 +476,10 @@ class Control:
             f"fairlead_feed_sidecars {len(self.feed.members)}",
             "# TYPE fairlead_feed_refused gauge",
             f"fairlead_feed_refused {sum(1 for m in self.feed.members.values() if m.refused)}",
+            "# HELP fairlead_feed_publish_seconds From a change until it is written to all sidecars.",
+            "# TYPE fairlead_feed_publish_seconds summary",
+            f"fairlead_feed_publish_seconds_sum {self.feed.publish_s:.6f}",
+            f"fairlead_feed_publish_seconds_count {self.feed.publishes}",
             "# TYPE fairlead_feed_items gauge",
             f"fairlead_feed_items {len(self.book)}",
             "# TYPE fairlead_api_requests_total counter",

@@ -26,6 +26,11 @@ from .relations import Relations
 from .store import Change, ConflictError, Key, Store, StoreError, Write
 
 PAUSE_S = 0.25
+TOGETHER_MOST = 50
+"""Statuses in one write: with their events they fit into one transaction of a shared store."""
+WORK_SHARE, PAUSE_S_MAX = 20, 2.0
+"""While very many objects change, statuses wait for so many times as long as they took to be made the last time: then
+what an object went through meanwhile is one status."""
 FAULT_PAUSE_S = 5.0
 LOOK_S_LEAST = 1.0
 LOOK_SHARE = 20
@@ -35,6 +40,7 @@ RETRY_S = 5.0
 SWEEP_S = 60.0
 SWEEP_MOST = 500
 MANAGER = "fairlead-control"
+CHANGED = ("metadata", "status")
 logger = logging.getLogger("fairlead.status")
 
 
@@ -68,6 +74,8 @@ class StatusWriter:
         self._looked: tuple[Any, Any] = (None, None)
         """The rules and the snapshot of the last look."""
         self._look_at = 0.0
+        self._worked_s = 0.0
+        """How long the statuses of the last time took to be made."""
         self._wake = feed.hear()
         self._unsubscribe = store.memory.subscribe(self._take)
         self.written = 0
@@ -91,7 +99,7 @@ class StatusWriter:
             except TimeoutError:
                 pass
             self._wake.clear()
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(max(PAUSE_S, min(self._worked_s * WORK_SHARE, PAUSE_S_MAX)))
             try:
                 await self._work()
             except Exception:  # what is shown of rules must never end what serves them
@@ -135,10 +143,13 @@ class StatusWriter:
         return [*seats(self._feed.members.values(), self._book.epoch), *self._elsewhere()]
 
     async def _write(self) -> None:
-        now = self._clock()
+        now, begun = self._clock(), time.thread_time()
         tasks = self.reconciler.work(self._seats(), self._book.number, now)
-        for task in await self._try_all(tasks):
-            self.reconciler.failed(task.stored.key, now)
+        writes = {task.stored.key: self._writes_of(task, now) for task in tasks}
+        self._worked_s = time.thread_time() - begun
+        for start in range(0, len(tasks), TOGETHER_MOST):
+            for task in await self._try_all(tasks[start : start + TOGETHER_MOST], writes):
+                self.reconciler.failed(task.stored.key, now)
 
     def _writes_of(self, task: StatusWrite, now: float) -> list[Write]:
         """The object with its status, and its events."""
@@ -146,7 +157,10 @@ class StatusWriter:
         resource = self._catalog.by_name[key.resource]
         after = {**before, "metadata": dict(before["metadata"]), "status": task.status}
         owner = (MANAGER, "Update", "status")
-        after_update(before, after, key.resource, owner, resource.api_version(), seconds_timestamp(now))
+        # Of the rest nothing changes, and nobody's fields need be looked for there.
+        old = {name: value for name, value in before.items() if name in CHANGED}
+        new = {name: value for name, value in after.items() if name in CHANGED}
+        after_update(old, new, key.resource, owner, resource.api_version(), seconds_timestamp(now))
         writes = [Write(key, after, task.stored.version)]
         for notice in task.notices:
             writes.append(
@@ -157,12 +171,10 @@ class StatusWriter:
             )  # fmt: skip
         return writes
 
-    async def _try_all(self, tasks: list[StatusWrite]) -> list[StatusWrite]:
+    async def _try_all(self, tasks: list[StatusWrite], writes: Mapping[Key, list[Write]]) -> list[StatusWrite]:
         """Write all at once, without those whose objects somebody else has changed meanwhile; these."""
         left = list(tasks)
         failed: list[StatusWrite] = []
-        now = self._clock()
-        writes = {task.stored.key: self._writes_of(task, now) for task in left}
         while left:
             try:
                 await self._store.write([write for task in left for write in writes[task.stored.key]])

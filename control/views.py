@@ -111,7 +111,17 @@ class Views:
             if reader.role == "sidecar" and reader.endpoints != EVERY:
                 scope = self.scopes.of(key, workload, reader.uses, reader.scoped)
             secrets = self._secrets.of(workload, reader.role == "gateway", not self._proved(full_name))
-            made = View(secrets or NONE, full_name, scope, self._schemas.get(reader.schema), tables)
+            understands, last = self._schemas.get(reader.schema), self._last.get(key)
+            if (
+                last is not None
+                and last.scope is scope
+                and last.understands is understands
+                and last.tables is tables
+                and last.secrets == secrets
+                and last.workload == full_name
+            ):
+                return last  # as for almost all readers at almost all changes, without making one
+            made = View(secrets or NONE, full_name, scope, understands, tables)
         last = self._last.get(key)
         if last is not None and last == made:
             return last

@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from .authority_checks import AuthorityError, check_chain, fingerprint
 from .identity import SpiffeId
-from .leaf import POINT_OCTETS, Mould
+from .leaf import P256, POINT_OCTETS, Mould
 
 ROOT_TTL_S = 10 * 365 * 86400.0
 BACKDATE_S = 120.0
@@ -37,6 +37,15 @@ _SHA384_ECDSA = bytes.fromhex("300a06082a8648ce3d040303")
 _SHA512_ECDSA = bytes.fromhex("300a06082a8648ce3d040304")
 _SHA256_RSA = bytes.fromhex("300d06092a864886f70d01010b0500")
 _CURVE_ALGORITHMS = {"secp256r1": _SHA256_ECDSA, "secp384r1": _SHA384_ECDSA, "secp521r1": _SHA512_ECDSA}
+PEM_BEGINS = b"-----BEGIN CERTIFICATE REQUEST-----\n"
+PEM_ENDS = b"\n-----END CERTIFICATE REQUEST-----\n"
+_TBS_BEGINS = bytes.fromhex("30620201003000") + P256
+"""CertificationRequestInfo of the form that sidecars send (RFC 2986), up to the key's point: version 0, no subject."""
+_TBS_ENDS = bytes.fromhex("a000")
+"""No attributes."""
+_SPKI_AT = 7
+_TBS_OCTETS = len(_TBS_BEGINS) + POINT_OCTETS + len(_TBS_ENDS)
+_VERIFIED = ec.ECDSA(hashes.SHA256())
 
 __all__ = ["Authority", "AuthorityError", "moment", "request_key", "usage"]
 
@@ -146,13 +155,12 @@ class Authority:
 
     def sign(self, csr_pem: bytes, identity: SpiffeId, ttl_s: float, now: float) -> tuple[str, float, int]:
         """A certificate for a request's key: (chain in PEM, end in Unix seconds, serial). Raises AuthorityError."""
-        key = request_key(csr_pem)
+        point = request_point(csr_pem)
         begins, ends = self._life(max(ttl_s, TTL_S_MIN), now)
-        point = key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
-        assert len(point) == POINT_OCTETS
         serial = secrets.randbits(159) | 1 << 158  # 158 random bits, positive, of 20 octets (RFC 5280, 4.1.2.2)
         made = self._mould.make(serial, int(begins), int(ends), point, str(identity))
-        return pem_of(made) + self._sent, float(int(ends)), serial
+        chain = pem_of(made)
+        return chain + self._sent if self._sent else chain, float(int(ends)), serial
 
     def sign_server(self, names: list[str], identity: SpiffeId, ttl_s: float, now: float) -> tuple[bytes, str, float]:
         """A key and certificate for control's own API: (key PEM, chain PEM, end)."""
@@ -193,6 +201,48 @@ class Authority:
                 "behind, or that of who made it was ahead"
             )
         return max(now - BACKDATE_S, self.begins), min(now + ttl_s, self.ends)
+
+
+def plain_request(csr_pem: bytes) -> tuple[bytes, bytes] | None:
+    """(what is signed, the signature) of a request of the form that sidecars make (`csr.py`): a P-256 key, no names, no
+    attributes, SHA-256. None: it has another form, or none."""
+    if not (csr_pem.startswith(PEM_BEGINS) and csr_pem.endswith(PEM_ENDS)):
+        return None
+    try:
+        text = csr_pem[len(PEM_BEGINS) : -len(PEM_ENDS)].replace(b"\n", b"")
+        octets = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        return None
+    tbs, rest = octets[3 : 3 + _TBS_OCTETS], octets[3 + _TBS_OCTETS :]
+    signed_at = len(_SHA256_ECDSA) + 3
+    if (
+        octets[:3] == bytes((0x30, 0x81, (len(octets) - 3) & 0xFF))
+        and tbs.startswith(_TBS_BEGINS)
+        and tbs.endswith(_TBS_ENDS)
+        and rest.startswith(_SHA256_ECDSA)
+        and rest[signed_at - 3 : signed_at] == bytes((0x03, (len(rest) - signed_at + 1) & 0xFF, 0x00))
+        and len(octets) < 0x80 + 3 + 0x80
+    ):
+        return tbs, rest[signed_at:]
+    return None
+
+
+def request_point(csr_pem: bytes) -> bytes:
+    """The uncompressed point of the key of a request, as `request_key` would give it. Raises AuthorityError."""
+    plain = plain_request(csr_pem)
+    if plain is None:
+        found = request_key(csr_pem)
+        return found.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    signed, signature = plain
+    try:
+        key = serialization.load_der_public_key(signed[_SPKI_AT : -len(_TBS_ENDS)])
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        key.verify(signature, signed, _VERIFIED)
+    except InvalidSignature:
+        raise AuthorityError("the request's signature on itself is wrong") from None
+    except Exception as error:  # a point that is not on the curve
+        raise AuthorityError(f"not a certificate request: {error}") from error
+    return signed[_SPKI_AT + len(P256) : -len(_TBS_ENDS)]
 
 
 def request_key(csr_pem: bytes) -> ec.EllipticCurvePublicKey:

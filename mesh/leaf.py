@@ -8,8 +8,8 @@ library's reader, and OpenSSL's.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
+from hashlib import sha1
 
 SEQUENCE, INTEGER, BIT_STRING, OCTET_STRING = 0x30, 0x02, 0x03, 0x04
 UTC_TIME, GENERALIZED_TIME, URI = 0x17, 0x18, 0x86
@@ -24,6 +24,9 @@ EXTENDED_KEY_USAGE = bytes.fromhex("301d0603551d250416301406082b0601050507030106
 """serverAuth and clientAuth."""
 SAN_CRITICAL = bytes.fromhex("0603551d110101ff")
 SUBJECT_KEY_ID = bytes.fromhex("301d0603551d0e04160414")
+VERSION = b"\xa0\x03\x02\x01\x02"
+NAMES_MOST = 4096
+"""Identities whose extensions are kept for their next certificate."""
 UTC_TIME_ENDS = 2524608000
 """2050-01-01: from here on GeneralizedTime (RFC 5280, 4.1.2.5)."""
 
@@ -65,24 +68,33 @@ class Mould:
     def __init__(self, issuer: bytes, key_id: bytes, algorithm: bytes, sign: Callable[[bytes], bytes]) -> None:
         self._sign = sign
         self._algorithm = algorithm
-        self._version = b"\xa0\x03\x02\x01\x02"
         self._before_times = algorithm + issuer
         self._fixed = BASIC_CONSTRAINTS + KEY_USAGE + EXTENDED_KEY_USAGE
         authority = der(OCTET_STRING, der(SEQUENCE, der(0x80, key_id)))
         self._authority_key_id = der(SEQUENCE, b"\x06\x03\x55\x1d\x23" + authority)
         self._times: tuple[tuple[int, int], bytes] = ((0, 0), b"")
+        self._names: dict[str, bytes] = {}
+        """The extensions up to the key's identifier, by identity."""
+
+    def _extensions(self, identity: str) -> bytes:
+        name = der(SEQUENCE, SAN_CRITICAL + der(OCTET_STRING, der(SEQUENCE, der(URI, identity.encode("ascii")))))
+        rest = b"\0" * (len(SUBJECT_KEY_ID) + 20 + len(self._authority_key_id))
+        whole = der(0xA3, der(SEQUENCE, self._fixed + name + rest))
+        if len(self._names) >= NAMES_MOST:
+            self._names.clear()
+        found = self._names[identity] = whole[: -len(rest)] + SUBJECT_KEY_ID
+        return found
 
     def make(self, serial: int, begins: int, ends: int, point: bytes, identity: str) -> bytes:
         """A certificate (DER) for the key with this uncompressed point of P-256; times in Unix seconds."""
+        # Few steps: each of them costs several times as much right after two signatures, which fill the caches.
         if self._times[0] != (begins, ends):
-            self._times = (begins, ends), der(SEQUENCE, time_of(begins) + time_of(ends))
-        name = der(SEQUENCE, SAN_CRITICAL + der(OCTET_STRING, der(SEQUENCE, der(URI, identity.encode("ascii")))))
-        key_id = SUBJECT_KEY_ID + hashlib.sha1(point, usedforsecurity=False).digest()
-        extensions = der(0xA3, der(SEQUENCE, self._fixed + name + key_id + self._authority_key_id))
-        body = der(
-            SEQUENCE,
-            # No subject: the name is the critical subjectAltName (RFC 5280, 4.2.1.6).
-            self._version + integer(serial) + self._before_times + self._times[1] + b"\x30\x00" + P256 + point
-            + extensions,
-        )  # fmt: skip
-        return der(SEQUENCE, body + self._algorithm + der(BIT_STRING, b"\x00" + self._sign(body)))
+            # No subject follows: the name is the critical subjectAltName (RFC 5280, 4.2.1.6).
+            times = self._before_times + der(SEQUENCE, time_of(begins) + time_of(ends)) + b"\x30\x00" + P256
+            self._times = (begins, ends), times
+        key_id = sha1(point, usedforsecurity=False).digest()
+        extensions = self._names.get(identity) or self._extensions(identity)
+        body = b"".join((VERSION, integer(serial), self._times[1], point, extensions, key_id, self._authority_key_id))
+        body = der(SEQUENCE, body)
+        signature = self._sign(body)
+        return der(SEQUENCE, b"".join((body, self._algorithm, der(BIT_STRING, b"\x00" + signature))))

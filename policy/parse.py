@@ -120,6 +120,7 @@ def parse(document: Document, checked: tuple[dict[str, Any], Findings] | None = 
     """Everything that the document says by itself, and what is wrong with it. Never raises.
 
     `checked`: what `check_object` has just said of the same object without its metadata, which is taken apart here.
+    Then nothing is shared with the document, which is to go (`moved`).
     """
     parsed = Parsed(document)
     kind = BY_NAME.get((document.api_version, document.kind))
@@ -139,10 +140,12 @@ def parse(document: Document, checked: tuple[dict[str, Any], Findings] | None = 
         found.errors, found.unknown = list(checked[1].errors), list(checked[1].unknown)
         found.warnings = list(checked[1].warnings)
         made["metadata"] = check_metadata(found, document.body.get("metadata") or {}, kind)
-    given = document.body
-    body = {key: shared(value, given.get(key)) for key, value in made.items()}
-    same = body.keys() == given.keys() - WHAT and all(value is given[key] for key, value in body.items())
-    parsed.body = given if same else body
+    parsed.body = made
+    if checked is None:
+        given = document.body
+        body = {key: shared(value, given.get(key)) for key, value in made.items()}
+        same = body.keys() == given.keys() - WHAT and all(value is given[key] for key, value in body.items())
+        parsed.body = given if same else body
     parsed.errors += found.unknown + found.errors
     parsed.warnings = found.warnings
     if not parsed.errors and kind.kind in RESOURCES:

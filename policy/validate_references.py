@@ -107,7 +107,7 @@ class _Context:
             host = complete(rule.spec.host, rule.meta.namespace, self.domain)
             self.by_host.setdefault(host, []).append(rule)
         self.wild_rules = [host for host in self.by_host if host.startswith("*")]
-        self.wild_services = [host for host in snapshot.services if host.startswith("*")]
+        self.wild_services: list[str] | None = None
         self.claimed: dict[tuple[str, str, str], VirtualService] = {}
         for virtual in resources.virtual_services:
             for host in virtual.spec.hosts:
@@ -118,9 +118,14 @@ class _Context:
     def find_service(self, host: str) -> Service | None:
         service = self.snapshot.services.get(host)
         if service is None:
-            wild = max((w for w in self.wild_services if covers(w, host)), key=len, default=None)
+            wild = max((w for w in self._wild_services() if covers(w, host)), key=len, default=None)
             service = self.snapshot.services[wild] if wild is not None else None
         return service
+
+    def _wild_services(self) -> list[str]:
+        if self.wild_services is None:  # rarely asked for, and all services are looked at
+            self.wild_services = [host for host in self.snapshot.services if host.startswith("*")]
+        return self.wild_services
 
     def rules_for(self, host: str) -> list[DestinationRule]:
         found = list(self.by_host.get(host, ()))
@@ -185,6 +190,8 @@ class _Context:
             full = f"{name}.{namespace}.svc.{self.domain}"
             if full in self.snapshot.services:
                 return f" (only a name without a dot is completed: write {full})"
+        if not self.snapshot.services:
+            return ""
         from difflib import get_close_matches  # only for mistakes
 
         near = get_close_matches(host, list(self.snapshot.services)[:2000], n=1, cutoff=0.8)

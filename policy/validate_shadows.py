@@ -29,6 +29,8 @@ _LITERAL = re.compile(r"[^\\.+*?()|\[\]{}^$]*")
 
 def check_shadows(found: Findings, kind: str, routes: list[Any], own_gateways: list[str]) -> None:
     """`kind`: http, tls or tcp."""
+    if not routes:
+        return
     earlier = _Earlier()
     for index, route in enumerate(routes):
         path = f"spec.{kind}[{index}]"
@@ -74,7 +76,7 @@ class _Earlier:
         for kind in ("exact", "regex"):
             if uri.get(kind) is not None:
                 yield from self._by_path.get((kind, uri[kind]), ())[:LOOKED_AT_MAX]
-        text = _known(uri)
+        text = _known(uri) if self._by_path else ""
         for length in range(1, min(len(text), PATH_MAX) + 1):
             yield from self._by_path.get(("prefix", text[:length]), ())[:LOOKED_AT_MAX]
 
@@ -195,12 +197,12 @@ def never(block: Object, own_gateways: list[str]) -> str:
     text = method.get("exact") or ""
     if text and text != text.upper() and text.upper() in _METHODS:
         return f"method is exact {text!r}, and methods are written in capitals: {text.upper()}"
-    absent = {
-        name for name, value in _folded(block, "withoutHeaders").items() if not value or value.get("regex") == "*"
-    }
-    both = sorted(absent & _folded(block, "headers").keys())
-    if both:
-        return f"header {both[0]} stands in headers and in withoutHeaders"
+    if block.get("withoutHeaders") and block.get("headers"):
+        absent = {
+            name for name, value in _folded(block, "withoutHeaders").items() if not value or value.get("regex") == "*"
+        }
+        if both := sorted(absent & _folded(block, "headers").keys()):
+            return f"header {both[0]} stands in headers and in withoutHeaders"
     gateways = listed(block, "gateways")
     if gateways and not set(gateways) & set(own_gateways or ["mesh"]):
         known = ", ".join(own_gateways or ["mesh"])

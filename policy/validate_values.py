@@ -14,6 +14,10 @@ from ..registry.schema import Findings
 from .linear_regex import Regex, RegexError
 
 _LABEL = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
+_PLAIN_HOST = re.compile(
+    r"(?:[a-zA-Z0-9](?:[-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?\.)*[a-zA-Z](?:[-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?"
+)
+"""What most hosts are: no address, no wildcard, and a last label that begins with a letter."""
 _DNS_1123 = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _PORT_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _QUALIFIED = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -73,6 +77,8 @@ def is_subdomain(text: str) -> bool:
 
 
 def is_ip(text: str) -> bool:
+    if ":" not in text and not text[-1:].isdigit():
+        return False  # at once, as for most hosts
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -82,6 +88,8 @@ def is_ip(text: str) -> bool:
 
 def host_fault(host: str, *, wildcard: bool = True, partial: bool = True, ip: bool = True) -> str:
     """Why `host` is not one; empty where it is. `partial`: `*-x.a.b` too, not only `*.a.b`."""
+    if len(host) <= 255 and _PLAIN_HOST.fullmatch(host):
+        return ""
     if not host:
         return "a host may not be empty"
     if is_ip(host):

@@ -424,6 +424,8 @@ def _check_header_value(found: Findings, path: Path, value: str) -> None:
 
 def _check_one_authority(found: Findings, path: Path, route: Object) -> None:
     """The new Host may be given once among rewrite, headers.request.set and .add of the route."""
+    if route.get("headers") is None:
+        return
     given = ["rewrite.authority"] if mapping(route, "rewrite").get("authority") else []
     request = mapping(mapping(route, "headers"), "request")
     for key in ("set", "add"):

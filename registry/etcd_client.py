@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections.abc import AsyncIterator
 from typing import Any
+
+import msgspec
 
 from .backoff import Backoff
 from .etcd_values import EtcdSettings, b64, prefix_end
@@ -49,7 +50,7 @@ class EtcdClient:
             "POST",
             (endpoint or self.endpoint) + path,
             headers=self._headers(),
-            body=json.dumps(body).encode(),
+            body=msgspec.json.encode(body),
             timeout_s=CALL_S,
         )
         told = _read(reply.body, f"an answer of etcd (status {reply.status})")
@@ -101,7 +102,7 @@ class EtcdClient:
         }
         # Without `hasleader` a member cut off from the others stays silent for as long as the cut lasts (measured).
         headers = {**self._headers(), "grpc-metadata-hasleader": "true"}
-        body = json.dumps({"create_request": request}).encode()
+        body = msgspec.json.encode({"create_request": request})
         async with self.fetch.stream("POST", f"{self.endpoint}/v3/watch", headers=headers, body=body) as stream:
             buffer = bytearray()
             async for chunk in stream:
@@ -120,8 +121,8 @@ class EtcdClient:
 
 def _read(data: bytes, what: str) -> dict[str, Any]:
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
+        found = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise EtcdError(-1, f"not {what}: {data[:200]!r}")

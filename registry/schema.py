@@ -167,9 +167,12 @@ def _object(node: Node, value: Any, path: str, found: Findings) -> Any:
         return _wrong(path, "an object", value, found)
     made: dict[str, Any] = {}
     others: list[str] = []
+    fields = node.fields
     for key, inner in value.items():
-        known = key if key in node.fields else _SNAKE.sub(lambda m: m[1].upper(), key)
-        field = node.fields.get(known)
+        field, known = fields.get(key), key
+        if field is None:
+            known = _SNAKE.sub(lambda m: m[1].upper(), key)
+            field = fields.get(known)
         if field is None:
             if node.open:
                 others.append(key)
@@ -177,19 +180,28 @@ def _object(node: Node, value: Any, path: str, found: Findings) -> Any:
             else:
                 found.unknown.append((_below(path, key), _unknown(key, node.fields)))
             continue
-        checked = check(field, inner, _below(path, known), found)
+        if (
+            type(inner) is str
+            and field.kind == "text"
+            and not (field.values or field.pattern or field.refused or field.unused)
+        ):
+            made[known] = inner  # what most leaves are
+            continue
+        checked = check(field, inner, f"{path}.{known}" if path else known, found)
         if checked is not None:
             made[known] = checked
     if others and node.open != "-":
         found.warnings.append((path, f"{', '.join(sorted(others))}: {node.open}"))
     if node.required:
-        filled = {key for key, inner in value.items() if inner not in (None, "")}
-        filled |= {_SNAKE.sub(lambda m: m[1].upper(), key) for key in filled}
-        found.errors += [(_below(path, key), "Required value") for key in node.required if key not in filled]
+        empty = [key for key in node.required if value.get(key) in (None, "")]
+        if empty:
+            given = [key for key, inner in value.items() if inner not in (None, "")]
+            filled = {_SNAKE.sub(lambda m: m[1].upper(), key) for key in given}
+            found.errors += [(_below(path, key), "Required value") for key in empty if key not in filled]
     for group in node.one_of:
-        given = [key for key in group if made.get(key) is not None]
-        if len(given) > 1:
-            found.errors.append((path, f"only one of {', '.join(group)} may be given, got {' and '.join(given)}"))
+        chosen = [key for key in group if made.get(key) is not None]
+        if len(chosen) > 1:
+            found.errors.append((path, f"only one of {', '.join(group)} may be given, got {' and '.join(chosen)}"))
     return made
 
 

@@ -371,3 +371,40 @@ async def test_a_farewell_whose_timeout_is_no_number_is_refused_before_anything_
                 async with control.session.post(url, data=text) as answer:
                     assert answer.status == 400, (verb, told)
         assert not control.feed.members["sidecar/default/a"].leaving
+
+
+@pytest.mark.asyncio
+async def test_who_does_not_read_holds_nobody_up_and_is_sent_the_last_of_what_came_meanwhile() -> None:
+    async with served() as control:
+        slow, quick = await control.connect("slow"), await control.connect("quick")
+        assert slow.connection is not None and slow.connection.transport is not None
+        slow.connection.transport.pause_reading()
+        for number in range(1, 101):
+            control.book.objects({"object/x/default/large": {"text": "x" * 200_000, "n": number}})
+            control.feed.publish()
+            line = await quick.content.readuntil(b"\n")
+            assert f'"n":{number}'.encode() in line
+        slow.connection.transport.resume_reading()
+        seen = []
+        while control.book.version.encode() not in (line := await slow.content.readuntil(b"\n"))[:100]:
+            seen.append(line)
+        assert b'"n":100' in line
+        assert len(seen) < 90, "what it had not taken when the next came was one"
+
+
+@pytest.mark.asyncio
+async def test_who_speaks_http_1_0_is_sent_lines_without_chunks() -> None:
+    async with served() as control:
+        host, _, port = control.url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        query = "role=sidecar&namespace=default&workload=old&meshPort=1&instance=old"
+        writer.write(f"GET /fairlead/v1/feed?{query} HTTP/1.0\r\n\r\n".encode())
+        assert b"chunked" not in (await reader.readuntil(b"\r\n\r\n")).lower()
+        while not (line := await reader.readline()).startswith(b'{"version":"e.1"'):
+            assert line == b"\n"
+        control.book.objects({"object/x/default/a": {"n": 2}})
+        control.feed.publish()
+        while (line := await reader.readline()) == b"\n":
+            pass
+        assert line.startswith(b'{"version":"e.2"')
+        writer.close()

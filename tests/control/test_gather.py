@@ -56,3 +56,20 @@ async def test_what_waits_can_be_done_now_and_nothing_is_done_after_the_end() ->
     gather.close()
     await asyncio.sleep(0)
     assert done == [1, 1]
+
+
+async def test_what_is_urgent_waits_for_no_pause() -> None:
+    done: list[int] = []
+    gather = Gather(lambda: done.append(1), lambda: 60.0)
+    gather.ask(urgent=True)
+    await asyncio.sleep(0)
+    gather.ask()  # waits for a minute
+    assert done == [1]
+    gather.ask(urgent=True)
+    async with asyncio.timeout(10):
+        while len(done) < 2:
+            await asyncio.sleep(0)
+    gather.ask()
+    await asyncio.sleep(0)
+    assert done == [1, 1], "one that is not urgent waits again"
+    gather.close()

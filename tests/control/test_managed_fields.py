@@ -134,3 +134,19 @@ def test_one_manager_alone_always_gets_exactly_what_it_applies(specs: list[Any])
         assert {
             p: v for p, v in fields_of({"spec": live.get("spec", {})}, "services").items() if v not in ({}, [])
         } == {p: v for p, v in left.items() if v not in ({}, [])}
+
+
+def test_who_owns_what_is_written_again_as_it_was_read_but_nothing_that_is_no_set_of_fields() -> None:
+    def entry(manager: str, fields: dict[str, Any]) -> dict[str, Any]:
+        return {"manager": manager, "operation": "Update", "apiVersion": "v1", "time": "t", "fieldsType": "FieldsV1",
+                "fieldsV1": fields}  # fmt: skip
+
+    kept: dict[str, Any] = {"f:spec": {"f:b": {}, "f:a": {}}}
+    listed = [entry("one", kept), entry("two", {"f:spec": {"f:c": 5, "f:d": {"f:e": "x"}}})]
+    before: dict[str, Any] = {"metadata": {"managedFields": listed}, "spec": {"a": 1, "b": 2}}
+    after: dict[str, Any] = {"metadata": {"managedFields": listed}, "spec": {"a": 1, "b": 2, "z": 3}}
+    after_update(before, after, "services", ("three", "Update", ""), "v1", "now")
+    trees = {one["manager"]: one["fieldsV1"] for one in after["metadata"]["managedFields"]}
+    assert trees["one"] == kept
+    assert trees["two"] == {"f:spec": {"f:c": {}, "f:d": {"f:e": {}}}}
+    assert trees["three"] == {"f:spec": {"f:z": {}}}

@@ -280,3 +280,36 @@ def test_the_checks_of_a_workload_are_for_its_own_sidecar_alone() -> None:
     book.facts(Snapshot(4))
     removed = json.loads(since(book, "e1.3", View(workload="default/web-1")) or b"")["remove"]
     assert sorted(removed) == ["checks/default/web-1", "workload/default/web-1"]
+
+
+def test_facts_that_take_a_ready_endpoint_away_are_told_from_others() -> None:
+    def snapshot(version: int, *endpoints: Endpoint) -> Snapshot:
+        return Snapshot(version=version, services={WEB.host: WEB}, endpoints={WEB.host: endpoints})
+
+    one, two = Endpoint("10.0.0.1", 80), Endpoint("10.0.0.2", 80)
+    book = Book("e1")
+    for version, endpoints, loses in (
+        (1, (one,), False),
+        (2, (one, two), False),
+        (3, (one, replace(two, weight=3)), False),
+        (4, (one, replace(two, ready=False)), True),
+        (5, (one,), False),
+        (6, (), True),
+    ):
+        book.facts(snapshot(version, *endpoints))
+        assert book.loses is loses, endpoints
+
+
+def test_what_all_with_one_view_lack_is_made_once_but_not_what_is_for_one_alone() -> None:
+    book = Book("e1")
+    check = Check("liveness", "tcp")
+    app = Workload("default", "app", checks=(check,))
+    book.facts(Snapshot(version=1))
+    before = book.version
+    book.facts(Snapshot(version=2, workloads={app.key: app}, services={WEB.host: WEB}))
+    own, other, third = View(workload=app.key), View(workload="default/other"), View(workload="default/third")
+    mine, theirs = json.loads(since(book, before, own) or b""), json.loads(since(book, before, other) or b"")
+    assert mine["set"].keys() - theirs["set"].keys() == {f"checks/{app.key}"}
+    book.objects({"object/virtualservices.networking.istio.io/default/a": {"kind": "VirtualService"}})
+    at = f"e1.{book.number - 1}"
+    assert since(book, at, other) is since(book, at, third) is since(book, at, own)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import ssl
 import time
+from collections.abc import Callable
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from fairlead.mesh.authority import Authority, AuthorityError
+from fairlead.mesh.authority import Authority, AuthorityError, plain_request, request_key, request_point
 from fairlead.mesh.csr import make as make_csr
 from fairlead.mesh.identity import make
 from fairlead.mesh.trust import identity_of, read_leaf
 
 WEB = make("cluster.local", "default", "web")
+REQUEST = base64.b64decode("".join(make_csr()["csr"].splitlines()[1:-1]))
 
 
 def der_of(pem: str) -> bytes:
@@ -71,3 +76,26 @@ def test_the_root_is_an_authority_that_may_sign_leaves_only() -> None:
     assert constraints.critical
     assert (constraints.value.ca, constraints.value.path_length) == (True, 0)
     assert root.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+
+
+@given(st.integers(0, len(REQUEST) - 1), st.integers(0, 255))
+@example(0, REQUEST[0])
+def test_a_request_of_the_form_that_sidecars_send_is_read_as_the_library_reads_it(at: int, octet: int) -> None:
+    text = base64.encodebytes(REQUEST[:at] + bytes((octet,)) + REQUEST[at + 1 :]).decode().replace("\n", "")
+    lines = "\n".join(text[start : start + 64] for start in range(0, len(text), 64))
+    pem = f"-----BEGIN CERTIFICATE REQUEST-----\n{lines}\n-----END CERTIFICATE REQUEST-----\n".encode()
+
+    def found(read: Callable[[bytes], bytes]) -> bytes | None:
+        try:
+            return read(pem)
+        except AuthorityError:
+            return None
+
+    def by_library(pem: bytes) -> bytes:
+        point = serialization.PublicFormat.UncompressedPoint
+        return request_key(pem).public_bytes(serialization.Encoding.X962, point)
+
+    assert found(request_point) == found(by_library)
+    if octet == REQUEST[at]:
+        assert plain_request(pem) is not None, "it takes the short way"
+        assert found(request_point) == REQUEST[36:101]
