@@ -170,6 +170,15 @@ def check_namespace(namespace: str) -> None:
         raise invalid("Namespace", "", namespace, [Cause("metadata.namespace", f'Invalid value: "{namespace[:80]}"')])
 
 
+def check_account(account: str) -> None:
+    """Raises StatusError 422 for what cannot name a service account."""
+    if len(account) > 63 or not _SUBDOMAIN.fullmatch(account):
+        told = "at most 63 lower-case letters, digits, '-' and '.'"
+        raise invalid(
+            "ServiceAccount", "", account, [Cause("metadata.name", f'Invalid value: "{account[:80]}": {told}')]
+        )
+
+
 class Admission:
     """`check` says what schema and meaning have against a body."""
 

@@ -7,13 +7,14 @@ Exit codes: 0 done; 1 failed, or something checked was not valid; 2 usage; 130 i
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from .cli_access_flags import access_flags, confirm_flags, confirm_verb
+from .cli_access_flags import FORCE_HELP, access_flags, confirm_flags, confirm_verb
 from .cli_certs_flags import authority_flags, certs_flags
 from .cli_dns_flags import dns_flags, dns_query_flags
 from .cli_kubeconfig_flags import kubeconfig_flags
@@ -139,7 +140,9 @@ def _offline_verbs(verb: Any) -> None:
     made.add_argument("--from-labels", type=labels, metavar="K=V,...", help="labels of a hypothetical client")
     made.add_argument("--gateway", metavar="NAMESPACE/NAME", help="the request enters by this Gateway resource")
     made.add_argument("--port", type=int, metavar="N", help="the service port dialled")
-    made.add_argument("-H", "--header", action="append", type=header, default=[], metavar="'NAME: VALUE'")
+    made.add_argument(
+        "-H", "--header", action="append", type=header, default=[], metavar="'NAME: VALUE'", help="repeatable"
+    )
     made.add_argument("--source-ip", metavar="IP", help="address of the client")
     made.add_argument("--plaintext", action="store_true", help="the client has no identity (no mutual TLS)")
     made.add_argument("--jwt-claims", metavar="JSON", help="claims of a verified token")
@@ -166,6 +169,7 @@ def _offline_verbs(verb: Any) -> None:
     text = "Who may reach whom, for every pair of workloads and declared port."
     matrix = verb("matrix", "cli_offline", "matrix", text, which)
     text = "Why a workload may reach another, or may not, rule by rule; exit 1 if not."
+    matrix.add_argument("-n", "--namespace", default="", help="pairs with a workload of this namespace only")
     pair = verb("explain", "cli_offline", "explain_policy", text, which)
     pair.add_argument("source", metavar="NS/WORKLOAD|IP", help="who calls; an address comes in plaintext")
     pair.add_argument("destination", metavar="NS/WORKLOAD[:PORT]", help="whom; default: each port that it declares")
@@ -524,8 +528,8 @@ def _client_verbs(verb: Any) -> None:
     add_client(made)
     made.add_argument("kind", metavar="KIND", help="kind, plural or short name, e.g. virtualservices, vs")
     made.add_argument("name", nargs="?", metavar="NAME")
-    made.add_argument("-n", "--namespace", default="default")
-    made.add_argument("-A", "--all-namespaces", action="store_true")
+    made.add_argument("-n", "--namespace", default="default", help="namespace (default %(default)s)")
+    made.add_argument("-A", "--all-namespaces", action="store_true", help="of every namespace")
     made.add_argument("-l", "--selector", default="", help="label selector")
     add_output(made, ("table", "json", "yaml", "name"))
     made = verb("delete", "cli_client", "delete", "Delete resources, by kind and name or by manifest.")
@@ -533,9 +537,10 @@ def _client_verbs(verb: Any) -> None:
     add_files(made)
     made.add_argument("kind", nargs="?", metavar="KIND")
     made.add_argument("name", nargs="?", metavar="NAME")
-    made.add_argument("-n", "--namespace", default="default")
-    _mtls_verbs(verb)
+    made.add_argument("-n", "--namespace", default="default", help="namespace (default %(default)s)")
     made.add_argument("--reason", default="", help="why, for `fairlead history`")
+    made.add_argument("--force", action="store_true", help=FORCE_HELP)
+    _mtls_verbs(verb)
     made = verb("status", "cli_client", "status", "Show connected sidecars, what they run, and how sources are doing.")
     add_client(made)
     add_output(made)
@@ -547,8 +552,8 @@ def _client_verbs(verb: Any) -> None:
         token.add_subparsers(dest="token_verb", metavar="VERB", required=True),
     )  # fmt: skip
     add_client(made)
-    made.add_argument("-n", "--namespace", default="default")
-    made.add_argument("--service-account", default="default")
+    made.add_argument("-n", "--namespace", default="default", help="namespace (default %(default)s)")
+    made.add_argument("--service-account", default="default", help="whom it stands for (default %(default)s)")
     made.add_argument("--ttl", type=seconds, default="24h", help="how long it can be used (default 24h)")
     made.add_argument("--one-time", action="store_true", help="can be used for one certificate only")
     made.add_argument("--workload", default="", metavar="NAME", help="for this workload only")
@@ -596,7 +601,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     package = __package__ or "fairlead.control"
     try:
         function = getattr(importlib.import_module(f".{options.module}", package), options.function)
-        return int(function(options) or 0)
+        code = int(function(options) or 0)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here its failure is told
+        return code
     except SettingError as error:
         print(f"fairlead {options.verb}: {error}", file=sys.stderr)
         return 2
@@ -604,4 +612,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader went away: nothing more to say, also not at exit
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"fairlead {options.verb}: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
         return 1

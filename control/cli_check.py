@@ -98,8 +98,12 @@ def of_controls(options: Any, urls: Sequence[str]) -> list[Row]:
         try:
             told = client.call("GET", "/fairlead/v1/status")
             rows.append(Row("control", url, OK, f"answers; version {told['version']}, {told['items']} items"))
-        except (ApiError, UnreachableError) as error:
-            rows.append(Row("control", url, ERROR, str(error), "" if "run" in str(error) else "give --token or --ca"))
+        except UnreachableError as error:  # with what to look at
+            rows.append(Row("control", url, ERROR, str(error)))
+            continue
+        except ApiError as error:
+            which = {401: "give --token or --token-file", 403: "give the token of somebody who may: an administrator"}
+            rows.append(Row("control", url, ERROR, str(error), which.get(error.code, "is it the control API?")))
             continue
         rows += of_readiness(options, url)
         if check_rows.behind(told["sidecars"]):

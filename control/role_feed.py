@@ -62,7 +62,8 @@ def feed_for(
         try:
             token = bearer_token(options.token_file)  # read each time: it may be replaced while we run
         except (OSError, ValueError) as error:
-            logger.error("--token-file %s: %s", options.token_file, error)
+            told = error.strerror if isinstance(error, OSError) else error
+            logger.error("--token-file %s: %s: going on without it", options.token_file, told)
             return {}
         return {"authorization": f"Bearer {token}"}
 

@@ -481,7 +481,9 @@ class Sidecar:
         try:
             self.at[name] = f"{host}:{await listen(host, port, name=name)}"
         except OSError as error:
-            raise OSError(f"{name}: {host}:{port} cannot be listened on: {error.strerror or error}") from error
+            told = error.strerror or str(error)
+            told = told if "cannot be listened on" in told else f"{host}:{port} cannot be listened on: {told}"
+            raise OSError(f"{name}: {told}") from error
 
     async def _start_local(self, name: str, at: Address | None, routes: Mapping[tuple[str, str], Handler]) -> None:
         if at is None:

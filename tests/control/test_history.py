@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fairlead.control.history import Scope, differences, entries, to_be_seen
-from fairlead.control.store import Cause, Change, Key, Objects, Write
+from fairlead.control.history import LAST_APPLIED, Scope, differences, entries, to_be_seen
+from fairlead.control.store import Cause, Change, CompactedError, Key, Objects, Write
 from tests.control.serving import SERVICES, VIRTUAL_SERVICES, Client, api_in, service, virtual_service
 
 VS = "virtualservices.networking.istio.io"
@@ -194,3 +194,25 @@ async def test_a_rollback_over_a_deleted_namespace_makes_it_again(tmp_path: Path
 async def test_what_is_no_number_is_refused_by_name(tmp_path: Path, query: str) -> None:
     async with api_in(tmp_path) as (_, client):
         assert "expected" in (await client.get(f"/fairlead/v1/history{query}", 400))["message"]
+
+
+def test_who_manages_which_field_is_no_history() -> None:
+    memory, key = Objects(), Key("services", "default", "a")
+
+    def write(fields: list[str], noted: str, port: int) -> None:
+        metadata = {"name": "a", "managedFields": fields, "annotations": {LAST_APPLIED: noted}}
+        memory.commit(memory.plan([Write(key, {"metadata": metadata, "spec": port})], (), Cause("ann", "", 1e9)))
+
+    write(["kubectl"], "1", 80)
+    write(["kubectl", "other"], "1", 80)
+    write(["other"], "2", 80)
+    write(["other"], "2", 81)
+    assert [one.revision for one in entries(memory.log.all(), Scope(), 10)] == [4, 1]
+
+
+def test_of_a_revision_that_is_not_there_yet_its_own_number_is_told() -> None:
+    memory = Objects()
+    put(memory, "a", 1, 1)
+    with pytest.raises(CompactedError) as caught:
+        differences(memory, 8, 9, Scope())
+    assert caught.value.asked == 9

@@ -70,3 +70,14 @@ async def test_a_mesh_config_that_cuts_off_is_refused_too(tmp_path: Path) -> Non
         settings = {"metadata": {"name": "default"}, "spec": {"rootNamespace": "elsewhere"}}
         refused = await client.post("/apis/fairlead.dev/v1/meshconfigs", settings, 403)
         assert "AuthorizationPolicy elsewhere/nothing" in refused["message"]
+
+
+async def test_a_removal_is_forced_by_the_annotation_of_what_is_removed_so_kubectl_can_too(tmp_path: Path) -> None:
+    async with store_in(tmp_path) as store, api_on(store) as (api, client):
+        guarded(api, world())
+        await client.post(AT, policy("dns", 53, 15012))
+        await client.post(AT, policy("deny"))
+        refused = await client.delete(f"{AT}/dns", code=403)
+        assert "`--force` of `fairlead apply`, `delete` or `rollback`" in refused["message"]
+        await client.patch(f"{AT}/dns", {"metadata": {"annotations": {FORCE: "true"}}})
+        await client.delete(f"{AT}/dns")
