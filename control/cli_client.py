@@ -115,8 +115,11 @@ def apply_one(client: ApiClient, document: Document, dry_run: bool) -> str:
     after = client.call("PATCH", f"{path}?{urlencode(query)}", document.body, "application/apply-patch+yaml")
     if before is None:
         return "created"
-    same = before["metadata"].get("resourceVersion") == after["metadata"].get("resourceVersion")
-    return "unchanged" if same else "configured"
+    for body in (before, after):  # who manages which field is no change that anybody asked for
+        for field in ("resourceVersion", "managedFields"):
+            body["metadata"].pop(field, None)
+        body.pop("status", None)
+    return "unchanged" if before == after else "configured"
 
 
 def get(options: Any) -> int:

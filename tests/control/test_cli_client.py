@@ -74,6 +74,9 @@ async def test_what_is_unchanged_needs_no_confirmation(tmp_path: Path, capsys: p
     async with api_in(tmp_path) as (_, client):
         assert await run(client, "apply", "-f", "a.yaml") == 0
         capsys.readouterr()
+        manager = f"{VIRTUAL_SERVICES}/a?fieldManager=kubectl"
+        await client.ask("PATCH", manager, GOOD.replace("NAME", "a"), 200, Content_Type="application/apply-patch+yaml")
+        await client.ask("PATCH", manager, virtual_service("a"), 200, Content_Type="application/merge-patch+json")
         assert await run(client, "apply", "-f", "a.yaml", "--confirm", "60s") == 0
         assert capsys.readouterr().out == "VirtualService default/a unchanged\nunchanged: nothing to confirm\n"
         assert (await client.get(CONFIRMATIONS))["confirmations"] == []
