@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
-from .settings import SettingError, bearer_token, control_url, meant, why
+from .settings import SettingError, bearer_token, cause, control_url, meant, why
 
 TIMEOUT_S = 15.0
 
@@ -71,7 +71,7 @@ class ApiClient:
             try:
                 context = ssl.create_default_context(cafile=ca_file or None)
             except (OSError, ssl.SSLError) as error:
-                text = "there is no certificate (PEM) in it" if isinstance(error, ssl.SSLError) else why(error)
+                text = "there is no certificate (PEM) in it" if isinstance(error, ssl.SSLError) else cause(error)
                 raise SettingError(f"--ca {ca_file}: {text}") from error
         handlers: list[Any] = [urllib.request.HTTPSHandler(context=context)] if context else []
         self._opener = urllib.request.build_opener(*handlers)
@@ -84,8 +84,7 @@ class ApiClient:
             try:
                 token = bearer_token(options.token_file)
             except (OSError, ValueError) as error:
-                text = error.strerror if isinstance(error, OSError) else error
-                raise SettingError(f"--token-file {options.token_file}: {text}") from error
+                raise SettingError(f"--token-file {options.token_file}: {cause(error)}") from error
         return cls(options.control, token, getattr(options, "ca", None) or "")
 
     def give_reason(self, reason: str) -> None:
@@ -123,9 +122,9 @@ class ApiClient:
                 status = {"message": text[:300].decode("utf-8", "replace").strip()}
             raise ApiError(error.code, status if isinstance(status, dict) else {}) from None
         except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
-            cause = getattr(error, "reason", error)
-            told = why(cause) if isinstance(cause, BaseException) else cause
-            raise UnreachableError(f"no answer from control at {self.url}: {told}. {remedy(self.url, cause)}") from None
+            found = getattr(error, "reason", error)
+            told = why(found) if isinstance(found, BaseException) else found
+            raise UnreachableError(f"no answer from control at {self.url}: {told}. {remedy(self.url, found)}") from None
         try:
             return json.loads(text) if text else None
         except ValueError:

@@ -41,7 +41,7 @@ from .role_drain import Departure
 from .role_feed import ControlLink, feed_for
 from .role_handover import Handover
 from .role_run import App
-from .settings import SettingError, address, control_url, give_way
+from .settings import SettingError, address, control_url, give_way, why
 
 if TYPE_CHECKING:
     from ..mesh.certificates import Certificates
@@ -394,7 +394,9 @@ class Role:
             certificate, key, roots = (Path(name).read_text() for name in (options.cert, options.key, options.ca))
             self.sidecar.contexts.take(Material(certificate, key, roots))
         except (OSError, ValueError, IdentityError, ssl.SSLError) as error:
-            raise SettingError(f"--cert {options.cert}, --key {options.key}, --ca {options.ca}: {error}") from error
+            raise SettingError(
+                f"--cert {options.cert}, --key {options.key}, --ca {options.ca}: {why(error)}"
+            ) from error
 
     def _follow_control(self, data: Path | None, tasks: Tasks) -> ControlLink:
         options, sidecar = self.options, self.sidecar
@@ -504,7 +506,7 @@ class Role:
 
     def _warn_of_unknown(self, world: World) -> None:
         """Rules select workloads by labels, and what is misspelt has none."""
-        own, known = self.sidecar.options.workload, world.snapshot.workloads
+        own, known = self.sidecar.options.workload.key, world.snapshot.workloads
         undeclared = own not in known and not self.options.labels
         if undeclared and not self._undeclared:
             from difflib import get_close_matches

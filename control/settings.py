@@ -124,6 +124,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else several}"
 
 
+def cause(error: BaseException) -> str:
+    """As `why`, where the message names the file already."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else why(error)
+
+
 def why(error: BaseException) -> str:
     """An error of the operating system in words, without its number: `/var/x: Permission denied`."""
     if isinstance(error, OSError) and error.strerror:
