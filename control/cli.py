@@ -19,6 +19,7 @@ from .cli_certs_flags import authority_flags, certs_flags
 from .cli_dns_flags import dns_flags, dns_query_flags
 from .cli_kubeconfig_flags import kubeconfig_flags
 from .cli_store_flags import history_verbs, store_flags, store_verbs
+from .cli_token_flags import token_verbs
 from .settings import (
     Parser,
     SettingError,
@@ -99,7 +100,11 @@ def add_output(parser: Any, choices: Sequence[str] = OUTPUTS) -> None:
 
 def build() -> Parser:
     parser = Parser(
-        prog="fairlead", description="Service discovery, DNS and a sidecar mesh for hosts without Kubernetes."
+        prog="fairlead",
+        description="Service discovery, DNS and a sidecar mesh for hosts without Kubernetes.",
+        epilog="Exit codes: 0 done; 1 failed, refused or not valid; 2 usage; 130 interrupted. `run` gives the app's,\n"
+        "`diff` 1 for differences and 2 for failures. Each flag can stand in the environment: FAIRLEAD_DATA_DIR is\n"
+        "--data-dir.",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
@@ -546,11 +551,11 @@ def _client_verbs(verb: Any) -> None:
     add_output(made)
     kubeconfig_flags(verb, add_client)
     certs_flags(verb, add_client, add_output)
-    token = verb("token", "cli_client", "token", "Workload tokens.")
-    made = verb(
-        "create", "cli_client", "token", "Make a token that lets a workload get its certificate and feed.",
-        token.add_subparsers(dest="token_verb", metavar="VERB", required=True),
-    )  # fmt: skip
+    token = verb("token", "cli_client", "token", "Workload tokens: make them, show them, take them back.")
+    which = token.add_subparsers(dest="token_verb", metavar="VERB", required=True)
+    token_verbs(verb, which, add_client, add_output)
+    text = "Make a token that lets a workload get its certificate and feed."
+    made = verb("create", "cli_client", "token", text, which)
     add_client(made)
     made.add_argument("-n", "--namespace", default="default", help="namespace (default %(default)s)")
     made.add_argument("--service-account", default="default", help="whom it stands for (default %(default)s)")
@@ -596,17 +601,18 @@ def _registry_verbs(verb: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `fairlead`; returns the exit code."""
-    Parser.environment = os.environ
-    options = build().parse_args(arguments)
-    package = __package__ or "fairlead.control"
+    verb = ""
     try:
+        Parser.environment = os.environ
+        options = build().parse_args(arguments)
+        verb, package = options.verb, __package__ or "fairlead.control"
         function = getattr(importlib.import_module(f".{options.module}", package), options.function)
         code = int(function(options) or 0)
         if sys.stdout is not None:
             sys.stdout.flush()  # here its failure is told
         return code
     except SettingError as error:
-        print(f"fairlead {options.verb}: {error}", file=sys.stderr)
+        print(f"fairlead {verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -617,5 +623,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        print(f"fairlead {options.verb}: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
+        print(f"fairlead {verb}: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
         return 1

@@ -27,7 +27,8 @@ from .settings import give_way
 
 SECOND_LOOK_S = 1.5
 """A sidecar that is behind at this distance is behind; one that takes what was just applied is not."""
-ANSWER_S = 3.0
+ANSWER_S = 5.0
+"""Control says after three seconds that its store is silent."""
 MARKS = {OK: ("✓", "good"), WARNING: ("!", "warn"), ERROR: ("✗", "bad")}
 
 
