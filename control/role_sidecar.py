@@ -496,7 +496,8 @@ class Role:
         for sentence in wrong:
             logger.error("%s", sentence)
         self._hand_on(lambda: items_of(documents))
-        self._warn_of_unknown(world)
+        if not problems:  # else it may stand in what could not be read
+            self._warn_of_unknown(world)
         try:
             self.sidecar.update(world)
         except RefusedError as error:
