@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fairlead.control.api import Options
 from fairlead.control.cli import main
+from fairlead.control.status import StatusError
 from tests.control.serving import VIRTUAL_SERVICES, Client, api_in, virtual_service
 
 pytestmark = pytest.mark.asyncio
@@ -135,3 +137,20 @@ async def test_a_kind_that_is_misspelt_is_answered_with_the_near_one(
     async with api_in(tmp_path) as (_, client):
         assert await run(client, "get", "netpols") == 2
         assert "no resource called 'netpols'; did you mean netpol?\n" in capsys.readouterr().err
+
+
+async def test_what_a_guard_refuses_is_done_by_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Guard:
+        def check(self, _changed: Any, _author: str) -> None:
+            raise StatusError(403, "it would cut you off")
+
+    Path("a.yaml").write_text(GOOD.replace("NAME", "a"))
+    async with api_in(tmp_path) as (api, client):
+        before = api.store.memory.revision
+        api.lockout = Guard()  # type: ignore[assignment]
+        for verb in (["apply", "-f", "a.yaml"], ["rollback", str(before), "vs"], ["apply", "-f", "a.yaml"],
+                     ["delete", "vs", "a"]):  # fmt: skip
+            assert await run(client, *verb) == 1, verb
+            assert "it would cut you off" in capsys.readouterr().err
+            assert await run(client, *verb, "--force") == 0, verb
+            capsys.readouterr()
