@@ -10,7 +10,7 @@ from . import oidc
 from .client_certificates import ClientAuthorities
 from .fetch import AiohttpFetch
 from .oidc_keys import OidcVerifier
-from .settings import SettingError
+from .settings import SettingError, cause
 
 
 def client_authorities(options: Any, mesh_roots: str) -> ClientAuthorities:
@@ -21,7 +21,7 @@ def client_authorities(options: Any, mesh_roots: str) -> ClientAuthorities:
     try:
         return ClientAuthorities(Path(path).read_bytes(), mesh_roots.encode())
     except (OSError, ValueError) as error:
-        raise SettingError(f"--client-ca-file {path}: {error}") from error
+        raise SettingError(f"--client-ca-file {path}: {cause(error)}") from error
 
 
 def oidc_issuer(options: Any) -> tuple[OidcVerifier, AiohttpFetch] | None:
@@ -33,7 +33,7 @@ def oidc_issuer(options: Any) -> tuple[OidcVerifier, AiohttpFetch] | None:
         try:
             context = ssl.create_default_context(cafile=options.oidc_ca_file)
         except (OSError, ssl.SSLError) as error:
-            raise SettingError(f"--oidc-ca-file {options.oidc_ca_file}: {error}") from error
+            raise SettingError(f"--oidc-ca-file {options.oidc_ca_file}: {cause(error)}") from error
     required = {}
     for text in options.oidc_required_claim:
         name, equals, value = text.partition("=")

@@ -10,6 +10,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..policy.validate_names import (
+    label_1035_faults,
+    label_faults,
+    label_value_faults,
+    qualified_name_faults,
+    subdomain_faults,
+)
 from ..policy.validate_secret import check_fixed
 from ..registry.schema import Findings
 from .catalog import Resource
@@ -18,11 +25,6 @@ from .status import Cause, StatusError, bad_request, invalid
 
 DEPTH_MAX = 100
 ANNOTATIONS_BYTES_MAX = 256 << 10
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_LABEL_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
-_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 _STRINGS = ("name", "generateName", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp",
             "selfLink")  # fmt: skip
 METADATA_FIELDS = frozenset(
@@ -92,15 +94,11 @@ def check_metadata(resource: Resource, metadata: Mapping[str, Any]) -> list[Caus
             causes.append(Cause(f"metadata.{field}", "Invalid value: expected a map of text to text"))
             continue
         for key, item in value.items():
-            causes += _check_key(f"metadata.{field}", key)
-            if field == "labels" and (len(item) > 63 or not _LABEL_VALUE.fullmatch(item)):
-                causes.append(
-                    Cause(
-                        "metadata.labels",
-                        f'Invalid value: "{item[:80]}": a label value has at most 63 characters, letters, digits, '
-                        "'-', '_' or '.', and begins and ends with a letter or digit",
-                    )
-                )
+            causes += _causes(
+                f"metadata.{field}", key, qualified_name_faults(key if field == "labels" else key.lower())
+            )
+            if field == "labels":
+                causes += _causes("metadata.labels", item, label_value_faults(item))
     annotations = metadata.get("annotations")
     if isinstance(annotations, dict):
         total = sum(len(key) + len(item) for key, item in annotations.items() if isinstance(item, str))
@@ -125,42 +123,26 @@ def _check_name(resource: Resource, name: str) -> list[Cause]:
         return [Cause("metadata.name", "Required value: name or generateName is required", "FieldValueRequired")]
     if resource.group == "rbac.authorization.k8s.io":
         bad = name in (".", "..") or "/" in name or "%" in name or len(name) > 253
-        rule = "may not be '.' or '..', or contain '/' or '%'"
-    elif resource.name == "services":
-        bad = len(name) > 63 or not _LABEL_1035.fullmatch(name)
-        rule = (
-            "a service name has at most 63 characters, lower-case letters, digits or '-', begins with a letter and "
-            "ends with a letter or digit"
-        )
-    elif resource.name == "namespaces":
-        bad = len(name) > 63 or not _LABEL_1123.fullmatch(name)
-        rule = (
-            "a namespace name has at most 63 characters, lower-case letters, digits or '-', and begins and ends with "
-            "a letter or digit"
-        )
-    else:
-        bad = len(name) > 253 or not _SUBDOMAIN.fullmatch(name)
-        rule = (
-            "a name has at most 253 characters, lower-case letters, digits, '-' or '.', and begins and ends with a "
-            "letter or digit"
-        )
-    return [Cause("metadata.name", f'Invalid value: "{name[:80]}": {rule}')] if bad else []
+        return _causes("metadata.name", name, ["may not be '.' or '..', or contain '/' or '%'"] if bad else [])
+    of = {"services": label_1035_faults, "namespaces": label_faults}.get(resource.name, subdomain_faults)
+    return _causes("metadata.name", name, of(name))
 
 
-def _check_key(field: str, key: str) -> list[Cause]:
-    prefix, slash, name = key.rpartition("/")
-    good = len(name) <= 63 and _QUALIFIED.fullmatch(name)
-    if slash:
-        good = good and len(prefix) <= 253 and _SUBDOMAIN.fullmatch(prefix.lower())
-    if good:
-        return []
-    return [Cause(field, f'Invalid value: "{key[:80]}": expected [PREFIX/]NAME of letters, digits, "-", "_", "."')]
+def _causes(field: str, value: str, faults: list[str]) -> list[Cause]:
+    return [Cause(field, f'Invalid value: "{value[:80]}": {fault}') for fault in faults]
 
 
 def check_namespace(namespace: str) -> None:
     """Raises StatusError 422 for what cannot name a namespace."""
-    if len(namespace) > 63 or not _LABEL_1123.fullmatch(namespace):
-        raise invalid("Namespace", "", namespace, [Cause("metadata.namespace", f'Invalid value: "{namespace[:80]}"')])
+    if faults := label_faults(namespace):
+        raise invalid("Namespace", "", namespace, _causes("metadata.namespace", namespace, faults))
+
+
+def check_account(account: str) -> None:
+    """Raises StatusError 422 for what cannot name a service account; it stands in an identity, so it is short."""
+    faults = subdomain_faults(account) + (["must be no more than 63 characters"] if len(account) > 63 else [])
+    if faults:
+        raise invalid("ServiceAccount", "", account, _causes("metadata.name", account, faults))
 
 
 class Admission:

@@ -257,7 +257,7 @@ class ControlApi:
             if self.door.is_open:
                 raise ValueError(
                     f"the plain API on {host} would be open to everybody who can reach it: listen on loopback, "
-                    "or use TLS (--tls-listen)"
+                    "use TLS (--tls-listen), or have credentials (--api-token-file) and --allow-plain"
                 )
             if not self.options.allow_plain:
                 raise ValueError(

@@ -23,6 +23,7 @@ from .browsers import check_not_a_browser
 from .client_certificates import ClientAuthorities, user_of_certificate
 from .oidc_keys import OidcVerifier
 from .rbac import MASTERS
+from .settings import cause
 from .socket_users import SocketUsers
 from .status import StatusError
 from .tokens import is_token
@@ -136,7 +137,7 @@ class Door:
                 self._token_mtime = changed
         except (OSError, ValueError) as error:
             if not self._token_mtime:
-                raise ValueError(f"administrators' tokens {path}: {error}") from error
+                raise ValueError(f"administrators' tokens {path}: {cause(error)}") from error
             logger.error("administrators' tokens %s: %s; the ones read before stay in force", path, error)
 
     # --- who asks ---------------------------------------------------------------------------------------------------

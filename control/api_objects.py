@@ -106,6 +106,7 @@ class ObjectApi:
             web.get("/api/{version}{_:/?}", self._resources),
             web.get("/apis/{group}{_:/?}", self._group),
             web.get("/apis/{group}/{version}{_:/?}", self._resources),
+            web.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", self._definitions),
             web.route("*", "/api/{rest:.+}", self._object),
             web.route("*", "/apis/{rest:.+}", self._object),
         ]
@@ -147,6 +148,11 @@ class ObjectApi:
         if found is None:
             raise no_such_path()
         return respond(request, found)
+
+    async def _definitions(self, request: web.Request) -> web.Response:
+        """There are none; kubectl looks here before it says that it knows no such kind."""
+        listed = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinitionList"}
+        return respond(request, {**listed, "metadata": {"resourceVersion": "1"}, "items": []})
 
     async def _openapi_v2(self, request: web.Request) -> web.Response:
         if V2_PROTOBUF in request.headers.get("Accept", ""):

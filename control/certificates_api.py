@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from . import tokens
-from .admission import check_namespace
+from .admission import check_account, check_namespace
 from .api_body import read_json
 from .api_context import current
 from .api_door import is_operator
@@ -172,7 +172,7 @@ class CertificatesApi:
         namespace = text(body, "namespace", "default")
         check_namespace(namespace)
         account = text(body, "serviceAccount", "default")
-        check_namespace(account.replace(".", "-"))
+        check_account(account)
         ttl = body.get("ttlSeconds", 86400)
         if isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
             raise bad_request("ttlSeconds: expected a number of seconds")

@@ -14,6 +14,7 @@ from ..mesh.rotation import is_alarming
 from ..policy.policy_coverage import gaps
 from ..policy.validate import Report
 from ..policy.world import World
+from .settings import counted
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 SILENT_S = 120.0
@@ -61,7 +62,7 @@ def of_sources(sources: Sequence[Mapping[str, Any]], now: float) -> list[Row]:
                     "sources",
                     name,
                     WARNING,
-                    f"{len(problems)} entries cannot be used: {problems[0]}",
+                    f"{counted(len(problems), 'entry')} cannot be used: {problems[0]}",
                     f"mend them where they are written{'; `-o json` has all' if len(problems) > 1 else ''}",
                 )
             )

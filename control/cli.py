@@ -7,17 +7,19 @@ Exit codes: 0 done; 1 failed, or something checked was not valid; 2 usage; 130 i
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from .cli_access_flags import access_flags, confirm_flags, confirm_verb
+from .cli_access_flags import FORCE_HELP, access_flags, confirm_flags, confirm_verb
 from .cli_certs_flags import authority_flags, certs_flags
 from .cli_dns_flags import dns_flags, dns_query_flags
 from .cli_kubeconfig_flags import kubeconfig_flags
 from .cli_store_flags import history_verbs, store_flags, store_verbs
+from .cli_token_flags import token_verbs
 from .settings import (
     Parser,
     SettingError,
@@ -98,7 +100,11 @@ def add_output(parser: Any, choices: Sequence[str] = OUTPUTS) -> None:
 
 def build() -> Parser:
     parser = Parser(
-        prog="fairlead", description="Service discovery, DNS and a sidecar mesh for hosts without Kubernetes."
+        prog="fairlead",
+        description="Service discovery, DNS and a sidecar mesh for hosts without Kubernetes.",
+        epilog="Exit codes: 0 done; 1 failed, refused or not valid; 2 usage; 130 interrupted. `run` gives the app's,\n"
+        "`diff` 1 for differences and 2 for failures. Each flag can stand in the environment: FAIRLEAD_DATA_DIR is\n"
+        "--data-dir.",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
@@ -139,7 +145,9 @@ def _offline_verbs(verb: Any) -> None:
     made.add_argument("--from-labels", type=labels, metavar="K=V,...", help="labels of a hypothetical client")
     made.add_argument("--gateway", metavar="NAMESPACE/NAME", help="the request enters by this Gateway resource")
     made.add_argument("--port", type=int, metavar="N", help="the service port dialled")
-    made.add_argument("-H", "--header", action="append", type=header, default=[], metavar="'NAME: VALUE'")
+    made.add_argument(
+        "-H", "--header", action="append", type=header, default=[], metavar="'NAME: VALUE'", help="repeatable"
+    )
     made.add_argument("--source-ip", metavar="IP", help="address of the client")
     made.add_argument("--plaintext", action="store_true", help="the client has no identity (no mutual TLS)")
     made.add_argument("--jwt-claims", metavar="JSON", help="claims of a verified token")
@@ -166,6 +174,7 @@ def _offline_verbs(verb: Any) -> None:
     text = "Who may reach whom, for every pair of workloads and declared port."
     matrix = verb("matrix", "cli_offline", "matrix", text, which)
     text = "Why a workload may reach another, or may not, rule by rule; exit 1 if not."
+    matrix.add_argument("-n", "--namespace", default="", help="pairs with a workload of this namespace only")
     pair = verb("explain", "cli_offline", "explain_policy", text, which)
     pair.add_argument("source", metavar="NS/WORKLOAD|IP", help="who calls; an address comes in plaintext")
     pair.add_argument("destination", metavar="NS/WORKLOAD[:PORT]", help="whom; default: each port that it declares")
@@ -524,8 +533,8 @@ def _client_verbs(verb: Any) -> None:
     add_client(made)
     made.add_argument("kind", metavar="KIND", help="kind, plural or short name, e.g. virtualservices, vs")
     made.add_argument("name", nargs="?", metavar="NAME")
-    made.add_argument("-n", "--namespace", default="default")
-    made.add_argument("-A", "--all-namespaces", action="store_true")
+    made.add_argument("-n", "--namespace", default="default", help="namespace (default %(default)s)")
+    made.add_argument("-A", "--all-namespaces", action="store_true", help="of every namespace")
     made.add_argument("-l", "--selector", default="", help="label selector")
     add_output(made, ("table", "json", "yaml", "name"))
     made = verb("delete", "cli_client", "delete", "Delete resources, by kind and name or by manifest.")
@@ -533,22 +542,23 @@ def _client_verbs(verb: Any) -> None:
     add_files(made)
     made.add_argument("kind", nargs="?", metavar="KIND")
     made.add_argument("name", nargs="?", metavar="NAME")
-    made.add_argument("-n", "--namespace", default="default")
-    _mtls_verbs(verb)
+    made.add_argument("-n", "--namespace", default="default", help="namespace (default %(default)s)")
     made.add_argument("--reason", default="", help="why, for `fairlead history`")
+    made.add_argument("--force", action="store_true", help=FORCE_HELP)
+    _mtls_verbs(verb)
     made = verb("status", "cli_client", "status", "Show connected sidecars, what they run, and how sources are doing.")
     add_client(made)
     add_output(made)
     kubeconfig_flags(verb, add_client)
     certs_flags(verb, add_client, add_output)
-    token = verb("token", "cli_client", "token", "Workload tokens.")
-    made = verb(
-        "create", "cli_client", "token", "Make a token that lets a workload get its certificate and feed.",
-        token.add_subparsers(dest="token_verb", metavar="VERB", required=True),
-    )  # fmt: skip
+    token = verb("token", "cli_client", "token", "Workload tokens: make them, show them, take them back.")
+    which = token.add_subparsers(dest="token_verb", metavar="VERB", required=True)
+    token_verbs(verb, which, add_client, add_output)
+    text = "Make a token that lets a workload get its certificate and feed."
+    made = verb("create", "cli_client", "token", text, which)
     add_client(made)
-    made.add_argument("-n", "--namespace", default="default")
-    made.add_argument("--service-account", default="default")
+    made.add_argument("-n", "--namespace", default="default", help="namespace (default %(default)s)")
+    made.add_argument("--service-account", default="default", help="whom it stands for (default %(default)s)")
     made.add_argument("--ttl", type=seconds, default="24h", help="how long it can be used (default 24h)")
     made.add_argument("--one-time", action="store_true", help="can be used for one certificate only")
     made.add_argument("--workload", default="", metavar="NAME", help="for this workload only")
@@ -603,18 +613,28 @@ def lean_msgspec() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `fairlead`; returns the exit code."""
-    Parser.environment = os.environ
-    lean_msgspec()
-    options = build().parse_args(arguments)
-    package = __package__ or "fairlead.control"
+    verb = ""
     try:
+        Parser.environment = os.environ
+        lean_msgspec()
+        options = build().parse_args(arguments)
+        verb, package = options.verb, __package__ or "fairlead.control"
         function = getattr(importlib.import_module(f".{options.module}", package), options.function)
-        return int(function(options) or 0)
+        code = int(function(options) or 0)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here its failure is told
+        return code
     except SettingError as error:
-        print(f"fairlead {options.verb}: {error}", file=sys.stderr)
+        print(f"fairlead {verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader went away: nothing more to say, also not at exit
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"fairlead {verb}: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
         return 1

@@ -6,6 +6,8 @@ from typing import Any
 
 from .settings import seconds
 
+FORCE_HELP = "also what would cut the control API, DNS, your own path, or clients in plaintext off"
+
 
 def access_flags(made: Any) -> None:
     """Of `fairlead control`: the names and meaning of kube-apiserver's flags."""
@@ -36,11 +38,7 @@ def confirm_flags(made: Any) -> None:
         "--confirm", type=seconds, default=None, metavar="SECONDS",
         help="take everything back after this, in control and in the sidecars, unless `fairlead confirm` is called",
     )  # fmt: skip
-    made.add_argument(
-        "--force",
-        action="store_true",
-        help="also rules that would cut the control API, DNS, your own path, or clients in plaintext",
-    )
+    made.add_argument("--force", action="store_true", help=FORCE_HELP)
 
 
 def confirm_verb(verb: Any, add_client: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from .api_client import ApiClient, ApiError, UnreachableError
 from .cli_client import failed, print_columns
+from .settings import counted
 
 STEPS = {None: "start", "distributing": "issue", "issuing": "finish"}
 SAID = {
@@ -58,7 +59,8 @@ def show(answer: dict[str, Any], everything: bool) -> None:
         )
     leaves = answer["leaves"] if everything else [leaf for leaf in answer["leaves"] if ends_soon(leaf)]
     print(
-        f"\n{len(answer['leaves'])} certificates of workloads" + ("" if everything or not leaves else "; soon to end:")
+        f"\n{counted(len(answer['leaves']), 'certificate')} of workloads"
+        + ("" if everything or not leaves else "; soon to end:")
     )
     if leaves:
         rows = [["WORKLOAD", "IDENTITY", "SERIAL", "ISSUER", "DAYS LEFT", "CONNECTED", "BY"]]

@@ -27,7 +27,8 @@ from .settings import give_way
 
 SECOND_LOOK_S = 1.5
 """A sidecar that is behind at this distance is behind; one that takes what was just applied is not."""
-ANSWER_S = 3.0
+ANSWER_S = 5.0
+"""Control says after three seconds that its store is silent."""
 MARKS = {OK: ("✓", "good"), WARNING: ("!", "warn"), ERROR: ("✗", "bad")}
 
 
@@ -98,8 +99,12 @@ def of_controls(options: Any, urls: Sequence[str]) -> list[Row]:
         try:
             told = client.call("GET", "/fairlead/v1/status")
             rows.append(Row("control", url, OK, f"answers; version {told['version']}, {told['items']} items"))
-        except (ApiError, UnreachableError) as error:
-            rows.append(Row("control", url, ERROR, str(error), "" if "run" in str(error) else "give --token or --ca"))
+        except UnreachableError as error:  # with what to look at
+            rows.append(Row("control", url, ERROR, str(error)))
+            continue
+        except ApiError as error:
+            which = {401: "give --token or --token-file", 403: "give the token of somebody who may: an administrator"}
+            rows.append(Row("control", url, ERROR, str(error), which.get(error.code, "is it the control API?")))
             continue
         rows += of_readiness(options, url)
         if check_rows.behind(told["sidecars"]):

@@ -16,6 +16,7 @@ from ..registry.documents import Document, load
 from ..registry.styles import CONTROLS
 from . import cli_confirm
 from .api_client import ApiClient, ApiError, UnreachableError
+from .settings import SettingError, counted, why
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 
@@ -69,12 +70,13 @@ def apply(options: Any) -> int:
     documents, problems = read_documents(options.filename, options.namespace)
     for problem in problems:
         failed(problem)
+    if not documents and not problems:
+        return failed(f"{', '.join(options.filename)}: no objects to apply")
     code = 1 if problems else 0
     client = ApiClient.of(options)
     client.give_reason(options.reason)
-    if options.force:
-        client.headers["Fairlead-Force"] = "true"
-    under = ""
+    client.force(options.force)
+    under, changed = "", False
     if options.confirm is not None and not options.dry_run:
         if code:
             return code
@@ -82,34 +84,42 @@ def apply(options: Any) -> int:
             under = cli_confirm.begin(client, options.confirm)
         except (ApiError, UnreachableError) as error:
             return failed(str(error))
-    query = {"fieldManager": "fairlead", "force": "true", **({"dryRun": "All"} if options.dry_run else {})}
     for document in documents:
         what = f"{document.kind} {document.namespace + '/' if document.namespace else ''}{document.name}"
         try:
-            path = client.path_of(document.api_version, document.kind, document.namespace, document.name)
-            before = None
-            try:
-                before = client.call("GET", path)
-            except ApiError as error:
-                if error.code != 404:
-                    raise
-            content_type = "application/apply-patch+yaml"
-            after = client.call("PATCH", f"{path}?{urlencode(query)}", document.body, content_type)
+            word = apply_one(client, document, options.dry_run)
         except ApiError as error:
             code = failed(explain_refusal(f"{document.source}: {what}", error))
             continue
         except UnreachableError as error:
             return failed(str(error))
-        version = after["metadata"].get("resourceVersion")
-        word = (
-            "created"
-            if before is None
-            else "unchanged"
-            if before["metadata"].get("resourceVersion") == version
-            else "configured"
-        )
+        for warning in client.warnings:
+            print(f"warning: {document.source}: {what}: {warning.translate(CONTROLS)}", file=sys.stderr)
+        changed = changed or word != "unchanged"
         print(f"{what} {word}{' (dry run)' if options.dry_run else ''}")
-    return cli_confirm.ended(client, under, options.confirm, code) if under else code
+    return cli_confirm.ended(client, under, options.confirm, code, changed) if under else code
+
+
+def apply_one(client: ApiClient, document: Document, dry_run: bool) -> str:
+    """What became of it: `created`, `configured`, `unchanged`. Raises ApiError, UnreachableError."""
+    if not document.name:
+        raise ApiError(422, {"message": "metadata.name: Required value: name is required"})
+    query = {"fieldManager": "fairlead", "force": "true", **({"dryRun": "All"} if dry_run else {})}
+    path = client.path_of(document.api_version, document.kind, document.namespace, document.name)
+    before = None
+    try:
+        before = client.call("GET", path)
+    except ApiError as error:
+        if error.code != 404:
+            raise
+    after = client.call("PATCH", f"{path}?{urlencode(query)}", document.body, "application/apply-patch+yaml")
+    if before is None:
+        return "created"
+    for body in (before, after):  # who manages which field is no change that anybody asked for
+        for field in ("resourceVersion", "managedFields"):
+            body["metadata"].pop(field, None)
+        body.pop("status", None)
+    return "unchanged" if before == after else "configured"
 
 
 def get(options: Any) -> int:
@@ -159,30 +169,31 @@ def print_columns(rows: list[list[str]]) -> None:
 
 
 def delete(options: Any) -> int:
+    if bool(options.filename) == bool(options.kind and options.name):
+        raise SettingError("name a kind and an object, or give manifests with -f")
     client = ApiClient.of(options)
     client.give_reason(options.reason)
-    paths: list[tuple[str, str]] = []
-    code = 0
+    client.force(options.force)
+    documents, problems = read_documents(options.filename, options.namespace)
+    code = 1 if problems else 0
+    for problem in problems:
+        failed(problem)
+    if options.filename and not documents and not problems:
+        return failed(f"{', '.join(options.filename)}: no objects to delete")
     try:
-        if options.filename:
-            documents, problems = read_documents(options.filename, options.namespace)
-            for problem in problems:
-                code = failed(problem)
-            for document in documents:
-                path = client.path_of(document.api_version, document.kind, document.namespace, document.name)
-                paths.append((f"{document.kind} {document.name}", path))
-        elif options.kind and options.name:
+        if not options.filename:
             entry = client.find(options.kind)
-            paths.append((f"{entry['kind']} {options.name}", client.path(entry, options.namespace, options.name)))
-        else:
-            return failed("name a kind and an object, or give manifests with -f")
-        for what, path in paths:
+            client.call("DELETE", client.path(entry, options.namespace, options.name))
+            print(f"{entry['kind']} {options.name} deleted")
+        for document in documents:
             try:
-                client.call("DELETE", path)
-                print(f"{what} deleted")
+                client.call(
+                    "DELETE", client.path_of(document.api_version, document.kind, document.namespace, document.name)
+                )
+                print(f"{document.kind} {document.name} deleted")
             except ApiError as error:
-                code = failed(str(error))
-    except UnreachableError as error:
+                code = failed(f"{document.source}: {error}")
+    except (ApiError, UnreachableError) as error:
         return failed(str(error))
     return code
 
@@ -196,7 +207,7 @@ def status(options: Any) -> int:
         print(json.dumps(answer, indent=2))
         return 0
     now = time.time()
-    print(f"version {answer['version']}: {answer['items']} items")
+    print(f"version {answer['version']}: {counted(answer['items'], 'item')}")
     rows = [["SOURCE", "STATE", "CONFIRMED", "ERROR"]]
     for source in answer["sources"]:
         confirmed = source.get("confirmed_at") or 0
@@ -250,7 +261,7 @@ def healthcheck(options: Any) -> int:
         answer = connection.getresponse()
         text = answer.read(2000).decode("utf-8", "replace").strip()
     except OSError as error:
-        return failed(f"{host}:{port}: {error}")
+        return failed(f"{host}:{port}: {why(error)}: is the role running, and is this its --health?")
     finally:
         connection.close()
     if answer.status != 200:

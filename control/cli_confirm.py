@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
@@ -18,8 +19,12 @@ def begin(client: ApiClient, timeout_s: float) -> str:
     return str(answer["id"])
 
 
-def ended(client: ApiClient, name: str, timeout_s: float, code: int) -> int:
+def ended(client: ApiClient, name: str, timeout_s: float, code: int, changed: bool) -> int:
     """After the last document: say how to confirm, or take back what was applied where something was refused."""
+    if not code and not changed:
+        client.call("DELETE", f"{PATH}/{name}")
+        print("unchanged: nothing to confirm")
+        return 0
     if code:
         try:
             client.call("DELETE", f"{PATH}/{name}")
@@ -38,8 +43,10 @@ def confirm(options: Any) -> int:
         waiting = client.call("GET", PATH)["confirmations"]
         if options.list:
             for one in waiting:
-                left = max(0.0, one["deadline"] - time.time())
-                print(f"{one['id']}  {one['author']}  {left:.0f} s left  {', '.join(one['objects'])}")
+                left = max(0, math.ceil(one["deadline"] - time.time()))
+                print(f"{one['id']}  {one['author']}  {left} s left  {', '.join(one['objects']) or '-'}")
+            if not waiting:
+                print("nothing waits to be confirmed", file=sys.stderr)
             return 0
         if not options.id and len(waiting) != 1:
             names = ", ".join(one["id"] for one in waiting)
@@ -52,7 +59,11 @@ def confirm(options: Any) -> int:
             client.call("DELETE", f"{PATH}/{name}")
         else:
             client.call("POST", f"{PATH}/{name}/confirm", {})
-    except (ApiError, UnreachableError) as error:
+    except ApiError as error:
+        hint = "; it was confirmed or taken back, or is somebody else's: see --list" if error.code == 404 else ""
+        print(f"fairlead: {error}{hint}", file=sys.stderr)
+        return 1
+    except UnreachableError as error:
         print(f"fairlead: {error}", file=sys.stderr)
         return 1
     print(f"{name} {'taken back' if options.revert else 'confirmed'}")

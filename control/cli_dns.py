@@ -11,7 +11,7 @@ from urllib.parse import quote
 from ..dns.engine import DnsOptions, Engine
 from ..dns.explain import explain
 from .cli_client import failed, print_columns
-from .settings import SettingError, give_way
+from .settings import SettingError, cause, give_way, why
 
 
 def query(options: Any) -> int:
@@ -23,7 +23,7 @@ def query(options: Any) -> int:
     try:
         told = _of_server(options) if options.server is not None else _of_world(options)
     except (ValueError, OSError) as error:
-        return failed(str(error))
+        return failed(why(error))
     if options.output == "json":
         print(json.dumps(told, indent=2))
     else:
@@ -63,7 +63,7 @@ def _of_server(options: Any) -> dict[str, Any]:
         answer = connection.getresponse()
         body = answer.read()
     except (OSError, http.client.HTTPException) as error:
-        raise OSError(f"--server {host}:{port}: {error}") from None
+        raise OSError(f"--server {host}:{port}: {cause(error)}") from None
     finally:
         connection.close()
     if answer.status != 200:

@@ -59,7 +59,7 @@ def main(options: Any) -> int:
         return failed(str(error))
     results = _run(world, places, cases)
     if options.output == "text":
-        _text(results, left_out, style_of(options))
+        _text(results, left_out, style_of(options), options.control or "")
     else:
         {"json": _json, "junit": _junit}[options.output](results, left_out)
     return 1 if left_out or any(result.wrong for result in results) else 0
@@ -67,8 +67,9 @@ def main(options: Any) -> int:
 
 def _world(options: Any, tests: list[Document], manifests: list[Document]) -> tuple[World, Places, list[str]]:
     """What is tested, and what of the manifests is not valid."""
-    give_way(options, "control", "filename")
     paths = list(options.filename)
+    options.named = bool(manifests or any(manifests_of(document) for document in tests))
+    give_way(options, "control", "filename", "named")
     if options.control:
         if paths:
             raise SettingError("give either -f PATH or --control URL")
@@ -102,7 +103,7 @@ def _run(world: World, places: Places, cases: list[Case]) -> list[Result]:
     return results
 
 
-def _text(results: list[Result], left_out: list[str], style: Style) -> None:
+def _text(results: list[Result], left_out: list[str], style: Style, control: str) -> None:
     for sentence in left_out:
         print("\n".join(style.lines("ERROR ", sentence, "", "bad")))
     for result in results:
@@ -116,7 +117,8 @@ def _text(results: list[Result], left_out: list[str], style: Style) -> None:
             print("\n".join(steps(result.answer["trace"], style, 10)))
     bad = sum(1 for result in results if result.wrong)
     told = f"{len(results)} {'test' if len(results) == 1 else 'tests'}, {bad} failed"
-    told += f"; {len(left_out)} errors in the manifests" if left_out else ""
+    told += f" in the live mesh of {control}" if control else ""
+    told += f"; {len(left_out)} {'error' if len(left_out) == 1 else 'errors'} in the manifests" if left_out else ""
     print(style.paint(told, "bad" if bad or left_out else "good"))
 
 

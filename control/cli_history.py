@@ -136,6 +136,7 @@ def rollback(options: Any) -> int:
     try:
         client = ApiClient.of(options)
         client.give_reason(options.reason)
+        client.force(options.force)
         body = {**scope_of(client, options.kind, options.name, options.namespace), "revision": options.revision,
                 "dryRun": options.dry_run}  # fmt: skip
         answer = client.call("POST", f"{PATH}/rollback", body)

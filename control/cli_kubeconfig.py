@@ -15,7 +15,7 @@ import yaml
 
 from .cli_client import failed
 from .kubeconfig import Config, Entries, KubeconfigError, check, merge
-from .settings import SettingError, bearer_token, control_url
+from .settings import SettingError, bearer_token, cause, control_url, why
 
 SIZE_MOST = 10 << 20
 
@@ -37,7 +37,7 @@ def main(options: Any) -> int:
             for number in sorted(changed):
                 write(paths[number], files[number][1])
     except (KubeconfigError, OSError) as error:
-        return failed(str(error))
+        return failed(why(error))
     current = next((config["current-context"] for _, config in files if config.get("current-context")), "")
     what = f"context {entries.context_name}" + ("" if changed else " (unchanged)")
     print(f"{what} in {', '.join(files[number][0] for number in sorted(changed or {default}))}")
@@ -72,7 +72,7 @@ def entries_of(options: Any) -> Entries:
         try:
             bearer_token(options.token_file)
         except (OSError, ValueError) as error:
-            raise SettingError(f"--token-file {options.token_file}: {error}") from error
+            raise SettingError(f"--token-file {options.token_file}: {cause(error)}") from error
         user["tokenFile"] = os.path.abspath(options.token_file)  # read by kubectl each time: it may be replaced
     if user and url.startswith("http:"):
         print(f"kubectl sends no credentials over plain HTTP, so it is nobody at {url}: give control --tls-listen, and "

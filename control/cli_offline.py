@@ -218,14 +218,15 @@ def matrix(options: Any) -> int:
     from .api_client import ApiError, UnreachableError
 
     try:
-        rows = matrix_of(load_world(options)[0])
+        rows = matrix_of(load_world(options)[0], options.namespace)
     except (ApiError, UnreachableError) as error:
         return failed(str(error))
     if options.output == "json":
         print(json.dumps(rows, indent=2))
         return 0
     if not rows:
-        print("no pair of workloads with a declared port")
+        where = f" in namespace {options.namespace}" if options.namespace else ""
+        print(f"no pair of workloads{where} with a declared port")
         return 0
     lines = [["SOURCE", "DESTINATION", "PORT", "ALLOWED", "BY"]]
     for row in rows:

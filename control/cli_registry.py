@@ -17,7 +17,7 @@ from ..registry.model import SourceStatus
 from ..registry.service_env import environment
 from ..registry.snapshot import Snapshot
 from .cli_client import failed, print_columns
-from .settings import SettingError, give_way
+from .settings import SettingError, counted, give_way
 
 FIRST_ANSWER_S = 20.0
 """For Consul or etcd to say what they have."""
@@ -163,7 +163,7 @@ def _sources(rows: list[dict[str, Any]], wide: bool) -> list[list[str]]:
     lines = [["SOURCE", "STATE", "AGE", "SERVICES", "ENDPOINTS", "WORKLOADS", "ERROR"]]
     for row in rows:
         problems = row["problems"]
-        more = f"{len(problems)} entries cannot be used: {problems[0]}" if problems else ""
+        more = f"{counted(len(problems), 'entry')} cannot be used: {problems[0]}" if problems else ""
         lines.append([row["source"], row["state"], shown_age(row), str(row["services"]), str(row["endpoints"]),
                       str(row["workloads"]), "; ".join(filter(None, (row["error"], more))) or "-"])  # fmt: skip
         if wide:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .cli_client import failed
+from .settings import counted
 from .store import StoreError
 from .store_tools import Content, fill, read_file, read_store, write_file
 
@@ -46,5 +47,6 @@ def _told(work: Any, what: str) -> int:
         return failed(f"{error.filename or what}: {error.strerror or error}")
     except StoreError as error:
         return failed(str(error))
-    print(f"{what}: {len(content.objects)} objects and {len(content.changes)} changes, revision {content.revision}")
+    objects, changes = counted(len(content.objects), "object"), counted(len(content.changes), "change")
+    print(f"{what}: {objects} and {changes}, revision {content.revision}")
     return 0

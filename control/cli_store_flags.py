@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .cli_access_flags import FORCE_HELP
 from .settings import seconds
 
 WHERE = (
@@ -52,6 +53,7 @@ def history_verbs(verb: Any, add_client: Callable[[Any], None], add_files: Calla
     _objects(made)
     made.add_argument("--reason", default="", help="why, for the history")
     made.add_argument("--dry-run", action="store_true", help="say what would change, change nothing")
+    made.add_argument("--force", action="store_true", help=FORCE_HELP)
 
 
 def _objects(made: Any) -> None:

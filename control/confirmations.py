@@ -8,6 +8,7 @@ back at the deadline is never somebody else's work. All other objects may change
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -132,7 +133,7 @@ class Confirmations:
                 raise StatusError(
                     409,
                     f'Operation cannot be fulfilled on {key.resource} "{key.name}": it is under confirmation '
-                    f"{record.id} of {record.author} for {max(0.0, record.deadline - now):.0f} s more: wait, or "
+                    f"{record.id} of {record.author} for {max(1, math.ceil(record.deadline - now))} s more: wait, or "
                     f"confirm or revert that first (`fairlead confirm {record.id} [--revert]`)",
                     name=key.name,
                     kind=key.resource,

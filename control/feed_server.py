@@ -265,6 +265,8 @@ class FeedServer:
         if replaced is not None and replaced.instance == member.instance:
             member.taken, member.refused, member.reasons = replaced.taken, replaced.refused, replaced.reasons
             member.trust = replaced.trust
+        elif replaced is not None:
+            logger.warning("%s: two sidecars say that they are this workload; the one that came last counts", key)
         self.members[key] = member
         stream = Stream(key, member, request.query)
         loop = asyncio.get_running_loop()
@@ -303,9 +305,14 @@ class FeedServer:
             del self._streams[id(member)]
             if self.members.get(key) is member:
                 del self.members[key]
-                self._views.forget(key)
+                same = [other.member for other in self._streams.values() if other.key == key]
+                others = [other for other in same if other.instance != member.instance]
+                if others:  # one that was there before it, and is still
+                    self.members[key] = others[-1]
+                else:
+                    self._views.forget(key)
                 self._tell_heard()
-                logger.info("%s disconnected", key)
+                logger.info("%s disconnected%s", key, "; another of it is connected" if others else "")
                 if member.role != "dns" and not self._closing:
                     self._moves.ask()
         return response

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
@@ -146,7 +147,12 @@ def explain(method: str, url: str, error: BaseException, timeout_s: float) -> st
     where = f"{method} {parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
     if isinstance(error, (asyncio.TimeoutError, TimeoutError)):
         return f"{where}: no answer within {timeout_s:g} s"
-    return f"{where}: {error or type(error).__name__}"
+    cause: BaseException = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        cause = error.certificate_error
+    if isinstance(cause, (ConnectionError, TimeoutError)) and cause.errno:  # asyncio's words for it are its own
+        return f"{where}: {os.strerror(cause.errno)}"
+    return f"{where}: {cause or type(cause).__name__}"
 
 
 def proxy_for(url: str) -> str | None:

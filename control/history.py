@@ -73,8 +73,25 @@ class Scope(Struct, frozen=True):
 
 
 def is_history(change: Change) -> bool:
+    """Whether somebody would see what it changed: not where only who manages which field has."""
     resource = change.key.resource
-    return resource != EVENTS and not is_internal(resource) and not only_status(change)
+    return resource != EVENTS and not is_internal(resource) and not only_status(change) and not only_kept(change)
+
+
+def only_kept(change: Change) -> bool:
+    """Whether it changed nothing but what clients and control keep of an object: managed fields, and what `kubectl
+    apply` notes of its last manifest."""
+    if change.before is None or change.after is None:
+        return False
+    return _without_kept(change.before.object()) == _without_kept(change.after.object())
+
+
+def _without_kept(body: dict[str, Any]) -> dict[str, Any]:
+    metadata = dict(body.get("metadata") or {})
+    for field in ("resourceVersion", "managedFields"):
+        metadata.pop(field, None)
+    annotations = {k: v for k, v in (metadata.pop("annotations", None) or {}).items() if k != LAST_APPLIED}
+    return {**body, "metadata": {**metadata, "annotations": annotations}}
 
 
 def entries(changes: Sequence[Change], scope: Scope, limit: int) -> list[Entry]:
@@ -90,6 +107,8 @@ def entries(changes: Sequence[Change], scope: Scope, limit: int) -> list[Entry]:
         if only_status(change):
             if key not in statuses and change.after is not None:
                 statuses[key] = change.after.object().get("status") or {}
+            continue
+        if only_kept(change):
             continue
         if is_history(change) and scope.author in ("", change.cause.author or CONTROL):
             found.append(_entry(change, statuses.get(key), key in later))
@@ -141,7 +160,7 @@ def differences(
 ) -> list[tuple[Key, dict[str, Any] | None, dict[str, Any] | None]]:
     """(object, as it was, as it was later) of all that differs between two revisions, fit to be seen. Raises
     CompactedError."""
-    old, new = changed_since(memory, before), changed_since(memory, after)
+    new, old = changed_since(memory, after), changed_since(memory, before)  # what is not there yet is told first
     found = []
     for key in sorted(old.keys() | new.keys()):
         if not scope.has(key) or key.resource == EVENTS:

@@ -35,9 +35,11 @@ class LockoutGuard:
     def check(self, changed: Mapping[Key, dict[str, Any] | None], author: str) -> None:
         """`changed`: objects as they are to be, with apiVersion and kind; None: removed. Raises StatusError 403."""
         concerned = {key: body for key, body in changed.items() if _is_guarded(item(key))}
-        if not concerned or all(is_forced(body) for body in concerned.values()):
+        rules = self._rules()
+        said = [rules.get(item(key)) if body is None else body for key, body in concerned.items()]
+        if all(is_forced(body) for body in said):  # of what is removed, its own annotation
             return
-        before = {key: body for key, body in self._rules().items() if _is_guarded(key)}
+        before = {key: body for key, body in rules.items() if _is_guarded(key)}
         after = {key: body for key, body in before.items() if key not in {item(one) for one in concerned}}
         after |= {item(key): body for key, body in concerned.items() if body is not None}
         found = cuts(self._world(self._before, before.values()), self._world(self._after, after.values()), author)
@@ -69,7 +71,7 @@ def refusal(key: Key, found: list[Cut]) -> StatusError:
         403,
         f'{key.resource} "{key.name}" is forbidden: {"; ".join(str(one) for one in found[:3])}'
         f"{f'; and {len(found) - 3} more' if len(found) > 3 else ''}. Apply first what allows it, or force this "
-        f'(`fairlead apply --force`, or the annotation {FORCE}: "true")',
+        f'(`--force` of `fairlead apply`, `delete` or `rollback`, or the annotation {FORCE}: "true")',
         name=key.name,
         group=group,
         kind=key.resource.partition(".")[0],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..registry.checks import PURPOSES, Check, CheckError, flag_check
-from .settings import SettingError
+from .settings import SettingError, cause
 
 logger = logging.getLogger("fairlead.checks")
 
@@ -31,7 +31,7 @@ def checks_of(options: Any) -> tuple[Check, ...]:
         try:
             found += file_checks(yaml.safe_load(Path(name).read_text()), notes)
         except (OSError, UnicodeDecodeError, yaml.YAMLError, CheckError) as error:
-            raise SettingError(f"--checks {name}: {error}") from None
+            raise SettingError(f"--checks {name}: {cause(error)}") from None
         for note in notes:
             logger.warning("--checks %s: %s", name, note)
     return tuple(found)

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import uvloop
 
@@ -16,6 +16,7 @@ from ..registry.styles import CONTROLS
 from .systemd import Notifier, for_this_process
 
 logger = logging.getLogger("fairlead")
+T = TypeVar("T")
 _told = [Notifier({}, 0)]
 """Who is told that this process is ready."""
 
@@ -53,6 +54,25 @@ class Signals:
             self.notifier.tell(READY="1")
 
 
+class StoppedError(Exception):
+    """A signal asked the role to end before it was ready."""
+
+
+async def unless_stopped(signals: Signals, work: Coroutine[Any, Any, T]) -> T:
+    """The result of what may take long before the role is ready. Raises StoppedError as soon as a signal comes."""
+    task = asyncio.ensure_future(work)
+    stop = asyncio.ensure_future(signals.stop.wait())
+    try:
+        await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise StoppedError
+        return task.result()
+    finally:
+        stop.cancel()
+        task.cancel()
+        await asyncio.gather(task, stop, return_exceptions=True)
+
+
 def run(role: Callable[[Signals], Coroutine[Any, Any, int]]) -> int:
     """Run a role on uvloop until it returns its exit code."""
     set_up_log()
@@ -61,7 +81,12 @@ def run(role: Callable[[Signals], Coroutine[Any, Any, int]]) -> int:
     async def whole() -> int:
         asyncio.get_running_loop().set_exception_handler(unheard)
         notifier.watch()
-        return await role(Signals(notifier))
+        signals = Signals(notifier)
+        try:
+            return await role(signals)
+        except StoppedError:
+            logger.warning("ended by a signal before it was ready")
+            return 128 + signals.number
 
     return uvloop.run(whole())
 

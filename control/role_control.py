@@ -43,11 +43,11 @@ from .overlay import Overlay
 from .past import objects_at, world_at
 from .push import Book
 from .role_authority import AuthorityRole, open_issuer
-from .role_common import Signals, Tasks, ready, run
+from .role_common import Signals, Tasks, ready, run, unless_stopped
 from .role_sources import PRECEDENCE, Sources
 from .role_status import StatusWriter
 from .rules_in_force import RulesInForce
-from .settings import SettingError
+from .settings import SettingError, why
 from .shared_sidecars import SharedSidecars, agree_on_authority
 from .sidecars import Known, Sidecars
 from .store import Change, CompactedError, Store, StoreError
@@ -160,10 +160,11 @@ class Control:
             issuer = await open_issuer(options, self.data)
             self.sidecars = Sidecars(read_if_there(self.data / "sidecars.json"))
             self._overlay = Overlay(self.registry, self.sidecars)
-            self.store = await open_store(
+            opening = open_store(
                 options.store or f"sqlite:{self.data / 'store.db'}", os.environ,
                 log_entries=options.history_revisions, log_age_s=options.history_age,
             )  # fmt: skip
+            self.store = await unless_stopped(signals, opening)
             if isinstance(self.store, SharedStore):
                 try:
                     await agree_on_authority(self.store, issuer.roots(), str(self.data))
@@ -171,7 +172,8 @@ class Control:
                     await self.store.close()
                     raise
         except (OSError, ValueError, StoreError) as error:
-            raise SettingError(f"--store, --data-dir {self.data}: {error}") from error
+            flags = f"--store, --data-dir {self.data}" if options.store else f"--data-dir {self.data}"
+            raise SettingError(f"{flags}: {why(error)}") from error
         try:
             self.api = ControlApi(
                 self.store,
@@ -274,20 +276,27 @@ class Control:
 
     async def _listen(self, issuer: Any) -> dict[str, str]:
         options, at = self.options, {}
+        flag, where = "--listen", options.listen
         try:
             if options.listen is not None:
                 host, port = options.listen
                 at["api"] = f"{host}:{await self.api.start(host, port)}"
             if options.tls_listen is not None:
+                flag, where = "--tls-listen", options.tls_listen
                 host, port = options.tls_listen
                 names = [name for name in options.tls_names.split(",") if name]
                 context = issuer.server_context([host, "localhost", "127.0.0.1", *names])
                 self.authority.contexts.append(context)
                 at["tls"] = f"{host}:{await self.api.start(host, port, ssl=context)}"
             if options.workload_socket:
+                flag, where = "--workload-socket", None
                 at["socket"] = await self.api.start_socket(options.workload_socket)
-        except (OSError, ValueError) as error:
-            raise SettingError(f"--listen: {error}") from error
+        except OSError as error:
+            told = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            named = f"{where[0]}:{where[1]}" if where else options.workload_socket
+            raise SettingError(f"{flag} {named} cannot be listened on: {told}") from error
+        except ValueError as error:
+            raise SettingError(f"{flag}: {error}") from error
         return at
 
     def _xds(self) -> XdsServer:

@@ -30,7 +30,7 @@ from .doh import Doh
 from .role_common import Signals, Tasks, logger, ready, run
 from .role_feed import feed_for
 from .role_sources import PRECEDENCE, Sources, need_some
-from .settings import SettingError
+from .settings import SettingError, why
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ def cookie_secrets(path: str | None) -> tuple[bytes, ...]:
     try:
         secrets = tuple(bytes.fromhex(line) for line in Path(path).read_text().split())
     except (OSError, ValueError) as error:
-        raise SettingError(f"--cookie-secret-file: {error}") from None
+        raise SettingError(f"--cookie-secret-file: {why(error)}") from None
     if not secrets or any(len(secret) != 16 for secret in secrets):
         raise SettingError(f"--cookie-secret-file: {path}: expected lines of 32 hexadecimal digits (16 octets)")
     return secrets
@@ -241,7 +241,7 @@ def _certificate(options: Any) -> Certificate:
     try:
         return Certificate(options.tls_cert, options.tls_key)
     except (OSError, ValueError) as error:
-        raise SettingError(f"--tls-cert {options.tls_cert}, --tls-key {options.tls_key}: {error}") from error
+        raise SettingError(f"--tls-cert {options.tls_cert}, --tls-key {options.tls_key}: {why(error)}") from error
 
 
 def _print(text: str) -> None:

@@ -15,7 +15,7 @@ from ..policy.known_fields import known_fields, schema_id
 from ..policy.world import Loader, World
 from ..proxy.client import HttpFetch
 from ..registry.names import split_full_name
-from .settings import SettingError, bearer_token, control_url
+from .settings import SettingError, bearer_token, cause, control_url
 
 logger = logging.getLogger("fairlead.feed")
 
@@ -62,14 +62,14 @@ def feed_for(
         try:
             token = bearer_token(options.token_file)  # read each time: it may be replaced while we run
         except (OSError, ValueError) as error:
-            logger.error("--token-file %s: %s", options.token_file, error)
+            logger.error("--token-file %s: %s: going on without it", options.token_file, cause(error))
             return {}
         return {"authorization": f"Bearer {token}"}
 
     try:
         credentials = Credentials(fetch, anchors, headers)
     except OSError as error:  # ssl.SSLError is one
-        raise SettingError(f"--ca {options.ca}: {error}") from error
+        raise SettingError(f"--ca {options.ca}: {cause(error)}") from error
     holdings = Holdings(partial(build_world, loader=Loader()))
     knows = {"schema": schema_id(), "items": ",".join(sorted(holdings.tables()))}
     if role == "sidecar":

@@ -25,7 +25,7 @@ from ..mesh.sidecar import Sidecar
 from ..mesh.sidecar_options import NamedPort, SidecarOptions
 from ..mesh.trust import identity_of
 from ..mesh.update import RefusedError
-from ..policy.world import Loader
+from ..policy.world import Loader, World
 from ..proxy.limits import Settings
 from ..proxy.limits import parse as parse_limits
 from ..proxy.proxy_protocol import Network, parse_trusted
@@ -39,7 +39,7 @@ from .role_common import Signals, Tasks, logger, ready
 from .role_common import run as run_role
 from .role_drain import Departure
 from .role_handover import Handover
-from .settings import SettingError, address, control_url, give_way
+from .settings import SettingError, address, control_url, give_way, why
 
 if TYPE_CHECKING:
     from ..mesh.certificates import Certificates
@@ -209,6 +209,8 @@ class Role:
         self.manifests: Manifests | None = None
         self.handover: Handover
         self.certificates: Certificates | None = None
+        self._undeclared = False
+        """Whether our workload stands in no manifest."""
         self.problem = ""
         """Why the manifests last read are not in force, or not all of them."""
         self.kept_out = NOT_YET if command else ""
@@ -393,7 +395,9 @@ class Role:
             certificate, key, roots = (Path(name).read_text() for name in (options.cert, options.key, options.ca))
             self.sidecar.contexts.take(Material(certificate, key, roots))
         except (OSError, ValueError, IdentityError, ssl.SSLError) as error:
-            raise SettingError(f"--cert {options.cert}, --key {options.key}, --ca {options.ca}: {error}") from error
+            raise SettingError(
+                f"--cert {options.cert}, --key {options.key}, --ca {options.ca}: {why(error)}"
+            ) from error
 
     def _follow_control(self, data: Path | None, tasks: Tasks) -> ControlLink:
         from .role_feed import feed_for
@@ -495,12 +499,28 @@ class Role:
         for sentence in wrong:
             logger.error("%s", sentence)
         self._hand_on(lambda: items_of(documents))
+        if not problems:  # else it may stand in what could not be read
+            self._warn_of_unknown(world)
         try:
             self.sidecar.update(world)
         except RefusedError as error:
             wrong.append(str(error))
             logger.error("the manifests are not put in force: %s", error)
         self.problem = "; ".join(wrong)
+
+    def _warn_of_unknown(self, world: World) -> None:
+        """Rules select workloads by labels, and what is misspelt has none."""
+        own, known = self.sidecar.options.workload.key, world.snapshot.workloads
+        undeclared = own not in known and not self.options.labels
+        if undeclared and not self._undeclared:
+            from difflib import get_close_matches
+
+            near = get_close_matches(own, known, 1)
+            logger.warning(
+                "no manifest declares workload %s%s: rules that select by labels pass it over; declare it as a Pod or "
+                "WorkloadEntry, or give --labels", own, f" (did you mean {near[0]}?)" if near else "",
+            )  # fmt: skip
+        self._undeclared = undeclared
 
     async def _register(self, tasks: Tasks) -> Any:
         """Register the app as the flags say; the registration, or None."""

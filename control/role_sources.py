@@ -12,7 +12,7 @@ from ..registry.documents import Document, Problem
 from ..registry.hub import Registry
 from ..registry.source_manifests import Manifests
 from .role_common import Tasks
-from .settings import SettingError
+from .settings import SettingError, counted
 
 PRECEDENCE = ("control", "manifests", "sidecars", "consul", "etcd", "nomad", "docker", "marathon")
 """A service that several sources have is taken from the first of these that has it."""
@@ -85,7 +85,9 @@ class Sources:
             if status.state != "live" and status.error:
                 said.append(f"{status.name}: {status.state}: {status.error}")
             if status.problems:
-                said.append(f"{status.name}: {len(status.problems)} entries cannot be used: {status.problems[0]}")
+                said.append(
+                    f"{status.name}: {counted(len(status.problems), 'entry')} cannot be used: {status.problems[0]}"
+                )
         return said
 
     async def close(self) -> None:

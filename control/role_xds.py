@@ -24,7 +24,7 @@ from . import xds_bootstrap
 from .role_common import Signals, Tasks, logger, ready
 from .role_common import run as run_role
 from .role_sidecar import named_port
-from .settings import SettingError, bearer_token, control_url
+from .settings import SettingError, bearer_token, cause, control_url, why
 from .xds_node import ENVOY, GRPC, JSON, Node
 
 FIRST_S = 60.0
@@ -83,7 +83,7 @@ class Beside:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
-            raise SettingError(f"--data-dir {self.folder}: {error}") from error
+            raise SettingError(f"--data-dir {self.folder}: {why(error)}") from error
         fetch = HttpFetch(self._authorities())
         try:
             control = ""
@@ -111,7 +111,7 @@ class Beside:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.load_verify_locations(cafile=options.ca)
         except (OSError, ssl.SSLError) as error:
-            raise SettingError(f"--ca {options.ca}: {error}") from error
+            raise SettingError(f"--ca {options.ca}: {cause(error)}") from error
         return context
 
     async def _certificate(self, fetch: HttpFetch, signals: Signals, tasks: Tasks) -> str:
@@ -138,7 +138,7 @@ class Beside:
         try:
             return {"authorization": f"Bearer {bearer_token(self.options.token_file)}"}
         except (OSError, ValueError) as error:
-            logger.error("--token-file %s: %s", self.options.token_file, error)
+            logger.error("--token-file %s: %s", self.options.token_file, cause(error))
             return {}
 
     def _take(self, material: Material) -> None:

@@ -7,7 +7,7 @@ import ipaddress
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
@@ -76,6 +76,9 @@ class Parser(argparse.ArgumentParser):
             else:
                 action.default = self._value(variable, action, text)
         found, rest = super().parse_known_args(args, namespace)
+        if rest:  # told here, by the verb that they were given to
+            flags = [option for option in self._option_string_actions if option.startswith("--")]
+            self.error(f"unrecognized arguments: {' '.join(rest)}{meant(rest[0].partition('=')[0], flags)}")
         if found is not None:
             told = {action.dest for _, action, _ in self._told if getattr(found, action.dest, None) is action.default}
             found.from_environment = frozenset(told) | getattr(found, "from_environment", frozenset())
@@ -96,8 +99,41 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{variable}: expected one of {', '.join(map(str, choices))}, got {text!r}")
         return value
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """As argparse's, but with what is near in place of everything that there is, where something is."""
+        if action.choices is not None and value not in action.choices:
+            near = meant(str(value), action.choices)
+            known = near or f" (choose from {', '.join(map(str, action.choices))})"
+            raise argparse.ArgumentError(action, f"invalid choice: {str(value)!r}{known}")
+
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+
+
+def meant(word: str, known: Iterable[Any]) -> str:
+    """`; did you mean ...?` where one of the known words is near; else nothing."""
+    from difflib import get_close_matches  # for mistakes alone
+
+    near = get_close_matches(word, [str(one) for one in known], 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 entry`, `2 entries`: a number with its noun."""
+    several = f"{noun[:-1]}ies" if noun[-1] == "y" and noun[-2] not in "aeiou" else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else several}"
+
+
+def cause(error: BaseException) -> str:
+    """As `why`, where the message names the file already."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else why(error)
+
+
+def why(error: BaseException) -> str:
+    """An error of the operating system in words, without its number: `/var/x: Permission denied`."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
 
 
 def give_way(options: Any, name: str, *others: str) -> None:

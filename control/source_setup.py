@@ -28,7 +28,7 @@ from ..registry.registration_etcd import EtcdRegistration
 from ..registry.source_consul import ConsulSource
 from ..registry.source_etcd import EtcdSource
 from ..registry.source_listed import ListedSource, Reader
-from .settings import SettingError
+from .settings import SettingError, cause, why
 
 logger = logging.getLogger("fairlead.registry")
 
@@ -104,7 +104,7 @@ def consul_settings(url: str, environment: Mapping[str, str]) -> consul_catalog.
     try:
         return msgspec.structs.replace(settings, token=Path(settings.token_file).read_text().strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"CONSUL_HTTP_TOKEN_FILE {settings.token_file}: {error}") from error
+        raise SettingError(f"CONSUL_HTTP_TOKEN_FILE {settings.token_file}: {cause(error)}") from error
 
 
 def consul_tls(settings: consul_catalog.ConsulSettings) -> ssl.SSLContext | None:
@@ -140,7 +140,7 @@ def etcd_layout(where: str) -> Layout:
         return parse_layout(Path(where).read_text(), where)
     except (OSError, UnicodeDecodeError) as error:
         names = ", ".join(NAMED)
-        raise SettingError(f"--etcd-layout: expected one of {names}, or a file that states one: {error}") from None
+        raise SettingError(f"--etcd-layout: expected one of {names}, or a file that states one: {why(error)}") from None
     except ValueError as error:
         raise SettingError(f"--etcd-layout: {error}") from None
 

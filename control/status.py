@@ -69,7 +69,10 @@ class StatusError(Exception):
         self._details["retryAfterSeconds"] = retry_after_s
 
     def body(self) -> dict[str, Any]:
-        details = {key: value for key, value in self._details.items() if value}
+        hidden: tuple[str, ...] = ()
+        if self.reason == "Invalid" and not self._details["causes"]:
+            hidden = ("name", "kind", "group")  # with them kubectl does not show the message
+        details = {key: value for key, value in self._details.items() if value and key not in hidden}
         return {
             "kind": "Status",
             "apiVersion": "v1",

@@ -124,10 +124,13 @@ class SharedStore:
                         store._take_state(await store._load())
                     break
                 except (StoreUnavailableError, TimeoutError) as error:
+                    if error and not why:
+                        logger.warning("%s; trying for %g s", error, open_s)
                     why = str(error) or why
                     if asyncio.get_running_loop().time() >= end:
                         told = why or f"nothing was answered within {open_s:g} s"
-                        raise StoreUnavailableError(f"store {backend.url}: {told}") from None
+                        told = told if told.startswith("store ") else f"store {backend.url}: {told}"
+                        raise StoreUnavailableError(f"{told}; is it running there?") from None
                     backend.next_server()
                 await asyncio.sleep(backoff.pause(random.random()))
         except BaseException:

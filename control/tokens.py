@@ -84,7 +84,10 @@ def verify(objects: Objects, text: str, now: float) -> tuple[Token, Stored]:
     if now >= token.expires_at:
         raise TokenError("the token has expired; make a new one with `fairlead token create`")
     if token.one_time and token.used_at:
-        raise TokenError("the one-time token has been used; make a new one with `fairlead token create`")
+        raise TokenError(
+            "the one-time token has been used; make a new one with `fairlead token create`, and have control on https, "
+            "where a sidecar goes on with its certificate"
+        )
     return token, stored
 
 

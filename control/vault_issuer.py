@@ -29,7 +29,7 @@ from .authority_files import API_CERTIFICATE_S, identity_within, server_context
 from .certificates_api import UnavailableError
 from .rotation import RotationError
 from .server_tls import ServerContext
-from .settings import SettingError
+from .settings import SettingError, cause
 from .vault_client import Login, Vault, VaultError
 
 LOOK_S = 60.0
@@ -281,7 +281,7 @@ def login_of(options: Any, environment: Mapping[str, str]) -> Login:
             try:
                 return path.read_text().strip()
             except OSError as error:
-                raise VaultError(f"--vault-token-file {path}: {error}") from None
+                raise VaultError(f"--vault-token-file {path}: {cause(error)}") from None
 
         return Login(token)
     if environment.get("VAULT_TOKEN"):

@@ -11,6 +11,7 @@ import stat
 import struct
 from pathlib import Path
 
+from .settings import cause
 from .socket_users import SocketUsers
 
 
@@ -42,4 +43,4 @@ def read_users(path: str) -> SocketUsers:
     try:
         return SocketUsers(Path(path).read_text() if path else "", lambda name: pwd.getpwnam(name).pw_uid)
     except (OSError, ValueError) as error:
-        raise ValueError(f"users of the socket {path}: {error}") from error
+        raise ValueError(f"users of the socket {path}: {cause(error)}") from error

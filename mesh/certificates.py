@@ -54,7 +54,8 @@ async def make_request() -> tuple[str, str]:
         await child.wait()
         raise CertificateError(f"making a key took more than {CHILD_TIMEOUT_S:g} s") from None
     if child.returncode:
-        raise CertificateError(f"making a key failed: {err.decode('utf-8', 'replace').strip()[-300:]}")
+        why = err.decode("utf-8", "replace").strip()[-300:] or f"the child process ended with {child.returncode}"
+        raise CertificateError(f"making a key failed: {why}")
     made: dict[str, str] = msgspec.json.decode(out)
     return made["key"], made["csr"]
 
@@ -178,7 +179,7 @@ class Certificates:
                 self.attempts += 1
                 for fail in self.on_failure:
                     fail()
-                self.error = f"{url}: {error}"
+                self.error = f"{url}: {str(error).removeprefix(f'POST {url}/fairlead/v1/certificates: ')}"
                 now, held = self._clock(), self.current
                 level = logging.ERROR if held is None or is_alarming(held.issued, held.ends, now) else logging.WARNING
                 left = f"; the one we have ends in {held.ends - now:.0f} s" if held is not None else ""
@@ -202,7 +203,7 @@ class Certificates:
             timeout_s=15.0,
         )
         if reply.status not in (200, 201):
-            raise CertificateError(f"refused with status {reply.status}: {_said(reply.body)}")
+            raise CertificateError(f"refused with status {reply.status}: {said_of(reply.status, reply.body)}")
         try:
             answer: dict[str, Any] = msgspec.json.decode(reply.body)
             ends = datetime.fromisoformat(str(answer["notAfter"]).replace("Z", "+00:00")).timestamp()
@@ -271,12 +272,13 @@ def renewal_metrics(certificates: Certificates) -> list[str]:
     return found
 
 
-def _said(body: bytes) -> str:
-    """What a refusal says, of a Status object or as text."""
+def said_of(status: int, body: bytes | bytearray | memoryview) -> str:
+    """What a refusal of control says, of a Status object or as text."""
     try:
         told = msgspec.json.decode(body)
         if isinstance(told, dict) and told.get("message"):
             return str(told["message"])
     except msgspec.MsgspecError:
         pass
-    return body[:200].decode("utf-8", "replace").strip()
+    text = bytes(body[:200]).decode("utf-8", "replace").strip()
+    return f"{text or 'no such path'}: is the control API there, of this version?" if status == 404 else text

@@ -27,6 +27,7 @@ import msgspec
 
 from ..policy.world import World
 from ..registry.needs import Fetch, FetchError
+from .certificates import said_of
 from .provisional import GRACE_S
 from .update import Holdings, RefusedError, UnreadableError
 
@@ -185,7 +186,8 @@ class Feed:
                 self.error, unreadable = f"{url}: control ended the feed", False
                 pause_s = 0.1
             except (FetchError, UnreadableError) as error:
-                self.error, unreadable = f"{url}: {error}", isinstance(error, UnreadableError)
+                told = str(error).removeprefix(f"GET {url}/fairlead/v1/feed: ")
+                self.error, unreadable = f"{url}: {told}", isinstance(error, UnreadableError)
                 for fail in self.on_failure:
                     fail()
             if self.connected:
@@ -206,9 +208,7 @@ class Feed:
             buffer = bytearray()
             async for chunk in stream:
                 if stream.status != 200:
-                    raise FetchError(
-                        f"feed refused with status {stream.status}: {bytes(chunk[:300]).decode('utf-8', 'replace')}"
-                    )
+                    raise FetchError(f"feed refused with status {stream.status}: {said_of(stream.status, chunk)}")
                 if said != self._report and not self.connected:
                     raise FetchError("what is to be said of us has changed meanwhile: once more")
                 if not self.connected:

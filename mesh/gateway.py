@@ -142,7 +142,8 @@ class GatewayPorts:
             hint = ""
             if at < 1024 and error.errno in (1, 13):
                 hint = f" (ports below 1024 need CAP_NET_BIND_SERVICE, or --map {number}={number + 8000})"
-            self.failures[number] = f"it cannot be listened on: {error.strerror or error}{hint}"
+            why = (error.strerror or str(error)).rpartition("cannot be listened on: ")[2]
+            self.failures[number] = f"it cannot be listened on: {why}{hint}"
             logger.error("port %d of the gateway: %s", number, self.failures[number])
             return
         self._listening[(bind, number)] = bound

@@ -343,9 +343,9 @@ class Sidecar:
                         await self.engine.listen_named(*at, *meant, name="loopback")
                         self._listening.add(at)
                     except OSError as error:
-                        self._listen_failures[at] = str(error)
+                        why = self._listen_failures[at] = (error.strerror or str(error)).rpartition(": ")[2]
                         hint = " (ports below 1024 need CAP_NET_BIND_SERVICE)" if at[1] < 1024 else ""
-                        logger.warning("%s:%d for %s cannot be listened on: %s%s", *at, meant[0], error, hint)
+                        logger.warning("%s:%d for %s cannot be listened on: %s%s", *at, meant[0], why, hint)
         finally:
             self._listen_task = None
             self._listening_changed()
@@ -481,7 +481,9 @@ class Sidecar:
         try:
             self.at[name] = f"{host}:{await listen(host, port, name=name)}"
         except OSError as error:
-            raise OSError(f"{name}: {host}:{port} cannot be listened on: {error.strerror or error}") from error
+            told = error.strerror or str(error)
+            told = told if "cannot be listened on" in told else f"{host}:{port} cannot be listened on: {told}"
+            raise OSError(f"{name}: {told}") from error
 
     async def _start_local(self, name: str, at: Address | None, routes: Mapping[tuple[str, str], Handler]) -> None:
         if at is None:

@@ -247,7 +247,9 @@ class Supervisor(Sidecar):
             own.bind(bound)
             self.sockets.note("held", name, host, [own])
         except OSError as error:
-            raise OSError(f"{name}: {host}:{port} cannot be listened on: {error.strerror or error}") from error
+            told = error.strerror or str(error)
+            told = told if "cannot be listened on" in told else f"{host}:{port} cannot be listened on: {told}"
+            raise OSError(f"{name}: {told}") from error
         return int(bound[1])
 
     def leave(self) -> None:

@@ -273,7 +273,7 @@ SELECTOR = obj(
     "Labels; empty selects everything.",
     matchLabels=STRINGS,
     matchExpressions=items(obj(required=("key", "operator"), key=text(),
-                               operator=text("", "In", "NotIn", "Exists", "DoesNotExist"), values=TEXTS)),
+                               operator=text(), values=TEXTS)),
 )  # fmt: skip
 PEERS = items(obj("A peer: selectors, or an ipBlock.", podSelector=SELECTOR, namespaceSelector=SELECTOR,
                   ipBlock=obj(required=("cidr",), cidr=text(), except_=TEXTS)))  # fmt: skip

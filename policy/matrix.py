@@ -17,8 +17,11 @@ from .peer import Peer, as_peer
 from .tables import Verdict
 
 
-def matrix(world: World) -> list[dict[str, Any]]:
-    """The contract's rows, in order of source, destination and port. `by`: what allowed or refused; None: nothing."""
+def matrix(world: World, namespace: str = "") -> list[dict[str, Any]]:
+    """The contract's rows, in order of source, destination and port. `by`: what allowed or refused; None: nothing.
+
+    `namespace`: only pairs in which a workload of it takes part.
+    """
     snapshot, resources = world.snapshot, world.resources
     mesh = resources.mesh.spec
     workloads = [snapshot.workloads[key] for key in sorted(snapshot.workloads)]
@@ -30,7 +33,7 @@ def matrix(world: World) -> list[dict[str, Any]]:
     rows = []
     for source, source_peer, out in zip(workloads, peers, egress, strict=True):
         for destination, peer, into, authorizer in zip(workloads, peers, ingress, authorizers, strict=True):
-            if source is destination:
+            if source is destination or (namespace and namespace not in (source.namespace, destination.namespace)):
                 continue
             for port in destination.ports:
                 verdict = _verdict(source_peer, peer, out, into, authorizer, port.number, port.protocol)

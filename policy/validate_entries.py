@@ -12,6 +12,7 @@ from ..registry.checks import container_checks
 from ..registry.kinds import ENTRY_PROTOCOLS
 from ..registry.schema import Findings
 from .validate_destination_rule import check_locality
+from .validate_names import port_name_faults
 from .validate_values import (
     check_export_to,
     check_host,
@@ -27,7 +28,6 @@ from .validate_values import (
     listed,
     mapping,
     not_supported,
-    port_name_faults,
     required,
     warn,
 )

@@ -20,6 +20,7 @@ from .validate_entries import (
     check_workload,
 )
 from .validate_ingress import check_ingress
+from .validate_names import label_faults, label_value_faults, qualified_name_faults, subdomain_faults
 from .validate_network_policy import check_network_policy
 from .validate_rate_limit import check_local_rate_limit
 from .validate_rbac import check_binding, check_role
@@ -29,10 +30,7 @@ from .validate_tokens import check_request_authentication
 from .validate_values import (
     invalid,
     is_dns_label,
-    is_subdomain,
-    label_value_fault,
     mapping,
-    qualified_name_fault,
     required,
     warn,
 )
@@ -62,12 +60,12 @@ def check_metadata(found: Findings, metadata: Mapping[str, Any], kind: Kind) -> 
         else:
             made[key] = value
     for key, value in mapping(made, "labels").items():
-        if fault := qualified_name_fault(key):
+        for fault in qualified_name_faults(key):
             invalid(found, "metadata.labels", key, fault)
-        if fault := label_value_fault(value):
+        for fault in label_value_faults(value):
             invalid(found, "metadata.labels", value, fault)
     for key in mapping(made, "annotations"):
-        if fault := qualified_name_fault(key.lower()):
+        for fault in qualified_name_faults(key.lower()):
             invalid(found, "metadata.annotations", key, fault)
     _check_names(found, made, kind)
     return made
@@ -78,15 +76,11 @@ def _check_names(found: Findings, metadata: Mapping[str, Any], kind: Kind) -> No
     if name and kind.group == "rbac.authorization.k8s.io":
         if len(name) > 253 or name in (".", "..") or "/" in name or "%" in name:
             invalid(found, "metadata.name", name, "may not be '.' or '..', or contain '/' or '%'")
-    elif name and kind.kind not in ("Namespace", "Service", "Gateway") and not is_subdomain(name):
-        invalid(
-            found,
-            "metadata.name",
-            name,
-            "a name has at most 253 lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
-        )
-    if namespace and not is_dns_label(namespace):
-        invalid(found, "metadata.namespace", namespace, "must be a label of lower-case letters, digits and '-'")
+    elif name and kind.kind not in ("Namespace", "Service", "Gateway"):
+        for fault in subdomain_faults(name):
+            invalid(found, "metadata.name", name, fault)
+    for fault in label_faults(namespace) if namespace else ():
+        invalid(found, "metadata.namespace", namespace, fault)
     if created:
         try:
             datetime.fromisoformat(created.replace("Z", "+00:00"))

@@ -6,10 +6,13 @@ Source: Kubernetes' pkg/apis/networking/validation.
 from __future__ import annotations
 
 import ipaddress
+import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ..registry.schema import Findings
+from .validate_names import port_name_faults
 from .validate_values import (
     check_label_selector,
     check_port,
@@ -17,7 +20,7 @@ from .validate_values import (
     invalid,
     listed,
     mapping,
-    port_name_faults,
+    not_supported,
     required,
     warn,
 )
@@ -29,17 +32,19 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 def check_network_policy(found: Findings, spec: Object) -> None:
     check_label_selector(found, "spec.podSelector", mapping(spec, "podSelector"))
     types = listed(spec, "policyTypes")
-    if len(types) > 2:
-        invalid(found, "spec.policyTypes", ", ".join(types), "may not specify more than two policyTypes")
     for direction, peers in (("ingress", "from"), ("egress", "to")):
         for index, rule in enumerate(listed(spec, direction)):
             path = f"spec.{direction}[{index}]"
-            for number, peer in enumerate(listed(rule, peers)):
-                _check_peer(found, f"{path}.{peers}[{number}]", peer)
             for number, port in enumerate(listed(rule, "ports")):
                 _check_port(found, f"{path}.ports[{number}]", port)
+            for number, peer in enumerate(listed(rule, peers)):
+                _check_peer(found, f"{path}.{peers}[{number}]", peer)
         if types and listed(spec, direction) and direction.title() not in types:
             warn(found, f"spec.{direction}", f"has no effect: policyTypes does not list {direction.title()}")
+    if len(types) > 2:
+        found.errors.append(
+            ("spec.policyTypes", f"Invalid value: {json.dumps(types)}: may not specify more than two policyTypes")
+        )
     if not types and listed(spec, "egress") and not listed(spec, "ingress"):
         warn(
             found,
@@ -68,39 +73,44 @@ def _check_block(found: Findings, path: str, block: Object) -> None:
         inner = _network(found, at, text)
         if network is None or inner is None:
             continue
-        if inner.version != network.version:
-            invalid(found, at, text, f"must be of the same family as {network}")
-        elif inner.prefixlen <= network.prefixlen or inner.network_address not in network:
-            invalid(found, at, text, f"must be a strict subset of {network}")
+        inside = inner.version == network.version and inner.network_address in network
+        if not inside or inner.prefixlen <= network.prefixlen:
+            invalid(found, at, text, "must be a strict subset of `cidr`")
 
 
 def _network(found: Findings, path: str, text: str) -> Network | None:
-    """The block, or None with the reason noted. Strict, as newer Kubernetes: no host bits, no mapped addresses."""
+    """The block, or None with the reason noted. What could mean two things is refused, as Kubernetes does with
+    StrictIPCIDRValidation; only bits beyond the prefix are taken, and warned of, as it does without: they are in many
+    manifests, and nobody reads them otherwise."""
     if not text:
         return None  # the schema said that it is required
     address, slash, length = text.partition("/")
-    if not slash or not length.isascii() or not length.isdigit():
-        invalid(found, path, text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
-        return None
     try:
+        if not slash or not length.isascii() or not length.isdigit():
+            raise ValueError
         network = ipaddress.ip_network(text, strict=False)
         own = ipaddress.ip_address(address)
-    except ValueError as error:
-        invalid(found, path, text, f"must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64): {error}")
+    except ValueError:
+        zeros = re.fullmatch(r"\d+(\.\d+){3}/\d+", text) and any(part[0] == "0" != part for part in address.split("."))
+        rule = (
+            "must not have leading 0s" if zeros else "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+        )
+        invalid(found, path, text, rule)
         return None
     if isinstance(own, ipaddress.IPv6Address) and own.ipv4_mapped is not None:
         invalid(found, path, text, "must not have an IPv4-mapped IPv6 address")
         return None
     if own != network.network_address:
-        invalid(found, path, text, f"must not have bits set beyond the prefix length; write {network}")
-        return None
+        alone = f"{own}/{own.max_prefixlen}"
+        meant = f'CIDR value "{text}" is ambiguous in this context (should be "{network}" or "{alone}"?)'
+        warn(found, path, f"{meant}; it is taken as {network}")
     return network
 
 
 def _check_port(found: Findings, path: str, port: Object) -> None:
     value, end = port.get("port"), port.get("endPort")
     if port.get("protocol") == "":
-        invalid(found, f"{path}.protocol", "", 'supported values: "SCTP", "TCP", "UDP"')
+        not_supported(found, f"{path}.protocol", "", ("TCP", "UDP", "SCTP"))
     if isinstance(value, str):
         for fault in port_name_faults(value):
             invalid(found, f"{path}.port", value, fault)
@@ -109,8 +119,8 @@ def _check_port(found: Findings, path: str, port: Object) -> None:
     if end is None:
         return
     if value is None:
-        required(found, f"{path}.endPort", "may not be specified when `port` is not specified")
+        invalid(found, f"{path}.endPort", end, "may not be specified when `port` is not specified")
     elif isinstance(value, str):
-        forbidden(found, f"{path}.endPort", "may not be specified when `port` is non-numeric")
+        invalid(found, f"{path}.endPort", end, "may not be specified when `port` is non-numeric")
     elif end < value:
         invalid(found, f"{path}.endPort", end, "must be greater than or equal to `port`")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..registry.schema import Findings
-from .validate_values import forbidden, invalid, listed, mapping, not_supported, required
+from .validate_values import check_label_selector, forbidden, invalid, listed, mapping, not_supported, required
 
 Object = Mapping[str, Any]
 GROUP = "rbac.authorization.k8s.io"
@@ -14,7 +14,9 @@ SUBJECTS = {"User": GROUP, "Group": GROUP, "ServiceAccount": ""}
 
 
 def check_role(found: Findings, body: Object, namespaced: bool) -> None:
-    """Rules for resources or for URLs; the latter in ClusterRoles only."""
+    """Rules for resources or for URLs; the latter in ClusterRoles only; and the labels of what is aggregated."""
+    for number, selector in enumerate(listed(mapping(body, "aggregationRule"), "clusterRoleSelectors")):
+        check_label_selector(found, f"aggregationRule.clusterRoleSelectors[{number}]", selector)
     for number, rule in enumerate(listed(body, "rules")):
         path = f"rules[{number}]"
         if not listed(rule, "verbs"):

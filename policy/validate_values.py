@@ -12,6 +12,7 @@ from typing import Any
 
 from ..registry.schema import Findings
 from .linear_regex import Regex, RegexError
+from .validate_names import label_value_faults, qualified_name_faults
 
 _LABEL = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
 _PLAIN_HOST = re.compile(
@@ -164,32 +165,11 @@ def check_gateways(found: Findings, path: str, references: Sequence[str]) -> Non
 # --- labels ---------------------------------------------------------------------------------------------------------
 
 
-def qualified_name_fault(key: str) -> str:
-    prefix, slash, name = key.rpartition("/")
-    if slash and (len(prefix) > 253 or not prefix or not all(is_dns_label(part) for part in prefix.split("."))):
-        return "the prefix part must be a DNS subdomain of lower-case letters, digits, '-' and '.'"
-    if not name:
-        return "name part must be non-empty"
-    if len(name) > 63:
-        return "name part must be no more than 63 characters"
-    if not _QUALIFIED.fullmatch(name):
-        return "name part must consist of alphanumeric characters, '-', '_' or '.', and start and end with one"
-    return ""
-
-
-def label_value_fault(value: str) -> str:
-    if len(value) > 63:
-        return "must be no more than 63 characters"
-    if value and not _QUALIFIED.fullmatch(value):
-        return "a label value consists of alphanumeric characters, '-', '_' or '.', and starts and ends with one"
-    return ""
-
-
 def check_labels(found: Findings, path: str, labels: Mapping[str, str]) -> None:
     for key, value in labels.items():
-        if fault := qualified_name_fault(key):
+        for fault in qualified_name_faults(key):
             invalid(found, path, key, fault)
-        if fault := label_value_fault(value):
+        for fault in label_value_faults(value):
             invalid(found, path, value, fault)
 
 
@@ -218,10 +198,10 @@ def check_label_selector(found: Findings, path: str, selector: Mapping[str, Any]
                 forbidden(found, f"{at}.values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
         else:
             invalid(found, f"{at}.operator", operator, "not a valid selector operator")
-        if fault := qualified_name_fault(expression.get("key", "")):
+        for fault in qualified_name_faults(expression.get("key", "")):
             invalid(found, f"{at}.key", expression.get("key", ""), fault)
         for number, value in enumerate(values):
-            if fault := label_value_fault(value):
+            for fault in label_value_faults(value):
                 invalid(found, f"{at}.values[{number}]", value, fault)
 
 
@@ -233,22 +213,6 @@ def check_port(found: Findings, path: str, port: int, low: int = 1) -> bool:
         return True
     invalid(found, path, port, f"must be between {low} and 65535, inclusive")
     return False
-
-
-def port_name_faults(name: str) -> list[str]:
-    """As Kubernetes' IsValidPortName says them."""
-    faults = []
-    if len(name) > 15:
-        faults.append("must be no more than 15 characters")
-    if not re.fullmatch(r"[-a-z0-9]*", name):
-        faults.append("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
-    if not re.search(r"[a-z]", name):
-        faults.append("must contain at least one letter (a-z)")
-    if "--" in name:
-        faults.append("must not contain consecutive hyphens")
-    if name.startswith("-") or name.endswith("-"):
-        faults.append("must not begin or end with a hyphen")
-    return faults
 
 
 def check_percent(found: Findings, path: str, value: float | None) -> None:

@@ -7,6 +7,8 @@ any answer is replaced by a new one, once, for requests that may be repeated.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -71,6 +73,17 @@ async def _read_more(connection: _Connection, timeout_s: float | None) -> None:
         connection.parser.eof()
 
 
+def _shown(url: str) -> str:
+    """An address for messages, without its query: that is long, and may be secret."""
+    return url.partition("?")[0]
+
+
+def _cause(error: BaseException) -> str:
+    """In words, without the number of the error."""
+    number = error.errno if isinstance(error, OSError) and not isinstance(error, (ssl.SSLError, socket.gaierror)) else 0
+    return os.strerror(number) if number else str(error)
+
+
 class HttpFetch:
     """`tls`: the context for https; it must be given where https is used. Close with `close()`.
 
@@ -98,7 +111,7 @@ class HttpFetch:
             async with asyncio.timeout(timeout_s):
                 return await self._whole(method, url, headers, body)
         except TimeoutError:
-            raise FetchError(f"{method} {url}: no complete answer within {timeout_s:g} s") from None
+            raise FetchError(f"{method} {_shown(url)}: no complete answer within {timeout_s:g} s") from None
 
     async def _whole(self, method: str, url: str, headers: Mapping[str, str] | None, body: bytes) -> Reply:
         async with self.stream(method, url, headers=headers, body=body, connect_timeout_s=60.0) as stream:
@@ -144,9 +157,9 @@ class HttpFetch:
             connection.used = True
             yield _Stream(connection, answer, idle_timeout_s)
         except ProtocolError as error:
-            raise FetchError(f"{method} {url}: {error}") from error
+            raise FetchError(f"{method} {_shown(url)}: {error}") from error
         except FetchError as error:
-            raise FetchError(f"{method} {url}: {error}") from error
+            raise FetchError(f"{method} {_shown(url)}: {error}") from error
         finally:
             if connection is not None and connection in self._open:
                 self._give_back(where, connection, answer)
@@ -178,7 +191,7 @@ class HttpFetch:
         except TimeoutError:
             raise FetchError(f"not connected to {host}:{port} within {timeout_s:g} s") from None
         except (OSError, ssl.SSLError) as error:
-            raise FetchError(f"not connected to {host}:{port}: {error}") from error
+            raise FetchError(f"not connected to {host}:{port}: {_cause(error)}") from error
         made = _Connection(reader, writer, tls)
         self._open.add(made)
         return made

@@ -65,7 +65,8 @@ def judge(policy: OutlierPolicy, health: Health, status: int, local_failure: boo
         if policy.split:
             health.consecutive_local += 1
             if policy.consecutive_local and health.consecutive_local >= policy.consecutive_local:
-                return f"{health.consecutive_local} failures to connect or to get an answer in a row"
+                times = health.consecutive_local
+                return f"{times} {'failure' if times == 1 else 'failures'} to connect or to get an answer in a row"
             return ""
         status = status if status >= 500 else 503
     elif policy.split:

@@ -99,8 +99,9 @@ class Pool:
                 return upstream
         limits = self.live.config.limits
         if limits.max_pending and len(self.waiting) + self.live.elsewhere(PENDING) >= limits.max_pending:
+            count = len(self.waiting) + self.live.elsewhere(PENDING)
             raise Overflow(
-                f"{len(self.waiting) + self.live.elsewhere(PENDING)} requests already wait for a connection to "
+                f"{count} {'request waits' if count == 1 else 'requests wait'} for a connection already to "
                 f"{self.live.config.host}:{self.live.config.port}; http1MaxPendingRequests is {limits.max_pending}"
             )
         self.waiting.append(waiter)

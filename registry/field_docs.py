@@ -76,7 +76,7 @@ DOCS = {
     "ignoreUriCase": "Compare exact and prefix of uri without case.",
     "imagePullSecrets": "Taken; it means nothing here.",
     "immutable": "Its data can't be changed any more.",
-    "ingress": "What the sidecar takes in.",
+    "ingress": "What comes in.",
     "ingressClassName": "Class of the controller.",
     "insecureSkipVerify": "Take any certificate of the server.",
     "interval": "How often.",

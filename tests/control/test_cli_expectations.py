@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from tests.policy.test_expectations import MESH
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,7 +74,7 @@ def test_manifests_that_are_not_valid_fail_the_run_whatever_the_tests_say(tmp_pa
     tests, mesh = files(tmp_path, GOOD, broken)
     done = run(tests, "-f", mesh)
     assert done.returncode == 1
-    assert "ERROR " in done.stdout and "1 test, 0 failed; 1 errors in the manifests" in done.stdout
+    assert "ERROR " in done.stdout and "1 test, 0 failed; 1 error in the manifests" in done.stdout
 
 
 def test_a_file_that_cannot_be_read_is_a_mistake_of_usage_and_names_the_place(tmp_path: Path) -> None:
@@ -95,3 +97,15 @@ def test_a_workload_that_is_not_there_fails_its_test_alone(tmp_path: Path) -> No
     assert done.returncode == 1
     assert "from: there is no workload default/nobody; known: default/client-1, default/web-1" in done.stdout
     assert done.stdout.endswith("2 tests, 1 failed\n")
+
+
+def test_manifests_that_the_tests_name_go_before_control_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAIRLEAD_CONTROL", "http://127.0.0.1:1")
+    tests, mesh = files(tmp_path, "manifests: mesh.yaml\n" + GOOD)
+    assert run(tests).returncode == 0
+    assert run(tests, "-f", mesh).returncode == 0
+    assert "http://127.0.0.1:1: Connection refused" in run(tests, "--control", "http://127.0.0.1:1").stderr
+    tests, _ = files(tmp_path, GOOD)
+    assert "http://127.0.0.1:1: Connection refused" in run(tests).stderr, "nothing else is named"

@@ -173,6 +173,22 @@ async def test_one_that_has_handed_over_is_waited_for_and_is_not_the_workloads_s
 
 
 @pytest.mark.asyncio
+async def test_when_a_second_sidecar_of_a_workload_ends_the_first_one_is_its_sidecar_again() -> None:
+    async with served() as control:
+        await control.connect("a")
+        await control.ack("a", "e.1")
+        second = await control.connect("a", instance="another")
+        assert control.feed.members["sidecar/default/a"].instance == "another"
+        left = control.feed.hear()
+        left.clear()
+        second.close()
+        await left.wait()
+        member = control.feed.members["sidecar/default/a"]
+        assert (member.instance, member.taken, member.leaving) == ("a", "e.1", False)
+        await control.ack("a", "e.1")
+
+
+@pytest.mark.asyncio
 async def test_who_leaves_while_its_stream_is_away_is_told_of_to_the_registry() -> None:
     async with served() as control:
         await control.leave("a")

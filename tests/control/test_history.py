@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from fairlead.control.history import Scope, differences, entries, to_be_seen
-from fairlead.control.store import Cause, Change, Key, Objects, Write
+from fairlead.control.history import LAST_APPLIED, Scope, differences, entries, to_be_seen
+from fairlead.control.store import Cause, Change, CompactedError, Key, Objects, Write
 from tests.control.serving import SERVICES, VIRTUAL_SERVICES, Client, api_in, service, virtual_service
+from tests.control.test_rbac import ME, RBAC, binding, grant, options, role
 
 VS = "virtualservices.networking.istio.io"
 HISTORY = "/fairlead/v1/history"
@@ -194,3 +195,47 @@ async def test_a_rollback_over_a_deleted_namespace_makes_it_again(tmp_path: Path
 async def test_what_is_no_number_is_refused_by_name(tmp_path: Path, query: str) -> None:
     async with api_in(tmp_path) as (_, client):
         assert "expected" in (await client.get(f"/fairlead/v1/history{query}", 400))["message"]
+
+
+def test_who_manages_which_field_is_no_history() -> None:
+    memory, key = Objects(), Key("services", "default", "a")
+
+    def write(fields: list[str], noted: str, port: int) -> None:
+        metadata = {"name": "a", "managedFields": fields, "annotations": {LAST_APPLIED: noted}}
+        memory.commit(memory.plan([Write(key, {"metadata": metadata, "spec": port})], (), Cause("ann", "", 1e9)))
+
+    write(["kubectl"], "1", 80)
+    write(["kubectl", "other"], "1", 80)
+    write(["other"], "2", 80)
+    write(["other"], "2", 81)
+    assert [one.revision for one in entries(memory.log.all(), Scope(), 10)] == [4, 1]
+
+
+def test_of_a_revision_that_is_not_there_yet_its_own_number_is_told() -> None:
+    memory = Objects()
+    put(memory, "a", 1, 1)
+    with pytest.raises(CompactedError) as caught:
+        differences(memory, 8, 9, Scope())
+    assert caught.value.asked == 9
+
+
+@pytest.mark.asyncio
+async def test_who_is_given_the_path_sees_and_brings_back_what_they_may_see_and_change(tmp_path: Path) -> None:
+    async with api_in(tmp_path, options(tmp_path)) as (api, client):
+        me: dict[str, str] = {"Authorization": ME["bob"]}
+        await client.get(HISTORY, 403, **me)
+        paths = {"nonResourceURLs": [HISTORY, f"{HISTORY}/*"], "verbs": ["get", "post"]}
+        await client.post(f"{RBAC}/clusterroles", role("historian", paths), Authorization=ME["root"])
+        await grant(client, "", binding("historian", "ClusterRole", "historian", ("User", "bob")))
+        await grant(client, "shop", binding("edit", "ClusterRole", "edit", ("User", "bob")))
+        before = api.store.memory.revision
+        for where in (SERVICES, SERVICES.replace("default", "shop")):
+            await client.post(where, service("web"), Authorization=ME["root"])
+        listed = await client.get(f"{HISTORY}?resource=services", 200, **me)
+        assert [(one["namespace"], one["author"]) for one in listed["changes"]] == [("shop", "root")]
+        shown = await client.get(f"{HISTORY}/diff?from={before}&resource=services", 200, **me)
+        assert [one["namespace"] for one in shown["differences"]] == ["shop"]
+        back = {"revision": before, "resource": "services", "name": "web"}
+        await client.post(f"{HISTORY}/rollback", {**back, "namespace": "default"}, 403, **me)
+        done = await client.post(f"{HISTORY}/rollback", {**back, "namespace": "shop"}, 200, **me)
+        assert [step["verb"] for step in done["changes"]] == ["deleted"]

@@ -214,3 +214,16 @@ async def test_create_of_what_kubectl_sends_as_protobuf(
         for step in path:
             found = found[step]
         assert found == value
+
+
+async def test_a_mistake_is_answered_with_its_reason(tmp_path: Path) -> None:
+    async with kubectl_in(tmp_path, "") as kubectl:
+        misspelt = MANIFESTS.split("---")[1].replace("VirtualService", "VirtualServise")
+        code, _, err = await kubectl.run("apply", "-f", "-", text=misspelt)
+        assert code == 1 and 'no matches for kind "VirtualServise"' in err
+        await kubectl.done("create", "configmap", "a")
+        patch = '[{"op": "remove", "path": "/metadata/labels/x"}]'
+        code, _, err = await kubectl.run("patch", "configmap", "a", "--type=json", "-p", patch)
+        assert code == 1 and err.startswith(
+            "The request is invalid: the patch cannot be applied: operation 0: there is nothing"
+        )

@@ -96,3 +96,14 @@ def test_a_refusal_names_three_of_those_cut_off_and_counts_the_rest(count: int, 
 )  # fmt: skip
 def test_only_the_annotation_that_says_true_forces(body: Any, forced: bool) -> None:
     assert is_forced(body) is forced
+
+
+async def test_a_removal_is_forced_by_the_annotation_of_what_is_removed_so_kubectl_can_too(tmp_path: Path) -> None:
+    async with store_in(tmp_path) as store, api_on(store) as (api, client):
+        guarded(api, world())
+        await client.post(AT, policy("dns", 53, 15012))
+        await client.post(AT, policy("deny"))
+        refused = await client.delete(f"{AT}/dns", code=403)
+        assert "`--force` of `fairlead apply`, `delete` or `rollback`" in refused["message"]
+        await client.patch(f"{AT}/dns", {"metadata": {"annotations": {FORCE: "true"}}})
+        await client.delete(f"{AT}/dns")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fairlead.control import settings
+from fairlead.control import cli, settings
 from fairlead.control.settings import SettingError
 from fairlead.control.source_setup import check_urls
 
@@ -202,3 +202,53 @@ def test_a_token_file_without_a_token_is_refused(tmp_path: Path, data: bytes) ->
 def test_a_token_is_read_without_its_line_end(tmp_path: Path) -> None:
     (tmp_path / "token").write_bytes(b"abc.def\n")
     assert settings.bearer_token(str(tmp_path / "token")) == "abc.def"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["aply"], "fairlead: argument VERB: invalid choice: 'aply'; did you mean apply?"),
+        (["policy", "mtrix"], "fairlead policy: argument VERB: invalid choice: 'mtrix'; did you mean matrix?"),
+        (["get", "pods", "-o", "yml"], "fairlead get: argument -o/--output: invalid choice: 'yml'; did you mean yaml?"),
+        (["control", "--listn", "x"], "fairlead control: unrecognized arguments: --listn x; did you mean --listen?"),
+        (["policy", "matrix", "-x"], "fairlead policy matrix: unrecognized arguments: -x\nTry 'fairlead policy matrix"),
+        (["get", "pods", "a", "b"], "fairlead get: unrecognized arguments: b"),
+    ],
+)
+def test_what_is_misspelt_is_answered_with_what_is_near_by_the_verb_that_it_was_said_to(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == settings.USAGE
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_every_flag_of_every_verb_is_explained() -> None:
+    def parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+        found = [parser]
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                found += [one for child in action.choices.values() for one in parsers(child)]
+        return found
+
+    silent = [
+        f"{parser.prog} {'/'.join(action.option_strings)}"
+        for parser in parsers(cli.build())
+        for action in parser._actions
+        if action.option_strings and not action.help
+    ]
+    assert silent == []
+
+
+def test_a_number_has_its_noun_in_the_right_form() -> None:
+    counted = [settings.counted(n, noun) for n, noun in ((1, "entry"), (0, "entry"), (2, "day"), (1200, "item"))]
+    assert counted == ["1 entry", "0 entries", "2 days", "1,200 items"]
+
+
+def test_errors_of_the_system_are_said_without_their_numbers(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught:
+        (tmp_path / "gone").read_text()
+    assert settings.why(caught.value) == f"{tmp_path / 'gone'}: No such file or directory"
+    assert settings.why(ValueError("so")) == "so"
+    assert settings.why(TimeoutError()) == "TimeoutError"

@@ -193,3 +193,13 @@ async def test_metrics_and_access_log_tell_of_a_request(tmp_path: Path) -> None:
             return any('"GET /seen?x=1 HTTP/1.1" 200' in line and '"e2e"' in line for line in sidecar.lines)
 
         await until("the request in the access log", logged)
+
+
+async def test_a_workload_that_no_manifest_declares_is_warned_of_with_the_near_one(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(WEB.format(v1=1, v2=2))
+    off = [part for name in ("outbound", "inbound", "admin", "health", "metrics") for part in (f"--{name}", "off")]
+    async with roles_in(tmp_path) as roles:
+        for name, said in (("client-11", "client-11 (did you mean default/client-1?)"), ("client-1", "")):
+            role = await roles.start("sidecar", "-f", "m.yaml", "--workload", f"default/{name}", *off)
+            assert ("no manifest declares workload" in role.log) is bool(said), role.log
+            assert said in role.log

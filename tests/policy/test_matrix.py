@@ -52,3 +52,11 @@ def test_authorization_refuses_only_what_no_request_could_pass() -> None:
     found = rows(policy)
     assert found["shop/front-1", "shop/web-1", 8080] == (True, "AuthorizationPolicy shop/p rule 0")
     assert found["shop/odd-1", "shop/web-1", 8080] == (False, "AuthorizationPolicy shop/p")
+
+
+def test_of_a_namespace_only_pairs_with_one_of_its_workloads_are_shown() -> None:
+    other = "apiVersion: v1\nkind: Pod\nmetadata: {name: x-1, namespace: other}\nspec: {}\n"
+    world = World(SHOP + CALLER + other)
+    assert matrix(world, "shop") == matrix(world)
+    assert {row["source"] for row in matrix(world, "other")} == {"other/x-1"}
+    assert matrix(world, "nowhere") == []

@@ -94,7 +94,10 @@ def test_a_second_object_of_the_same_name_is_an_error_also_in_another_version() 
         ("apiVersion: v1\nmetadata: {name: a}", "kind", "must both be given"),
         ("apiVersion: v1\nkind: Namespace", "metadata.name", "Required"),
         ("apiVersion: v1\nkind: Namespace\nmetadata: {name: A}", "metadata.name", "lower-case"),
-        ("apiVersion: fairlead.dev/v1\nkind: MeshConfig\nmetadata: {name: A_b}", "metadata.name", "lower-case"),
+        ("apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: a}\n"
+         "aggregationRule: {clusterRoleSelectors: [{matchExpressions: [{key: a, operator: Foo}]}]}",
+         "aggregationRule.clusterRoleSelectors[0].matchExpressions[0].operator", "not a valid selector operator"),
+        ("apiVersion: fairlead.dev/v1\nkind: MeshConfig\nmetadata: {name: A_b}", "metadata.name", "lower case"),
         ("apiVersion: v1\nkind: Namespace\nmetadata: {name: 5}", "metadata.name", "in quotes"),
         ("apiVersion: v1\nkind: Namespace\nmetadata: {name: a, label: {}}", "metadata.label", "unknown field"),
         ("apiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {x: 1}}", "metadata.labels[x]", "quotes"),
@@ -104,7 +107,7 @@ def test_a_second_object_of_the_same_name_is_an_error_also_in_another_version() 
         ("apiVersion: v1\nkind: Service\nmetadata: {name: a, creationTimestamp: x}\nspec: {ports: [{port: 1}]}",
          "metadata.creationTimestamp", "a time"),
         ("apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: B}\nspec: {ports: [{port: 1}]}",
-         "metadata.namespace", "lower-case"),
+         "metadata.namespace", "lower case"),
         ("apiVersion: v1\nkind: Service\nmetadata: 3\nspec: {ports: [{port: 1}]}", "metadata.name", "Required"),
     ],
 )  # fmt: skip

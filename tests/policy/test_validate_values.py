@@ -61,21 +61,6 @@ def test_a_dotted_gateway_is_the_old_form() -> None:
     assert (found.errors, len(found.warnings)) == ([], 1)
 
 
-@pytest.mark.parametrize(
-    ("key", "good"),
-    [("a", True), ("a.b/c_d", True), ("A", True), ("", False), ("a/b/c", False), ("A.b/c", False), ("a b", False),
-     ("a" * 64, False), ("/a", False), ("-a", False)],
-)  # fmt: skip
-def test_label_keys(key: str, good: bool) -> None:
-    assert (v.qualified_name_fault(key) == "") is good
-
-
-@pytest.mark.parametrize(("value", "good"), [("", True), ("v1", True), ("a.b_c-d", True), ("a b", False), ("-a", False),
-                                             ("a" * 64, False)])  # fmt: skip
-def test_label_values(value: str, good: bool) -> None:
-    assert (v.label_value_fault(value) == "") is good
-
-
 @pytest.mark.parametrize("value", [0, 0.0001, 50, 100, None])
 def test_percentages_that_istio_takes(value: float | None) -> None:
     found = Findings()

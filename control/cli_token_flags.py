@@ -1,0 +1,20 @@
+"""Flags of `token list` and `token revoke`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def token_verbs(verb: Callable[..., Any], which: Any, add_client: Callable[[Any], None], add_output: Any) -> None:
+    """The flags of both."""
+    made = verb("list", "cli_tokens", "list_tokens", "Show workload tokens, without their secrets.", which)
+    add_client(made)
+    made.add_argument("-n", "--namespace", default="", help="of this namespace only")
+    add_output(made, ("table", "json"))
+    text = (
+        "Take tokens back: nobody gets in with them any more; certificates that were got with them stay until they end."
+    )
+    made = verb("revoke", "cli_tokens", "revoke", text, which)
+    add_client(made)
+    made.add_argument("ids", nargs="+", metavar="ID", help="as `fairlead token list` shows it, or the token itself")
