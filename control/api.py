@@ -33,7 +33,7 @@ from .api_context import Context, begin, current
 from .api_door import Door, is_operator
 from .api_limits import ApiLimits, Limits
 from .api_objects import ObjectApi, respond
-from .api_refusals import BODY_BYTES_MAX, http_logger, refusal_of
+from .api_refusals import BODY_BYTES_MAX, http_logger, readable, refusal_of
 from .api_request import Form
 from .audit import FEED, Audit
 from .auth import Authenticator, Principal, check_own, forbidden
@@ -65,6 +65,8 @@ from .workload_socket import clear_path, open_to_all, read_users
 
 FIRST_REQUEST_S = 15.0
 """A new connection must bring its first request within this."""
+HANDSHAKE_S = 10.0
+"""And have finished its TLS handshake before that."""
 KEEPALIVE_S = 75.0
 """And each further one within this after the one before."""
 LINGER_S = 2.0
@@ -266,8 +268,9 @@ class ControlApi:
                 )
         await self._set_up()
         server = await asyncio.get_running_loop().create_server(
-            self._connection, host, port, ssl=ssl, backlog=1024, reuse_address=True
-        )
+            self._connection, host, port, ssl=ssl, backlog=1024, reuse_address=True,
+            ssl_handshake_timeout=None if ssl is None else HANDSHAKE_S,
+        )  # fmt: skip
         self._servers.append(server)
         actual = int(server.sockets[0].getsockname()[1])
         if ssl is None and is_loopback(host):
@@ -296,6 +299,8 @@ class ControlApi:
                 shutdown_timeout=SHUTDOWN_S,
             )
             await self._runner.setup()
+            assert self._runner.server is not None
+            self._runner.server.request_handler = readable(self._runner.server.request_handler)
         await self._make_defaults()
         for wrong in self.operations.address_problems:
             logger.warning("%s", wrong)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 
+import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
@@ -26,6 +28,8 @@ def refusal_of(error: Exception) -> StatusError:
         if error.status == 413:
             return StatusError(413, f"the body is too large, limit is {BODY_BYTES_MAX} bytes")
         return StatusError(error.status, error.text or error.reason, reason=REASONS.get(error.status, ""))
+    if isinstance(error, (web.RequestPayloadError, HttpProcessingError)):  # as not gzip, though it says so
+        return StatusError(400, f"the body cannot be read: {' '.join(str(error).split())[:200]}")
     if isinstance(error, ConflictError):
         return StatusError(409, str(error))
     if isinstance(error, StoreFullError):
@@ -38,8 +42,31 @@ def refusal_of(error: Exception) -> StatusError:
         return StatusError(500, str(error))
     if isinstance(error, RecursionError):
         return StatusError(400, "the request nests too deep")
+    if isinstance(error, UnicodeDecodeError):
+        return StatusError(400, f"the body is not UTF-8: {error.reason} at byte {error.start}")
     logger.exception("a request failed for a fault of ours")
     return StatusError(500, "an error on the server has prevented the request from succeeding; its log says more")
+
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+def readable(handler: Handler) -> Handler:
+    """A handler that answers 400 where the value of a header is not UTF-8: aiohttp leaves such octets in as surrogates,
+    which nobody can write again, into a log, a store or an answer; aiohttp itself cannot where it repeats `Expect`."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        for name, value in request.headers.items():
+            if not value.isascii():
+                try:
+                    value.encode()
+                except UnicodeEncodeError:
+                    refusal = StatusError(400, f"the value of the header {name} is not UTF-8")
+                    body = msgspec.json.encode(refusal.body())
+                    return web.Response(body=body, status=400, content_type="application/json")
+        return await handler(request)
+
+    return handle
 
 
 def http_logger() -> logging.Logger:

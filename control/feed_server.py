@@ -19,6 +19,7 @@ import msgspec
 from aiohttp import web
 
 from ..registry.snapshot import Snapshot
+from .api_objects import body_of
 from .feed_stream import HealthReport, Said, Stream, Use, chunk_of, farewell, patience, read
 from .gather import Gather
 from .push import Book, View
@@ -374,7 +375,7 @@ class FeedServer:
 
     async def _say(self, request: web.Request) -> web.Response:
         """What a reader was asked for."""
-        said: Said = read(await request.read(), Said)
+        said: Said = read(await body_of(request), Said)
         stream = self._stream_of(request, said)
         try:
             stream.hear(said)
@@ -386,7 +387,7 @@ class FeedServer:
 
     async def _use(self, request: web.Request) -> web.Response:
         """Services of which a reader needs the endpoints from now on."""
-        use: Use = read(await request.read(), Use)
+        use: Use = read(await body_of(request), Use)
         stream = self._stream_of(request, use)
         try:
             if stream.use(use.hosts):
@@ -405,7 +406,7 @@ class FeedServer:
 
     async def _ack(self, request: web.Request) -> web.Response:
         try:
-            body = read_ack(await request.read())
+            body = read_ack(await body_of(request))
         except msgspec.MsgspecError as error:
             raise web.HTTPBadRequest(text=f"not an acknowledgement: {error}") from None
         self._authorize(request, body.namespace, body.workload)
@@ -438,7 +439,7 @@ class FeedServer:
     async def _leave(self, request: web.Request) -> web.Response:
         """Take a workload out; answer when all others run a version without it, or after `timeout` seconds."""
         try:
-            body = msgspec.json.decode(await request.read(), type=dict[str, Any])
+            body = msgspec.json.decode(await body_of(request), type=dict[str, Any])
             namespace, workload = str(body["namespace"]), str(body["workload"])
             timeout_s = patience(body.get("timeout", LEAVE_S_MAX), LEAVE_S_MAX)
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
@@ -481,7 +482,7 @@ class FeedServer:
     async def _enter(self, request: web.Request) -> web.Response:
         """What was told to be leaving is there (again): it listens. Answered as a farewell is."""
         try:
-            body = msgspec.json.decode(await request.read(), type=dict[str, Any])
+            body = msgspec.json.decode(await body_of(request), type=dict[str, Any])
             namespace, workload = str(body["namespace"]), str(body["workload"])
             timeout_s = patience(body.get("timeout", LEAVE_S_MAX), LEAVE_S_MAX)
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
@@ -509,7 +510,7 @@ class FeedServer:
     async def _reported(self, request: web.Request, kind: type[Report], of: str) -> tuple[Report, Member]:
         """What a connected sidecar tells of itself. Raises web.HTTPException: 400, who may not, 409 not connected."""
         try:
-            body = msgspec.json.decode(await request.read(), type=kind)
+            body = msgspec.json.decode(await body_of(request), type=kind)
         except msgspec.MsgspecError as error:
             raise web.HTTPBadRequest(text=f"not a report of {of}: {error}") from None
         self._authorize(request, body.namespace, body.workload)

@@ -21,6 +21,7 @@ from ..policy.resources import MeshConfig, MeshConfigSpec, PeerAuthentication
 from ..registry.documents import Document
 from ..registry.snapshot import Snapshot
 from .api_context import current
+from .api_objects import body_of
 from .lockout_guard import is_forced, item
 from .objects import Changing
 from .plaintext import PlaintextLedger, Report, refusal
@@ -91,7 +92,7 @@ class MtlsApi:
 
     async def _report(self, request: web.Request) -> web.Response:
         try:
-            body = msgspec.json.decode(await request.read(), type=PlaintextReport)
+            body = msgspec.json.decode(await body_of(request), type=PlaintextReport)
         except msgspec.MsgspecError as error:
             raise web.HTTPBadRequest(text=f"not a report of plaintext: {error}") from None
         self._authorize(request, body.namespace, body.workload)
@@ -114,7 +115,7 @@ class MtlsApi:
     async def _forget(self, request: web.Request) -> web.Response:
         self._authorize(request, "", "")
         try:
-            body = msgspec.json.decode(await request.read(), type=Forget)
+            body = msgspec.json.decode(await body_of(request), type=Forget)
         except msgspec.MsgspecError as error:
             raise web.HTTPBadRequest(text=f"expected namespace, workload and source: {error}") from None
         gone = self.ledger.forget(body.namespace, body.workload, body.source)

@@ -421,6 +421,10 @@ class Role:
         if self._serves() and not self.handover.succeeds:
             link.feed.not_yet()  # before we listen, and our app
         sidecar.on_health.append(partial(link.feed.health, describe=self._described))
+        if not self.options.register:
+            sidecar.peers_are_told(False)
+            link.feed.on_connect.append(lambda: sidecar.peers_are_told(True))
+            link.feed.on_lost.append(lambda: sidecar.peers_are_told(False))
         if sidecar.options.checks:
             link.feed.health(sidecar.app_up, "" if sidecar.app_up else "the app is not started yet")
         link.feed.plaintext(sidecar.take_plaintext, sidecar.give_back_plaintext)

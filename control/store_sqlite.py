@@ -253,6 +253,9 @@ class SqliteStore:
         except sqlite3.Error as error:
             self._roll_back()
             raise self._explain(error) from error
+        except Exception:  # a text that is none in UTF-8: what is begun must not stay open, or nothing can be written
+            self._roll_back()
+            raise
         self._floor = self.memory.log.floor
 
     def _log(self, database: sqlite3.Connection, change: Change) -> None:

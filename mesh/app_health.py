@@ -2,13 +2,15 @@
 
 Where control or a registry tells peers, they no longer come. Where nobody does (manifests alone), the inbound listener
 answers with FL-NO-HEALTHY, which peers count against this endpoint and retry at another; not for an app that is to be
-reached before it is ready (publishNotReadyAddresses).
+reached before it is ready (publishNotReadyAddresses). While control is away only HTTP is answered so: a byte stream that
+is closed cannot be retried by anybody, and perhaps the app takes it after all.
 """
 
 from __future__ import annotations
 
 from ..policy.tables import Tables
 from ..policy.world import World
+from ..proxy.arrive import HTTP_PROTOCOLS
 from ..registry.merge import unwell
 from ..registry.model import Workload
 from ..registry.snapshot import Snapshot
@@ -35,8 +37,10 @@ def without_app(world: World, own: Workload, why: str) -> World:
     return World(made, world.resources)
 
 
-def refuse(tables: Tables, own: Workload) -> None:
-    """Leave inbound clusters without an endpoint, but for ports of services that publish what is not ready."""
+def refuse(tables: Tables, own: Workload, http_alone: bool) -> None:
+    """Leave inbound clusters without an endpoint, but for ports of services that publish what is not ready.
+
+    `http_alone`: those of HTTP only."""
     snapshot = tables.snapshot
     published = {
         endpoint.port
@@ -46,5 +50,7 @@ def refuse(tables: Tables, own: Workload) -> None:
         if endpoint.workload == own.key
     }
     for name, cluster in tables.clusters.items():
-        if name.startswith("inbound|") and cluster.port not in published:
+        if not name.startswith("inbound|") or (http_alone and cluster.protocol not in HTTP_PROTOCOLS):
+            continue
+        if cluster.port not in published:
             cluster.endpoints = ()

@@ -128,6 +128,8 @@ class Feed:
         self.on_trust: Callable[[bytes], None] | None = None
         """Given each line that tells of roots."""
         self.on_connect: list[Callable[[], None]] = []
+        self.on_lost: list[Callable[[], None]] = []
+        """Called when the connection has ended, for whatever reason."""
         self.on_failure: list[Callable[[], None]] = []
         """Called when control let us not in, or was lost."""
         self._plaintext: tuple[TakeEntries, Callable[[list[dict[str, Any]]], None]] | None = None
@@ -193,7 +195,9 @@ class Feed:
             if self.connected:
                 pause_s = pause_s if unreadable else 0.1
                 logger.warning("feed lost, going on with version %s: %s", self._holdings.version, self.error)
-            self.connected = False
+                self.connected = False
+                for tell in self.on_lost:
+                    tell()
             turn += 1
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(pause_s * 2, 5.0)

@@ -76,6 +76,8 @@ class Sidecar:
         """Checks of the own app; None: there are none."""
         self.app_unready = ""
         """Why the app is not ready, as its checks say; empty: it is, or nobody checks it."""
+        self.told = not options.lone
+        """Somebody tells peers whether the app is ready, so that those that have others do not come."""
         self.app_awaited = ""
         """Why the app is not ready whatever its checks say: who starts it waits for it."""
         self.app_doomed = asyncio.Event()
@@ -142,8 +144,8 @@ class Sidecar:
                 if name.startswith("inbound|") and not placed(tables.inbound, cluster.port):
                     for endpoint in cluster.endpoints:
                         endpoint.address = self.options.app_address
-        if self.app_unready and self.options.lone:
-            refuse(tables, workload)
+        if self.app_unready and not self.told:
+            refuse(tables, workload, not self.options.lone)
         self.metrics.workload = workload
         self.metrics.trust_domain = tables.mesh.spec.trust_domain
         self.metrics.identities = self._one_workload
@@ -245,6 +247,13 @@ class Sidecar:
                 self.update(self._world)
             except RefusedError as error:  # it was taken before: a fault of ours
                 logger.error("what follows from the health of the app cannot be put in force: %s", error)
+
+    def peers_are_told(self, told: bool) -> None:
+        """Whether control can tell peers how the app is: else we tell them ourselves that it is not ready."""
+        if told != self.told:
+            self.told = told
+            if self.app_unready:
+                self.app_is_unready(self.app_unready)
 
     def _serve_gateways(self, tables: Tables, world: World) -> None:
         if self.gateway is None:

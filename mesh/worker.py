@@ -153,6 +153,7 @@ class Worker:
         elif isinstance(message, say.Ejection):
             sidecar.take_ejection(message)
         elif isinstance(message, say.AppUnready):
+            sidecar.told = message.told
             sidecar.app_is_unready(message.why)
         elif isinstance(message, say.ReopenLog):
             sidecar.reopen_log()

@@ -69,9 +69,10 @@ class ReopenLog(msgspec.Struct, tag=True):
 
 
 class AppUnready(msgspec.Struct, tag=True):
-    """Why the app is not ready; empty: it is."""
+    """Why the app is not ready; empty: it is. `told`: somebody tells peers so."""
 
     why: str
+    told: bool
 
 
 class Ejection(msgspec.Struct, tag=True):

@@ -371,7 +371,7 @@ class Supervisor(Sidecar):
         link.send(say.Begin(pickle.dumps(self._wanted), worker.number, len(self._workers), self._drain_s))
         self._send_certificate(worker, self.contexts.material)
         if self.app_unready:
-            link.send(say.AppUnready(self.app_unready))
+            link.send(say.AppUnready(self.app_unready, self.told))
         self._send_items(worker)
         self._forget_ejections()
         for ejection in self._ejections.values():
@@ -479,7 +479,7 @@ class Supervisor(Sidecar):
         super().app_is_unready(why)
         for worker in self._workers:
             if worker.link is not None:
-                worker.link.send(say.AppUnready(why))
+                worker.link.send(say.AppUnready(why, self.told))
 
     def problems(self, app: bool = True) -> list[str]:
         found = super().problems(app) + [worker.problem for worker in self._workers if worker.problem]

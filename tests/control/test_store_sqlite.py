@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fairlead.control.store import ConflictError, Key, StoreError, StoreFullError, Write
+from fairlead.control.store import Cause, ConflictError, Key, StoreError, StoreFullError, Write
 from fairlead.control.store_sqlite import SqliteStore
 from tests.control.serving import store_in
 
@@ -194,3 +194,14 @@ async def test_nothing_accepted_is_lost_by_kill_9(tmp_path: Path, told: int) -> 
         assert set(accepted) <= {one.key.name for one in store.memory.all("services")}
         assert store.memory.revision >= len(accepted)
         assert (await store.write([Write(key("after"), body("after"), expect=0)]))[0].revision > len(accepted)
+
+
+async def test_a_text_that_cannot_be_stored_leaves_the_store_writable(tmp_path: Path) -> None:
+    async with store_in(tmp_path) as store:
+        with pytest.raises(StoreError, match="surrogates"):
+            await store.write([Write(key("a"), body("a", 1))], Cause("me", "\udcff"))
+        assert store.memory.get(key("a")) is None
+        await store.write([Write(key("a"), body("a", 2))], Cause("me", "again"))
+    async with store_in(tmp_path) as store:
+        stored = store.memory.get(key("a"))
+        assert stored is not None and stored.object()["value"] == 2

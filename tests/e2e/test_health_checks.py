@@ -96,6 +96,29 @@ async def test_what_checks_say_outlives_control_and_the_connection_to_it(tmp_pat
         await serves(mesh, 200)
 
 
+async def test_while_control_is_away_the_inbound_side_sends_peers_elsewhere(tmp_path: Path) -> None:
+    async with shop(tmp_path, workers=2) as mesh:
+        probed = pod("web-1", "web", mesh.mesh_ports["web"], mesh.app.port)
+        await mesh.apply(probed.replace("name: main, ", f"name: main, {PROBE}"))
+        await serves(mesh, 200)
+
+        async def checked() -> bool:
+            return bool((await checks(mesh.session, mesh.sidecars["web"]))["checks"])
+
+        await until("the check to be known", checked)
+        assert mesh.control is not None
+        await mesh.control.kill()
+        mesh.app.failing = True
+        await serves(mesh, 503)
+        _, headers, said = await mesh.ask("friend")
+        assert (headers["x-fairlead-reason"], "no endpoint" in said) == ("FL-NO-HEALTHY", True), said
+        asked = [one for one in mesh.app.seen if one["path"] != "/healthz"]
+        await mesh.ask("friend")
+        assert [one for one in mesh.app.seen if one["path"] != "/healthz"] == asked
+        mesh.app.failing = False
+        await serves(mesh, 200)
+
+
 async def test_commands_that_control_gives_are_run_only_where_that_is_allowed(tmp_path: Path) -> None:
     async with shop(tmp_path) as mesh:
         probe = f"readinessProbe: {{exec: {{command: [touch, {tmp_path}/ran]}}}}, "
