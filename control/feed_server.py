@@ -18,6 +18,7 @@ import msgspec
 from aiohttp import web
 
 from ..registry.snapshot import Snapshot
+from .claims import Claim
 from .feed_stream import HealthReport, Said, Stream, Use, farewell, patience, read
 from .gather import Gather
 from .push import Book, View
@@ -107,6 +108,12 @@ class Member(msgspec.Struct, omit_defaults=False):
     """What the rules say and this client of xDS cannot do."""
     trust: TrustReport | None = None
     """As it said last; None: it has said nothing of it."""
+    claimed: Claim = Claim()
+    """What it says of itself: `labels` and `address` are what of it counts."""
+    group: str = ""
+    """The WorkloadGroup that its labels are of."""
+    not_believed: list[str] = []
+    """What of it does not count, and why."""
 
 
 class FeedServer:
@@ -119,6 +126,7 @@ class FeedServer:
         changed: Callable[[], None],
         views: Views | None = None,
         left: Callable[[str], None] = lambda _workload: None,
+        vouch: Callable[[Member], object] = lambda _member: None,
     ) -> None:
         self._book = book
         self._views = views if views is not None else Views(Snapshot, lambda _workload: False)
@@ -128,6 +136,8 @@ class FeedServer:
         self._authorize = authorize
         self._changed = changed
         """Called when sidecars come, go, or move."""
+        self.vouch = vouch
+        """Reduces what a member says of itself to what of it counts."""
         self._left = left
         """Called with the workload of a sidecar that leaves while its stream is away."""
         self.members: dict[str, Member] = {}
@@ -203,7 +213,9 @@ class FeedServer:
 
     async def _feed(self, request: web.Request) -> web.StreamResponse:
         member = read_member(request.query)
+        member.claimed = Claim(member.labels, member.address, request.query.get("group", ""), request.remote or "")
         self._authorize(request, member.namespace, member.workload)
+        self.vouch(member)
         response = web.StreamResponse(headers={"content-type": "application/x-ndjson", "cache-control": "no-store"})
         await response.prepare(request)
         key = f"{member.role}/{member.namespace}/{member.workload}"
@@ -225,9 +237,12 @@ class FeedServer:
         try:
             await response.write(b"\n")
             await self._begin(stream, request.query.get("since", ""), response)
-            told = b""
+            told, claims = b"", list[str]()
             while not self._closing:
                 stream.wake.clear()  # whatever changes from here on sets it again
+                if member.not_believed != claims:
+                    claims = member.not_believed
+                    await response.write(msgspec.json.encode({"claims": claims, "version": ""}) + b"\n")
                 if (trust := self.trust()) != told:
                     told = trust
                     await response.write(trust)

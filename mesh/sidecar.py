@@ -22,6 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msgspec import to_builtins
+from msgspec.structs import replace
 
 from ..policy.compile import CompileCache, compile_tables
 from ..policy.compile_inbound import placed
@@ -259,7 +260,11 @@ class Sidecar:
     def _own(self, world: World) -> Workload:
         """Our workload: as the registry has it, else as the command line has it."""
         given = self.options.workload
-        return world.snapshot.workloads.get(given.key) or given
+        known = world.snapshot.workloads.get(given.key)
+        if known is None or known.source != "sidecars":
+            return known or given
+        # Control may not believe us our labels and address: policies that select them are in force here all the same.
+        return replace(known, labels={**given.labels, **known.labels}, addresses=known.addresses or given.addresses)
 
     def _one_workload(self, identity: str) -> Workload | None:
         if self._tables is None or not identity:

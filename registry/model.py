@@ -125,6 +125,8 @@ class Workload(Struct, frozen=True, omit_defaults=True):
     """Why the checks of its own sidecar say that it is not ready; also what others list of it is not ready then."""
     checks: tuple[Check, ...] = ()
     """What its sidecar is to check of it; on the feed for that sidecar alone."""
+    unnamed: bool = False
+    """That it has this name is its sidecar's own word: no endpoint that a source lists is taken to be its."""
 
     @property
     def key(self) -> str:
