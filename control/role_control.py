@@ -221,6 +221,7 @@ class Control:
         if isinstance(self.store, SharedStore):
             self._shared = SharedSidecars(self.store, self.book, self.feed, self._members_changed, mtls.ledger.dump)
             self.feed.elsewhere, mtls.others = self._shared.until_known, self._shared.ledgers
+            self.authority.share(self.store, self._shared, self.data)
             tasks.start("shared sidecars", self._shared.run())
             self._members_changed()  # what others know
         self.authority.start(tasks)

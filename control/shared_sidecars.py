@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from .conditions import Seat
 from .feed_server import FeedServer
 from .marks import Marks
 from .push import Book
+from .rotation import Holder, holders_of
 from .sidecars import Known
 from .store import Cause, Change, ConflictError, Key, Stored, StoreError, Write
 from .store_entries import pack, unpack
@@ -57,6 +58,17 @@ def record_of(stored: Stored) -> Record:
     return msgspec.convert(stored.object()["record"], Record)
 
 
+class Trust(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far a control plane is in a rotation of the root."""
+
+    where: str = ""
+    """Host and folder, for people; empty: it does not say."""
+    successor: str = ""
+    """SHA-256 of the newest root that it has the key of."""
+    signer: str = ""
+    """Key identifier of the authority that it issues by."""
+
+
 class Sign(msgspec.Struct, frozen=True):
     """A control plane's sign of life."""
 
@@ -67,6 +79,9 @@ class Sign(msgspec.Struct, frozen=True):
     """Its sidecars: (namespace/workload, revision that it runs, that it refuses or 0, reasons)."""
     plaintext: str = ""
     """Its ledger of who came in plaintext (JSON)."""
+    trust: Trust = Trust()
+    holders: list[Holder] = []
+    """Its sidecars, once more: what they trust and hold."""
 
 
 class Signs:
@@ -106,6 +121,9 @@ class SharedSidecars:
         self._book = book
         self._feed = feed
         self._ledger = ledger
+        self.trust: Callable[[], Trust] = Trust
+        self.on_beat: Callable[[], Awaitable[None]] | None = None
+        """Called every few seconds while the store can be reached."""
         self.name = book.epoch
         self._marks = Marks()
         self._others: dict[str, Sign] = {}
@@ -251,7 +269,8 @@ class SharedSidecars:
             )
             name = f"{member.namespace}/{member.workload}"
             seats.append((name if member.role != "dns" else f"dns/{name}", runs, refuses, list(member.reasons)))
-        return Sign(beat, time.time(), sorted(seats), self._ledger().decode())
+        holders = holders_of(self._feed.members)
+        return Sign(beat, time.time(), sorted(seats), self._ledger().decode(), self.trust(), holders)
 
     async def _beat(self) -> None:
         """Give signs of life, at once where our sidecars have acknowledged something, and look for those of others."""
@@ -259,7 +278,8 @@ class SharedSidecars:
         while True:
             sign = self._sign(count + 1)
             now = loop.time()
-            if now >= look_at or (sign.seats, sign.plaintext) != (told.seats, told.plaintext):
+            news = (sign.seats, sign.plaintext, sign.trust) != (told.seats, told.plaintext, told.trust)
+            if now >= look_at or news:
                 try:
                     value = pack(msgspec.json.encode(sign))
                     if len(value) > self._store.backend.value_most:  # being alive is what matters most
@@ -269,6 +289,8 @@ class SharedSidecars:
                     if now >= look_at:
                         await self._look(now - look_at if look_at else 0.0)
                         look_at = now + BEAT_S
+                        if self.on_beat is not None:
+                            await self.on_beat()
                 except StoreError:
                     await asyncio.sleep(TICK_S)  # the store says so itself
             self._acknowledged.clear()
@@ -314,6 +336,19 @@ class SharedSidecars:
             for name, runs, refuses, reasons in sign.seats
             if name not in self._members and not name.startswith("dns/")
         ]
+
+    async def look(self) -> None:
+        """Hear of the others as they are now. Raises StoreError."""
+        await self._look(0.0)
+
+    def holders(self) -> list[Holder]:
+        """Sidecars of the other control planes; one that has just come to us is ours."""
+        mine = {key for key, member in self._feed.members.items() if member.role != "dns"}
+        return [one for sign in self._others.values() for one in sign.holders if one.name not in mine]
+
+    def trusts(self) -> dict[str, Trust]:
+        """Of the other living control planes, by name."""
+        return {name: sign.trust for name, sign in self._others.items()}
 
     def ledgers(self) -> list[bytes]:
         """Of the other control planes."""
