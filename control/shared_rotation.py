@@ -131,7 +131,7 @@ class SharedRotation:
     def _lacks(self, shared: Shared) -> str:
         names = ("ca.pem", "ca-key.pem") if shared.phase == FINISHED else ("next-ca.pem", "next-ca-key.pem")
         return (
-            f"copy {names[0]} and {names[1]} of a control plane that has the new root (SHA-256 {shared.root[:16]}...) to "
+            f"copy {names[0]} and {names[1]} of a control plane that has the new root ({shared.root[:16]}...) to "
             f"{self._issuer.folder}/next-ca.pem and next-ca-key.pem"
         )
 
