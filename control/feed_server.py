@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from typing import Any, TypeVar
 
 import msgspec
@@ -204,6 +204,14 @@ class FeedServer:
         """Such a member has taken or refused a version."""
         self._tell_heard()
 
+    def cut(self, workloads: Container[str]) -> None:
+        """End the streams of these workloads (namespace/name): their credentials were taken back."""
+        for stream in self._streams.values():
+            if f"{stream.member.namespace}/{stream.member.workload}" in workloads:
+                logger.warning("%s is cut off: its token was revoked", stream.key)
+                stream.cut = True
+                stream.wake.set()
+
     def close(self) -> None:
         """End every stream, so that sidecars go to another control plane at once."""
         self._closing = True
@@ -238,7 +246,7 @@ class FeedServer:
             await response.write(b"\n")
             await self._begin(stream, request.query.get("since", ""), response)
             told, claims = b"", list[str]()
-            while not self._closing:
+            while not (self._closing or stream.cut):
                 stream.wake.clear()  # whatever changes from here on sets it again
                 if member.not_believed != claims:
                     claims = member.not_believed

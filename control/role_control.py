@@ -27,7 +27,7 @@ from ..registry.facts import facts_of
 from ..registry.facts_kept import KeptFacts
 from ..registry.hub import Registry
 from ..registry.snapshot import Snapshot
-from . import confirmations, grants, rbac
+from . import confirmations, grants, rbac, tokens
 from .access_setup import client_authorities, oidc_issuer
 from .api import ControlApi, Options, is_loopback
 from .auth import WORKLOAD
@@ -370,6 +370,8 @@ class Control:
             self._take_rules()
         if any(change.key.resource == grants.RESOURCE for change in changes):
             self._members_changed()
+        if revoked := tokens.revoked(changes, time.time()):
+            self.feed.cut(self._vouching.by_token(revoked))
 
     def _take_rules(self) -> None:
         """Put the rules of all sources into the book."""

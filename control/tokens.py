@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from .store import Key, Objects, Stored, Write
+from .store import Change, Key, Objects, Stored, Write
 
 RESOURCE = "workloadtokens.internal.fairlead.dev"
 """Not in the catalog: the object API does not show tokens."""
@@ -110,6 +111,18 @@ def used(stored: Stored, now: float) -> Write:
 def listed(objects: Objects) -> list[dict[str, Any]]:
     """All tokens without their secrets."""
     return [stored.object()["token"] for stored in objects.all(RESOURCE)]
+
+
+def revoked(changes: Iterable[Change], now: float) -> frozenset[str]:
+    """Ids of the tokens that were taken back before their end."""
+    return frozenset(
+        change.key.name
+        for change in changes
+        if change.key.resource == RESOURCE
+        and change.after is None
+        and change.before is not None
+        and change.before.object()["token"].get("expiresAt", 0.0) > now
+    )
 
 
 def outdated(objects: Objects, now: float) -> list[Write]:

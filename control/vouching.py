@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -45,6 +45,10 @@ class Vouching:
         """Who acts for this workload has shown that it is of this service account, and no more."""
         self._proved[workload] = service_account
         self._tokens[workload] = token
+
+    def by_token(self, tokens: Collection[str]) -> frozenset[str]:
+        """Workloads that came by one of these tokens."""
+        return frozenset(workload for workload, token in self._tokens.items() if token in tokens)
 
     def proved(self, workload: str) -> bool:
         return workload in self._proved

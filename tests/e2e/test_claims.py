@@ -166,5 +166,15 @@ async def test_what_somebody_gave_to_the_account_counts_at_once_and_by_certifica
         async with made.feed(given, "p-1", labels="app=payments", address="10.7.0.1"):
             (one,) = await made.endpoints("payments")
             assert one["address"] == "10.7.0.1"
+            session, url = made.session, f"{made.url}/fairlead/v1/tokens"
+            async with session.delete(f"{url}/{given.split('_')[1]}?withdraw") as answer:
+                assert answer.status == 204
+
+            async def cut() -> bool:
+                return not await made.member("p-1")
+
+            await until("the end of a feed whose token was revoked", cut)
+        async with made.feed(given, "p-1") as told:
+            assert told[0].startswith("401 ")
         code, _, err = await made.roles.command("token", "create", "--labels", "a b=c", "--control", made.url)
         assert code == 1 and "labels" in err
