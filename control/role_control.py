@@ -43,11 +43,12 @@ from .mtls_api import MtlsApi
 from .overlay import Overlay
 from .past import objects_at, world_at
 from .push import Book
-from .role_authority import AuthorityRole, open_issuer
+from .role_authority import AuthorityRole, lasting_name, open_issuer
 from .role_common import Signals, Tasks, ready, run
 from .role_sources import PRECEDENCE, Sources
 from .role_status import StatusWriter
 from .settings import SettingError
+from .shared_plaintext import SharedPlaintext
 from .shared_sidecars import SharedSidecars, agree_on_authority
 from .sidecars import Sidecars
 from .store import Change, CompactedError, Store, StoreError
@@ -219,9 +220,11 @@ class Control:
         sources = Sources(options, self.registry, tasks, self.data, self._manifests_changed)
         tasks.start("sidecars", self._save_sidecars())
         if isinstance(self.store, SharedStore):
-            self._shared = SharedSidecars(self.store, self.book, self.feed, self._members_changed, mtls.ledger.dump)
-            self.feed.elsewhere, mtls.others = self._shared.until_known, self._shared.ledgers
+            self._shared = SharedSidecars(self.store, self.book, self.feed, self._members_changed)
+            self.feed.elsewhere, name = self._shared.until_known, lasting_name(self.data)
             self.authority.share(self.store, self._shared, self.data)
+            mtls.shared = SharedPlaintext(self.store, name, mtls.ledger, mtls.changed, time.time)
+            self._shared.on_beat.append(mtls.shared.beat)
             tasks.start("shared sidecars", self._shared.run())
             self._members_changed()  # what others know
         self.authority.start(tasks)

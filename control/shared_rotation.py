@@ -56,7 +56,7 @@ class SharedRotation:
         self._stepping = False
         self._told = ""
         sidecars.trust = lambda: Trust(where, self._successor(), issuer.issuer())
-        sidecars.on_beat = self.beat
+        sidecars.on_beat.append(self.beat)
         self._unsubscribe = store.memory.subscribe(self._heard)
         self.follow()
 

@@ -77,8 +77,6 @@ class Sign(msgspec.Struct, frozen=True):
     """Unix seconds, for people."""
     seats: list[tuple[str, int, int, list[str]]] = []
     """Its sidecars: (namespace/workload, revision that it runs, that it refuses or 0, reasons)."""
-    plaintext: str = ""
-    """Its ledger of who came in plaintext (JSON)."""
     trust: Trust = Trust()
     holders: list[Holder] = []
     """Its sidecars, once more: what they trust and hold."""
@@ -115,14 +113,12 @@ class SharedSidecars:
 
     def __init__(
         self, store: SharedStore, book: Book, feed: FeedServer, changed: Callable[[], None],
-        ledger: Callable[[], bytes] = bytes,
     ) -> None:  # fmt: skip
         self._store = store
         self._book = book
         self._feed = feed
-        self._ledger = ledger
         self.trust: Callable[[], Trust] = Trust
-        self.on_beat: Callable[[], Awaitable[None]] | None = None
+        self.on_beat: list[Callable[[], Awaitable[None]]] = []
         """Called every few seconds while the store can be reached."""
         self.name = book.epoch
         self._marks = Marks()
@@ -270,7 +266,7 @@ class SharedSidecars:
             name = f"{member.namespace}/{member.workload}"
             seats.append((name if member.role != "dns" else f"dns/{name}", runs, refuses, list(member.reasons)))
         holders = holders_of(self._feed.members)
-        return Sign(beat, time.time(), sorted(seats), self._ledger().decode(), self.trust(), holders)
+        return Sign(beat, time.time(), sorted(seats), self.trust(), holders)
 
     async def _beat(self) -> None:
         """Give signs of life, at once where our sidecars have acknowledged something, and look for those of others."""
@@ -278,7 +274,7 @@ class SharedSidecars:
         while True:
             sign = self._sign(count + 1)
             now = loop.time()
-            news = (sign.seats, sign.plaintext, sign.trust) != (told.seats, told.plaintext, told.trust)
+            news = (sign.seats, sign.trust) != (told.seats, told.trust)
             if now >= look_at or news:
                 try:
                     value = pack(msgspec.json.encode(sign))
@@ -289,8 +285,8 @@ class SharedSidecars:
                     if now >= look_at:
                         await self._look(now - look_at if look_at else 0.0)
                         look_at = now + BEAT_S
-                        if self.on_beat is not None:
-                            await self.on_beat()
+                        for beat in self.on_beat:
+                            await beat()
                 except StoreError:
                     await asyncio.sleep(TICK_S)  # the store says so itself
             self._acknowledged.clear()
@@ -349,10 +345,6 @@ class SharedSidecars:
     def trusts(self) -> dict[str, Trust]:
         """Of the other living control planes, by name."""
         return {name: sign.trust for name, sign in self._others.items()}
-
-    def ledgers(self) -> list[bytes]:
-        """Of the other control planes."""
-        return [sign.plaintext.encode() for sign in self._others.values() if sign.plaintext]
 
     async def until_known(self, key: str, left: bool, timeout_s: float) -> tuple[int, list[str]]:
         """Wait until the sidecars of all other control planes run a version in which this workload has left, or not.
