@@ -42,6 +42,7 @@ from ..registry.snapshot import Snapshot
 from . import loopback
 from .app_health import refuse, without_app
 from .contexts import Contexts
+from .distrust import Distrust
 from .identity import IdentityError, parse
 from .memory import Tidy
 from .sidecar_options import Address, SidecarOptions
@@ -69,6 +70,7 @@ class Sidecar:
         self.sockets = Sockets()
         """Where listening sockets come from."""
         self.contexts = Contexts(self._trust_domains)
+        Distrust(self.contexts)
         self.metrics = Metrics(options.workload)
         self.recorder = Recorder(self.metrics)
         self.dns: DnsServer | None = None

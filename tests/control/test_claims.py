@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ TOKEN = Grant("token 1", "shop", "web", labels={"app": "web"}, addresses=("10.1.
 NAME = "shop/web-1"
 
 
-def ours(*addresses: str):
+def ours(*addresses: str) -> Callable[[str], bool]:
     return lambda address: address in addresses
 
 

@@ -90,7 +90,8 @@ def test_a_flood_of_sources_drops_the_oldest() -> None:
 
 
 def forget(made: PlaintextLedger, *which: str) -> int:
-    return made.drop([Forgotten(*(*which, "", "")[:3], NOW + 1e6)])
+    namespace, workload, source = (*which, "", "")[:3]
+    return made.drop([Forgotten(namespace, workload, source, NOW + 1e6)])
 
 
 def test_what_comes_after_it_was_told_to_forget_counts() -> None:
