@@ -37,6 +37,11 @@ def key_of(namespace: str, service_account: str, workload: str) -> Key:
     return Key(RESOURCE, namespace, f"{service_account}:{workload}")
 
 
+def workload_of(key: Key) -> str:
+    """namespace/name of the workload that a key of these is about."""
+    return f"{key.namespace}/{key.name.partition(':')[2]}"
+
+
 def find(objects: Objects, namespace: str, service_account: str, workload: str, now: float) -> Grant | None:
     stored = objects.get(key_of(namespace, service_account, workload))
     kept = _kept(stored) if stored is not None else None

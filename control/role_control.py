@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -371,9 +371,13 @@ class Control:
         """Objects of control's own, in the store."""
         if any(change.key.resource == confirmations.RESOURCE for change in changes):
             self._take_rules()
-        if any(change.key.resource == grants.RESOURCE for change in changes):
+        given = {grants.workload_of(change.key) for change in changes if change.key.resource == grants.RESOURCE}
+        for key in given:
+            self._vouching.changed(key)
+        if self._connected(given):
             self._members_changed()
         if revoked := tokens.revoked(changes, time.time()):
+            self._vouching.changed()
             self.feed.cut(self._vouching.by_token(revoked))
 
     def _take_rules(self) -> None:
@@ -400,7 +404,7 @@ class Control:
         changed, self._changed_facts = self._changed_facts, set()
         touched = self._facts.take(changed)
         self._overlay.take("control", self._facts.facts, touched)
-        if any(f"{role}/{key}" in self.feed.members for key in touched.workloads for role in ("sidecar", "gateway")):
+        if self._connected(touched.workloads):
             self._members_changed()  # what is declared now need not be believed any more, or must be
 
     def _manifests_changed(self, documents: list[Document], problems: list[Problem]) -> None:
@@ -432,6 +436,10 @@ class Control:
         for why in new:
             logger.warning("%s/%s is not believed: %s", member.namespace, member.workload, why)
         return judged
+
+    def _connected(self, workloads: Iterable[str]) -> bool:
+        """Whether any of these workloads has a sidecar here."""
+        return any(f"{role}/{key}" in self.feed.members for key in workloads for role in ("sidecar", "gateway"))
 
     def _members_changed(self) -> None:
         members = []

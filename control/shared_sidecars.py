@@ -265,8 +265,7 @@ class SharedSidecars:
             )
             name = f"{member.namespace}/{member.workload}"
             seats.append((name if member.role != "dns" else f"dns/{name}", runs, refuses, list(member.reasons)))
-        holders = holders_of(self._feed.members)
-        return Sign(beat, time.time(), sorted(seats), self.trust(), holders)
+        return Sign(beat, time.time(), sorted(seats), self.trust())
 
     async def _beat(self) -> None:
         """Give signs of life, at once where our sidecars have acknowledged something, and look for those of others."""
@@ -277,7 +276,8 @@ class SharedSidecars:
             news = (sign.seats, sign.trust) != (told.seats, told.trust)
             if now >= look_at or news:
                 try:
-                    value = pack(msgspec.json.encode(sign))
+                    whole = msgspec.structs.replace(sign, holders=holders_of(self._feed.members))
+                    value = pack(msgspec.json.encode(whole))
                     if len(value) > self._store.backend.value_most:  # being alive is what matters most
                         value = msgspec.json.encode(Sign(sign.beat, sign.time))
                     await self._store.backend.put(f"live/{self.name}", value)

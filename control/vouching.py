@@ -33,13 +33,26 @@ class Vouching:
         """By source."""
         self._proved: dict[str, str] = {}
         """The service account that the sidecar of a workload authenticated as; it goes before what it says."""
+        self._judged: dict[str, tuple[tuple[Claim, str, str, int], Judged]] = {}
+        """What was found of each, and of what: it is asked for all whenever one of them moves."""
+        self._epoch = 0
         self._tokens: dict[str, str] = {}
         """Id of the token that it showed last."""
 
     def groups(self, source: str, objects: Mapping[str, Mapping[str, Any]]) -> bool:
         """The objects of a source by item key, or its WorkloadGroups among them; whether these are others."""
         before, self._groups[source] = self._groups.get(source, []), groups_of(objects)
-        return before != self._groups[source]
+        if before == self._groups[source]:
+            return False
+        self.changed()
+        return True
+
+    def changed(self, workload: str = "") -> None:
+        """Groups or tokens are others, or what was given to this workload."""
+        if workload:
+            self._judged.pop(workload, None)
+        else:
+            self._epoch += 1
 
     def prove(self, workload: str, service_account: str, token: str = "") -> None:
         """Who acts for this workload has shown that it is of this service account, and no more."""
@@ -62,6 +75,14 @@ class Vouching:
         known = self._snapshot().workloads.get(key)
         if account is None or (known is not None and known.source != "sidecars"):
             return believed(claim)
+        state = (claim, account, self._tokens.get(key, ""), self._epoch)
+        kept_of = self._judged.get(key)
+        if kept_of is None or kept_of[0] != state:
+            kept_of = self._judged[key] = state, self._look(namespace, workload, claim, account)
+        return kept_of[1]
+
+    def _look(self, namespace: str, workload: str, claim: Claim, account: str) -> Judged:
+        key = f"{namespace}/{workload}"
         found = [
             one for of_source in self._groups.values() for one in of_source if one.for_(namespace, account, workload)
         ]

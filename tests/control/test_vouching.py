@@ -66,6 +66,7 @@ async def test_groups_of_all_sources_and_tokens_vouch(tmp_path: Path) -> None:
         assert vouching.groups("manifests", {})
         assert vouching.vouch(one)[0].labels == {}
         await store.write(grants.issued(store.memory, made(labels={"app": "web"}), KEY, 0.0))
+        vouching.changed(grants.workload_of(KEY))
         assert vouching.vouch(one)[0].labels == {"app": "web"}
         vouching.prove("shop/web-1", "batch")  # what was given to one account is no other's
         assert vouching.vouch(one)[0].labels == {}
