@@ -17,6 +17,8 @@ from .tokens import Token
 RESOURCE = "workloadgrants.internal.fairlead.dev"
 """Not in the catalog: the object API does not show it."""
 KEPT_S = 30 * 86400.0
+KEPT_MOST = 2000
+"""Of one service account; the one that was asked for longest ago goes first."""
 
 
 class Kept(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
@@ -63,7 +65,14 @@ def issued(objects: Objects, token: Token | None, key: Key, now: float) -> list[
         return []
     body = {"metadata": {"namespace": key.namespace, "name": key.name},
             "kept": msgspec.to_builtins(Kept(grant, now + KEPT_S))}  # fmt: skip
-    return [Write(key, body, expect=stored.version if stored is not None else 0)]
+    writes = [Write(key, body, expect=stored.version if stored is not None else 0)]
+    if stored is None:
+        account = key.name.partition(":")[0]
+        own = [one for one in objects.all(RESOURCE, key.namespace) if one.key.name.partition(":")[0] == account]
+        if len(own) >= KEPT_MOST:
+            oldest = min(own, key=lambda one: before.expires_at if (before := _kept(one)) is not None else 0.0)
+            writes.append(Write(oldest.key, None, expect=oldest.version))
+    return writes
 
 
 def outdated(objects: Objects, now: float) -> list[Write]:

@@ -67,3 +67,14 @@ async def test_the_first_certificate_brings_it_and_a_token_can_be_withdrawn_with
         for wrong in ({"labels": {"a b": "c"}}, {"labels": ["x"]}, {"addresses": "10.0.0.1"}, {"addresses": ["x"]}):
             refused = await client.post(TOKENS, wrong, 400)
             assert next(iter(wrong)) in refused["message"]
+
+
+async def test_who_asks_under_ever_new_names_does_not_fill_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grants, "KEPT_MOST", 3)
+    async with store_in(tmp_path) as store:
+        for number in range(6):
+            key = grants.key_of("shop", "web", f"web-{number}")
+            await store.write(grants.issued(store.memory, made(labels={"app": "web"}), key, float(number)))
+        assert [one.key.name for one in store.memory.all(grants.RESOURCE)] == ["web:web-3", "web:web-4", "web:web-5"]
