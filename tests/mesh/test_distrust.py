@@ -87,8 +87,8 @@ class Raw:
 def watched(wire: Any, protocol: Any = None) -> Raw:
     tls = Tls(protocol, None, None, lambda _: None)
     tls.wire, tls.shaken = wire, True
-    tls.raw = Raw(tls)
-    return tls.raw
+    raw = tls.raw = Raw(tls)
+    return raw
 
 
 def test_what_is_idle_is_closed_and_what_runs_is_the_last_of_its_connection() -> None:
