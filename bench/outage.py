@@ -526,7 +526,9 @@ def main() -> int:
         print(f"{error}; logs: {folder}", file=sys.stderr)
         return 1
     print(told(load))
-    print(f"{load.answered + load.failed} requests, {load.failed} failed" + (f"; logs: {folder}" if load.failed else ""))
+    print(
+        f"{load.answered + load.failed} requests, {load.failed} failed" + (f"; logs: {folder}" if load.failed else "")
+    )
     if not load.failed:
         shutil.rmtree(folder, ignore_errors=True)
     return 1 if load.failed else 0

@@ -148,7 +148,8 @@ class Shop:
         for account in ("front", "catalogue", "reviews", "gateway"):
             token = self.folder / f"{account}.token"
             token.touch(mode=0o600)
-            token.write_text(await self.fairlead("token", "create", "--service-account", account))
+            given = ("--labels", "istio=ingressgateway") if account == "gateway" else ()
+            token.write_text(await self.fairlead("token", "create", "--service-account", account, *given))
         await asyncio.gather(*(self.start_run(workload) for workload in WORKLOADS))
         await self.start_gateway()
         for workload in WORKLOADS:

@@ -151,6 +151,7 @@ class ControlApi:
         who = Authenticator(store.memory, identity_of)
         self.door = Door(who, self.access, self.limits, lambda: self._clock(), self.options.admin_token_file)
         self.door.sync = store.sync if store.shared else None
+        self.hub.again = lambda request: self.door.again(request, current())
         self.door.socket_users = read_users(self.options.socket_users_file)
         self.operations.check_write = lambda target, before, after: self.access.check_write(
             current().principal, target, before, after

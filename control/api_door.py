@@ -103,6 +103,17 @@ class Door:
         context.audit["impersonatedBy"] = context.principal.name
         context.principal = self.access.impersonated(context.principal, headers, groups)
 
+    async def again(self, request: web.Request, context: Context) -> None:
+        """Whether who was let in would be let in now: credentials may have ended, or permission. Raises StatusError
+        401, 403."""
+        now = Context()
+        now.wanted, now.principal = context.wanted, await self._who(request)
+        if now.principal.role == NOBODY:
+            raise unauthorized("show a bearer token or a client certificate")
+        if any(key.lower().startswith("impersonate-") for key in request.headers):
+            self._let_impersonate(request, now)
+        self._permit(request, now)
+
     def leave(self, context: Context) -> None:
         if context.counted is not None:
             self.limits.end(*context.counted)

@@ -28,6 +28,7 @@ from ..mesh.authority import Authority, AuthorityError
 from ..mesh.authority_checks import fingerprint
 from ..mesh.identity import IdentityError, make
 from ..mesh.pem import load_chain
+from .certificates_api import UnavailableError
 from .rotation import DISTRIBUTING, ISSUING, RotationError
 from .server_tls import ServerContext
 
@@ -72,6 +73,10 @@ class Issuer:
         self.since = 0.0
         self.others = ""
         """PEM of further roots."""
+        self.announced = ""
+        """PEM of a root that another control plane rotates to, and whose key we may not have yet."""
+        self.outdated = ""
+        """Why nothing may be issued here; empty: it may."""
         self.changed: list[Callable[[], None]] = []
         """Called when roots or the signer are others."""
 
@@ -80,7 +85,22 @@ class Issuer:
         """The one that issues."""
         return self.successor if self.successor is not None and self.phase == ISSUING else self.current
 
+    def announce(self, root: str) -> None:
+        """Have this root trusted, too."""
+        if root != self.announced:
+            self.announced = root
+            for tell in self.changed:
+                tell()
+
+    def next_root(self) -> str:
+        """SHA-256 of the root of the successor whose files are there; empty: they are not. Raises RotationError."""
+        if self.folder is None or not (self.folder / NEXT).exists() or not (self.folder / NEXT_KEY).exists():
+            return ""
+        return fingerprint(self._load_successor(None).root)
+
     def issue(self, csr: str, namespace: str, service_account: str, now: float) -> dict[str, Any]:
+        if self.outdated:
+            raise UnavailableError(self.outdated)
         identity, authority = make(self.trust_domain, namespace, service_account), self.authority
         chain, ends, serial = authority.sign(csr.encode("ascii", "replace"), identity, self.ttl_s, now)
         return {
@@ -94,7 +114,8 @@ class Issuer:
     def roots(self) -> str:
         """PEM of all roots that workloads are to trust, that of the signer first."""
         if self.successor is None:
-            return self.current.roots
+            more = self.announced if self.announced not in self.current.roots else ""
+            return self.current.roots + more
         first, second = self.authority, self.current if self.phase == ISSUING else self.successor
         known = set(_pems(first.roots))
         return first.roots + "".join(pem for pem in _pems(second.roots) if pem not in known)
@@ -159,8 +180,8 @@ class Issuer:
         self._keep(Rotation(ISSUING, now))
         self._set(ISSUING, now)
 
-    def finish(self, now: float) -> None:
-        """Drop the old root. Who calls has made sure that nobody uses it. Raises RotationError, OSError."""
+    def may_finish(self) -> None:
+        """Raises RotationError where `finish` would, and changes nothing."""
         if self.phase != ISSUING or self.successor is None or self.folder is None:
             raise RotationError(f"expected a rotation that is {ISSUING}, this one is {self.phase or 'not begun'}")
         if self.files is not None:
@@ -170,6 +191,11 @@ class Issuer:
                     f"{self.files.certificate} is still of the old root, and would be used after a restart: put the "
                     f"new authority there (from {self.folder / NEXT}), and its key at {self.files.key}"
                 )
+
+    def finish(self, now: float) -> None:
+        """Drop the old root. Who calls has made sure that nobody uses it. Raises RotationError, OSError."""
+        self.may_finish()
+        assert self.folder is not None and self.successor is not None
         self._keep(Rotation(FINISHING, now))
         _finish(self.folder, self.files is None)
         self.current, self.successor = self.successor, None

@@ -4,7 +4,8 @@
 "notAfter": RFC 3339, "identity", "time": ours, Unix seconds}. The identity comes from the caller's token, present
 certificate or user id (Unix socket) alone, never from what the CSR or the body asks for. `GET /fairlead/v1/roots`
 answers {"roots": PEM} to anybody.
-`POST /fairlead/v1/tokens` makes a token, `GET` lists them without their secrets, `DELETE .../ID` revokes one.
+`POST /fairlead/v1/tokens` makes a token, `GET` lists them without their secrets, `DELETE .../ID` revokes one, with
+`?withdraw` also what it gave to workloads beside their identity.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from . import tokens
+from ..policy.validate_values import check_labels, cidr_fault
+from ..registry.schema import Findings
+from . import grants, tokens
 from .admission import check_account, check_namespace
 from .api_body import read_json
 from .api_context import current
@@ -27,7 +30,7 @@ from .api_objects import body_of, respond
 from .auth import WORKLOAD, Principal, check_own, forbidden, unauthorized
 from .issued import IssuedLeaf
 from .status import StatusError, bad_request, not_found
-from .store import ConflictError, Key, Store, Write
+from .store import ConflictError, Key, Store, StoreError, Write
 
 CSR_BYTES_MAX = 16 << 10
 ISSUES_PER_MINUTE = 60
@@ -124,8 +127,7 @@ class CertificatesApi:
             raise bad_request(f"csr: {error}") from None
         except UnavailableError as error:
             raise StatusError(503, f"no certificate can be issued now: {error}", retry_after_s=5) from None
-        if principal.token_id:
-            await self._note_use(request, principal, now)
+        await self._note_use(request, principal, text(body, "workload", ""), now)
         by = "token" if principal.token_id else "certificate" if principal.identity else "socket"
         self._note(issued, f"{namespace}/{workload or account}", by, now)
         return {**issued, "time": now}
@@ -143,14 +145,26 @@ class CertificatesApi:
             ends = _unix(issued["notAfter"])
             self.record(IssuedLeaf(issued["serial"], issued["identity"], workload, signer, now, ends, by))
 
-    async def _note_use(self, request: web.Request, principal: Principal, now: float) -> None:
-        """A one-time token is spent before its certificate is handed out: of two at once, one gets nothing."""
+    async def _note_use(self, request: web.Request, principal: Principal, workload: str, now: float) -> None:
+        """A one-time token is spent before its certificate is handed out: of two at once, one gets nothing. What a
+        token gives beside the identity is kept for who comes with the certificate alone."""
+        memory = self._store.memory
+        token = tokens.known(memory, principal.token_id) if principal.token_id else None
+        key = grants.key_of(principal.namespace, principal.service_account, workload)
+        kept = grants.issued(memory, token, key, now) if workload else []
         if not principal.one_time:
+            try:
+                await self._store.write(kept) if kept else None
+            except ConflictError:
+                pass  # it has just been written, of the same token or a later one
+            except StoreError:
+                if token is not None:
+                    raise  # a renewal need not wait for the store
             return
         secret = request.headers["Authorization"].partition(" ")[2].strip()
         try:
             _, stored = tokens.verify(self._store.memory, secret, now)
-            await self._store.write([tokens.used(stored, now)])
+            await self._store.write([tokens.used(stored, now), *kept])
         except (tokens.TokenError, ConflictError) as error:
             raise unauthorized(str(error) or "the token has been used") from None
 
@@ -184,11 +198,15 @@ class CertificatesApi:
             secret, token, write = tokens.make(
                 self._draw(tokens.ID_BYTES + tokens.SECRET_BYTES), namespace, account, now=now, ttl_s=float(ttl),
                 one_time=one_time, workload=text(body, "workload", ""), created_by=principal.name,
+                labels=labels_in(body), addresses=addresses_in(body),
             )  # fmt: skip
         except tokens.TokenError as error:
             raise bad_request(str(error)) from None
-        await self._store.write([write, *tokens.outdated(self._store.memory, now)])
+        memory = self._store.memory
+        await self._store.write([write, *tokens.outdated(memory, now), *grants.outdated(memory, now)])
         current().audit |= {"token": token.id, "for": f"{namespace}/{account}"}
+        if token.labels or token.addresses:
+            current().audit |= {"labels": token.labels, "addresses": list(token.addresses)}
         shown = {"token": secret, "id": token.id, "namespace": namespace, "serviceAccount": account,
                  "expiresAt": token.expires_at, "oneTime": one_time}  # fmt: skip
         return respond(request, shown, 201)
@@ -203,8 +221,9 @@ class CertificatesApi:
         stored = self._store.memory.get(Key(tokens.RESOURCE, "", name))
         if stored is None:
             raise not_found("tokens", "", name)
+        withdrawn = list(grants.from_token(self._store.memory, name)) if "withdraw" in request.query else []
         try:
-            await self._store.write([Write(stored.key, None)])
+            await self._store.write([Write(one.key, None) for one in (stored, *withdrawn)])
         except ConflictError:
             pass  # somebody else has just revoked it
         current().audit |= {"token": name}
@@ -214,6 +233,29 @@ class CertificatesApi:
 @lru_cache(16)
 def _unix(moment: str) -> float:
     return datetime.fromisoformat(moment).timestamp()
+
+
+def labels_in(body: dict[str, Any]) -> dict[str, str]:
+    """Raises StatusError 400."""
+    value = body.get("labels", {})
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise bad_request('labels: expected an object of texts, such as {"app": "web"}')
+    found = Findings()
+    check_labels(found, "labels", value)
+    if found.errors:
+        raise bad_request("; ".join(f"{path}: {message}" for path, message in found.errors))
+    return value
+
+
+def addresses_in(body: dict[str, Any]) -> tuple[str, ...]:
+    """Raises StatusError 400."""
+    value = body.get("addresses", [])
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise bad_request("addresses: expected a list of addresses and networks")
+    for one in value:
+        if fault := cidr_fault(one):
+            raise bad_request(f"addresses: {one}: {fault}")
+    return tuple(value)
 
 
 def only_admin(what: str) -> Principal:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
@@ -22,6 +22,10 @@ from .feed_server import FeedServer
 from .issued import Issued, IssuedLeaf
 from .rotation import Holder, RotationError, holders_of, lacking, told, using
 from .status import StatusError, bad_request
+from .store import ConflictError, StoreError
+
+if TYPE_CHECKING:
+    from .shared_rotation import SharedRotation
 
 WARN_SHARE = 0.1
 """Of the life of a root or intermediate: what is left when it begins to be a warning."""
@@ -29,6 +33,7 @@ WARN_S = 30 * 86400.0
 """But not more than this."""
 WARN_EVERY_S = 6 * 3600.0
 LEAVES_MOST = 100_000
+UNKNOWN = "what another control plane has issued cannot be read (an older version, or too much for the store)"
 logger = logging.getLogger("fairlead.certificates")
 
 
@@ -42,6 +47,8 @@ class CertsApi:
         self._clock = clock
         self._line = b""
         self._warned_at = float("-inf")
+        self.planes: SharedRotation | None = None
+        """Other control planes of the same store."""
         feed.trust = lambda: self._line
         issuer.changed.append(self.tell)
         self.tell()
@@ -60,13 +67,35 @@ class CertsApi:
         self._feed.publish()
 
     def holders(self) -> list[Holder]:
-        return holders_of(self._feed.members)
+        """Sidecars of all control planes."""
+        return [*holders_of(self._feed.members), *(self.planes.holders() if self.planes else ())]
 
     async def _get(self, request: web.Request) -> web.Response:
         only_admin("see certificates")
-        return web.Response(body=msgspec.json.encode(self.shown()), content_type="application/json")
+        issued, whole = await self._all_issued()
+        waits = [] if whole else [UNKNOWN]
+        if self.planes and self._issuer.phase:
+            waits += await self._of_planes(self._issuer.phase)
+        return web.Response(body=msgspec.json.encode(self.shown(issued, waits)), content_type="application/json")
 
-    def shown(self) -> dict[str, Any]:
+    async def _all_issued(self) -> tuple[Issued, bool]:
+        """(what all control planes have issued, whether it is all)."""
+        if self.planes is None:
+            return self._issued, True
+        try:
+            return await self.planes.issued()
+        except StoreError as error:
+            logger.warning("what other control planes have issued is not known: %s", error)
+            return self._issued, False
+
+    async def _of_planes(self, phase: str) -> list[str]:
+        try:
+            return await self.planes.waits(phase) if self.planes else []
+        except StoreError as error:
+            return [f"other control planes cannot be heard: {error}"]
+
+    def shown(self, issued: Issued, more: Sequence[str] = ()) -> dict[str, Any]:
+        """`more`: what a step has to wait for at other control planes."""
         now, holders = self._clock(), self.holders()
         states = self._issuer.states()
         authorities = [authority_of(one, kind, state, now) for one, kind, state in states]
@@ -77,7 +106,7 @@ class CertsApi:
             one.name: foreign for one in holders if (foreign := [root for root in one.trusts if root not in roots])
         }
         by_workload = {one.workload: one for one in holders}
-        leaves = [leaf_of(leaf, by_workload.get(leaf.workload), now) for leaf in self._issued.last(now)][:LEAVES_MOST]
+        leaves = [leaf_of(leaf, by_workload.get(leaf.workload), now) for leaf in issued.last(now)][:LEAVES_MOST]
         seen = {leaf["workload"] for leaf in leaves}
         leaves += [
             {"workload": one.workload, "serial": one.serial, "issuer": one.issuer, "notAfter": one.not_after,
@@ -88,7 +117,7 @@ class CertsApi:
         return {
             "authority": self._issuer.kind,
             "trustDomain": self._issuer.trust_domain,
-            "rotation": self._rotation(holders, now),
+            "rotation": self._rotation(holders, issued, more, now),
             "authorities": authorities,
             "connected": len(holders),
             "trustOldRoots": strangers,
@@ -96,20 +125,22 @@ class CertsApi:
             "warnings": self.warnings(now),
         }
 
-    def _rotation(self, holders: list[Holder], now: float) -> dict[str, Any] | None:
+    def _rotation(
+        self, holders: list[Holder], issued: Issued, more: Sequence[str], now: float
+    ) -> dict[str, Any] | None:
         phase = self._issuer.phase
         if not phase:
             return None
-        waits = self._waits(holders, now)
+        waits = [*more, *self._waits(holders, issued, now)]
         return {"phase": phase, "since": self._issuer.since, "waitsFor": waits}
 
-    def _waits(self, holders: list[Holder], now: float) -> list[str]:
+    def _waits(self, holders: list[Holder], issued: Issued, now: float) -> list[str]:
         """What the next step has to wait for."""
         issuer = self._issuer
         if issuer.phase == "distributing":
-            return lacking(holders, fingerprint(issuer.successor.root), self._issued, issuer.since, now)
+            return lacking(holders, fingerprint(issuer.successor.root), issued, issuer.since, now)
         old = issuer.current
-        return using(holders, self._issued, old.key_id.hex(), now)
+        return using(holders, issued, old.key_id.hex(), now)
 
     async def _step(self, request: web.Request) -> web.Response:
         only_admin("rotate the root")
@@ -120,25 +151,38 @@ class CertsApi:
         now, issuer = self._clock(), self._issuer
         phase = {"issue": "distributing", "finish": "issuing"}.get(step)
         try:
+            issued, whole = await self._all_issued()
             if phase is not None and issuer.phase == phase and not force:
-                waits = self._waits(self.holders(), now)
+                waits = [] if whole else [UNKNOWN]
+                waits += [*await self._of_planes(phase), *self._waits(self.holders(), issued, now)]
                 if waits:
                     raise RotationError(f"not yet: {told(waits)}")
-            if step == "start":
-                issuer.begin(now)
-            elif step == "issue":
-                issuer.activate(now)
-            elif step == "finish":
-                issuer.finish(now)
-            else:
-                issuer.abort()
+            await self._take(step, now)
         except RotationError as error:
             raise StatusError(409, str(error)) from None
+        except ConflictError:
+            raise StatusError(409, "not yet: another control plane has just taken a step") from None
+        except StoreError as error:
+            raise StatusError(503, f"nothing was changed: {error}", retry_after_s=5) from None
         except OSError as error:
             raise StatusError(507, f"the rotation's state cannot be kept: {error}") from None
         logger.warning("rotation of the root: %s%s", step, " (forced)" if force else "")
         current().audit |= {"rotation": step, "forced": force, "signer": issuer.issuer()}
-        return web.Response(body=msgspec.json.encode(self.shown()), content_type="application/json")
+        return web.Response(body=msgspec.json.encode(self.shown(issued)), content_type="application/json")
+
+    async def _take(self, step: str, now: float) -> None:
+        """Raises RotationError, StoreError, OSError."""
+        issuer = self._issuer
+        take, after, expected = {
+            "start": (lambda: issuer.begin(now), "distributing", ""),
+            "issue": (lambda: issuer.activate(now), "issuing", "distributing"),
+            "finish": (lambda: issuer.finish(now), "finished", "issuing"),
+            "abort": (issuer.abort, "", "distributing"),
+        }[step]
+        if self.planes is None or issuer.phase != expected or not hasattr(issuer, "successor"):
+            take()  # says itself what is wrong
+        else:
+            await self.planes.step(after, issuer.since or now, take)
 
     # --- warnings and metrics ---------------------------------------------------------------------------------------
 

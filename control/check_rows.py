@@ -83,6 +83,9 @@ def of_sidecars(members: Sequence[Mapping[str, Any]], late: set[str], world: Wor
     found = []
     for one in members:
         key = key_of(one)
+        for why in one.get("not_believed", ()):
+            what, _, remedy = why.partition("; ")
+            found.append(Row("sidecars", key, WARNING, f"what it says of itself is not believed: {what}", remedy))
         if one["refused"]:
             reasons = "; ".join(one["reasons"]) or "no reason given"
             found.append(

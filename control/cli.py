@@ -298,6 +298,9 @@ def _beside(verb: Any) -> None:
         made.add_argument(
             "--labels", type=labels, default="", metavar="K=V,...", help="the workload's labels, likewise"
         )
+        made.add_argument(
+            "--group", default="", metavar="NAME", help="WorkloadGroup that it is of, with all its labels"
+        )
         made.add_argument("--once", action="store_true", help="write the files and end")
         if name == "envoy":
             _envoy_flags(made)
@@ -451,6 +454,9 @@ def _sidecar_flags(made: Any, gateway: bool = False) -> None:
     made.add_argument("--labels", type=labels, default="", metavar="K=V,...", help="the workload's labels, likewise")
     made.add_argument("--service-account", default="", help="the workload's service account, likewise")
     made.add_argument(
+        "--group", default="", metavar="NAME", help="WorkloadGroup of its namespace that it is of, with all its labels"
+    )
+    made.add_argument(
         "--register", metavar="WHERE", help="register the app: consul=URL or etcd=URLS (`consul`, `etcd`: environment)"
     )
     made.add_argument("--service", metavar="NAME:PORT", help="the service to register as, and the app's port")
@@ -562,6 +568,16 @@ def _client_verbs(verb: Any) -> None:
     made.add_argument("--ttl", type=seconds, default="24h", help="how long it can be used (default 24h)")
     made.add_argument("--one-time", action="store_true", help="can be used for one certificate only")
     made.add_argument("--workload", default="", metavar="NAME", help="for this workload only")
+    made.add_argument(
+        "--labels", type=labels, default={}, metavar="K=V,...",
+        help="labels that a workload with it may have, where no Pod, WorkloadEntry or WorkloadGroup says so",
+    )  # fmt: skip
+    made.add_argument(
+        "--addresses",
+        default="",
+        metavar="IP|CIDR,...",
+        help="addresses that it may have, beside the one from which control sees it come",
+    )
 
 
 def _registry_verbs(verb: Any) -> None:

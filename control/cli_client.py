@@ -224,6 +224,7 @@ def status(options: Any) -> int:
         rows.append([f"{member['namespace']}/{member['workload']}", role, str(member["mesh_port"] or "-"),
                      member["taken"] or "-", app_of(member), refused])  # fmt: skip
         rows += [["", "", "", "", "", f"not carried out: {text}"] for text in member.get("not_carried_out", [])]
+        rows += [["", "", "", "", "", f"not believed: {text}"] for text in member.get("not_believed", [])]
     print_columns(rows)
     return 1 if any(member["refused"] for member in answer["sidecars"]) else 0
 
@@ -242,6 +243,8 @@ def token(options: Any) -> int:
         "ttlSeconds": int(options.ttl),
         "oneTime": options.one_time,
         "workload": options.workload,
+        "labels": options.labels,
+        "addresses": [one for one in options.addresses.split(",") if one],
     }
     try:
         answer = ApiClient.of(options).call("POST", "/fairlead/v1/tokens", body)

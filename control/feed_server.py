@@ -12,7 +12,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,6 +20,7 @@ from aiohttp import web
 
 from ..registry.snapshot import Snapshot
 from .api_objects import body_of
+from .claims import Claim
 from .feed_stream import HealthReport, Said, Stream, Use, chunk_of, farewell, patience, read
 from .gather import Gather
 from .push import Book, View
@@ -122,6 +123,12 @@ class Member(msgspec.Struct, omit_defaults=False):
     """What the rules say and this client of xDS cannot do."""
     trust: TrustReport | None = None
     """As it said last; None: it has said nothing of it."""
+    claimed: Claim = Claim()
+    """What it says of itself: `labels` and `address` are what of it counts."""
+    group: str = ""
+    """The WorkloadGroup that its labels are of."""
+    not_believed: list[str] = []
+    """What of it does not count, and why."""
 
 
 class FeedServer:
@@ -134,6 +141,7 @@ class FeedServer:
         changed: Callable[[], None],
         views: Views | None = None,
         left: Callable[[str], None] = lambda _workload: None,
+        vouch: Callable[[Member], object] = lambda _member: None,
     ) -> None:
         self._book = book
         self._views = views if views is not None else Views(Snapshot, lambda _workload: False)
@@ -143,6 +151,8 @@ class FeedServer:
         self._authorize = authorize
         self._changed = changed
         """Called when sidecars come, go, or move."""
+        self.vouch = vouch
+        """Reduces what a member says of itself to what of it counts."""
         self._left = left
         """Called with the workload of a sidecar that leaves while its stream is away."""
         self.members: dict[str, Member] = {}
@@ -247,6 +257,14 @@ class FeedServer:
         """Such a member has taken or refused a version."""
         self._tell_heard()
 
+    def cut(self, workloads: Container[str]) -> None:
+        """End the streams of these workloads (namespace/name): their credentials were taken back."""
+        for stream in self._streams.values():
+            if f"{stream.member.namespace}/{stream.member.workload}" in workloads:
+                logger.warning("%s is cut off: its token was revoked", stream.key)
+                stream.cut = True
+                stream.wake.set()
+
     def close(self) -> None:
         """End every stream, so that sidecars go to another control plane at once."""
         self._closing = True
@@ -256,7 +274,9 @@ class FeedServer:
 
     async def _feed(self, request: web.Request) -> web.StreamResponse:
         member = read_member(request.query)
+        member.claimed = Claim(member.labels, member.address, request.query.get("group", ""), request.remote or "")
         self._authorize(request, member.namespace, member.workload)
+        self.vouch(member)
         response = web.StreamResponse(headers={"content-type": "application/x-ndjson", "cache-control": "no-store"})
         await response.prepare(request)
         key = f"{member.role}/{member.namespace}/{member.workload}"
@@ -280,8 +300,12 @@ class FeedServer:
             await response.write(b"\n")
             await self._begin(stream, request.query.get("since", ""), response)
             chunked = response.headers.get("Transfer-Encoding") == "chunked"
-            while not self._closing:
+            claims = list[str]()
+            while not (self._closing or stream.cut):
                 stream.wake.clear()  # whatever changes from here on sets it again
+                if member.not_believed != claims:
+                    claims = member.not_believed
+                    await response.write(msgspec.json.encode({"claims": claims, "version": ""}) + b"\n")
                 if (trust := self.trust()) != stream.told:
                     stream.told = trust
                     await response.write(trust)

@@ -85,6 +85,8 @@ class Stream:
         items = query.get("items", "")
         self.tables = frozenset(items.split(",")) if items else BASE_TABLES
         self.scoped = False
+        self.cut = False
+        """It is to end: who reads may not any more."""
         self.uses: frozenset[str] = NONE
         self.digests: set[bytes] | None = None
         """Of what it holds, until it is sent what it lacks."""

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
@@ -24,8 +24,11 @@ from .api_context import current
 from .api_objects import body_of
 from .lockout_guard import is_forced, item
 from .objects import Changing
-from .plaintext import PlaintextLedger, Report, refusal
+from .plaintext import Forgotten, PlaintextLedger, Report, refusal
 from .status import StatusError
+
+if TYPE_CHECKING:
+    from .shared_plaintext import SharedPlaintext
 
 PEERS = "peerauthentications.security.istio.io"
 MESH = "meshconfigs.fairlead.dev"
@@ -67,8 +70,8 @@ class MtlsApi:
         self._authorize = authorize
         self._clock = clock
         self.ledger = PlaintextLedger(path.read_bytes() if path.is_file() else b"")
-        self.others: Callable[[], list[bytes]] = list
-        """The ledgers of other control planes of the same store."""
+        self.shared: SharedPlaintext | None = None
+        """With other control planes of the same store."""
         self._unsaved = asyncio.Event()
 
     def routes(self) -> list[web.RouteDef]:
@@ -118,12 +121,17 @@ class MtlsApi:
             body = msgspec.json.decode(await body_of(request), type=Forget)
         except msgspec.MsgspecError as error:
             raise web.HTTPBadRequest(text=f"expected namespace, workload and source: {error}") from None
-        gone = self.ledger.forget(body.namespace, body.workload, body.source)
+        one = Forgotten(body.namespace, body.workload, body.source, self._clock())
+        gone = await self.shared.forget(one) if self.shared is not None else self.ledger.drop([one])
         self._unsaved.set()
         return web.json_response({"forgotten": gone})
 
+    def changed(self) -> None:
+        """The ledger was changed from elsewhere."""
+        self._unsaved.set()
+
     def _ledgers(self) -> list[PlaintextLedger]:
-        return [self.ledger, *(PlaintextLedger(dump) for dump in self.others())]
+        return [self.ledger, *(self.shared.ledgers() if self.shared is not None else ())]
 
     # --- the guard ----------------------------------------------------------------------------------------------------
 
@@ -151,6 +159,15 @@ class MtlsApi:
         }
         if not concerned or current().force:
             return
+        if self.shared is not None and self.shared.unknown and any(map(_may_be_strict, concerned.values())):
+            first = next(iter(concerned))
+            raise StatusError(
+                403,
+                f'{first.resource} "{first.name}" is forbidden: whether anybody still comes in plaintext is not known: '
+                f"{self.shared.unknown}; try again in some seconds, or force it",
+                name=first.name,
+                kind=first.resource.split(".")[0],
+            )
         bodies = dict(self._rules())
         old, root = self._policies(bodies)
         for key, after in concerned.items():
@@ -172,3 +189,8 @@ class MtlsApi:
                 name=first.name,
                 kind=first.resource.split(".")[0],
             )
+
+
+def _may_be_strict(after: Mapping[str, Any] | None) -> bool:
+    """What is removed may uncover it."""
+    return after is None or b"STRICT" in msgspec.json.encode(after)

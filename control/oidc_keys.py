@@ -12,8 +12,8 @@ import logging
 import time
 from urllib.parse import urlsplit
 
-import msgspec
-
+from ..policy.json_web_token import TokenError, read_json, read_keys
+from ..proxy.signatures import KeySet
 from ..registry.needs import Fetch, FetchError
 from . import oidc
 
@@ -40,7 +40,7 @@ class OidcVerifier:
             raise ValueError(f"--oidc-signing-algs: {unknown[0]} is not one of {', '.join(oidc.ALGORITHMS)}")
         self.settings = settings
         self._fetch = fetch
-        self.keys = oidc.Keys()
+        self.keys = KeySet([])
         self.error = "its keys have not been read yet"
         """Why the keys cannot be read; empty: they can."""
         self._looked = float("-inf")
@@ -75,19 +75,22 @@ class OidcVerifier:
                 return
             self.keys, self.error = found, ""
 
-    async def _read(self) -> oidc.Keys:
+    async def _read(self) -> KeySet:
         issuer = self.settings.issuer_url
         document = await self._get(issuer.rstrip("/") + "/.well-known/openid-configuration")
         try:
-            body = msgspec.json.decode(document)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            body = read_json(document)
+        except TokenError as error:
             raise ValueError(f"its discovery document is not JSON: {error}") from None
         told, address = (body.get("issuer"), body.get("jwks_uri")) if isinstance(body, dict) else (None, None)
         if told != issuer:
             raise ValueError(f"its discovery document is of issuer {told!r}")
         if not isinstance(address, str) or urlsplit(address).scheme != "https":
             raise ValueError("its discovery document has no jwks_uri with https")
-        return oidc.read_keys(await self._get(address))
+        good, faults = read_keys(await self._get(address))
+        for fault in faults:
+            logger.info("%s: %s is passed over", address, fault)
+        return KeySet(good)
 
     async def _get(self, url: str) -> bytes:
         answer = await self._fetch.request("GET", url, timeout_s=TIMEOUT_S)

@@ -53,6 +53,23 @@ class Entry(msgspec.Struct):
         return f"{self.source} ({self.address})" if self.source else self.address or "others"
 
 
+class Forgotten(msgspec.Struct, frozen=True):
+    """What an operator has told to forget: of a destination (or a namespace), or of one source there."""
+
+    namespace: str
+    workload: str = ""
+    source: str = ""
+    at: float = 0.0
+    """What came later counts."""
+
+    def holds(self, entry: Entry) -> bool:
+        return (
+            entry.last_seen <= self.at
+            and _is_of(entry.destination, self.namespace, self.workload)
+            and (not self.source or self.source in (entry.source, entry.address))
+        )
+
+
 class PlaintextLedger:
     """`kept`: what `dump` gave before a restart; raises ValueError where it cannot be read."""
 
@@ -62,8 +79,11 @@ class PlaintextLedger:
         for entry in entries:
             self._entries.setdefault(entry.destination, {})[entry.address, entry.port] = entry
 
-    def dump(self) -> bytes:
-        return msgspec.json.encode([entry for own in self._entries.values() for entry in own.values()])
+    def dump(self, since: float = 0.0) -> bytes:
+        """Those seen since then."""
+        return msgspec.json.encode(
+            [one for own in self._entries.values() for one in own.values() if one.last_seen >= since]
+        )
 
     def take(self, destination: str, reports: Sequence[Report], snapshot: Snapshot, now: float) -> None:
         """A sidecar's report."""
@@ -84,16 +104,17 @@ class PlaintextLedger:
         while len(own) > ENTRIES_MOST:
             del own[min(own, key=lambda key: own[key].last_seen)]
 
-    def forget(self, namespace: str, workload: str = "", source: str = "") -> int:
-        """Drop what is known of a destination (of all of a namespace), or of one source there; how many entries."""
+    def drop(self, forgotten: Sequence[Forgotten]) -> int:
+        """Forget these; how many entries."""
         gone = 0
-        for destination, own in self._entries.items():
-            if not _is_of(destination, namespace, workload):
-                continue
-            for key in [k for k, entry in own.items() if not source or source in (entry.source, entry.address)]:
+        for own in self._entries.values() if forgotten else ():
+            for key in [key for key, entry in own.items() if any(one.holds(entry) for one in forgotten)]:
                 del own[key]
                 gone += 1
         return gone
+
+    def count(self, one: Forgotten) -> int:
+        return sum(1 for entry in self.entries() if one.holds(entry))
 
     def entries(self, namespace: str = "", workload: str = "") -> list[Entry]:
         found = [

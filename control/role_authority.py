@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,18 @@ from .api import ControlApi
 from .authority_files import CaFiles, Issuer, open_authority
 from .certs_api import CertsApi
 from .feed_server import FeedServer
+from .issued import IssuedLeaf
 from .issued_file import IssuedFile
 from .role_common import Tasks
 from .server_tls import ServerContext
 from .settings import SettingError
+from .shared_issued import SharedIssued
+from .shared_rotation import SharedRotation
+from .shared_sidecars import SharedSidecars
+from .store_shared import SharedStore
 
 LOOK_S = 60.0
+NAME = "plane.id"
 logger = logging.getLogger("fairlead.certificates")
 
 
@@ -50,12 +58,25 @@ class AuthorityRole:
         """Raises OSError."""
         self.issuer = issuer
         self._file = IssuedFile(data / "issued.jsonl", time.time())
-        api.certificates.record = self._file.add
+        self.record = self._file.record
+        self._shared: SharedIssued | None = None
+        api.certificates.record = self._add
         self.certs = CertsApi(issuer, self._file.record, feed)
         self.contexts: list[ServerContext] = []
         """Of the API's listeners."""
         issuer.changed.append(self._renew_contexts)
         api.add_routes(self.certs.routes())
+
+    def share(self, store: SharedStore, sidecars: SharedSidecars, data: Path) -> None:
+        """Rotate together with the other control planes of the store. Raises OSError."""
+        self._shared = SharedIssued(store.backend, lasting_name(data), self.record, time.time())
+        where = f"{socket.gethostname()}:{data.absolute()}"
+        self.certs.planes = SharedRotation(store, sidecars, self.issuer, self._shared, where, time.time)
+
+    def _add(self, leaf: IssuedLeaf) -> None:
+        self._file.add(leaf)
+        if self._shared is not None:
+            self._shared.note(leaf)
 
     def _renew_contexts(self) -> None:
         for context in self.contexts:
@@ -89,3 +110,11 @@ class AuthorityRole:
         self._file.close()
         if hasattr(self.issuer, "vault"):
             await self.issuer.vault.close()
+
+
+def lasting_name(data: Path) -> str:
+    """The name of the control plane of this folder, which stays over restarts. Raises OSError."""
+    path = data / NAME
+    if not path.exists():
+        path.write_text(secrets.token_hex(8))
+    return "".join(one for one in path.read_text() if one.isalnum()) or "unnamed"

@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,13 @@ from ..registry.facts import facts_of
 from ..registry.facts_kept import KeptFacts
 from ..registry.hub import Registry
 from ..registry.snapshot import Snapshot
-from . import confirmations, rbac
+from . import confirmations, grants, rbac, tokens
 from .access_setup import client_authorities, oidc_issuer
 from .api import ControlApi, Options, is_loopback
 from .auth import WORKLOAD
+from .claims import GROUPS, Judged
 from .conditions import REPORTED
-from .feed_server import FeedServer
+from .feed_server import FeedServer, Member
 from .gather import Gather
 from .history import beyond
 from .history_api import revision_of
@@ -42,19 +43,22 @@ from .mtls_api import MtlsApi
 from .overlay import Overlay
 from .past import objects_at, world_at
 from .push import Book
-from .role_authority import AuthorityRole, open_issuer
+from .role_authority import AuthorityRole, lasting_name, open_issuer
 from .role_common import Signals, Tasks, ready, run, unless_stopped
 from .role_sources import PRECEDENCE, Sources
 from .role_status import StatusWriter
 from .rules_in_force import RulesInForce
 from .settings import SettingError, why
+from .shared_plaintext import SharedPlaintext
 from .shared_sidecars import SharedSidecars, agree_on_authority
-from .sidecars import Known, Sidecars
+from .sidecars import Sidecars
 from .store import Change, CompactedError, Store, StoreError
 from .store_open import open_store
 from .store_shared import SharedStore
 from .stored_facts import kept_facts
 from .views import Views
+from .vouching import Vouching
+from .workload_socket import is_own_address
 
 GARBAGE = (20_000, 20, 50)
 """Thresholds of the collector; Python's own are for less that lives for long."""
@@ -138,9 +142,8 @@ class Control:
         self._changed_facts: set[str] = set()
         """Item keys of objects that are not taken into the facts yet."""
         self._refresh = Gather(self._take_facts)
-        self._proved: dict[str, str] = {}
-        """The service account that the sidecar of a workload authenticated as; it goes before what it says."""
-        self._views = Views(lambda: self.registry.snapshot.value, lambda workload: workload in self._proved)
+        self._vouching: Vouching
+        self._views = Views(lambda: self.registry.snapshot.value, lambda workload: self._vouching.proved(workload))
         self._rules = RulesInForce()
         self._unsaved = asyncio.Event()
         """What is known of sidecars is not on disk yet."""
@@ -195,7 +198,11 @@ class Control:
         self.api.door.authorities = client_authorities(options, issuer.roots())
         issuer_of_users = oidc_issuer(options)
         self.api.door.oidc = issuer_of_users[0] if issuer_of_users else None
-        self.feed = FeedServer(self.book, self._authorize, self._members_changed, self._views, self._sidecar_left)
+        snapshot = self.registry.snapshot
+        self._vouching = Vouching(self.store.memory, lambda: snapshot.value, is_own_address, time.time)
+        self.feed = FeedServer(
+            self.book, self._authorize, self._members_changed, self._views, self._sidecar_left, self._vouch
+        )
         try:
             mtls = MtlsApi(
                 self.data / "plaintext.json", write_private, lambda: self._rules.seen,
@@ -213,13 +220,17 @@ class Control:
         sources = Sources(options, self.registry, tasks, self.data, self._manifests_changed)
         tasks.start("sidecars", self._save_sidecars())
         if isinstance(self.store, SharedStore):
-            self._shared = SharedSidecars(self.store, self.book, self.feed, self._members_changed, mtls.ledger.dump)
-            self.feed.elsewhere, mtls.others = self._shared.until_known, self._shared.ledgers
+            self._shared = SharedSidecars(self.store, self.book, self.feed, self._members_changed)
+            self.feed.elsewhere, name = self._shared.until_known, lasting_name(self.data)
+            self.authority.share(self.store, self._shared, self.data)
+            mtls.shared = SharedPlaintext(self.store, name, mtls.ledger, mtls.changed, time.time)
+            self._shared.on_beat.append(mtls.shared.beat)
             tasks.start("shared sidecars", self._shared.run())
             self._members_changed()  # what others know
         self.authority.start(tasks)
         tasks.start("plaintext", mtls.run())
         self._take_rules(self._rules.change(_rules_of(self.api.objects(SENT_RESOURCES))))
+        self._vouching.groups("control", self.api.objects({GROUPS}))
         self._facts = kept_facts(self.api, FACT_RESOURCES)
         self._overlay.take("control", self._facts.facts)
         sources.start_manifests()
@@ -231,9 +242,9 @@ class Control:
                 sources.manifests.look_now()
 
         signals.on_reload = reload
-        wanted = FACT_RESOURCES | SENT_RESOURCES
+        wanted = FACT_RESOURCES | SENT_RESOURCES | {GROUPS}
         unsubscribe = self.api.subscribe(self._objects_changed, wanted, status=False)
-        self.store.memory.subscribe(self._confirmations_changed)
+        self.store.memory.subscribe(self._control_changed)
         tasks.start("confirmations", self.api.confirming.run())
         self.registry.snapshot.subscribe(self._facts_changed)
         self._facts_changed(self.registry.snapshot.value)
@@ -338,7 +349,7 @@ class Control:
         principal = self.api.authorize_peer(certificate, loopback, namespace, workload, account)
         if principal.role != WORKLOAD:
             return account or ""
-        self._proved[f"{namespace}/{workload}"] = principal.service_account
+        self._vouching.prove(f"{namespace}/{workload}", principal.service_account)
         return principal.service_account
 
     # --- from the API's objects to the feed -----------------------------------------------------------------------
@@ -347,6 +358,10 @@ class Control:
         rules = {key: value for key, value in changed.items() if key.split("/", 2)[1] in SENT_RESOURCES}
         if rules:
             self._take_rules(self._rules.change(dict.fromkeys(rules) | _rules_of(rules)))
+        if any(key.startswith(f"object/{GROUPS}/") for key in changed):
+            if self._vouching.groups("control", self.api.objects({GROUPS})):
+                self._members_changed()
+            changed = {key: value for key, value in changed.items() if not key.startswith(f"object/{GROUPS}/")}
         if len(rules) < len(changed):
             for key, value in changed.items():
                 if value is None and key.startswith("object/pods/"):
@@ -356,9 +371,18 @@ class Control:
             self._changed_facts |= changed.keys() - rules.keys()
             self._refresh.ask()  # many objects of one `apply` become one change of facts
 
-    def _confirmations_changed(self, changes: Sequence[Change]) -> None:
+    def _control_changed(self, changes: Sequence[Change]) -> None:
+        """Objects of control's own, in the store."""
         if any(change.key.resource == confirmations.RESOURCE for change in changes):
             self._take_rules({})
+        given = {grants.workload_of(change.key) for change in changes if change.key.resource == grants.RESOURCE}
+        for key in given:
+            self._vouching.changed(key)
+        if self._connected(given):
+            self._members_changed()
+        if revoked := tokens.revoked(changes, time.time()):
+            self._vouching.changed()
+            self.feed.cut(self._vouching.by_token(revoked))
 
     def _take_rules(self, changed: dict[str, dict[str, Any] | None]) -> None:
         """Put rules that changed into the book, with what of them is under confirmation."""
@@ -378,6 +402,8 @@ class Control:
         changed, self._changed_facts = self._changed_facts, set()
         touched = self._facts.take(changed)
         self._overlay.take("control", self._facts.facts, touched)
+        if self._connected(touched.workloads):
+            self._members_changed()  # what is declared now need not be believed any more, or must be
 
     def _manifests_changed(self, documents: list[Document], problems: list[Problem]) -> None:
         for problem in problems:
@@ -389,26 +415,36 @@ class Control:
                 good.append(document)
             for told in report.errors:
                 logger.error("%s: %s: %s", report.source, told.path, told.message)
-        rules = {}
+        rules, groups = {}, {}
         for document in good:
+            if document.kind == "WorkloadGroup":
+                groups[f"object/{GROUPS}/{document.namespace}/{document.name}"] = document.body
             kind = BY_NAME.get((document.api_version, document.kind))
             if kind is not None and (kind.name in RULE_RESOURCES or kind.name == SECRETS):
                 namespace = document.namespace if kind.namespaced else ""
                 rules[f"object/{kind.name}/{namespace}/{document.name}"] = document.body
         self._take_rules(self._rules.declare(_rules_of(rules)))
         self._overlay.take("manifests", facts_of(good, "manifests"))
+        self._vouching.groups("manifests", groups)
+        self._members_changed()
+
+    def _vouch(self, member: Member) -> Judged:
+        judged, new = self._vouching.vouch(member)
+        for why in new:
+            logger.warning("%s/%s is not believed: %s", member.namespace, member.workload, why)
+        return judged
+
+    def _connected(self, workloads: Iterable[str]) -> bool:
+        """Whether any of these workloads has a sidecar here."""
+        return any(f"{role}/{key}" in self.feed.members for key in workloads for role in ("sidecar", "gateway"))
 
     def _members_changed(self) -> None:
-        proved = self._proved
-        members = [
-            Known(
-                m.namespace, m.workload, m.address, m.mesh_port,
-                proved.get(f"{m.namespace}/{m.workload}") or m.service_account, m.labels, tuple(m.ports),
-                m.role == "gateway", m.leaving, m.checked, "" if m.ready else m.why or "not ready",
-            )
-            for key, m in self.feed.members.items()
-            if m.role in ("sidecar", "gateway") and key.count("/") == 2  # one that has handed over is only waited for
-        ]  # fmt: skip
+        members = []
+        for key, member in self.feed.members.items():
+            if member.role in ("sidecar", "gateway"):
+                judged = self._vouch(member)
+                if key.count("/") == 2:  # one that has handed over is only waited for
+                    members.append(self._vouching.known(member, judged))
         if self._shared is not None:
             self._shared.connected(members)
             there, nowhere = self._shared.elsewhere()
@@ -438,7 +474,7 @@ class Control:
         known = self.registry.snapshot.value.workloads.get(f"{namespace}/{workload}")
         principal = self.api.authorize(request, namespace, workload, known.service_account if known else None)
         if principal.role == WORKLOAD:
-            self._proved[f"{namespace}/{workload}"] = principal.service_account
+            self._vouching.prove(f"{namespace}/{workload}", principal.service_account, principal.token_id)
 
     async def _status(self, request: web.Request) -> web.Response:
         self.api.authorize(request, "", "")

@@ -98,7 +98,7 @@ def sidecar_options(options: Any) -> SidecarOptions:
     )
     if gateway and options.workers > 1 and 0 in moved_of(options.map).values():
         raise SettingError("--map PORT=0: each worker would have a port of its own; name the port")
-    if gateway and not options.labels:
+    if gateway and not options.labels and not options.group:
         raise SettingError(
             "--labels: a gateway serves the Gateways whose selector its labels match, e.g. istio=ingressgateway"
         )
@@ -413,6 +413,8 @@ class Role:
         }
         if options.capture != "off":
             report["captured"] = "1"
+        if options.group:
+            report["group"] = options.group
         urls = [url for text in options.control for url in text.split(",") if url]
         role = "gateway" if sidecar.options.gateway else "sidecar"
         link = feed_for(options, urls, role, options.workload, sidecar.update, data, report)

@@ -60,6 +60,7 @@ class Beside:
             "ADDRESS": options.address or "",
             "PORTS": ports,
             "LABELS": options.labels or {},
+            "GROUP": options.group,
         }
         if kind == ENVOY:
             self._tell_envoy()

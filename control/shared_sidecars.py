@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from .conditions import Seat
 from .feed_server import FeedServer
 from .marks import Marks
 from .push import Book
+from .rotation import Holder, holders_of
 from .sidecars import Known
 from .store import Cause, Change, ConflictError, Key, Stored, StoreError, Write
 from .store_entries import pack, unpack
@@ -57,6 +58,17 @@ def record_of(stored: Stored) -> Record:
     return msgspec.convert(stored.object()["record"], Record)
 
 
+class Trust(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far a control plane is in a rotation of the root."""
+
+    where: str = ""
+    """Host and folder, for people; empty: it does not say."""
+    successor: str = ""
+    """SHA-256 of the newest root that it has the key of."""
+    signer: str = ""
+    """Key identifier of the authority that it issues by."""
+
+
 class Sign(msgspec.Struct, frozen=True):
     """A control plane's sign of life."""
 
@@ -65,8 +77,9 @@ class Sign(msgspec.Struct, frozen=True):
     """Unix seconds, for people."""
     seats: list[tuple[str, int, int, list[str]]] = []
     """Its sidecars: (namespace/workload, revision that it runs, that it refuses or 0, reasons)."""
-    plaintext: str = ""
-    """Its ledger of who came in plaintext (JSON)."""
+    trust: Trust = Trust()
+    holders: list[Holder] = []
+    """Its sidecars, once more: what they trust and hold."""
 
 
 class Signs:
@@ -100,12 +113,13 @@ class SharedSidecars:
 
     def __init__(
         self, store: SharedStore, book: Book, feed: FeedServer, changed: Callable[[], None],
-        ledger: Callable[[], bytes] = bytes,
     ) -> None:  # fmt: skip
         self._store = store
         self._book = book
         self._feed = feed
-        self._ledger = ledger
+        self.trust: Callable[[], Trust] = Trust
+        self.on_beat: list[Callable[[], Awaitable[None]]] = []
+        """Called every few seconds while the store can be reached."""
         self.name = book.epoch
         self._marks = Marks()
         self._others: dict[str, Sign] = {}
@@ -251,7 +265,7 @@ class SharedSidecars:
             )
             name = f"{member.namespace}/{member.workload}"
             seats.append((name if member.role != "dns" else f"dns/{name}", runs, refuses, list(member.reasons)))
-        return Sign(beat, time.time(), sorted(seats), self._ledger().decode())
+        return Sign(beat, time.time(), sorted(seats), self.trust())
 
     async def _beat(self) -> None:
         """Give signs of life, at once where our sidecars have acknowledged something, and look for those of others."""
@@ -259,9 +273,11 @@ class SharedSidecars:
         while True:
             sign = self._sign(count + 1)
             now = loop.time()
-            if now >= look_at or (sign.seats, sign.plaintext) != (told.seats, told.plaintext):
+            news = (sign.seats, sign.trust) != (told.seats, told.trust)
+            if now >= look_at or news:
                 try:
-                    value = pack(msgspec.json.encode(sign))
+                    whole = msgspec.structs.replace(sign, holders=holders_of(self._feed.members))
+                    value = pack(msgspec.json.encode(whole))
                     if len(value) > self._store.backend.value_most:  # being alive is what matters most
                         value = msgspec.json.encode(Sign(sign.beat, sign.time))
                     await self._store.backend.put(f"live/{self.name}", value)
@@ -269,6 +285,8 @@ class SharedSidecars:
                     if now >= look_at:
                         await self._look(now - look_at if look_at else 0.0)
                         look_at = now + BEAT_S
+                        for beat in self.on_beat:
+                            await beat()
                 except StoreError:
                     await asyncio.sleep(TICK_S)  # the store says so itself
             self._acknowledged.clear()
@@ -315,9 +333,18 @@ class SharedSidecars:
             if name not in self._members and not name.startswith("dns/")
         ]
 
-    def ledgers(self) -> list[bytes]:
-        """Of the other control planes."""
-        return [sign.plaintext.encode() for sign in self._others.values() if sign.plaintext]
+    async def look(self) -> None:
+        """Hear of the others as they are now. Raises StoreError."""
+        await self._look(0.0)
+
+    def holders(self) -> list[Holder]:
+        """Sidecars of the other control planes; one that has just come to us is ours."""
+        mine = {key for key, member in self._feed.members.items() if member.role != "dns"}
+        return [one for sign in self._others.values() for one in sign.holders if one.name not in mine]
+
+    def trusts(self) -> dict[str, Trust]:
+        """Of the other living control planes, by name."""
+        return {name: sign.trust for name, sign in self._others.items()}
 
     async def until_known(self, key: str, left: bool, timeout_s: float) -> tuple[int, list[str]]:
         """Wait until the sidecars of all other control planes run a version in which this workload has left, or not.

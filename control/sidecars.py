@@ -12,6 +12,7 @@ from collections.abc import Container, Iterable
 
 import msgspec
 
+from ..registry.checks import Check
 from ..registry.model import Facts, Workload, WorkloadPort
 
 
@@ -33,6 +34,12 @@ class Known(msgspec.Struct, frozen=True, omit_defaults=True):
     """It checks its app: it is heard without a mesh port, too."""
     unhealthy: str = ""
     """Why its app is not ready, as its checks say; stays while the sidecar is away, since nobody knows better."""
+    named: bool = True
+    """Not only its own word says that the workload has this name (claims.py). What follows: of its WorkloadGroup."""
+    service_ports: dict[str, int] = {}
+    locality: str = ""
+    weight: int = 1
+    checks: tuple[Check, ...] = ()
 
     @property
     def key(self) -> str:
@@ -141,7 +148,15 @@ class Sidecars:
             namespace=one.namespace,
             name=one.workload,
             addresses=(one.address,) if one.address else (),
-            ports=tuple(WorkloadPort(port) for port in one.ports),
+            ports=(
+                *(WorkloadPort(port, name) for name, port in one.service_ports.items()),
+                *(WorkloadPort(port) for port in one.ports if port not in one.service_ports.values()),
+            ),
+            service_ports=one.service_ports,
+            locality=one.locality,
+            weight=one.weight,
+            checks=one.checks,
+            unnamed=not one.named,
             labels=one.labels,
             service_account=one.service_account or "default",
             mesh_port=one.mesh_port,

@@ -44,7 +44,8 @@ def context(
         if cert_file:
             made.load_cert_chain(cert_file, key_file or None)
     except (OSError, ssl.SSLError) as error:
-        raise SettingError(f"TLS for {url}: {error}") from error
+        files = ", ".join(one for one in (ca_file, ca_path, cert_file, key_file) if one)
+        raise SettingError(f"TLS for {url}: {files}: {error}") from error
     if not verify:
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE

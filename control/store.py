@@ -111,6 +111,10 @@ class StoreUnavailableError(StoreError):
         self.unknown = unknown
 
 
+class StoreTrustError(StoreUnavailableError):
+    """TLS does not come about: one side does not trust the other. No use to wait for it at the start."""
+
+
 class ConflictError(StoreError):
     """Another version than expected stands there (`current`; None: none at all)."""
 

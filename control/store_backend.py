@@ -55,3 +55,26 @@ class Backend(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def untrusted(told: str, ca: str, pair: str) -> str:
+    """What to do about TLS that does not come about; empty: that is not what is wrong. `ca`, `pair`: the variables that
+    name the authority, and our certificate with its key."""
+    low = told.lower()
+    if "certificate verify failed" in low:
+        if "expired" in low:
+            return "its certificate has ended: have it renewed"
+        if "mismatch" in low or "not valid for" in low:
+            return "its certificate is for other names: dial it by one of those"
+        return f"{ca} has to name the authority that vouches for it"
+    if "alert" in low and ("certificate" in low or "unknown ca" in low):
+        return f"it wants the certificate of a client that it knows: {pair}"
+    return ""
+
+
+def hung_up(told: str, pair: str) -> str:
+    """With TLS 1.3 a server that wants a client's certificate may just close."""
+    closed = any(
+        one in told.lower() for one in ("disconnected", "reset", "broken pipe", "closing transport", "can not write")
+    )
+    return f"; if it wants a client's certificate: {pair}" if closed else ""

@@ -18,7 +18,8 @@ import msgspec
 from ..registry.backoff import Backoff
 from ..registry.consul_catalog import ConsulSettings
 from ..registry.needs import Fetch, FetchError, Reply
-from .store import StoreError, StoreTooLargeError, StoreUnavailableError
+from .store import StoreError, StoreTooLargeError, StoreTrustError, StoreUnavailableError
+from .store_backend import hung_up, untrusted
 from .store_entries import Entry, Head, join_parts, log_path, part_path, read_entry
 
 CALL_S = 2.0
@@ -74,7 +75,12 @@ class ConsulBackend:
         try:
             reply = await self._fetch.request(method, url + path, headers=self._headers, body=body, timeout_s=timeout_s)
         except FetchError as error:
-            raise StoreUnavailableError(f"store {self.url}: {error}") from error
+            told, pair = f"store {self.url}: {error}", "CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY"
+            if url.startswith("https:"):
+                if remedy := untrusted(told, "CONSUL_CACERT", pair):
+                    raise StoreTrustError(f"{told}; {remedy}") from error
+                told += hung_up(told, pair)
+            raise StoreUnavailableError(told) from error
         if reply.status in accept:
             if reply.headers.get("x-consul-knownleader") == "false":
                 raise StoreUnavailableError(f"store {self.url}: Consul has no leader")

@@ -6,10 +6,11 @@ import base64
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from ..registry.etcd_client import UNAUTHENTICATED, UNAVAILABLE, EtcdClient, EtcdError
+from ..registry.etcd_client import DENIED, UNAUTHENTICATED, UNAVAILABLE, EtcdClient, EtcdError
 from ..registry.etcd_values import EtcdSettings, b64, prefix_end
 from ..registry.needs import Fetch, FetchError
-from .store import StoreError, StoreFullError, StoreTooLargeError, StoreUnavailableError
+from .store import StoreError, StoreFullError, StoreTooLargeError, StoreTrustError, StoreUnavailableError
+from .store_backend import hung_up, untrusted
 from .store_entries import Entry, Head, join_parts, log_path, part_path, read_entry
 
 PAGE = 500
@@ -44,6 +45,11 @@ class EtcdBackend:
 
     def _explain(self, error: Exception) -> StoreError:
         told = f"store {self.url}: {error}"
+        if isinstance(error, FetchError) and self.client.endpoint.startswith("https:"):
+            pair = "ETCDCTL_CERT and ETCDCTL_KEY"
+            if remedy := untrusted(told, "ETCDCTL_CACERT", pair):
+                return StoreTrustError(f"{told}; {remedy}")
+            told += hung_up(told, pair)
         if isinstance(error, FetchError) or (isinstance(error, EtcdError) and error.code in (UNAVAILABLE, DEADLINE)):
             return StoreUnavailableError(told)
         code = error.code if isinstance(error, EtcdError) else -1
@@ -51,8 +57,10 @@ class EtcdBackend:
             return StoreFullError(f"{told}: nothing was changed; compact and defragment etcd, or raise its quota")
         if "too large" in str(error):
             return StoreTooLargeError(f"{told}; nothing was changed")
-        if code == UNAUTHENTICATED or "user name is empty" in str(error):
-            return StoreError(f"{told}; ETCDCTL_USER says who we are")
+        if code == UNAUTHENTICATED or "user name is empty" in str(error) or "authentication failed" in str(error):
+            return StoreError(f"{told}; ETCDCTL_USER (and ETCDCTL_PASSWORD) say who we are")
+        if code == DENIED or "permission denied" in str(error):
+            return StoreError(f"{told}; the role of ETCDCTL_USER needs readwrite on the prefix {self._prefix}")
         return StoreError(told)
 
     async def _range(self, key: bytes, end: bytes, page: int, revision: int = 0) -> tuple[list[tuple[str, bytes]], int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..registry import etcd_values
 from .settings import SettingError
-from .source_setup import aiohttp_fetch, check_urls, consul_settings, context
+from .source_setup import aiohttp_fetch, check_urls, consul_settings, consul_tls, context
 from .store import LOG_AGE_S, LOG_ENTRIES, Store
 from .store_backend import Backend
 from .store_consul import ConsulBackend
@@ -56,8 +56,7 @@ def backend_of(text: str, environment: Mapping[str, str]) -> Backend:
         for host in listed
     ]
     first = found[0]
-    tls = context(first.url, first.ca_file, first.cert_file, first.key_file, first.verify)
-    return ConsulBackend(aiohttp_fetch(tls, first.server_name), first, [one.url for one in found], prefix)
+    return ConsulBackend(aiohttp_fetch(consul_tls(first), first.server_name), first, [one.url for one in found], prefix)
 
 
 async def open_store(

@@ -35,6 +35,7 @@ from .store import (
     Stored,
     StoreError,
     StoreTooLargeError,
+    StoreTrustError,
     StoreUnavailableError,
     Write,
     size,
@@ -70,6 +71,10 @@ logger = logging.getLogger("fairlead.store")
 
 class _Gap(Exception):
     """The log does not lead from what memory holds to what is there."""
+
+
+DISTRUST_MOST = 3
+"""Tries of servers with which TLS does not come about; one of several may have another certificate."""
 
 
 class SharedStore:
@@ -117,16 +122,19 @@ class SharedStore:
         store = cls(backend, log_entries=log_entries, log_age_s=log_age_s, commit_s=commit_s)
         try:
             backoff, end = Backoff(0.1, 1.0), asyncio.get_running_loop().time() + open_s
-            why = ""
+            why, distrust = "", 0
             while True:
                 try:
                     async with asyncio.timeout_at(end):
                         store._take_state(await store._load())
                     break
                 except (StoreUnavailableError, TimeoutError) as error:
-                    if error and not why:
+                    if str(error) and not why:
                         logger.warning("%s; trying for %g s", error, open_s)
-                    why = str(error) or why
+                    why = str(error).removeprefix(f"store {backend.url}: ") or why
+                    distrust += isinstance(error, StoreTrustError)
+                    if distrust >= DISTRUST_MOST:
+                        raise
                     if asyncio.get_running_loop().time() >= end:
                         told = why or f"nothing was answered within {open_s:g} s"
                         told = told if told.startswith("store ") else f"store {backend.url}: {told}"

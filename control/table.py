@@ -310,6 +310,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         MESSAGE,
     ),
     "workloadentries.networking.istio.io": (AGE, Column("Address", _text("spec", "address"))),
+    "workloadgroups.networking.istio.io": (Column("Account", _text("spec", "template", "serviceAccount")), AGE),
     "gateways.networking.istio.io": (*STATUS, AGE, Column("Selector", _service_selector, 1), MESSAGE),
     "sidecars.networking.istio.io": (*STATUS, AGE, MESSAGE),
     "peerauthentications.security.istio.io": (Column("Mode", _text("spec", "mtls", "mode")), *STATUS, AGE, MESSAGE),

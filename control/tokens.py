@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from .store import Key, Objects, Stored, Write
+from .store import Change, Key, Objects, Stored, Write
 
 RESOURCE = "workloadtokens.internal.fairlead.dev"
 """Not in the catalog: the object API does not show tokens."""
@@ -42,13 +43,17 @@ class Token(Struct, frozen=True, omit_defaults=True, rename="camel"):
     created_by: str = ""
     expires_at: float = 0.0
     one_time: bool = False
+    labels: dict[str, str] = {}
+    """What workloads with it may say of themselves (claims.py)."""
+    addresses: tuple[str, ...] = ()
+    """Addresses and networks, likewise."""
     used_at: float = 0.0
     """When it was last traded for a certificate; 0: never."""
 
 
 def make(
     draw: bytes, namespace: str, service_account: str, *, now: float, ttl_s: float, one_time: bool = False,
-    workload: str = "", created_by: str = "",
+    workload: str = "", created_by: str = "", labels: dict[str, str] | None = None, addresses: tuple[str, ...] = (),
 ) -> tuple[str, Token, Write]:  # fmt: skip
     """(the token's text, what is kept, the write that keeps it) from ID_BYTES + SECRET_BYTES random bytes."""
     if len(draw) != ID_BYTES + SECRET_BYTES:
@@ -57,13 +62,21 @@ def make(
         raise TokenError(f"ttlSeconds: expected more than 0 and at most {TTL_MAX_S:.0f}")
     name = draw[:ID_BYTES].hex()
     secret = base64.urlsafe_b64encode(draw[ID_BYTES:]).rstrip(b"=").decode()
-    token = Token(name, namespace, service_account, workload, now, created_by, now + ttl_s, one_time)
+    token = Token(
+        name, namespace, service_account, workload, now, created_by, now + ttl_s, one_time, labels or {}, addresses
+    )
     body = {"metadata": {"name": name}, "digest": _digest(secret), "token": msgspec.to_builtins(token)}
     return f"{PREFIX}_{name}_{secret}", token, Write(Key(RESOURCE, "", name), body, expect=0)
 
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def known(objects: Objects, name: str) -> Token | None:
+    """What is kept of the token with this id."""
+    stored = objects.get(Key(RESOURCE, "", name))
+    return msgspec.convert(stored.object()["token"], Token) if stored is not None else None
 
 
 def is_token(text: str) -> bool:
@@ -101,6 +114,18 @@ def used(stored: Stored, now: float) -> Write:
 def listed(objects: Objects) -> list[dict[str, Any]]:
     """All tokens without their secrets."""
     return [stored.object()["token"] for stored in objects.all(RESOURCE)]
+
+
+def revoked(changes: Iterable[Change], now: float) -> frozenset[str]:
+    """Ids of the tokens that were taken back before their end."""
+    return frozenset(
+        change.key.name
+        for change in changes
+        if change.key.resource == RESOURCE
+        and change.after is None
+        and change.before is not None
+        and change.before.object()["token"].get("expiresAt", 0.0) > now
+    )
 
 
 def outdated(objects: Objects, now: float) -> list[Write]:

@@ -1,8 +1,8 @@
 """Which Secrets each proxy is to have, from the rules in force as they stand in the feed's book.
 
 A Secret goes to the proxies whose rules name it (policy/credentials.py), and to no other. The labels by which rules
-select a proxy are what it says of itself, unless a Pod or WorkloadEntry declares it: its token proves namespace and
-service account alone. So what goes by labels beyond a gateway's own namespace, or to a sidecar, asks for more.
+select a proxy are those that a Pod or WorkloadEntry declares, or what of its own word counts (claims.py). What goes by
+labels beyond a gateway's own namespace, or to a sidecar, asks for a declaration.
 """
 
 from __future__ import annotations

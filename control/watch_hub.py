@@ -1,10 +1,14 @@
-"""Shell: watches: wakes the streams whose resources have changed, and writes the events of one stream."""
+"""Shell: watches: wakes the streams whose resources have changed, and writes the events of one stream.
+
+Who may watch is asked again when permissions change, before anything more is sent: a stream ends with an ERROR event
+that holds the Status (403, 401) which its client would get now. (Kubernetes lets it run to its timeout.)
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -13,8 +17,9 @@ from aiohttp import web
 from .api_request import Form, Query, Target
 from .events import shown
 from .listing import spliced
+from .rbac import RESOURCES as PERMISSIONS
 from .selectors import Predicate, both, field_predicate, label_predicate
-from .status import expired
+from .status import StatusError, expired
 from .store import Change, CompactedError, Objects, Stored
 from .table import partial, table
 
@@ -24,6 +29,8 @@ FRESH_S = 3.0
 TIMEOUT_S = 1800.0
 """A watch without timeoutSeconds ends after this to twice this, so that not all come back at once."""
 WATCHES_MAX = 5000
+LOOK_S = 30.0
+"""How often it is looked whether the credentials of who watches are still good."""
 EVENTS_PER_WRITE = 64
 logger = logging.getLogger("fairlead.api")
 encode = msgspec.json.encode
@@ -39,6 +46,10 @@ class WatchHub:
         self._wake: dict[str, set[asyncio.Event]] = {}
         self._life = memory.life
         self._unsubscribe = memory.subscribe(self._publish)
+        self.again: Callable[[web.Request], Awaitable[None]] | None = None
+        """Raises StatusError where who watches may not any more; asked when permissions change, and now and then."""
+        self._permissions = 0
+        """Grows when they may be others."""
         self.count = 0
         self.closing = False
 
@@ -46,6 +57,9 @@ class WatchHub:
         concerned = {change.key.resource for change in changes}
         if self._memory.life != self._life:  # another state of the store: every stream must end
             self._life, concerned = self._memory.life, set(self._wake)
+        if not concerned.isdisjoint(PERMISSIONS):
+            self._permissions += 1
+            concerned = set(self._wake)
         for resource in concerned:
             for event in self._wake.get(resource, ()):
                 event.set()
@@ -92,7 +106,7 @@ class WatchHub:
         ends_at = loop.time() + (query.timeout_s or TIMEOUT_S * (1 + self._draw()))
         try:
             await response.prepare(request)
-            await self._follow(stream, response, wake, ends_at, query.allow_watch_bookmarks)
+            await self._follow(request, stream, response, wake, ends_at, query.allow_watch_bookmarks)
             await response.write_eof()
         except ConnectionError:
             pass  # the client went
@@ -102,13 +116,22 @@ class WatchHub:
         return response
 
     async def _follow(
-        self, stream: Stream, response: web.StreamResponse, wake: asyncio.Event, ends_at: float, bookmarks: bool
-    ) -> None:
+        self, request: web.Request, stream: Stream, response: web.StreamResponse, wake: asyncio.Event, ends_at: float,
+        bookmarks: bool,
+    ) -> None:  # fmt: skip
         loop = asyncio.get_running_loop()
         pending = stream.initial()
-        next_bookmark = loop.time() + BOOKMARK_S
+        next_bookmark, next_look = loop.time() + BOOKMARK_S, loop.time() + LOOK_S
+        permissions = self._permissions
         while not self.closing:
             wake.clear()
+            if self.again is not None and (permissions != self._permissions or loop.time() >= next_look):
+                permissions, next_look = self._permissions, loop.time() + LOOK_S
+                try:
+                    await self.again(request)
+                except StatusError as error:
+                    await response.write(encode({"type": "ERROR", "object": error.body()}) + b"\n")
+                    return
             if not pending:
                 try:
                     pending = stream.news()
@@ -128,7 +151,7 @@ class WatchHub:
                 await response.write(stream.bookmark())
                 next_bookmark = now + BOOKMARK_S
             until = min(ends_at, next_bookmark) if bookmarks else ends_at
-            handle = loop.call_at(until, wake.set)
+            handle = loop.call_at(min(until, next_look), wake.set)
             try:
                 await wake.wait()
             finally:

@@ -44,3 +44,13 @@ def read_users(path: str) -> SocketUsers:
         return SocketUsers(Path(path).read_text() if path else "", lambda name: pwd.getpwnam(name).pw_uid)
     except (OSError, ValueError) as error:
         raise ValueError(f"users of the socket {path}: {cause(error)}") from error
+
+
+def is_own_address(address: str) -> bool:
+    """Whether this host has the address: then who comes from this host may have it."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -58,6 +59,8 @@ class Node(msgspec.Struct, frozen=True):
     mesh_port: int = 0
     service_account: str = ""
     gateway: bool = False
+    group: str = ""
+    """The WorkloadGroup that it wants to be of."""
 
     @property
     def key(self) -> str:
@@ -92,6 +95,7 @@ def read_node(message: Mapping[str, Any]) -> Node:
             upstreams=tuple(_upstream(one) for one in _strings(told, "UPSTREAMS")),
             app_address=_text(told, "APP_ADDRESS"),
             labels=_labels(told.get("LABELS")),
+            group=_text(told, "GROUP"),
             ports=ports,
             mesh_port=mesh_port,
         )
@@ -211,3 +215,9 @@ def mesh_tls(node: Node, names: list[JSON], alpn: Sequence[str] = ()) -> JSON:
     if alpn:
         made["alpn_protocols"] = list(alpn)
     return made
+
+
+def peer_of(told: str) -> str:
+    """The address in gRPC's name of a peer: `ipv4:10.0.0.7:50052`, `ipv6:%5Bfe80::1%5D:50052`, `unix:...` (empty)."""
+    family, _, rest = unquote(told).partition(":")
+    return rest.rpartition(":")[0].strip("[]") if family in ("ipv4", "ipv6") else ""

@@ -16,10 +16,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from ..policy.world import World
+from .claims import Claim
 from .feed_server import FeedServer, Member
 from .protobuf_wire import WireError
 from .status import StatusError
-from .xds_node import GRPC, Node, NodeError, read_node
+from .xds_node import GRPC, Node, NodeError, peer_of, read_node
 from .xds_served import SERVER, Served
 from .xds_session import LDS, Session, TooManyError
 from .xds_wire import decode, encode
@@ -212,6 +213,8 @@ class XdsServer:
                 "sidecar", node.namespace, node.workload, node.address, node.mesh_port, account, node.labels,
                 list(node.ports), time.time(), proxy=node.kind,
             )  # fmt: skip
+            member.claimed = Claim(node.labels, node.address, node.group, peer_of(context.peer()))
+            self._feed.vouch(member)
             client = self._clients[key] = Client(node, member)
             name = f"sidecar/{node.key}"
             self._feed.members[name] = member

@@ -18,6 +18,7 @@ import ssl
 import time
 from collections.abc import Callable
 from typing import Any, cast
+from weakref import WeakSet
 
 from ..policy.tables import UpstreamTLS
 from . import trust
@@ -67,6 +68,12 @@ def first_certificate(pem: str) -> str:
     if start < 0 or end < start:
         raise IdentityError("expected a certificate in PEM (-----BEGIN CERTIFICATE-----)")
     return pem[start : end + len("-----END CERTIFICATE-----")] + "\n"
+
+
+def certificates(pem: str) -> list[bytes]:
+    """Each certificate of a PEM text, as DER."""
+    end = "-----END CERTIFICATE-----"
+    return [ssl.PEM_cert_to_DER_cert(first_certificate(part + end)) for part in pem.split(end) if "BEGIN" in part]
 
 
 def set_versions(context: ssl.SSLContext, minimum: ssl.TLSVersion) -> None:
@@ -199,6 +206,10 @@ class Contexts:
         """Lowest version of TLS between sidecars; see `require`."""
         self.taken: Callable[[Material], None] | None = None
         """Told of material that was put in force."""
+        self.made: WeakSet[ssl.SSLContext] = WeakSet()
+        """All that connections between sidecars still use."""
+        self.distrusted: Callable[[frozenset[bytes]], None] | None = None
+        """Told of the roots (DER) that are trusted no more."""
         self.handshakes = 0
         """Connections that went through one, either side."""
         self.refused: dict[str, int] = {}
@@ -222,7 +233,13 @@ class Contexts:
         least = self.minimum
         server = server_context(material, least)
         client, client_two = client_context(material, False, least), client_context(material, True, least)
-        self._server, self._client, self._client_two, self.material = server, client, client_two, material
+        before, self.material = self.material, material
+        self._server, self._client, self._client_two = server, client, client_two
+        self.made.update((server, client, client_two))
+        if before is not None and before.roots != material.roots and self.distrusted is not None:
+            gone = frozenset(certificates(before.roots)) - frozenset(certificates(material.roots))
+            if gone:
+                self.distrusted(gone)
 
     def server(self) -> ssl.SSLContext | None:
         return self._server

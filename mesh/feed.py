@@ -4,7 +4,8 @@
 tells control what became of a version, `POST .../health` whether the own app is ready, `POST .../use` which services
 are in use, `POST .../say` what control asks for when we come back: digests of what we hold, and what our version knows.
 Control sends a line without content at least every ten seconds, so that a silent connection is found out.
-A line that begins with `{"trust":` is no version: it tells of the mesh's roots (bundle.py).
+A line that begins with `{"trust":` is no version: it tells of the mesh's roots (bundle.py); one with `{"claims":`, what
+of our labels and address is not believed, and what to do.
 Long because all that a sidecar and control tell each other passes here, in one protocol.
 """
 
@@ -41,6 +42,7 @@ ACKS_MOST = 8
 """Versions that may wait to be acknowledged one by one."""
 USE_PAUSE_S = 0.05
 TRUST_LINE = b'{"trust":'
+CLAIMS_LINE = b'{"claims":'
 LEAVE_GRACE_S = 1.0
 """How much longer than what it was asked to wait control may take to answer a farewell."""
 
@@ -62,6 +64,10 @@ class Farewell(msgspec.Struct):
     refusing: list[str] = []
     superseded: bool = False
     """Another process is the workload's sidecar by now: nothing was taken out."""
+
+
+class _Claims(msgspec.Struct):
+    claims: list[str] = []
 
 
 class Feed:
@@ -109,6 +115,8 @@ class Feed:
         self.refused: list[str] = []
         """Reasons for which the latest version is not in force; empty: it is."""
         self.error = ""
+        self.not_believed: list[str] = []
+        """What of what we say of ourselves control does not believe."""
         self.unsaved = ""
         """Why the version in force is not on disk; empty: it is, or nothing is to be kept."""
         self.in_force = asyncio.Event()
@@ -230,12 +238,19 @@ class Feed:
                     if line.startswith(TRUST_LINE):
                         if self.on_trust is not None:
                             self.on_trust(line)
+                    elif line.startswith(CLAIMS_LINE):
+                        self._not_believed(line)
                     elif line:
                         self._line(url, line)
                 if len(buffer) > LINE_BYTES_MAX:
                     raise FetchError(f"a line of the feed is longer than {LINE_BYTES_MAX} bytes")
             if stream.status != 200:
                 raise FetchError(f"feed refused with status {stream.status}")
+
+    def _not_believed(self, line: bytes) -> None:
+        self.not_believed = msgspec.json.decode(line, type=_Claims).claims
+        for why in self.not_believed:
+            logger.error("control does not believe %s", why)
 
     def _line(self, url: str, line: bytes) -> None:
         before = self._holdings.version

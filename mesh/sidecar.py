@@ -22,6 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msgspec import to_builtins
+from msgspec.structs import replace
 
 from ..policy.compile import CompileCache, compile_tables
 from ..policy.compile_inbound import placed
@@ -41,6 +42,7 @@ from ..registry.snapshot import Snapshot
 from . import loopback
 from .app_health import refuse, without_app
 from .contexts import Contexts
+from .distrust import Distrust
 from .identity import IdentityError, parse
 from .memory import Tidy
 from .sidecar_options import Address, SidecarOptions
@@ -68,6 +70,7 @@ class Sidecar:
         self.sockets = Sockets()
         """Where listening sockets come from."""
         self.contexts = Contexts(self._trust_domains)
+        Distrust(self.contexts)
         self.metrics = Metrics(options.workload)
         self.recorder = Recorder(self.metrics)
         self.dns: DnsServer | None = None
@@ -268,7 +271,11 @@ class Sidecar:
     def _own(self, world: World) -> Workload:
         """Our workload: as the registry has it, else as the command line has it."""
         given = self.options.workload
-        return world.snapshot.workloads.get(given.key) or given
+        known = world.snapshot.workloads.get(given.key)
+        if known is None or known.source != "sidecars":
+            return known or given
+        # Control may not believe us our labels and address: policies that select them are in force here all the same.
+        return replace(known, labels={**given.labels, **known.labels}, addresses=known.addresses or given.addresses)
 
     def _one_workload(self, identity: str) -> Workload | None:
         if self._tables is None or not identity:

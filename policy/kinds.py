@@ -561,7 +561,6 @@ REFUSED_KINDS = {
     "WasmPlugin": "there are no WebAssembly filters",
     "ProxyConfig": "use fairlead's settings",
     "Telemetry": "use MeshConfig for the access log; metrics and trace headers are always on",
-    "WorkloadGroup": "declare each workload (Pod or WorkloadEntry)",
     "IstioOperator": "install nothing: fairlead's roles are started as they are",
     "GatewayClass": _GATEWAY_API,
     "HTTPRoute": _GATEWAY_API,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..registry.checks import container_checks
+from ..registry.checks import CheckError, container_checks, probe
 from ..registry.kinds import ENTRY_PROTOCOLS
 from ..registry.schema import Findings
 from .validate_destination_rule import check_locality
@@ -38,6 +38,8 @@ HTTP_OR_TLS = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTPS", "TLS")
 DYNAMIC = ("HTTP", "HTTP2", "GRPC", "TLS")
 PLAIN = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB")
 MESH_PORT = "fairlead.dev/mesh-port"
+ADDRESSES = "fairlead.dev/addresses"
+"""Annotation of a WorkloadGroup: networks in which its members' addresses are taken at their word."""
 
 
 # --- Istio ----------------------------------------------------------------------------------------------------------
@@ -158,6 +160,26 @@ def check_workload(found: Findings, path: str, spec: Object) -> None:
     for name in mapping(spec, "ports"):
         if not is_dns_label(name):
             invalid(found, f"{path}.ports[{name}]", name, "must be a label of lower-case letters, digits and '-'")
+
+
+def check_workload_group(found: Findings, body: Object) -> None:
+    spec = mapping(body, "spec")
+    check_labels(found, "spec.metadata.labels", mapping(mapping(spec, "metadata"), "labels"))
+    template = mapping(spec, "template")
+    check_labels(found, "spec.template.labels", mapping(template, "labels"))
+    for name in mapping(template, "ports"):
+        if not is_dns_label(name):
+            invalid(
+                found, f"spec.template.ports[{name}]", name, "must be a label of lower-case letters, digits and '-'"
+            )
+    if spec.get("probe") is not None:
+        try:
+            probe("readiness", spec["probe"], mapping(template, "ports"))
+        except CheckError as error:
+            invalid(found, "spec.probe", "", str(error))
+    for text in mapping(mapping(body, "metadata"), "annotations").get(ADDRESSES, "").replace(",", " ").split():
+        if fault := cidr_fault(text):
+            invalid(found, f"metadata.annotations[{ADDRESSES}]", text, fault)
 
 
 def check_gateway(found: Findings, spec: Object, name: str) -> None:

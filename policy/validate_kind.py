@@ -18,6 +18,7 @@ from .validate_entries import (
     check_service,
     check_service_entry,
     check_workload,
+    check_workload_group,
 )
 from .validate_ingress import check_ingress
 from .validate_names import label_faults, label_value_faults, qualified_name_faults, subdomain_faults
@@ -158,6 +159,7 @@ _CHECKS: dict[tuple[str, str], Callable[[Findings, Object, str], None]] = {
     ("networking.istio.io", "Sidecar"): lambda f, b, n: check_sidecar(f, _spec(b), n),
     ("networking.istio.io", "ServiceEntry"): lambda f, b, n: check_service_entry(f, _spec(b), n),
     ("networking.istio.io", "WorkloadEntry"): lambda f, b, n: check_workload(f, "spec", _spec(b)),
+    ("networking.istio.io", "WorkloadGroup"): lambda f, b, n: check_workload_group(f, b),
     ("networking.k8s.io", "NetworkPolicy"): _network_policy,
     ("networking.k8s.io", "Ingress"): lambda f, b, n: check_ingress(
         f, _spec(b), mapping(mapping(b, "metadata"), "annotations")

@@ -74,8 +74,10 @@ class EtcdClient:
                     continue
                 if error.code != UNAVAILABLE or attempt == TRIES - 1:
                     raise
-            except FetchError:
-                if attempt == TRIES - 1:
+            except FetchError as error:
+                told = str(error).lower()
+                distrust = "certificate verify failed" in told or "alert certificate" in told
+                if attempt == TRIES - 1 or (distrust and attempt + 1 >= len(self.settings.endpoints)):
                     raise
             self.next_endpoint()
             await asyncio.sleep(backoff.pause(random.random()))

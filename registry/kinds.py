@@ -258,6 +258,27 @@ WORKLOAD_ENTRY_SPEC = obj(
     serviceAccount=text("Name in its identity."),
 )
 WORKLOAD_ENTRY = obj("A workload.", required=("spec",), spec=WORKLOAD_ENTRY_SPEC, status=NO_STATUS)
+WORKLOAD_GROUP = obj(
+    "What workloads of one service account that nothing declares one by one may be.",
+    required=("spec",),
+    spec=obj(
+        "What its members are.",
+        required=("template",),
+        metadata=obj("Of its members.", labels=STRINGS, annotations=unused(STRINGS, "nothing looks at them")),
+        template=obj(
+            "As a WorkloadEntry; the address is each member's own.",
+            address=unused(text(), "each member has its own"),
+            ports=table(PORT, "Ports by name."),
+            labels=STRINGS,
+            network=unused(text(), "there is one network"),
+            locality=text("region/zone/subzone"),
+            weight=integer("Share of traffic.", 0, 4294967295),
+            serviceAccount=text("Account that members must prove (default: default)."),
+        ),
+        probe=_probe("Whether a member takes traffic now; its sidecar checks."),
+    ),
+    status=NO_STATUS,
+)
 
 ENTRY_PROTOCOLS = ("HTTP", "HTTPS", "GRPC", "HTTP2", "MONGO", "TCP", "TLS", "GRPC-WEB", "REDIS", "MYSQL", "UDP")
 SERVICE_ENTRY = obj(
@@ -299,5 +320,7 @@ FACT_KINDS: tuple[Kind, ...] = (
     kind("networking.istio.io", "v1 v1beta1 v1alpha3", "ServiceEntry", "serviceentries", SERVICE_ENTRY, "se",
          categories=("istio-io", "networking-istio-io")),
     kind("networking.istio.io", "v1 v1beta1 v1alpha3", "WorkloadEntry", "workloadentries", WORKLOAD_ENTRY, "we",
+         categories=("istio-io", "networking-istio-io")),
+    kind("networking.istio.io", "v1 v1beta1 v1alpha3", "WorkloadGroup", "workloadgroups", WORKLOAD_GROUP, "wg",
          categories=("istio-io", "networking-istio-io")),
 )  # fmt: skip

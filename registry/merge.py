@@ -176,7 +176,7 @@ def unwell(endpoint: Endpoint, why: str, publish_not_ready: bool = False) -> End
 def completed(endpoint: Endpoint, workloads: Mapping[str, Workload], publish_not_ready: bool = False) -> Endpoint:
     """A listed endpoint (EndpointSlice) with what is known of its workload: labels, identity, sidecar, health."""
     workload = workloads.get(endpoint.workload) if endpoint.workload else None
-    if workload is None:
+    if workload is None or workload.unnamed:
         return endpoint
     if workload.unhealthy:
         endpoint = unwell(endpoint, workload.unhealthy, publish_not_ready)

@@ -150,6 +150,8 @@ class Workload(Struct, frozen=True, omit_defaults=True, gc=False):
     """Why the checks of its own sidecar say that it is not ready; also what others list of it is not ready then."""
     checks: tuple[Check, ...] = ()
     """What its sidecar is to check of it; on the feed for that sidecar alone."""
+    unnamed: bool = False
+    """That it has this name is its sidecar's own word: no endpoint that a source lists is taken to be its."""
 
     def __post_init__(self) -> None:
         if not self.labels:

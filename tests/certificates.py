@@ -27,20 +27,20 @@ class Authority:
         self.pem = made.sign(signing._key, hashes.SHA256()).public_bytes(PEM).decode()
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey, days: int = 2
     ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         made = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(key)
-        made = made.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(minutes=2))
-        return made.not_valid_after(now + datetime.timedelta(days=2))
+        made = made.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=2))
+        return made.not_valid_after(now + datetime.timedelta(days=days))
 
-    def issue(self, *names: str, with_rsa: bool = False) -> tuple[str, str]:
-        """(certificate, key) in PEM for these DNS names."""
+    def issue(self, *names: str, with_rsa: bool = False, days: int = 2) -> tuple[str, str]:
+        """(certificate, key) in PEM for these DNS names. `days` that it is good for yet; negative: it has ended."""
         key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = (
             rsa.generate_private_key(65537, 2048) if with_rsa else ec.generate_private_key(ec.SECP256R1())
         )
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-        made = self._builder(subject, key.public_key())
+        made = self._builder(subject, key.public_key(), days)
         made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), False)
         made = made.add_extension(x509.BasicConstraints(False, None), True)
         made = made.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), False)

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 
 from fairlead.control.api import ControlApi, Options
+from fairlead.control.store import Store
 from fairlead.control.store_sqlite import SqliteStore
 
 VIRTUAL_SERVICES = "/apis/networking.istio.io/v1/namespaces/default/virtualservices"
@@ -87,7 +88,7 @@ async def store_in(folder: Path, **settings: Any) -> AsyncIterator[SqliteStore]:
 
 @contextlib.asynccontextmanager
 async def api_on(
-    store: SqliteStore, options: Options | None = None, prepare: Callable[[ControlApi], None] | None = None, **more: Any
+    store: Store, options: Options | None = None, prepare: Callable[[ControlApi], None] | None = None, **more: Any
 ) -> AsyncIterator[tuple[ControlApi, Client]]:
     """An API that listens on a free port of loopback, and a client of it."""
     api = ControlApi(store, options=options, **more)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 
 from fairlead.control import api as api_module
-from fairlead.control import api_objects
+from fairlead.control import api_objects, watch_hub
 from fairlead.control.api import ControlApi
 from fairlead.control.api_limits import ApiLimits, Buckets, Limits
+from fairlead.control.auth import AdminTokens
 from fairlead.control.status import StatusError
 from tests.control.serving import Client, api_in, service
 from tests.control.test_rbac import ME, RBAC, binding, grant, options, role, rule
@@ -104,6 +106,46 @@ async def test_a_watch_within_a_namespace_shows_nothing_of_others(tmp_path: Path
             await client.post(MINE, service("own"), **ROOT)
             events = [json.loads(line) async for line in answer.content]
         assert {event["object"]["metadata"]["namespace"] for event in events} == {"mine"}
+
+
+async def test_who_loses_the_right_sees_nothing_more_of_an_open_watch(tmp_path: Path) -> None:
+    async with two_namespaces(tmp_path) as (_, client):
+        bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/mine/rolebindings"
+        async with (
+            client.session.get(f"{client.url}{MINE}?watch=true", headers=OWNER) as answer,
+            client.session.get(f"{client.url}{MINE}?watch=true", headers=ROOT) as other,
+        ):
+            await client.post(MINE, service("before"), **ROOT)
+            assert json.loads(await answer.content.readline())["object"]["metadata"]["name"] == "before"
+            await client.post(bindings, binding("more", "ClusterRole", "view", SELF), **ROOT)
+            await client.delete(f"{bindings}/admin", **ROOT)
+            await client.post(MINE, service("kept"), **ROOT)
+            kept = json.loads(await answer.content.readline())["object"]
+            assert kept["metadata"]["name"] == "kept"  # who keeps the right in another way keeps the watch
+            begun = time.monotonic()
+            await client.delete(f"{bindings}/more", **ROOT)
+            await client.post(MINE, service("after"), **ROOT)
+            rest = (await asyncio.wait_for(answer.content.read(), 10)).splitlines()
+            assert time.monotonic() - begun < 1.0
+            (event,) = map(json.loads, rest)
+            assert (event["type"], event["object"]["code"], event["object"]["reason"]) == ("ERROR", 403, "Forbidden")
+            assert 'cannot watch resource "services"' in event["object"]["message"]
+            names = [json.loads(await other.content.readline())["object"]["metadata"]["name"] for _ in range(3)]
+            assert names == ["before", "kept", "after"]
+            assert (await client.ask("GET", f"{MINE}?watch=true", **OWNER))[0] == 403
+
+
+async def test_who_loses_the_credentials_sees_nothing_more_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_hub, "LOOK_S", 0.05)
+    async with (
+        two_namespaces(tmp_path) as (api, client),
+        client.session.get(f"{client.url}{MINE}?watch=true", headers=OWNER) as answer,
+    ):
+        api.door.authenticator.admins = AdminTokens("another-token root")
+        (event,) = map(json.loads, (await asyncio.wait_for(answer.content.read(), 10)).splitlines())
+        assert (event["type"], event["object"]["code"]) == ("ERROR", 401)
 
 
 YAML_BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from fairlead.control.mtls_api import MtlsApi
-from fairlead.control.plaintext import PlaintextLedger, Report
+from fairlead.control.plaintext import Forgotten, PlaintextLedger, Report
 from fairlead.registry.model import Workload
 from fairlead.registry.snapshot import Snapshot
 from tests.control.serving import Client, api_in
@@ -102,7 +102,7 @@ async def test_taking_an_exception_away_is_a_switch_to_strict_too(client: Guarde
     answer = await client.delete(f"{PEERS}/loose", code=403)
     assert "STRICT would refuse" in answer["message"]
     await client.delete(f"{PEERS}?fieldSelector=metadata.name%3Dloose", code=403)
-    client.ledger.forget("shop")
+    client.ledger.drop([Forgotten("shop", at=NOW)])
     await client.delete(f"{PEERS}/loose")
 
 

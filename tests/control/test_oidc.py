@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
 import ssl
 import time
@@ -16,12 +18,16 @@ from aiohttp import web
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from fairlead.control import oidc, oidc_keys
+from fairlead.control import oidc_keys
 from fairlead.control.access_setup import oidc_issuer
 from fairlead.control.authority_files import open_authority
-from fairlead.control.oidc import Keys, OidcError, Settings, UnknownKeyError, read_keys, verify
+from fairlead.control.oidc import OidcError, Settings, UnknownKeyError, verify
 from fairlead.control.settings import SettingError
+from fairlead.policy import json_web_token
+from fairlead.policy.json_web_token import read_keys
+from fairlead.proxy.signatures import KeySet
 from tests.control.serving import SERVICES, api_in
 
 NOW = 1_800_000_000.0
@@ -55,7 +61,9 @@ def jwk(key: Any, name: str) -> dict[str, Any]:
             "y": b64(numbers.y.to_bytes(32, "big"))}  # fmt: skip
 
 
-KEYS = read_keys(json.dumps({"keys": [jwk(RSA_KEY, "r"), jwk(EC_KEY, "e"), {"kty": "oct", "k": "x"}, 5]}).encode())
+KEYS = KeySet(
+    read_keys(json.dumps({"keys": [jwk(RSA_KEY, "r"), jwk(EC_KEY, "e"), {"kty": "oct", "k": "x"}, 5]}).encode())[0]
+)
 
 
 def token(claims: dict[str, Any], alg: str = "RS256", kid: str = "r", key: Any = RSA_KEY, **header: Any) -> str:
@@ -88,9 +96,10 @@ def test_a_good_token_names_user_and_groups(alg: str, kid: str, key: Any) -> Non
         ({"exp": NOW}, "has expired 0 s ago"),
         ({"exp": None}, "no exp"),
         ({"exp": "soon"}, "exp is not a number"),
+        ({"exp": True}, "exp is not a number"),
         ({"nbf": NOW + 60}, "60 s from the future .nbf."),
         ({"iat": NOW + 60}, "from the future .iat."),
-        ({"sub": None}, "no claim sub"),
+        ({"sub": None}, "sub. field is not a string"),
         ({"sub": ""}, "no claim sub"),
         ({"sub": "a\nb"}, "no claim sub"),
         ({"groups": [1]}, "groups is not a list"),
@@ -106,10 +115,13 @@ def test_forged_tokens_are_refused() -> None:
     good = token(CLAIMS)
     head, claims, signature = good.split(".")
     public = RSA_KEY.public_key().public_numbers()
-    for alg in ("none", "HS256", "rs256", "RS384", None, 5):
+    for alg in ("none", "HS256", "rs256", None, 5):
         forged = b64(json.dumps({"alg": alg, "kid": "r"}).encode())
-        with pytest.raises(OidcError, match="is signed by"):
-            verify(SETTINGS, KEYS, f"{forged}.{claims}.", NOW)
+        for end in ("", signature):
+            with pytest.raises(OidcError, match="cannot be used: Jwt"):
+                verify(SETTINGS, KEYS, f"{forged}.{claims}.{end}", NOW)
+    with pytest.raises(OidcError, match="is signed by RS384; accepted are RS256"):
+        verify(SETTINGS, KEYS, token(CLAIMS, "RS384"), NOW)
     other = b64(json.dumps({**CLAIMS, "sub": "root"}).encode())
     for text in (f"{head}.{other}.{signature}", f"{head}.{claims}.", f"{head}.{claims}.{number(public.n)}"):
         with pytest.raises(OidcError):
@@ -122,10 +134,67 @@ def test_forged_tokens_are_refused() -> None:
     with pytest.raises(OidcError, match="crit"):
         verify(SETTINGS, KEYS, token(CLAIMS, crit=["x"]), NOW)
     with pytest.raises(OidcError, match="longer"):
-        verify(SETTINGS, KEYS, good + "a" * oidc.TOKEN_BYTES_MAX, NOW)
+        verify(SETTINGS, KEYS, good + "a" * json_web_token.TOKEN_MOST, NOW)
     for text in ("a.b", "a.b.c.d", "ey.ey.", "eyJ9.e30=.e30", f"{b64(b'[]')}.{b64(b'{}')}.x"):
-        with pytest.raises(OidcError, match="cannot be read"):
+        with pytest.raises(OidcError, match="cannot be used: Jwt"):
             verify(SETTINGS, KEYS, text, NOW)
+
+
+def test_a_public_key_is_no_shared_secret_and_a_key_is_good_for_its_own_kind_alone() -> None:
+    """Algorithm confusion: whatever the header says, the key decides what a signature is."""
+    claims = b64(json.dumps(CLAIMS).encode())
+    pem = RSA_KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    head = b64(json.dumps({"alg": "HS256", "kid": "r"}).encode())
+    mac = b64(hmac.new(pem, f"{head}.{claims}".encode(), hashlib.sha256).digest())
+    with pytest.raises(OidcError, match="not supported"):
+        verify(SETTINGS, KEYS, f"{head}.{claims}.{mac}", NOW)
+    with pytest.raises(UnknownKeyError, match="no key"):  # an EC key named for an RSA signature
+        verify(SETTINGS, KEYS, token(CLAIMS, kid="e"), NOW)
+    only = KeySet(read_keys(json.dumps({"keys": [{**jwk(RSA_KEY, "r"), "alg": "RS256"}]}).encode())[0])
+    with pytest.raises(UnknownKeyError, match="no key"):
+        verify(SETTINGS, only, token(CLAIMS, "PS256"), NOW)
+    secret = {"keys": [{"kty": "oct", "kid": "r", "k": b64(b"x" * 32)}, {**jwk(RSA_KEY, "r"), "d": "AQ"},
+                       {**jwk(RSA_KEY, "r"), "use": "enc"}]}  # fmt: skip
+    good, faults = read_keys(json.dumps(secret).encode())
+    assert good == [] and len(faults) == 3
+
+
+@pytest.mark.parametrize("kid", [5, ["r"], {"a": 1}, None, True])
+def test_a_key_id_that_is_no_text_is_refused(kid: Any) -> None:
+    with pytest.raises(OidcError, match="kid"):
+        verify(SETTINGS, KEYS, token(CLAIMS, kid=kid), NOW)
+
+
+@pytest.mark.parametrize("kid", ["../../../dev/null", "' OR 1=1", "https://evil.example/keys", "r\x00", "R"])
+def test_a_key_id_names_a_key_of_the_issuer_or_nothing(kid: str) -> None:
+    """Nor do keys that a token brings along count (jwk, jku, x5u, x5c)."""
+    with pytest.raises(UnknownKeyError, match="no key"):
+        verify(SETTINGS, KEYS, token(CLAIMS, kid=kid), NOW)
+    stranger = rsa.generate_private_key(65537, 2048)
+    own = token(CLAIMS, key=stranger, jwk=jwk(stranger, "r"), jku="https://evil.example", x5c=["x"])
+    with pytest.raises(UnknownKeyError, match="signature"):
+        verify(SETTINGS, KEYS, own, NOW)
+
+
+@pytest.mark.parametrize("change", ['"sub":"alice","sub":"root"', '"exp":1e400', '"exp":NaN', '"exp":Infinity'])
+def test_what_two_readers_may_understand_in_two_ways_is_refused(change: str) -> None:
+    text = json.dumps({**CLAIMS, "exp": NOW + 60})[:-1] + f",{change}}}"
+    if "exp" in change:
+        text = json.dumps({key: value for key, value in CLAIMS.items() if key != "exp"})[:-1] + f",{change}}}"
+    head = b64(json.dumps({"alg": "RS256", "kid": "r"}).encode())
+    signed = f"{head}.{b64(text.encode())}"
+    signature = RSA_KEY.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+    with pytest.raises(OidcError, match=r"twice|no number|not a number"):
+        verify(SETTINGS, KEYS, f"{signed}.{b64(signature)}", NOW)
+
+
+def test_a_signature_has_one_way_to_be_written() -> None:
+    good = token(CLAIMS)
+    spare = good[:-1] + chr(ord(good[-1]) + 1)
+    with pytest.raises(OidcError):
+        verify(SETTINGS, KEYS, spare, NOW)
+    with pytest.raises(OidcError, match="Base64"):
+        verify(SETTINGS, KEYS, good + "=", NOW)
 
 
 def test_prefixes_claims_and_emails_are_as_kube_apiservers() -> None:
@@ -152,7 +221,7 @@ def test_key_sets_that_are_none_are_refused() -> None:
     for data in (b"", b"[]", b"{}", b'{"keys": 1}', b"\xff"):
         with pytest.raises(ValueError):
             read_keys(data)
-    assert read_keys(b'{"keys": [{"kty": "RSA", "n": "AQ", "e": "AQAB"}, {"kty": "EC", "crv": "P-9"}]}') == Keys()
+    assert read_keys(b'{"keys": [{"kty": "RSA", "n": "AQ", "e": "AQAB"}, {"kty": "EC", "crv": "P-9"}]}')[0] == []
 
 
 class FakeIssuer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fairlead.control.plaintext import BLOCKS_S, ENTRIES_MOST, KEPT_S, PlaintextLedger, Report, age, refusal
+from fairlead.control.plaintext import BLOCKS_S, ENTRIES_MOST, KEPT_S, Forgotten, PlaintextLedger, Report, age, refusal
 from fairlead.policy.resources import LabelsSelector, Meta, MutualTLS, PeerAuthentication, PeerAuthenticationSpec
 from fairlead.registry.model import Workload
 from fairlead.registry.snapshot import Snapshot
@@ -89,12 +89,23 @@ def test_a_flood_of_sources_drops_the_oldest() -> None:
     assert not [one for one in made.entries() if one.source == "shop/cart-1"]
 
 
+def forget(made: PlaintextLedger, *which: str) -> int:
+    namespace, workload, source = (*which, "", "")[:3]
+    return made.drop([Forgotten(namespace, workload, source, NOW + 1e6)])
+
+
+def test_what_comes_after_it_was_told_to_forget_counts() -> None:
+    made = ledger()
+    first = made.entries()[0].last_seen
+    assert made.drop([Forgotten("shop", at=first - 1e6)]) == 0
+
+
 def test_forgetting_is_by_destination_and_source() -> None:
     made = ledger()
-    assert made.forget("shop", "web-2") == 0
-    assert made.forget("sho") == 0
-    assert made.forget("shop", "web-1", "10.0.0.3") == 0
-    assert made.forget("shop", "", "shop/cart-1") == 1
+    assert forget(made, "shop", "web-2") == 0
+    assert forget(made, "sho") == 0
+    assert forget(made, "shop", "web-1", "10.0.0.3") == 0
+    assert forget(made, "shop", "", "shop/cart-1") == 1
     assert made.entries() == []
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.control.workload_socket import clear_path, read_users
+from fairlead.control.workload_socket import clear_path, is_own_address, read_users
 
 
 def test_a_socket_that_nobody_listens_on_is_removed_and_nothing_else_is(tmp_path: Path) -> None:
@@ -35,3 +35,8 @@ def test_a_file_of_users_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     path.write_text("root shop/web")
     assert read_users(str(path)).principal(0, "").service_account == "web"
     assert len(read_users("")) == 0
+
+
+def test_an_address_is_ours_if_this_host_has_it() -> None:
+    assert is_own_address("127.0.0.1") and is_own_address("127.9.9.9")
+    assert not is_own_address("192.0.2.1") and not is_own_address("no address") and not is_own_address("2001:db8::1")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fairlead.control.xds_node import GRPC, NodeError, Notes, Upstream, read_node, seconds, socket_address
+from fairlead.control.xds_node import GRPC, NodeError, Notes, Upstream, peer_of, read_node, seconds, socket_address
 
 
 def node(**told: Any) -> Any:
@@ -66,3 +66,12 @@ def test_small_things() -> None:
     assert notes.listed() == ["a", "b"]
     assert (seconds(0.0), seconds(1.5), seconds(10.0), seconds(0.025)) == ("0s", "1.5s", "10s", "0.025s")
     assert socket_address("unix:///run/app", 0) == {"pipe": {"path": "/run/app"}}
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [("ipv4:10.0.0.7:50052", "10.0.0.7"), ("ipv6:%5Bfe80::1%5D:50052", "fe80::1"), ("ipv6:[::1]:5", "::1"),
+     ("unix:/run/x", ""), ("", "")],
+)  # fmt: skip
+def test_where_a_client_comes_from_is_read_from_grpcs_word(told: str, address: str) -> None:
+    assert peer_of(told) == address

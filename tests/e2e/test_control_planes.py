@@ -147,7 +147,9 @@ spec: {hosts: [web], http: [{route: [{destination: {host: web}}]}]}
 async def sidecar(planes: Planes, name: str, first: int, *more: str) -> Role:
     """With a token that one control plane made; its feed begins at another, and knows them all."""
     token = planes.roles.folder / f"{name}.token"
-    made = await planes.roles.command("token", "create", "--service-account", name, "--control", planes.urls[0])
+    made = await planes.roles.command(
+        "token", "create", "--service-account", name, "--labels", f"app={name}", "--control", planes.urls[0]
+    )
     token.write_text(made[1])
     urls = planes.urls[first:] + planes.urls[:first]
     return await planes.roles.start(

@@ -395,7 +395,16 @@ async def test_a_gateway_of_the_mesh_gets_its_secrets_and_reaches_apps_by_mutual
         )
         await made.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: edge}\n---\n" + in_edge)
         code, token, err = await made.roles.command(
-            "token", "create", "-n", "edge", "--service-account", "gateway", "--control", made.url
+            "token",
+            "create",
+            "-n",
+            "edge",
+            "--service-account",
+            "gateway",
+            "--labels",
+            "istio=ingressgateway",
+            "--control",
+            made.url,
         )
         assert code == 0, err
         (tmp_path / "gateway.token").write_text(token)
@@ -456,7 +465,16 @@ async def test_a_gateway_gets_exactly_the_secrets_that_its_rules_name_and_the_se
             texts.append(text.replace(f"{{name: {name}}}", f"{{name: {name}, namespace: {where}}}"))
         await made.apply("\n---\n".join(texts))
         code, token, err = await made.roles.command(
-            "token", "create", "-n", "istio-system", "--service-account", "gateway", "--control", made.url
+            "token",
+            "create",
+            "-n",
+            "istio-system",
+            "--service-account",
+            "gateway",
+            "--labels",
+            "istio=ingressgateway",
+            "--control",
+            made.url,
         )
         assert code == 0, err
         (tmp_path / "gateway.token").write_text(token)

@@ -40,8 +40,8 @@ def context(made: dict[str, str]) -> ssl.SSLContext:
 
 
 class TlsConsul(Consul):
-    def __init__(self, folder: Path, made: dict[str, str]) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, made: dict[str, str], token: str = "") -> None:
+        super().__init__(folder, token)
         told = json.loads((folder / "consul.json").read_text())
         told["ports"] |= {"http": -1, "https": self.http_port}
         told |= {"ca_file": made["ca"], "cert_file": made["cert"], "key_file": made["key"],

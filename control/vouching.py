@@ -1,0 +1,119 @@
+"""Who vouches for what workloads say of themselves: WorkloadGroups, tokens, and where they are seen to come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from ..registry.snapshot import Snapshot
+from . import grants, tokens
+from .claims import Claim, Grant, Judged, believed, groups_of, judge
+from .feed_server import Member
+from .sidecars import Known
+from .store import Objects
+
+
+class Vouching:
+    """`objects`: the store's; `is_ours(address)`: whether control's host has this address; `clock`: Unix seconds."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        snapshot: Callable[[], Snapshot],
+        is_ours: Callable[[str], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        self._objects = objects
+        self._snapshot = snapshot
+        self._is_ours = is_ours
+        self._clock = clock
+        self._groups: dict[str, list[Grant]] = {}
+        """By source."""
+        self._proved: dict[str, str] = {}
+        """The service account that the sidecar of a workload authenticated as; it goes before what it says."""
+        self._judged: dict[str, tuple[tuple[Claim, str, str, int], Judged]] = {}
+        """What was found of each, and of what: it is asked for all whenever one of them moves."""
+        self._epoch = 0
+        self._tokens: dict[str, str] = {}
+        """Id of the token that it showed last."""
+
+    def groups(self, source: str, objects: Mapping[str, Mapping[str, Any]]) -> bool:
+        """The objects of a source by item key, or its WorkloadGroups among them; whether these are others."""
+        before, self._groups[source] = self._groups.get(source, []), groups_of(objects)
+        if before == self._groups[source]:
+            return False
+        self.changed()
+        return True
+
+    def changed(self, workload: str = "") -> None:
+        """Groups or tokens are others, or what was given to this workload."""
+        if workload:
+            self._judged.pop(workload, None)
+        else:
+            self._epoch += 1
+
+    def prove(self, workload: str, service_account: str, token: str = "") -> None:
+        """Who acts for this workload has shown that it is of this service account, and no more."""
+        self._proved[workload] = service_account
+        self._tokens[workload] = token
+
+    def by_token(self, tokens: Collection[str]) -> frozenset[str]:
+        """Workloads that came by one of these tokens."""
+        return frozenset(workload for workload, token in self._tokens.items() if token in tokens)
+
+    def proved(self, workload: str) -> bool:
+        return workload in self._proved
+
+    def account(self, workload: str, said: str) -> str:
+        return self._proved.get(workload) or said
+
+    def judge(self, namespace: str, workload: str, claim: Claim) -> Judged:
+        key = f"{namespace}/{workload}"
+        account = self._proved.get(key)
+        known = self._snapshot().workloads.get(key)
+        if account is None or (known is not None and known.source != "sidecars"):
+            return believed(claim)
+        state = (claim, account, self._tokens.get(key, ""), self._epoch)
+        kept_of = self._judged.get(key)
+        if kept_of is None or kept_of[0] != state:
+            kept_of = self._judged[key] = state, self._look(namespace, workload, claim, account)
+        return kept_of[1]
+
+    def _look(self, namespace: str, workload: str, claim: Claim, account: str) -> Judged:
+        key = f"{namespace}/{workload}"
+        found = [
+            one for of_source in self._groups.values() for one in of_source if one.for_(namespace, account, workload)
+        ]
+        kept = grants.find(self._objects, namespace, account, workload, self._clock())
+        if kept is not None and kept.for_(namespace, account, workload):
+            found.append(kept)
+        token = tokens.known(self._objects, self._tokens.get(key, ""))
+        given = grants.of_token(token) if token is not None else None
+        if given is not None and given != kept and given.for_(namespace, account, workload):
+            found.append(given)
+        return judge(claim, key, account, found, self._is_ours)
+
+    def vouch(self, member: Member) -> tuple[Judged, list[str]]:
+        """Reduce a member to what of it counts; (that, what is newly found not to, and why)."""
+        judged = self.judge(member.namespace, member.workload, member.claimed)
+        member.labels, member.address = judged.labels, judged.address
+        member.group = judged.grant.group if judged.grant is not None else ""
+        before, member.not_believed = member.not_believed, list(judged.refused)
+        return judged, [why for why in judged.refused if why not in before]
+
+    def known(self, member: Member, judged: Judged) -> Known:
+        """A member as the registry is to have it."""
+        made = Known(
+            member.namespace, member.workload, judged.address, member.mesh_port,
+            self.account(f"{member.namespace}/{member.workload}", member.service_account), judged.labels,
+            tuple(member.ports), member.role == "gateway", member.leaving, member.checked,
+            "" if member.ready else member.why or "not ready", named=judged.named,
+        )  # fmt: skip
+        of = judged.grant
+        if of is None or not of.group:
+            return made
+        return msgspec.structs.replace(
+            made, service_ports=of.ports, locality=of.locality, weight=of.weight, checks=of.checks
+        )
