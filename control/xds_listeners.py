@@ -19,6 +19,7 @@ from .xds_clusters import DNS_CACHE, DYNAMIC
 from .xds_node import ADS, JSON, TLS, Node, Notes, Upstream, mesh_tls, seconds, socket_address, typed, uri_names
 from .xds_rbac import DIRECT, REMOTE, authorization_rules, network_rules
 from .xds_routes import BODY_MAX, CORS, FAULT, Routes
+from .xds_tokens import Keys, token_filters
 
 OUTBOUND, INBOUND = "outbound", "inbound"
 HTTP_ONLY_PORT = 80
@@ -239,8 +240,8 @@ def host_routes(tables: Tables, host: str, port: int, node: Node, note: Notes) -
 # --- inbound ---
 
 
-def inbound_listener(tables: Tables, resources: Resources, node: Node, note: Notes) -> JSON | None:
-    """The mesh port; None: it has none, or nothing stands behind it."""
+def inbound_listener(tables: Tables, resources: Resources, node: Node, note: Notes, keys: Keys) -> JSON | None:
+    """The mesh port; None: it has none, or nothing stands behind it. `keys`: those that prove tokens."""
     inbound: Inbound = tables.inbound
     if node.inbound is None or not inbound.ports:
         return None
@@ -256,10 +257,10 @@ def inbound_listener(tables: Tables, resources: Resources, node: Node, note: Not
                 match = {"transport_protocol": "tls", "server_names": names}
             else:
                 continue
-            chains.append(_inbound_chain(tables, port, protocol, True, node, note, match))
+            chains.append(_inbound_chain(tables, port, protocol, True, node, note, match, keys))
         if mode.mode != "STRICT" and sole:
             plain = {"transport_protocol": "raw_buffer"}
-            chains.append(_inbound_chain(tables, port, protocol, False, node, note, plain))
+            chains.append(_inbound_chain(tables, port, protocol, False, node, note, plain, keys))
         elif mode.mode != "STRICT":
             note(f"plaintext to port {port} is not taken on Envoy's mesh port, since the workload has several ports")
     if not chains:
@@ -283,7 +284,7 @@ def server_names(inbound: Inbound, resources: Resources, port: int) -> list[str]
 
 
 def _inbound_chain(
-    tables: Tables, port: int, protocol: str, mutual: bool, node: Node, note: Notes, match: JSON
+    tables: Tables, port: int, protocol: str, mutual: bool, node: Node, note: Notes, match: JSON, keys: Keys
 ) -> JSON:
     inbound: Inbound = tables.inbound
     http = bool(protocol) and speaks_http(protocol)
@@ -293,12 +294,13 @@ def _inbound_chain(
     client = REMOTE if mutual else DIRECT  # a gateway tells it; of who has no identity nothing is believed
     rules = ([("network-policy", admitted)] if admitted is not None else []) + [
         (f"authorization-policy-{one['action'].lower()}", one)
-        for one in authorization_rules(inbound, port, http, note, client)
+        for one in authorization_rules(inbound, port, http, note, client, http)
     ]
     name = f"inbound_{port}_{'tls' if mutual else 'plain'}"
     if http:
+        tokens = token_filters(inbound.tokens, keys, note) if inbound.tokens is not None else []
         filters = [manager(
-            tables, name, rbac_filters(rules), route_config=inbound_routes(port),
+            tables, name, [*tokens, *rbac_filters(rules)], route_config=inbound_routes(port),
             forward_client_cert_details="APPEND_FORWARD" if mutual else "SANITIZE",
             **({"set_current_client_cert_details": {"uri": True, "dns": True, "subject": True}} if mutual else {}),
         )]  # fmt: skip

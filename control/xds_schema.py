@@ -53,6 +53,7 @@ config.cluster.v3.OutlierDetection consecutive_5xx=1:uint? interval=2:duration b
   split_external_local_origin_errors=12:bool consecutive_local_origin_failure=13:uint?
   enforcing_consecutive_local_origin_failure=14:uint? enforcing_local_origin_success_rate=15:uint?
 config.cluster.v3.UpstreamConnectionOptions tcp_keepalive=1:config.core.v3.TcpKeepalive
+config.common.mutation_rules.v3.HeaderMutation remove=1:string
 config.core.v3.Address socket_address=1:config.core.v3.SocketAddress pipe=2:config.core.v3.Pipe
 config.core.v3.AggregatedConfigSource
 config.core.v3.CidrRange address_prefix=1:string prefix_len=2:uint?
@@ -107,13 +108,13 @@ config.listener.v3.ListenerFilter name=1:string typed_config=3:any
 config.rbac.v3.Permission and_rules=1:config.rbac.v3.Permission.Set or_rules=2:config.rbac.v3.Permission.Set
   any=3:bool header=4:config.route.v3.HeaderMatcher destination_ip=5:config.core.v3.CidrRange destination_port=6:uint
   not_rule=8:config.rbac.v3.Permission requested_server_name=9:type.matcher.v3.StringMatcher
-  url_path=10:type.matcher.v3.PathMatcher
+  url_path=10:type.matcher.v3.PathMatcher metadata=7:type.matcher.v3.MetadataMatcher
 config.rbac.v3.Permission.Set rules=1:*config.rbac.v3.Permission
 config.rbac.v3.Policy permissions=1:*config.rbac.v3.Permission principals=2:*config.rbac.v3.Principal
 config.rbac.v3.Principal and_ids=1:config.rbac.v3.Principal.Set or_ids=2:config.rbac.v3.Principal.Set any=3:bool
   authenticated=4:config.rbac.v3.Principal.Authenticated direct_remote_ip=10:config.core.v3.CidrRange
   remote_ip=11:config.core.v3.CidrRange header=6:config.route.v3.HeaderMatcher not_id=8:config.rbac.v3.Principal
-  url_path=9:type.matcher.v3.PathMatcher
+  url_path=9:type.matcher.v3.PathMatcher metadata=7:type.matcher.v3.MetadataMatcher
 config.rbac.v3.Principal.Authenticated principal_name=2:type.matcher.v3.StringMatcher
 config.rbac.v3.Principal.Set ids=1:*config.rbac.v3.Principal
 config.rbac.v3.RBAC action=1:config.rbac.v3.RBAC.Action policies=2:map:config.rbac.v3.Policy
@@ -184,6 +185,29 @@ extensions.filters.http.fault.v3.FaultAbort http_status=2:uint grpc_status=5:uin
   percentage=3:type.v3.FractionalPercent
 extensions.filters.http.fault.v3.HTTPFault delay=1:extensions.filters.common.fault.v3.FaultDelay
   abort=2:extensions.filters.http.fault.v3.FaultAbort
+extensions.filters.http.header_mutation.v3.HeaderMutation
+  mutations=1:extensions.filters.http.header_mutation.v3.Mutations
+extensions.filters.http.header_mutation.v3.Mutations
+  request_mutations=1:*config.common.mutation_rules.v3.HeaderMutation
+extensions.filters.http.jwt_authn.v3.JwtAuthentication
+  providers=1:map:extensions.filters.http.jwt_authn.v3.JwtProvider
+  rules=2:*extensions.filters.http.jwt_authn.v3.RequirementRule bypass_cors_preflight=4:bool
+extensions.filters.http.jwt_authn.v3.JwtClaimToHeader header_name=1:string claim_name=2:string
+extensions.filters.http.jwt_authn.v3.JwtHeader name=1:string value_prefix=2:string
+extensions.filters.http.jwt_authn.v3.JwtProvider issuer=1:string audiences=2:*string
+  local_jwks=4:config.core.v3.DataSource forward=5:bool
+  from_headers=6:*extensions.filters.http.jwt_authn.v3.JwtHeader from_params=7:*string from_cookies=13:*string
+  forward_payload_header=8:string payload_in_metadata=9:string clock_skew_seconds=10:uint
+  claim_to_headers=15:*extensions.filters.http.jwt_authn.v3.JwtClaimToHeader
+  normalize_payload_in_metadata=18:extensions.filters.http.jwt_authn.v3.JwtProvider.NormalizePayload
+extensions.filters.http.jwt_authn.v3.JwtProvider.NormalizePayload space_delimited_claims=1:*string
+extensions.filters.http.jwt_authn.v3.JwtRequirement provider_name=1:string
+  requires_any=3:extensions.filters.http.jwt_authn.v3.JwtRequirementList
+  requires_all=4:extensions.filters.http.jwt_authn.v3.JwtRequirementList allow_missing=6:google.protobuf.Empty
+extensions.filters.http.jwt_authn.v3.JwtRequirementList
+  requirements=1:*extensions.filters.http.jwt_authn.v3.JwtRequirement
+extensions.filters.http.jwt_authn.v3.RequirementRule match=1:config.route.v3.RouteMatch
+  requires=2:extensions.filters.http.jwt_authn.v3.JwtRequirement
 extensions.filters.http.rbac.v3.RBAC rules=1:config.rbac.v3.RBAC rules_stat_prefix=6:string
 extensions.filters.http.router.v3.Router
 extensions.filters.listener.http_inspector.v3.HttpInspector
@@ -265,15 +289,23 @@ service.discovery.v3.DiscoveryRequest version_info=1:string node=2:config.core.v
   type_url=4:string response_nonce=5:string error_detail=6:google.rpc.Status
 service.discovery.v3.DiscoveryResponse version_info=1:string resources=2:*any type_url=4:string nonce=5:string
 service.discovery.v3.Resource version=1:string resource=2:any name=3:string
+type.matcher.v3.ListMatcher one_of=1:type.matcher.v3.ValueMatcher
+type.matcher.v3.MetadataMatcher filter=1:string path=2:*type.matcher.v3.MetadataMatcher.PathSegment
+  value=3:type.matcher.v3.ValueMatcher
+type.matcher.v3.MetadataMatcher.PathSegment key=1:string
+type.matcher.v3.OrMatcher value_matchers=1:*type.matcher.v3.ValueMatcher
 type.matcher.v3.PathMatcher path=1:type.matcher.v3.StringMatcher
 type.matcher.v3.RegexMatchAndSubstitute pattern=1:type.matcher.v3.RegexMatcher substitution=2:string
 type.matcher.v3.RegexMatcher regex=2:string
 type.matcher.v3.StringMatcher exact=1:string prefix=2:string suffix=3:string safe_regex=5:type.matcher.v3.RegexMatcher
   contains=7:string ignore_case=6:bool
+type.matcher.v3.ValueMatcher string_match=3:type.matcher.v3.StringMatcher list_match=6:type.matcher.v3.ListMatcher
+  or_match=7:type.matcher.v3.OrMatcher
 type.v3.FractionalPercent numerator=1:uint denominator=2:type.v3.FractionalPercent.DenominatorType
 type.v3.HashPolicy source_ip=1:type.v3.HashPolicy.SourceIp
 type.v3.HashPolicy.SourceIp
 type.v3.Percent value=1:double
+google.protobuf.Empty
 google.rpc.Status code=1:int message=2:string
 """
 

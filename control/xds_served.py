@@ -30,6 +30,7 @@ from .xds_listeners import (
 )
 from .xds_node import GRPC, JSON, Node, Notes, socket_address
 from .xds_session import CDS, EDS, LDS, RDS
+from .xds_tokens import Keys
 from .xds_wire import encode_any
 
 Resource = tuple[str, bytes]
@@ -40,6 +41,10 @@ def resource(url: str, message: JSON) -> Resource:
     """Version and octets of a resource, by its content."""
     octets = encode_any({"@type": url, **message})
     return blake2b(octets, digest_size=8).hexdigest(), octets
+
+
+def _not_fetched(source: tuple[str, str]) -> str:
+    return ""
 
 
 class Served:
@@ -53,9 +58,11 @@ class Served:
         self._routes: tuple[Any, bool, dict[str, Resource], list[str]] | None = None
 
     def build(
-        self, resources: Resources, snapshot: Snapshot, version: str, servers: frozenset[str] = frozenset()
-    ) -> dict[str, dict[str, Resource]]:
-        """Resources by type and name. `servers`: names of server listeners that a gRPC application asks for."""
+        self, resources: Resources, snapshot: Snapshot, version: str, servers: frozenset[str] = frozenset(),
+        fetched: Keys = _not_fetched,
+    ) -> dict[str, dict[str, Resource]]:  # fmt: skip
+        """Resources by type and name. `servers`: names of server listeners that a gRPC application asks for; `fetched`:
+        keys of tokens that stand elsewhere."""
         node, note = self.node, Notes()
         workload = snapshot.workloads.get(node.key) or _declared(node)
         if not workload.ports and node.ports:
@@ -71,7 +78,7 @@ class Served:
                     listeners.append(made)
         else:
             listeners = outbound_listeners(tables, node, note)
-            inbound = inbound_listener(tables, resources, node, note)
+            inbound = inbound_listener(tables, resources, node, note, fetched)
             if inbound is not None:
                 listeners.append(inbound)
         for one in listeners:
