@@ -16,6 +16,7 @@ from ..policy.compile_view import speaks_http
 from ..policy.resources import Resources
 from ..policy.tables import Cluster, Decision, Tables
 from .xds_clusters import DNS_CACHE, DYNAMIC
+from .xds_headers import without_made_up
 from .xds_node import ADS, JSON, TLS, Node, Notes, Upstream, mesh_tls, seconds, socket_address, typed, uri_names
 from .xds_rbac import DIRECT, REMOTE, authorization_rules, network_rules
 from .xds_routes import BODY_MAX, CORS, FAULT, Routes
@@ -53,12 +54,10 @@ def manager(tables: Tables, name: str, filters: Sequence[JSON], **more: Any) -> 
     config = typed(
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=name,
-        use_remote_address=False,
         stream_idle_timeout="0s",
         upgrade_configs=[{"upgrade_type": "websocket"}],
         http_filters=[*filters, ROUTER],
-        **{"path_with_escaped_slashes_action": "KEEP_UNCHANGED", **normal},
-        **more,
+        **{"use_remote_address": False, "path_with_escaped_slashes_action": "KEEP_UNCHANGED", **normal, **more},
     )
     return {"name": MANAGER, "typed_config": config}
 
@@ -300,9 +299,10 @@ def _inbound_chain(
     if http:
         tokens = token_filters(inbound.tokens, keys, note) if inbound.tokens is not None else []
         filters = [manager(
-            tables, name, [*tokens, *rbac_filters(rules)], route_config=inbound_routes(port),
-            forward_client_cert_details="APPEND_FORWARD" if mutual else "SANITIZE",
-            **({"set_current_client_cert_details": {"uri": True, "dns": True, "subject": True}} if mutual else {}),
+            tables, name, [*tokens, *rbac_filters(rules)], route_config=inbound_routes(port, mutual),
+            forward_client_cert_details="SANITIZE_SET" if mutual else "SANITIZE",  # nobody tells of another's
+            **({"set_current_client_cert_details": {"uri": True}} if mutual else
+               {"use_remote_address": True, "early_header_mutation_extensions": without_made_up()}),
         )]  # fmt: skip
     else:
         decision = tables.clusters[inbound_cluster(port)]
@@ -339,8 +339,10 @@ def rbac_filters(rules: Sequence[tuple[str, JSON]]) -> list[JSON]:
     ]
 
 
-def inbound_routes(port: int) -> JSON:
-    route = {"match": {"prefix": "/"}, "route": {"cluster": inbound_cluster(port), "timeout": "0s"}}
+def inbound_routes(port: int, mutual: bool) -> JSON:
+    route: JSON = {"match": {"prefix": "/"}, "route": {"cluster": inbound_cluster(port), "timeout": "0s"}}
+    if not mutual:  # Envoy's own word for the peer's address, which x-forwarded-for has
+        route["request_headers_to_remove"] = ["x-envoy-external-address"]
     host = {"name": f"inbound:{port}", "domains": ["*"], "routes": [route]}
     return {"name": inbound_cluster(port), "virtual_hosts": [host], "validate_clusters": False}
 

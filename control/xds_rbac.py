@@ -22,6 +22,7 @@ from ..policy.network_policy import parse_address
 from ..policy.peer import identify, identity_of
 from ..policy.request_authentication import HEADER, PARAMETER, Place
 from ..policy.resources import AuthorizationCondition, AuthorizationOperation, AuthorizationRule, AuthorizationSource
+from .xds_headers import outside
 from .xds_node import JSON, Notes
 from .xds_tokens import claim_rules, escaped, principal_rules
 
@@ -268,8 +269,7 @@ class _Rule:
             elif key == "connection.sni":
                 upper.pair(values, not_values, lambda v: [{"requested_server_name": _shape(v)}])
             elif key.startswith("request.headers["):
-                name = key[len("request.headers[") : -1].lower()
-                upper.upper(values, not_values, partial(_lines, name))
+                self._lines(upper, key[len("request.headers[") : -1].lower(), values, not_values)
             elif key == "request.auth.principal":
                 lower.token(key, values, not_values, self._request)
             elif key.startswith("request.auth."):
@@ -277,6 +277,23 @@ class _Rule:
             else:
                 upper.unable(key, values, not_values)
         return lower.made(), upper.made()
+
+    def _lines(self, group: _Group, name: str, values: Sequence[str], not_values: Sequence[str]) -> None:
+        """Of several lines of one header each counts: another line beside a good one does not grant (Envoy alone
+        would), nor does a good one beside it spare from a DENY."""
+        group.upper(values, not_values, lambda v: [_header(name, v)])
+        strict = not_values if self.refuses else values
+        if not strict or not self.http:
+            return
+        others = outside(strict)
+        if others is None:
+            group.unable(f"request.headers[{name}] with prefixes and suffixes", strict, ())
+            return
+        stray = {"header": {"name": name, "string_match": {"safe_regex": {"regex": others}}}}
+        if self.refuses:
+            group.widen(stray)
+        else:
+            group.require({"not_rule": stray})
 
     def _remote(self, group: _Group, name: str, values: Sequence[str], not_values: Sequence[str]) -> None:
         if self._client:
@@ -318,6 +335,13 @@ class _Group:
 
     def never(self) -> None:
         self._never = True
+
+    def require(self, part: JSON) -> None:
+        self._parts.append(part)
+
+    def widen(self, part: JSON) -> None:
+        """Also where this holds, and the last condition does not."""
+        self._parts[-1] = _any([self._parts[-1], part], self._of)
 
     def pair(self, values: Sequence[str], not_values: Sequence[str], make: Callable[[str], list[JSON]]) -> None:
         if values:
@@ -385,10 +409,6 @@ def _header(name: str, value: str, ignore_case: bool = False) -> JSON:
     if ignore_case and value != "*":
         match["ignore_case"] = True
     return {"header": {"name": name, "string_match": match}}
-
-
-def _lines(name: str, value: str) -> list[JSON]:
-    return [_header(name, value)]
 
 
 def _tell(note: Notes, rule: str, why: str) -> None:

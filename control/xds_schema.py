@@ -54,6 +54,8 @@ config.cluster.v3.OutlierDetection consecutive_5xx=1:uint? interval=2:duration b
   enforcing_consecutive_local_origin_failure=14:uint? enforcing_local_origin_success_rate=15:uint?
 config.cluster.v3.UpstreamConnectionOptions tcp_keepalive=1:config.core.v3.TcpKeepalive
 config.common.mutation_rules.v3.HeaderMutation remove=1:string
+  remove_on_match=3:config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
+config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch key_matcher=1:type.matcher.v3.StringMatcher
 config.core.v3.Address socket_address=1:config.core.v3.SocketAddress pipe=2:config.core.v3.Pipe
 config.core.v3.AggregatedConfigSource
 config.core.v3.CidrRange address_prefix=1:string prefix_len=2:uint?
@@ -226,6 +228,7 @@ extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
   set_current_client_cert_details=17:extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
   server_header_transformation=34:extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
   access_log=13:*config.accesslog.v3.AccessLog xff_num_trusted_hops=19:uint
+  early_header_mutation_extensions=52:*config.core.v3.TypedExtensionConfig
 extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails uri=5:bool
   dns=4:bool subject=1:bool?
 extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig upgrade_type=1:string
@@ -239,6 +242,8 @@ extensions.filters.network.tcp_proxy.v3.TcpProxy stat_prefix=1:string cluster=2:
 extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
   clusters=1:*extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
 extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight name=1:string weight=2:uint
+extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+  mutations=1:*config.common.mutation_rules.v3.HeaderMutation
 extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate
 extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig update_frequency=1:int
 extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
