@@ -11,7 +11,9 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 
 from ..policy.json_web_token import LEEWAY_S, TokenError, read_keys
 from ..policy.request_authentication import COOKIE, HEADER, PARAMETER, Place, TokenRule, TokenRules
@@ -27,8 +29,9 @@ SPELLINGS = ("Bearer", "bearer", "BEARER")
 SPACED = ("scope", "permission")
 Keys = Callable[[tuple[str, str]], str]
 """The set of keys by `TokenRule.keys_from`, where it is no inline one, as it came; empty: it is not there (yet)."""
-NO_KEYS = json.dumps({"keys": []})
-"""Envoy takes it, and proves no token by it."""
+_UNKNOWN = urlsafe_b64encode(sha256(b"Fairlead: a key that proves nothing").digest()).rstrip(b"=").decode()
+NO_KEYS = json.dumps({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": _UNKNOWN}]})
+"""Envoy takes no empty set. This is the digest of a sentence in place of a key, so nobody has the private one."""
 
 
 def proving_keys(text: str) -> str:

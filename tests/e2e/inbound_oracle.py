@@ -79,6 +79,8 @@ class Arrival:
     """Not 127.0.0.1, for which Envoy tells an address of its own."""
     http2: bool = False
     host: str = HOST
+    differs: str = ""
+    """Why the two differ by intention."""
 
     def __str__(self) -> str:
         who = "plaintext" if self.plain else self.identity or "no certificate"

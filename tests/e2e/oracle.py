@@ -452,6 +452,7 @@ INTENDED = {
     "connection and transfer-encoding of own answers": "Envoy ends a connection whose request it has not yet read, and "
     "promises chunks to HEAD; we read the rest, and say what GET would have got",
     "content-length: 0 of a request": "Envoy adds it to POST and its like without a body; we pass on what came",
+    "the realm of www-authenticate, and one at all of 403": "ours is the origin; Envoy repeats the URL, and with it a token that stands there",
     "Hash of x-forwarded-client-cert": "the peer is its identity; its certificate is another every few hours",
     "connection: te": "TE must be named in Connection (RFC 9110 section 10.1.4)",
     "body, content-type and content-length of own answers": "ours is one sentence with the numbers in it, where Envoy "
@@ -471,6 +472,8 @@ def _told(headers: Sequence[tuple[str, str]], sent: str) -> dict[str, list[str]]
             value = "some"
         if name == "x-envoy-expected-rq-timeout-ms" and ("x-envoy-attempt-count", "1") not in headers:
             value = "what is left"
+        if name == "www-authenticate":
+            value = value.partition(" ")[0]
         if name == "x-forwarded-client-cert":
             value = re.sub("Hash=[0-9a-f]{64};", "", value)
         if name == "x-request-id" and "x-request-id" not in sent:
@@ -484,6 +487,8 @@ def shown(result: Result, sent: str, own_body: bool = False) -> dict[str, Any]:
     answer = _told(result.headers, sent)
     endpoint = "x-app" in answer
     if not endpoint:
+        if result.status == 403:
+            answer.pop("www-authenticate", None)
         for name in ("connection", "transfer-encoding", *(() if own_body else ("content-length", "content-type"))):
             answer.pop(name, None)
     return {
