@@ -198,7 +198,7 @@ extensions.filters.http.jwt_authn.v3.JwtClaimToHeader header_name=1:string claim
 extensions.filters.http.jwt_authn.v3.JwtHeader name=1:string value_prefix=2:string
 extensions.filters.http.jwt_authn.v3.JwtProvider issuer=1:string audiences=2:*string
   local_jwks=4:config.core.v3.DataSource forward=5:bool
-  from_headers=6:*extensions.filters.http.jwt_authn.v3.JwtHeader from_params=7:*string from_cookies=13:*string
+  from_headers=6:*extensions.filters.http.jwt_authn.v3.JwtHeader from_params=7:*string
   forward_payload_header=8:string payload_in_metadata=9:string clock_skew_seconds=10:uint
   claim_to_headers=15:*extensions.filters.http.jwt_authn.v3.JwtClaimToHeader
   normalize_payload_in_metadata=18:extensions.filters.http.jwt_authn.v3.JwtProvider.NormalizePayload

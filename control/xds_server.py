@@ -19,6 +19,7 @@ from ..policy.world import World
 from .feed_server import FeedServer, Member
 from .protobuf_wire import WireError
 from .status import StatusError
+from .xds_keys import FetchedKeys
 from .xds_node import GRPC, Node, NodeError, read_node
 from .xds_served import SERVER, Served
 from .xds_session import LDS, Session, TooManyError
@@ -84,6 +85,8 @@ class XdsServer:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         self._clients: dict[str, Client] = {}
         self._plain_port = 0
+        self._wake = feed.watch()
+        self._keys = FetchedKeys(self._wake.set)
 
     def listen(self, host: str, port: int) -> int:
         """Without TLS, on loopback, for development. The port that it is. Raises OSError."""
@@ -116,13 +119,13 @@ class XdsServer:
 
     async def close(self) -> None:
         await self._server.stop(CLOSE_S)
+        await self._keys.close()
 
     async def run(self) -> None:
         """Push what changes, for ever."""
-        wake = self._feed.watch()
         while True:
-            await wake.wait()
-            wake.clear()
+            await self._wake.wait()
+            self._wake.clear()
             for client in list(self._clients.values()):
                 await self._refresh(client)
 
@@ -131,8 +134,11 @@ class XdsServer:
         thousand services, and others must not wait for it."""
         async with client.building:
             world, version = self._world(), self._version()
+            self._keys.update(world.resources.request_authentications)
             build = client.served.build
-            client.resources = await asyncio.to_thread(build, world.resources, world.snapshot, version, client.servers)
+            client.resources = await asyncio.to_thread(
+                build, world.resources, world.snapshot, version, client.servers, self._keys
+            )
         client.member.offered = version
         client.member.not_carried_out = client.served.notes
         for session, wake in list(client.streams.items()):
@@ -203,6 +209,9 @@ class XdsServer:
         shown = context.auth_context().get("x509_pem_cert")
         certificate = ssl.PEM_cert_to_DER_cert(shown[0].decode()) if shown else None
         account = self._authorize(certificate, certificate is None, node.namespace, node.workload)
+        if node.kind != GRPC:
+            self._keys.update(self._world().resources.request_authentications)
+            await self._keys.first()  # what it has of an earlier control plane serves until then
         if len(self._clients) >= STREAMS_MAX:
             raise NodeError(f"this control plane has {STREAMS_MAX} clients of xDS already")
         key = repr(node)

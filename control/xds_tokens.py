@@ -3,7 +3,7 @@
 The filter gets the keys themselves, those of an inline `jwks` or what control fetched from a `jwksUri` (`xds_keys`), and
 leaves the claims of a proved token as metadata, of which AuthorizationPolicies ask (`claim_rule`). What Envoy would
 overlook and an application behind it might take for proved is refused by a rule of its own before the others: a scheme
-of Authorization spelled otherwise, and a query parameter given twice. gRPC has no such filter.
+of Authorization spelled otherwise, a query parameter given twice, and tokens in cookies. gRPC has no such filter.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ PAYLOAD = "payload"
 """Where in the filter's metadata the claims stand."""
 NEVER = "never"
 """A provider whose token nobody has."""
+NOWHERE: JSON = {"name": "x-fairlead-no-token", "value_prefix": "\x7f"}
+"""A place where no token can stand; without any place Envoy looks into those that are usual."""
 SPELLINGS = ("Bearer", "bearer", "BEARER")
 """Of the scheme that Envoy, which compares letter by letter, is told of."""
 SPACED = ("scope", "permission")
@@ -54,11 +56,11 @@ def token_filters(tokens: TokenRules, keys: Keys, note: Notes) -> list[JSON]:
     providers = {f"rule-{index}": _provider(rule, keys, note) for index, rule in enumerate(tokens.rules)}
     providers[NEVER] = {
         "issuer": NEVER, "local_jwks": {"inline_string": NO_KEYS},
-        "from_headers": [{"name": "x-fairlead-no-token", "value_prefix": "\x7f"}],
+        "from_headers": [NOWHERE],
     }  # fmt: skip
     own = [{"provider_name": name} for name in providers if name != NEVER]
     rules = [
-        {"match": {"prefix": "/", "headers": [one]}, "requires": {"provider_name": NEVER}} for one in _doubtful(tokens)
+        {"match": {"prefix": "/", "headers": [one]}, "requires": {"provider_name": NEVER}} for one in _doubtful(tokens, note)
     ]
     rules.append({"match": {"prefix": "/"}, "requires": _requirement(own)})
     config = typed(
@@ -94,9 +96,8 @@ def _provider(rule: TokenRule, keys: Keys, note: Notes) -> JSON:
         "audiences": sorted(rule.audiences),
         "local_jwks": {"inline_string": known or NO_KEYS},
         "forward": rule.forward,
-        "from_headers": headers,
+        "from_headers": headers or [NOWHERE],
         "from_params": [one.name for one in rule.places if one.kind == PARAMETER],
-        "from_cookies": [one.name for one in rule.places if one.kind == COOKIE],
         "payload_in_metadata": PAYLOAD,
         "normalize_payload_in_metadata": {"space_delimited_claims": list(dict.fromkeys(rule.spaced))},
         "clock_skew_seconds": int(LEEWAY_S),
@@ -113,7 +114,7 @@ def _prefixes(place: Place) -> list[str]:
     return [place.prefix]
 
 
-def _doubtful(tokens: TokenRules) -> list[JSON]:
+def _doubtful(tokens: TokenRules, note: Notes) -> list[JSON]:
     """Headers that are refused whatever stands beside them."""
     found = []
     places = {str(place): place for rule in tokens.rules for place in rule.places}
@@ -124,8 +125,10 @@ def _doubtful(tokens: TokenRules) -> list[JSON]:
             name = escaped(place.name)
             found.append(_header(":path", rf"[^?]*\?(?:.*&)?{name}=.*&{name}=.*"))
         elif place.kind == COOKIE:
-            name = re.escape(place.name)
-            found.append(_header("cookie", rf"(?:.*;)?[ \t]*{name}=.*;[ \t]*{name}=.*"))
+            # Envoy proves the first of several lines of Cookie, leaves all of them, and cannot be asked how many are
+            # there: the app might read one that nobody has proved.
+            note(f"tokens in the cookie {place.name} are not carried out by xDS; requests with it are refused")
+            found.append(_header("cookie", rf"(?:.*;)?[ \t]*{re.escape(place.name)}=.*"))
     return found
 
 
