@@ -26,7 +26,7 @@ def outside(values: Sequence[str]) -> str | None:
     """A regular expression of all texts that have the shape (exact, `prefix*`, `*suffix`, `*`) of none of `values`.
     None: prefixes and suffixes together are more than one can say without looking back."""
     if "*" in values:
-        return ""
+        return "(?:)"
     if all(one.startswith("*") for one in values):
         return _others([one[:0:-1] for one in values], True, True)
     if any(one.startswith("*") for one in values):

@@ -453,6 +453,7 @@ INTENDED = {
     "promises chunks to HEAD; we read the rest, and say what GET would have got",
     "content-length: 0 of a request": "Envoy adds it to POST and its like without a body; we pass on what came",
     "the realm of www-authenticate, and one at all of 403": "ours is the origin; Envoy repeats the URL, and with it a token that stands there",
+    "several lines of x-forwarded-for": "Envoy makes one of them, which means the same (RFC 9110 section 5.3)",
     "Hash of x-forwarded-client-cert": "the peer is its identity; its certificate is another every few hours",
     "connection: te": "TE must be named in Connection (RFC 9110 section 10.1.4)",
     "body, content-type and content-length of own answers": "ours is one sentence with the numbers in it, where Envoy "
@@ -479,6 +480,8 @@ def _told(headers: Sequence[tuple[str, str]], sent: str) -> dict[str, list[str]]
         if name == "x-request-id" and "x-request-id" not in sent:
             value = _UUID if len(value) == 36 and value[14] == "4" else value
         found.setdefault(name, []).append(value)
+    if "x-forwarded-for" in found:
+        found["x-forwarded-for"] = [",".join(found["x-forwarded-for"])]
     return found
 
 

@@ -7,6 +7,7 @@ RequestAuthentication, and what the app is told of its peer. Random worlds stand
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -274,3 +275,104 @@ def _numbered(rules: Sequence[Document], both: Members) -> list[Document]:
 def test_both_let_the_same_in_and_the_app_sees_the_same(both: Members, world: World) -> None:
     told = told_of(both, world)
     assert not told, "\n".join(told)
+
+
+# --- random worlds ----------------------------------------------------------------------------------------------------
+
+RANDOM_WORLDS, RANDOM_ARRIVALS = 16, 16
+SOURCES = ["127.0.0.11", "127.0.0.12", "127.0.0.13", "127.0.0.14", "127.0.1.1", "127.0.1.9"]
+IDENTITIES = [A, B, C, "spiffe://cluster.local/ns/default/sa/unknown", "spiffe://cluster.local/ns/other/sa/a"]
+FIELDS: dict[str, list[str]] = {
+    "principals": ["cluster.local/ns/default/sa/a", "*", "cluster.local/ns/other/*", "*/sa/b"], "namespaces": ["default", "oth*", "*"],
+    "ipBlocks": ["127.0.0.0/24", "127.0.1.9"], "remoteIpBlocks": ["192.0.2.0/24"],
+    "requestPrincipals": ["*", f"{ISSUER}/alice", f"{ISSUER}/*", "*/bob"],
+}  # fmt: skip
+SIDES: dict[str, list[str]] = {
+    "hosts": ["web*", HOST.upper(), "*.local", "*"], "methods": ["GET", "P*", "*"], "ports": ["%http", "%tcp"],
+    "paths": ["/a", "/a/*", "*z", "/t/{*}/x", "/t/{**}"],
+}  # fmt: skip
+KEYS: dict[str, list[str]] = {
+    "request.headers[x-a]": ["one", "o*", "*"], "request.headers[x-b]": ["*e", "two"], "source.ip": ["127.0.0.0/24"],
+    "source.serviceAccount": ["a", "other/c"], "source.namespace": ["default"], "connection.sni": ["outbound_.80_*"], "destination.port": ["%http"], "remote.ip": ["192.0.2.1"],
+    "request.auth.claims[scope]": ["read", "w*"], "request.auth.claims[sub]": ["alice", "*"],
+}  # fmt: skip
+PATHS = ["/a", "/a/b?c=/z", "/t/1/x", "/t/1/2/z", "/z", "/A", "/x/../a", "/a%2fb", "//a", "/a?%00", "/"]
+
+
+def _some(draw: random.Random, choices: dict[str, list[str]]) -> Document:
+    found: Document = {}
+    for name in draw.sample(sorted(choices), draw.choice((1, 1, 2))):
+        key = name if draw.random() < 0.7 else f"not{name[0].upper()}{name[1:]}"
+        found[key] = draw.sample(choices[name], draw.choice((1, 1, 2)) if len(choices[name]) > 1 else 1)
+    return found
+
+
+def _random_rule(draw: random.Random) -> Document:
+    made: Document = {}
+    if draw.random() < 0.6:
+        made["from"] = [{"source": _some(draw, FIELDS)} for _ in range(draw.choice((1, 2)))]
+    if draw.random() < 0.6:
+        made["to"] = [{"operation": _some(draw, SIDES)} for _ in range(draw.choice((1, 2)))]
+    if not made or draw.random() < 0.3:
+        key = draw.choice(sorted(KEYS))
+        values = draw.sample(KEYS[key], 1)
+        made["when"] = [{"key": key, draw.choice(("values", "values", "notValues")): values}]
+    return made
+
+
+def _random_network(draw: random.Random) -> Document:
+    peers = [
+        {"podSelector": {"matchLabels": {"tier": "one"}}}, {"namespaceSelector": {}}, {"podSelector": {}},
+        {"namespaceSelector": {"matchLabels": {"team": "two"}}}, {"ipBlock": {"cidr": "127.0.0.0/23", "except": ["127.0.1.8/29"]}},
+        {"podSelector": {"matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]}, "namespaceSelector": {}},
+    ]  # fmt: skip
+    ingress: Document = {"from": draw.sample(peers, draw.choice((1, 2)))}
+    if draw.random() < 0.3:
+        ingress["ports"] = [{"port": 81}]
+    return network(ingress)
+
+
+def random_rules(draw: random.Random) -> list[Document]:
+    found = [
+        policy(*(_random_rule(draw) for _ in range(draw.choice((1, 2)))), name=f"p{number}",
+               action=draw.choice(("ALLOW", "ALLOW", "DENY", "AUDIT")))
+        for number in range(draw.choice((0, 1, 2)))
+    ]  # fmt: skip
+    if draw.random() < 0.5:
+        found.append(_random_network(draw))
+    if draw.random() < 0.6:
+        found.append(users(issuer(outputClaimToHeaders=[{"header": "x-user", "claim": "sub"}])))
+    return found
+
+
+def random_arrival(draw: random.Random, plain: bool) -> Arrival:
+    headers = draw.sample(["x-a:one", "x-a:o", "x-a:", "x-b:tone", "x-b:two", "x-forwarded-for:192.0.2.1", "x-user:root",
+                           "x-forwarded-for:10.1.1.1,192.0.2.7"], draw.choice((0, 1, 2)))  # fmt: skip
+    if draw.random() < 0.5:
+        tokens = [OWN.token(), OWN.token({"sub": "bob", "scope": "write x"}), OWN.token({"scope": "read"}), unsigned(), "x"]
+        headers.append(f"'authorization:Bearer {draw.choice(tokens)}'")
+    method = draw.choice(["GET", "GET", "POST", "PUT", "HEAD"])
+    return Arrival(
+        " ".join([method, draw.choice(PATHS), *headers]), port="http" if plain else draw.choice(["http", "http", "other", "tcp"]),
+        identity="" if plain else draw.choice(IDENTITIES), plain=plain, source=draw.choice(SOURCES),
+        http2=not plain and draw.random() < 0.3, host=draw.choice([HOST, HOST, "web", "WEB.x"]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_both_agree_on_random_worlds(both: Members, plain: bool) -> None:
+    draw = random.Random(5 if plain else 4)
+    told, passed = [], 0
+    for number in range(RANDOM_WORLDS):
+        rules = random_rules(draw)
+        both.world([*web(both.apps, *(["http"] if plain else ["http", "other", "tcp"])), *PEERS, *_numbered(rules, both)])
+        for _ in range(RANDOM_ARRIVALS):
+            arrival = random_arrival(draw, plain)
+            if arrival.port == "tcp":
+                arrival.http2 = False
+            found, ours, _ = both.compare(arrival)
+            passed += ours.status == 200
+            if found:
+                told.append(f"world {number}: {json.dumps(rules)}\n{found}")
+    assert not told, "\n".join(told)
+    assert RANDOM_WORLDS < passed < RANDOM_WORLDS * RANDOM_ARRIVALS * 0.9, "these worlds show nothing"
