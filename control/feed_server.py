@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
+from ..registry.model import Workload
 from ..registry.snapshot import Snapshot
 from .feed_stream import HealthReport, Said, Stream, Use, farewell, patience, read
 from .gather import Gather
@@ -184,6 +185,10 @@ class FeedServer:
         event = asyncio.Event()
         self._watching.add(event)
         return event
+
+    def secrets_of(self, workload: Workload) -> frozenset[str]:
+        """Item keys of the Secrets that a gateway may have that is served in another way."""
+        return self._views.secrets_of(workload.key, workload, True)
 
     def moved(self) -> None:
         """A member that is served in another way came, or went."""

@@ -23,7 +23,7 @@ from ..registry.names import split_full_name
 from . import xds_bootstrap
 from .role_common import Signals, Tasks, logger, ready
 from .role_common import run as run_role
-from .role_sidecar import named_port
+from .role_sidecar import moved_of, named_port
 from .settings import SettingError, bearer_token, control_url
 from .xds_node import ENVOY, GRPC, JSON, Node
 
@@ -67,6 +67,14 @@ class Beside:
     def _tell_envoy(self) -> None:
         options = self.options
         named = [named_port(text) for text in options.listen]
+        if options.map and not options.gateway:
+            raise SettingError("--map: only with --gateway")
+        if options.gateway:
+            if named:
+                raise SettingError("--listen: not with --gateway, which has the ports of its Gateways")
+            moved = moved_of(options.map)
+            self.told |= {"GATEWAY": True, "MAP": [f"{port}={own}" for port, own in moved.items()]}
+            return
         self.told |= {
             "OUTBOUND": _joined(options.outbound),
             "INBOUND": _joined(options.inbound) if self.secure else "",

@@ -62,12 +62,12 @@ def manager(tables: Tables, name: str, filters: Sequence[JSON], **more: Any) -> 
     return {"name": MANAGER, "typed_config": config}
 
 
-def _outbound_filters(tables: Tables) -> list[JSON]:
+def outbound_filters(tables: Tables, forwarding: bool = True) -> list[JSON]:
     found = [
         {"name": FAULT, "typed_config": typed("filters.http.fault.v3.HTTPFault")},
         {"name": CORS, "typed_config": typed("filters.http.cors.v3.Cors")},
     ]
-    if forwards(tables):
+    if forwarding and forwards(tables):
         config = typed("filters.http.dynamic_forward_proxy.v3.FilterConfig", dns_cache_config=DNS_CACHE)
         found.append({"name": "envoy.filters.http.dynamic_forward_proxy", "typed_config": config})
     return found
@@ -83,7 +83,7 @@ def by_rds(name: str) -> JSON:
 def outbound_listeners(tables: Tables, node: Node, note: Notes) -> list[JSON]:
     found = []
     if node.outbound is not None:
-        chain = {"filters": [manager(tables, OUTBOUND, _outbound_filters(tables), rds=by_rds(OUTBOUND))]}
+        chain = {"filters": [manager(tables, OUTBOUND, outbound_filters(tables), rds=by_rds(OUTBOUND))]}
         found.append(
             {
                 "name": OUTBOUND,
@@ -111,7 +111,7 @@ def _named(tables: Tables, one: Upstream, note: Notes) -> JSON | None:
         return None
     name = f"upstream_{one.address}_{one.port}"
     if speaks_http(tables.ports[key]):
-        filters = [manager(tables, name, _outbound_filters(tables), rds=by_rds(upstream_route(one)))]
+        filters = [manager(tables, name, outbound_filters(tables), rds=by_rds(upstream_route(one)))]
         chains: list[JSON] = [{"filters": filters}]
         inspects = False
     else:
@@ -199,16 +199,16 @@ def outbound_routes(tables: Tables, node: Node, note: Notes) -> JSON:
         for virtual, names in merged.values():
             if names:
                 made = routes.of(virtual.arms, virtual.rule, port)
-                hosts.append(_virtual_host(f"{virtual.host}:{port}#{len(hosts)}", names, made))
+                hosts.append(virtual_host(f"{virtual.host}:{port}#{len(hosts)}", names, made))
     if "*" not in claimed:
         action: JSON = {"direct_response": {"status": 502}}
         if may_forward:
             action = {"route": {"cluster": DYNAMIC, "timeout": "0s"}}
-        hosts.append(_virtual_host("unknown", ["*"], [{"match": {"prefix": "/"}, **action}]))
+        hosts.append(virtual_host("unknown", ["*"], [{"match": {"prefix": "/"}, **action}]))
     return route_configuration(OUTBOUND, hosts)
 
 
-def _virtual_host(name: str, domains: list[str], routes: list[JSON]) -> JSON:
+def virtual_host(name: str, domains: list[str], routes: list[JSON]) -> JSON:
     return {"name": name, "domains": domains, "routes": routes, "include_request_attempt_count": True}
 
 
@@ -233,7 +233,7 @@ def host_routes(tables: Tables, host: str, port: int, node: Node, note: Notes) -
     if virtual is None:
         return None
     made = Routes(tables.clusters, node, note, forwards(tables)).of(virtual.arms, virtual.rule, port)
-    return route_configuration(f"{host}:{port}", [_virtual_host(f"{host}:{port}", ["*"], made)])
+    return route_configuration(f"{host}:{port}", [virtual_host(f"{host}:{port}", ["*"], made)])
 
 
 # --- inbound ---

@@ -367,7 +367,7 @@ class _Group:
         self, name: str, values: Sequence[str], not_values: Sequence[str], make: Callable[[str], list[JSON]]
     ) -> None:
         """Conditions about what a token says, which was proved before."""
-        if self._rule.claims:
+        if self._rule.claims or not self._rule.http:
             self.upper(values, not_values, make)
         else:
             self.unable(name, values, not_values)

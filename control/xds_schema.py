@@ -267,6 +267,9 @@ extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidati
 extensions.transport_sockets.tls.v3.DownstreamTlsContext
   common_tls_context=1:extensions.transport_sockets.tls.v3.CommonTlsContext require_client_certificate=2:bool?
 extensions.transport_sockets.tls.v3.SdsSecretConfig name=1:string sds_config=2:config.core.v3.ConfigSource
+extensions.transport_sockets.tls.v3.Secret name=1:string
+  tls_certificate=2:extensions.transport_sockets.tls.v3.TlsCertificate
+  validation_context=4:extensions.transport_sockets.tls.v3.CertificateValidationContext
 extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
   san_type=1:extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType matcher=2:type.matcher.v3.StringMatcher
 extensions.transport_sockets.tls.v3.TlsCertificate certificate_chain=1:config.core.v3.DataSource
@@ -274,6 +277,7 @@ extensions.transport_sockets.tls.v3.TlsCertificate certificate_chain=1:config.co
 extensions.transport_sockets.tls.v3.TlsParameters
   tls_minimum_protocol_version=1:extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
   tls_maximum_protocol_version=2:extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+  cipher_suites=3:*string
 extensions.transport_sockets.tls.v3.UpstreamTlsContext
   common_tls_context=1:extensions.transport_sockets.tls.v3.CommonTlsContext sni=2:string auto_host_sni=6:bool
 extensions.upstreams.http.v3.HttpProtocolOptions common_http_protocol_options=1:config.core.v3.HttpProtocolOptions

@@ -12,16 +12,17 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from ..policy.world import World
 from .feed_server import FeedServer, Member
 from .protobuf_wire import WireError
 from .status import StatusError
+from .xds_gateway import parsed
 from .xds_keys import FetchedKeys
 from .xds_node import GRPC, Node, NodeError, read_node
-from .xds_served import SERVER, Served
+from .xds_served import SERVER, Served, declared
 from .xds_session import LDS, Session, TooManyError
 from .xds_wire import decode, encode
 
@@ -70,13 +71,17 @@ class Client:
 
 
 class XdsServer:
-    """`world()`: rules and facts of now. `wake`: set when they have changed."""
+    """`world()`: rules and facts of now, without Secrets; `item(key)`: an object of the feed's book by its key."""
 
-    def __init__(self, feed: FeedServer, world: Callable[[], World], version: Callable[[], str], authorize: Authorize):
+    def __init__(
+        self, feed: FeedServer, world: Callable[[], World], version: Callable[[], str], authorize: Authorize,
+        item: Callable[[str], Mapping[str, Any] | None] = lambda _key: None,
+    ) -> None:  # fmt: skip
         self._feed = feed
         self._world = world
         self._version = version
         self._authorize = authorize
+        self._object = item
         self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", REQUEST_MAX)])
         handlers = {
             "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(self._whole),
@@ -135,9 +140,10 @@ class XdsServer:
         async with client.building:
             world, version = self._world(), self._version()
             self._keys.update(world.resources.request_authentications)
-            build = client.served.build
+            build, node = client.served.build, client.node
+            secrets = parsed(map(self._object, self._feed.secrets_of(declared(node)))) if node.gateway else {}
             client.resources = await asyncio.to_thread(
-                build, world.resources, world.snapshot, version, client.servers, self._keys
+                build, world.resources, world.snapshot, version, client.servers, self._keys, secrets
             )
         client.member.offered = version
         client.member.not_carried_out = client.served.notes
@@ -218,11 +224,11 @@ class XdsServer:
         client = self._clients.get(key)
         if client is None:
             member = Member(
-                "sidecar", node.namespace, node.workload, node.address, node.mesh_port, account, node.labels,
+                "gateway" if node.gateway else "sidecar", node.namespace, node.workload, node.address, node.mesh_port, account, node.labels,
                 list(node.ports), time.time(), proxy=node.kind,
             )  # fmt: skip
             client = self._clients[key] = Client(node, member)
-            name = f"sidecar/{node.key}"
+            name = f"{member.role}/{node.key}"
             self._feed.members[name] = member
             logger.info("%s connected as %s (mesh port %s)", name, node.kind, node.mesh_port or "none")
             self._feed.moved()
@@ -234,7 +240,7 @@ class XdsServer:
         for key, client in list(self._clients.items()):
             if client.streams.pop(session, None) is not None and not client.streams:
                 del self._clients[key]
-                name = f"sidecar/{client.node.key}"
+                name = f"{client.member.role}/{client.node.key}"
                 if self._feed.members.get(name) is client.member:
                     del self._feed.members[name]
                     others = [one.member for one in self._clients.values() if one.node.key == client.node.key]
