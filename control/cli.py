@@ -439,13 +439,6 @@ def _sidecar_flags(made: Any, gateway: bool = False) -> None:
     made.add_argument(
         "--capture", choices=("off", "nftables"), default="off", help="how connections get here (default %(default)s)"
     )
-    made.add_argument(
-        "--gateway", action="store_true", help="serve the Gateways that select this workload, and nothing else"
-    )
-    made.add_argument(
-        "--map", action="append", default=[], metavar="PORT=PORT",
-        help="with --gateway: listen on another port than the one that Gateways name, e.g. 80=8080; repeatable",
-    )  # fmt: skip
     made.add_argument("--app-address", type=host, help="where the app listens (default: at the workload's address)")
     made.add_argument(
         "--address", type=host, help="the workload's address as others reach it (default: of the inbound listener)"

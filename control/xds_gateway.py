@@ -21,7 +21,7 @@ from ..policy.resources import Resources, Secret, ServerTLS
 from ..policy.tables import Decision, Tables
 from ..policy.validate import resources_of
 from ..registry.documents import Document
-from .xds_headers import without_made_up
+from .xds_headers import EXTERNAL, without_made_up
 from .xds_listeners import (
     INSPECTOR,
     by_rds,
@@ -127,8 +127,8 @@ class Gateway:
         tokens = token_filters(inbound.tokens, self._keys, self._note) if inbound.tokens is not None else []
         return manager(
             tables, name, [*tokens, *rbac_filters(rules), *outbound_filters(tables, False)], rds=by_rds(name),
-            use_remote_address=True, early_header_mutation_extensions=without_made_up(),
             forward_client_cert_details="SANITIZE",
+            **({} if mutual else {"use_remote_address": True, "early_header_mutation_extensions": without_made_up()}),
         )  # fmt: skip
 
     def _inbound(self, server: Server) -> Inbound:
@@ -287,7 +287,7 @@ class Gateway:
                 domains = [f"[{host}]" if ":" in host else host]
                 hosts.append(virtual_host(f"{host}#{len(hosts)}", domains, routes))
             one = route_configuration(f"gateway_{key}", hosts)
-            found.append({**one, "ignore_port_in_host_matching": True})
+            found.append({**one, "ignore_port_in_host_matching": True, "request_headers_to_remove": [EXTERNAL]})
         return found
 
 

@@ -12,6 +12,8 @@ from .xds_node import JSON, typed
 MADE_UP = ("forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip")
 MADE_UP_PREFIXES = ("x-forwarded-", "x-envoy-", "x-fairlead-", "x-original-forwarded-")
 """In which proxies tell where a request came from (as `proxy/headers.py` takes them out)."""
+EXTERNAL = "x-envoy-external-address"
+"""Envoy's own word for a client's address, which x-forwarded-for has: no sidecar of ours tells it."""
 
 
 def without_made_up() -> list[JSON]:

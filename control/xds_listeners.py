@@ -16,7 +16,7 @@ from ..policy.compile_view import speaks_http
 from ..policy.resources import Resources
 from ..policy.tables import Cluster, Decision, Tables
 from .xds_clusters import DNS_CACHE, DYNAMIC
-from .xds_headers import without_made_up
+from .xds_headers import EXTERNAL, without_made_up
 from .xds_node import ADS, JSON, TLS, Node, Notes, Upstream, mesh_tls, seconds, socket_address, typed, uri_names
 from .xds_rbac import DIRECT, REMOTE, authorization_rules, network_rules
 from .xds_routes import BODY_MAX, CORS, FAULT, Routes
@@ -341,8 +341,8 @@ def rbac_filters(rules: Sequence[tuple[str, JSON]]) -> list[JSON]:
 
 def inbound_routes(port: int, mutual: bool) -> JSON:
     route: JSON = {"match": {"prefix": "/"}, "route": {"cluster": inbound_cluster(port), "timeout": "0s"}}
-    if not mutual:  # Envoy's own word for the peer's address, which x-forwarded-for has
-        route["request_headers_to_remove"] = ["x-envoy-external-address"]
+    if not mutual:
+        route["request_headers_to_remove"] = [EXTERNAL]
     host = {"name": f"inbound:{port}", "domains": ["*"], "routes": [route]}
     return {"name": inbound_cluster(port), "virtual_hosts": [host], "validate_clusters": False}
 

@@ -159,7 +159,7 @@ config.route.v3.RouteAction.MaxStreamDuration max_stream_duration=1:duration grp
 config.route.v3.RouteAction.RequestMirrorPolicy cluster=1:string
   runtime_fraction=3:config.core.v3.RuntimeFractionalPercent
 config.route.v3.RouteConfiguration name=1:string virtual_hosts=2:*config.route.v3.VirtualHost
-  validate_clusters=7:bool? max_direct_response_body_size_bytes=11:uint? ignore_port_in_host_matching=14:bool
+  validate_clusters=7:bool? request_headers_to_remove=8:*string max_direct_response_body_size_bytes=11:uint? ignore_port_in_host_matching=14:bool
 config.route.v3.RouteMatch prefix=1:string path=2:string safe_regex=10:type.matcher.v3.RegexMatcher
   path_separated_prefix=14:string case_sensitive=4:bool? headers=6:*config.route.v3.HeaderMatcher
   query_parameters=7:*config.route.v3.QueryParameterMatcher

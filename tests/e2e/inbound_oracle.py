@@ -40,6 +40,8 @@ PLURALS = {
     "RequestAuthentication": "apis/security.istio.io/v1/namespaces/{}/requestauthentications",
     "Gateway": "apis/networking.istio.io/v1/namespaces/{}/gateways",
     "VirtualService": "apis/networking.istio.io/v1/namespaces/{}/virtualservices",
+    "EndpointSlice": "apis/discovery.k8s.io/v1/namespaces/{}/endpointslices",
+    "Ingress": "apis/networking.k8s.io/v1/namespaces/{}/ingresses",
     "DestinationRule": "apis/networking.istio.io/v1/namespaces/{}/destinationrules",
     "LocalRateLimit": "apis/fairlead.dev/v1/namespaces/{}/localratelimits",
 }  # fmt: skip
@@ -161,8 +163,8 @@ class Members:
 
     # --- worlds
 
-    def world(self, documents: Sequence[Document]) -> None:
-        """These objects in place of those before, once both run them."""
+    def world(self, documents: Sequence[Document], count: int = 2) -> None:
+        """These objects in place of those before, once both run them (`count`: those that are there)."""
         wanted = {(self.api.path(one), one["metadata"]["name"]): one for one in documents}
         held = self._applied
         for (path, name), one in list(held.items()):
@@ -177,7 +179,7 @@ class Members:
         while True:
             told = self.api.call("GET", "fairlead/v1/status")
             members = told["sidecars"]
-            if len(members) == 2 and all(one["taken"] == told["version"] for one in members):
+            if len(members) == count and all(one["taken"] == told["version"] for one in members):
                 return
             refused = [why for one in members for why in one["reasons"]]
             assert not refused, refused

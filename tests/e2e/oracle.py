@@ -477,7 +477,7 @@ def _told(headers: Sequence[tuple[str, str]], sent: str) -> dict[str, list[str]]
             value = value.partition(" ")[0]
         if name == "x-forwarded-client-cert":
             value = re.sub("Hash=[0-9a-f]{64};", "", value)
-        if name == "x-request-id" and "x-request-id" not in sent:
+        if name == "x-request-id" and f"x-request-id:{value}" not in sent:
             value = _UUID if len(value) == 36 and value[14] == "4" else value
         found.setdefault(name, []).append(value)
     if "x-forwarded-for" in found:
