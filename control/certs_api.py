@@ -22,6 +22,7 @@ from .feed_server import FeedServer
 from .issued import Issued, IssuedLeaf
 from .rotation import Holder, RotationError, holders_of, lacking, told, using
 from .status import StatusError, bad_request
+from .xds_agents import Agents
 
 WARN_SHARE = 0.1
 """Of the life of a root or intermediate: what is left when it begins to be a warning."""
@@ -42,6 +43,7 @@ class CertsApi:
         self._clock = clock
         self._line = b""
         self._warned_at = float("-inf")
+        self._agents = Agents(feed, self._trust, clock)
         feed.trust = lambda: self._line
         issuer.changed.append(self.tell)
         self.tell()
@@ -50,17 +52,20 @@ class CertsApi:
         return [
             web.get("/fairlead/v1/certs", self._get),
             web.post("/fairlead/v1/certs/rotation", self._step),
+            *self._agents.routes(),
         ]
+
+    def _trust(self) -> dict[str, str]:
+        return {"roots": self._issuer.roots(), "issuer": self._issuer.issuer()}
 
     def tell(self) -> None:
         """Tell every sidecar of the roots and the signer of the moment."""
-        trust = {"roots": self._issuer.roots(), "issuer": self._issuer.issuer()}
         # In a message without items, which sidecars that know nothing of it take for a sign of life.
-        self._line = msgspec.json.encode({"trust": trust, "version": ""}) + b"\n"
+        self._line = msgspec.json.encode({"trust": self._trust(), "version": ""}) + b"\n"
         self._feed.publish()
 
     def holders(self) -> list[Holder]:
-        return holders_of(self._feed.members)
+        return self._agents.holders(holders_of(self._feed.members))
 
     async def _get(self, request: web.Request) -> web.Response:
         only_admin("see certificates")

@@ -186,6 +186,10 @@ class FeedServer:
         self._watching.add(event)
         return event
 
+    def authorize(self, request: web.Request, namespace: str, workload: str) -> None:
+        """Raises where who asks may not act for this workload."""
+        self._authorize(request, namespace, workload)
+
     def secrets_of(self, workload: Workload) -> frozenset[str]:
         """Item keys of the Secrets that a gateway may have that is served in another way."""
         return self._views.secrets_of(workload.key, workload, True)

@@ -18,6 +18,7 @@ from ..policy.tables import Cluster, Tables, Viewpoint
 from ..registry.digest import blake2b
 from ..registry.model import Workload, WorkloadPort
 from ..registry.snapshot import Snapshot
+from .xds_blame import blamed, origins
 from .xds_clusters import dynamic_cluster, make_cluster
 from .xds_gateway import Gateway, Secrets
 from .xds_grpc import SERVER, client_listeners, server_listener
@@ -56,6 +57,7 @@ class Served:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.notes: list[str] = []
+        self._tables: Tables | None = None
         self._cache = CompileCache()
         self._clusters: dict[str, tuple[Cluster, Kept, list[str]]] = {}
         self._routes: tuple[Any, bool, dict[str, Resource], list[str]] | None = None
@@ -71,6 +73,7 @@ class Served:
         if not workload.ports and node.ports:
             workload = _with_ports(workload, node)
         tables = compile_tables(resources, snapshot, Viewpoint(workload, EVERY if node.gateway else ""), version, self._cache)
+        self._tables = tables
         found: dict[str, dict[str, Resource]] = {CDS: {}, EDS: {}, SDS: {}, LDS: {}, RDS: {}}
         self._make_clusters(tables, found, note)
         if node.gateway:
@@ -96,6 +99,10 @@ class Served:
             note("dry runs and AUDIT are not counted by xDS")
         self.notes = note.listed()
         return found
+
+    def blame(self, reasons: list[str]) -> list[str]:
+        """Refusals with the rules that they are about."""
+        return blamed(reasons, origins(self._tables)) if reasons and self._tables is not None else reasons
 
     def _gateway(
         self, tables: Tables, resources: Resources, snapshot: Snapshot, found: dict[str, dict[str, Resource]],

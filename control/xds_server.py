@@ -62,7 +62,7 @@ class Client:
         reasons = list(dict.fromkeys(why for one in sessions for why in one.reasons))
         if reasons:
             member.refused = next(one.refused for one in sessions if one.reasons)
-            member.reasons = reasons
+            member.reasons = self.served.blame(reasons)
         else:
             member.refused, member.reasons = "", []
             if sessions and all(one.taken == version for one in sessions):

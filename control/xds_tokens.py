@@ -53,7 +53,7 @@ def token_filters(tokens: TokenRules, keys: Keys, note: Notes) -> list[JSON]:
         mutations = {"request_mutations": [{"remove": name} for name in stripped]}
         config = typed("filters.http.header_mutation.v3.HeaderMutation", mutations=mutations)
         found.append({"name": "fairlead.token-headers", "typed_config": config})
-    providers = {f"rule-{index}": _provider(rule, keys, note) for index, rule in enumerate(tokens.rules)}
+    providers = {rule.by: _provider(rule, keys, note) for rule in tokens.rules}
     providers[NEVER] = {
         "issuer": NEVER, "local_jwks": {"inline_string": NO_KEYS},
         "from_headers": [NOWHERE],

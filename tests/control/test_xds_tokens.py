@@ -20,6 +20,7 @@ from tests.control.test_xds_rbac import metadata_holds
 from tests.control.xds_worlds import world
 from tests.tokens import Signer, jwks, signer
 
+RULE = "RequestAuthentication default/u rule 0"
 WORDS = st.sampled_from(["", "a", "b", "/", "a/b", "ab", "https://i", "i/a", "/a"])
 SHAPES = st.one_of(st.just("*"), WORDS, WORDS.map(lambda one: one + "*"), WORDS.map(lambda one: "*" + one)).filter(bool)
 ISSUERS = ["a", "https://i", "i", "a/b"]
@@ -85,12 +86,12 @@ def config(rules: TokenRules, note: Notes, **keys: str) -> dict[str, Any]:
 def test_keys_that_are_not_there_prove_nothing_and_that_is_told() -> None:
     note = Notes()
     rules = rules_of({"issuer": "i", "jwksUri": "http://k/"})
-    assert config(rules, note)["providers"]["rule-0"]["local_jwks"] == {"inline_string": NO_KEYS}
+    assert config(rules, note)["providers"][RULE]["local_jwks"] == {"inline_string": NO_KEYS}
     assert note.listed() == [
         "RequestAuthentication default/u rule 0: there are no keys of i (yet); requests with its tokens are refused"
     ]
     note = Notes()
-    given = config(rules, note, url=jwks(signer("ES256")))["providers"]["rule-0"]["local_jwks"]["inline_string"]
+    given = config(rules, note, url=jwks(signer("ES256")))["providers"][RULE]["local_jwks"]["inline_string"]
     assert json.loads(given) == {"keys": [signer("ES256").jwk]}
     assert note.listed() == []
 
@@ -105,10 +106,10 @@ def test_secret_keys_go_to_nobody() -> None:
 def test_a_bad_token_is_refused_and_none_is_needed() -> None:
     key = {"jwks": jwks(signer("ES256"))}
     one = config(rules_of({"issuer": "i", **key}), Notes())["rules"][-1]["requires"]
-    assert one == {"requires_any": {"requirements": [{"provider_name": "rule-0"}, {"allow_missing": {}}]}}
+    assert one == {"requires_any": {"requirements": [{"provider_name": RULE}, {"allow_missing": {}}]}}
     two = config(rules_of({"issuer": "i", **key}, {"issuer": "j", **key}), Notes())["rules"][-1]["requires"]
     first, second, each = two["requires_any"]["requirements"]
-    assert (first, second) == ({"provider_name": "rule-0"}, {"provider_name": "rule-1"})
+    assert (first, second) == ({"provider_name": RULE}, {"provider_name": RULE.replace("0", "1")})
     assert [one["requires_any"]["requirements"][1] for one in each["requires_all"]["requirements"]] == [
         {"allow_missing": {}}
     ] * 2
