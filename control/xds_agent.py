@@ -100,16 +100,22 @@ async def drain(
         except FetchError as error:
             logger.warning("control was not told that the workload leaves: %s", error)
     try:
+        # Clients are asked to go (Connection: close, GOAWAY); once they have, or the time is over, nobody gets in.
         for path in ("/healthcheck/fail", "/drain_listeners?graceful&skip_exit"):
-            reply = await fetch.request("POST", f"http://{admin}{path}", timeout_s=TIMEOUT_S)
-            if reply.status != 200:
-                logger.warning("Envoy's admin answered %s with status %d", path, reply.status)
+            await _post(fetch, admin, path)
         while (left := await _active(fetch, admin)) and time.monotonic() < end:
             await asyncio.sleep(LOOK_S)
+        await _post(fetch, admin, "/drain_listeners")
     except FetchError as error:
         logger.warning("Envoy's admin at %s does not answer: %s", admin, error)
         return
     logger.info("Envoy is drained%s", f", with {left} connections left" if left else "")
+
+
+async def _post(fetch: HttpFetch, admin: str, path: str) -> None:
+    reply = await fetch.request("POST", f"http://{admin}{path}", timeout_s=TIMEOUT_S)
+    if reply.status != 200:
+        logger.warning("Envoy's admin answered %s with status %d", path, reply.status)
 
 
 async def _active(fetch: HttpFetch, admin: str) -> int:

@@ -106,7 +106,8 @@ class Session:
     def _answered(self, url: str, known: _Type, error: Any) -> None:
         known.pending = False
         if isinstance(error, Mapping) and (error.get("code") or error.get("message")):
-            why = str(error.get("message") or f"code {error.get('code')}")[:REASON_MAX]
+            why = str(error.get("message") or f"code {error.get('code')}")[: 4 * REASON_MAX]
+            why = " ".join(why.split())[:REASON_MAX]  # a stranger's text makes no lines of ours
             known.refused = f"{url.rpartition('.')[2]}: {why}"
         else:
             known.refused = ""
