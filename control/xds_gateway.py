@@ -22,6 +22,7 @@ from ..policy.tables import Decision, Tables
 from ..policy.validate import resources_of
 from ..registry.documents import Document
 from .xds_headers import EXTERNAL, without_made_up
+from .xds_limits import connection_limits, request_limits
 from .xds_listeners import (
     INSPECTOR,
     by_rds,
@@ -60,6 +61,7 @@ class Gateway:
     ) -> None:  # fmt: skip
         self._tables = tables
         self._ports: Ports = tables.gateway
+        self._resources = resources
         self._rules = {rule.meta.key: rule for rule in resources.virtual_services}
         self._node = node
         self._note = note
@@ -78,6 +80,9 @@ class Gateway:
             chains = self._chains(number, port)
             if not chains:
                 continue
+            limits = connection_limits(self._tables, "gateway", number, self._note)
+            for chain in chains if limits else ():
+                chain["filters"] = [*limits, *chain["filters"]] if chain["filters"] else []
             for bind in port.binds:
                 at = socket_address(bind or "0.0.0.0", self._node.moved.get(number, number))
                 made: JSON = {
@@ -125,8 +130,9 @@ class Gateway:
         for one in authorization_rules(inbound, server.port, True, self._note, DIRECT, True):
             rules.append((f"authorization-policy-{one['action'].lower()}", one))
         tokens = token_filters(inbound.tokens, self._keys, self._note) if inbound.tokens is not None else []
+        limits = request_limits(tables, self._resources, "gateway", server.port, self._note)
         return manager(
-            tables, name, [*tokens, *rbac_filters(rules), *outbound_filters(tables, False)], rds=by_rds(name),
+            tables, name, [*tokens, *rbac_filters(rules), *limits, *outbound_filters(tables, False)], rds=by_rds(name),
             forward_client_cert_details="SANITIZE",
             **({} if mutual else {"use_remote_address": True, "early_header_mutation_extensions": without_made_up()}),
         )  # fmt: skip

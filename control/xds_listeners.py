@@ -17,6 +17,7 @@ from ..policy.resources import Resources
 from ..policy.tables import Cluster, Decision, Tables
 from .xds_clusters import DNS_CACHE, DYNAMIC
 from .xds_headers import EXTERNAL, without_made_up
+from .xds_limits import connection_limits, request_limits
 from .xds_node import ADS, JSON, TLS, Node, Notes, Upstream, mesh_tls, seconds, socket_address, typed, uri_names
 from .xds_rbac import DIRECT, REMOTE, authorization_rules, network_rules
 from .xds_routes import BODY_MAX, CORS, FAULT, Routes
@@ -80,10 +81,13 @@ def by_rds(name: str) -> JSON:
 # --- outbound ---
 
 
-def outbound_listeners(tables: Tables, node: Node, note: Notes) -> list[JSON]:
+def outbound_listeners(tables: Tables, resources: Resources, node: Node, note: Notes) -> list[JSON]:
     found = []
+    limits = request_limits(tables, resources, OUTBOUND, 0, note)
+    connections = connection_limits(tables, OUTBOUND, 0, note)
     if node.outbound is not None:
-        chain = {"filters": [manager(tables, OUTBOUND, outbound_filters(tables), rds=by_rds(OUTBOUND))]}
+        filters = [*limits, *outbound_filters(tables)]
+        chain = {"filters": [*connections, manager(tables, OUTBOUND, filters, rds=by_rds(OUTBOUND))]}
         found.append(
             {
                 "name": OUTBOUND,
@@ -93,7 +97,7 @@ def outbound_listeners(tables: Tables, node: Node, note: Notes) -> list[JSON]:
             }
         )
     for one in node.upstreams:
-        made = _named(tables, one, note)
+        made = _named(tables, one, note, limits, connections)
         if made is not None:
             found.append(made)
     return found
@@ -103,7 +107,9 @@ def upstream_route(one: Upstream) -> str:
     return f"{one.host}:{one.service_port}"
 
 
-def _named(tables: Tables, one: Upstream, note: Notes) -> JSON | None:
+def _named(
+    tables: Tables, one: Upstream, note: Notes, limits: Sequence[JSON], connections: Sequence[JSON]
+) -> JSON | None:
     """A port that stands for one service."""
     key = (one.host, one.service_port)
     if key not in tables.ports:
@@ -111,11 +117,13 @@ def _named(tables: Tables, one: Upstream, note: Notes) -> JSON | None:
         return None
     name = f"upstream_{one.address}_{one.port}"
     if speaks_http(tables.ports[key]):
-        filters = [manager(tables, name, outbound_filters(tables), rds=by_rds(upstream_route(one)))]
-        chains: list[JSON] = [{"filters": filters}]
+        http = manager(tables, name, [*limits, *outbound_filters(tables)], rds=by_rds(upstream_route(one)))
+        chains: list[JSON] = [{"filters": [*connections, http]}]
         inspects = False
     else:
         chains, inspects = _tcp_chains(tables, one, name, note)
+        for chain in chains if connections else ():
+            chain["filters"] = [*connections, *chain["filters"]] if chain["filters"] else []
     made: JSON = {
         "name": name, "address": socket_address(one.address, one.port), "traffic_direction": "OUTBOUND",
         "filter_chains": chains,
@@ -256,10 +264,10 @@ def inbound_listener(tables: Tables, resources: Resources, node: Node, note: Not
                 match = {"transport_protocol": "tls", "server_names": names}
             else:
                 continue
-            chains.append(_inbound_chain(tables, port, protocol, True, node, note, match, keys))
+            chains.append(_inbound_chain(tables, resources, port, protocol, True, node, note, match, keys))
         if mode.mode != "STRICT" and sole:
             plain = {"transport_protocol": "raw_buffer"}
-            chains.append(_inbound_chain(tables, port, protocol, False, node, note, plain, keys))
+            chains.append(_inbound_chain(tables, resources, port, protocol, False, node, note, plain, keys))
         elif mode.mode != "STRICT":
             note(f"plaintext to port {port} is not taken on Envoy's mesh port, since the workload has several ports")
     if not chains:
@@ -283,8 +291,9 @@ def server_names(inbound: Inbound, resources: Resources, port: int) -> list[str]
 
 
 def _inbound_chain(
-    tables: Tables, port: int, protocol: str, mutual: bool, node: Node, note: Notes, match: JSON, keys: Keys
-) -> JSON:
+    tables: Tables, resources: Resources, port: int, protocol: str, mutual: bool, node: Node, note: Notes, match: JSON,
+    keys: Keys,
+) -> JSON:  # fmt: skip
     inbound: Inbound = tables.inbound
     http = bool(protocol) and speaks_http(protocol)
     if not protocol:
@@ -297,9 +306,11 @@ def _inbound_chain(
     ]
     name = f"inbound_{port}_{'tls' if mutual else 'plain'}"
     if http:
+        services = [host for (host, _), own in inbound.services.items() if own == port] if mutual else ()
+        limits = request_limits(tables, resources, INBOUND, port, note, services)
         tokens = token_filters(inbound.tokens, keys, note) if inbound.tokens is not None else []
         filters = [manager(
-            tables, name, [*tokens, *rbac_filters(rules)], route_config=inbound_routes(port, mutual),
+            tables, name, [*tokens, *rbac_filters(rules), *limits], route_config=inbound_routes(port, mutual),
             forward_client_cert_details="SANITIZE_SET" if mutual else "SANITIZE",  # nobody tells of another's
             **({"set_current_client_cert_details": {"uri": True}} if mutual else
                {"use_remote_address": True, "early_header_mutation_extensions": without_made_up()}),
@@ -314,7 +325,8 @@ def _inbound_chain(
         ]
         config = typed("filters.network.tcp_proxy.v3.TcpProxy", **proxy)
         filters.append({"name": TCP_PROXY, "typed_config": config})
-    made: JSON = {"name": name, "filter_chain_match": match, "filters": filters}
+    before = connection_limits(tables, INBOUND, port, note)
+    made: JSON = {"name": name, "filter_chain_match": match, "filters": [*before, *filters]}
     if mutual:
         common = mesh_tls(node, trusted(tables), ("h2", "fairlead", "http/1.1"))
         made["transport_socket"] = {

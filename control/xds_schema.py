@@ -125,6 +125,10 @@ config.route.v3.HeaderMatcher name=1:string string_match=13:type.matcher.v3.Stri
   invert_match=8:bool treat_missing_header_as_empty=14:bool
 config.route.v3.NonForwardingAction
 config.route.v3.QueryParameterMatcher name=1:string string_match=5:type.matcher.v3.StringMatcher present_match=6:bool
+config.route.v3.RateLimit actions=3:*config.route.v3.RateLimit.Action
+config.route.v3.RateLimit.Action header_value_match=6:config.route.v3.RateLimit.Action.HeaderValueMatch
+config.route.v3.RateLimit.Action.HeaderValueMatch descriptor_value=1:string expect_match=2:bool?
+  headers=3:*config.route.v3.HeaderMatcher
 config.route.v3.RedirectAction https_redirect=4:bool scheme_redirect=7:string host_redirect=1:string
   port_redirect=8:uint path_redirect=2:string prefix_rewrite=5:string
   response_code=3:config.route.v3.RedirectAction.RedirectResponseCode strip_query=6:bool
@@ -177,6 +181,9 @@ extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig
 extensions.common.dynamic_forward_proxy.v3.DnsCacheConfig name=1:string
   dns_lookup_family=2:config.cluster.v3.Cluster.DnsLookupFamily
 extensions.filters.common.fault.v3.FaultDelay fixed_delay=3:duration percentage=4:type.v3.FractionalPercent
+extensions.common.ratelimit.v3.LocalRateLimitDescriptor
+  entries=1:*extensions.common.ratelimit.v3.RateLimitDescriptor.Entry token_bucket=2:type.v3.TokenBucket
+extensions.common.ratelimit.v3.RateLimitDescriptor.Entry key=1:string value=2:string
 extensions.filters.http.cors.v3.Cors
 extensions.filters.http.cors.v3.CorsPolicy allow_origin_string_match=1:*type.matcher.v3.StringMatcher
   allow_methods=2:string allow_headers=3:string expose_headers=4:string max_age=5:string allow_credentials=6:bool?
@@ -210,6 +217,13 @@ extensions.filters.http.jwt_authn.v3.JwtRequirementList
   requirements=1:*extensions.filters.http.jwt_authn.v3.JwtRequirement
 extensions.filters.http.jwt_authn.v3.RequirementRule match=1:config.route.v3.RouteMatch
   requires=2:extensions.filters.http.jwt_authn.v3.JwtRequirement
+extensions.filters.http.local_ratelimit.v3.LocalRateLimit stat_prefix=1:string status=2:type.v3.HttpStatus
+  token_bucket=3:type.v3.TokenBucket filter_enabled=4:config.core.v3.RuntimeFractionalPercent
+  filter_enforced=5:config.core.v3.RuntimeFractionalPercent
+  response_headers_to_add=6:*config.core.v3.HeaderValueOption
+  descriptors=8:*extensions.common.ratelimit.v3.LocalRateLimitDescriptor
+  local_rate_limit_per_downstream_connection=11:bool always_consume_default_token_bucket=14:bool?
+  rate_limited_as_resource_exhausted=15:bool rate_limits=17:*config.route.v3.RateLimit
 extensions.filters.http.rbac.v3.RBAC rules=1:config.rbac.v3.RBAC rules_stat_prefix=6:string
 extensions.filters.http.router.v3.Router
 extensions.filters.listener.http_inspector.v3.HttpInspector
@@ -235,6 +249,8 @@ extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Upgr
 extensions.filters.network.http_connection_manager.v3.HttpFilter name=1:string typed_config=4:any
 extensions.filters.network.http_connection_manager.v3.Rds config_source=1:config.core.v3.ConfigSource
   route_config_name=2:string
+extensions.filters.network.local_ratelimit.v3.LocalRateLimit stat_prefix=1:string
+  token_bucket=2:type.v3.TokenBucket share_key=4:string
 extensions.filters.network.rbac.v3.RBAC rules=1:config.rbac.v3.RBAC stat_prefix=3:string
 extensions.filters.network.tcp_proxy.v3.TcpProxy stat_prefix=1:string cluster=2:string
   weighted_clusters=10:extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster idle_timeout=8:duration
@@ -313,7 +329,9 @@ type.matcher.v3.ValueMatcher string_match=3:type.matcher.v3.StringMatcher list_m
 type.v3.FractionalPercent numerator=1:uint denominator=2:type.v3.FractionalPercent.DenominatorType
 type.v3.HashPolicy source_ip=1:type.v3.HashPolicy.SourceIp
 type.v3.HashPolicy.SourceIp
+type.v3.HttpStatus code=1:uint
 type.v3.Percent value=1:double
+type.v3.TokenBucket max_tokens=1:uint tokens_per_fill=2:uint? fill_interval=3:duration
 google.protobuf.Empty
 google.rpc.Status code=1:int message=2:string
 """

@@ -85,7 +85,7 @@ class Served:
                 if made is not None:
                     listeners.append(made)
         else:
-            listeners = outbound_listeners(tables, node, note)
+            listeners = outbound_listeners(tables, resources, node, note)
             inbound = inbound_listener(tables, resources, node, note, fetched)
             if inbound is not None:
                 listeners.append(inbound)
@@ -93,8 +93,8 @@ class Served:
             found[LDS][one["name"]] = resource(LDS, one)
         if not node.gateway:
             self._make_routes(tables, found, note)
-        if tables.rate_limits is not None:
-            note("LocalRateLimit is not carried out by xDS")
+        if tables.rate_limits is not None and node.kind == GRPC:
+            note("LocalRateLimit is not carried out by gRPC")
         if tables.inbound.shadow is not None:
             note("dry runs and AUDIT are not counted by xDS")
         self.notes = note.listed()

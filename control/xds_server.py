@@ -132,7 +132,10 @@ class XdsServer:
             await self._wake.wait()
             self._wake.clear()
             for client in list(self._clients.values()):
-                await self._refresh(client)
+                try:
+                    await self._refresh(client)
+                except Exception:  # it keeps what it has, and the others get what is theirs
+                    logger.exception("%s is not served what is new: its resources could not be made", client.node.key)
 
     async def _refresh(self, client: Client) -> None:
         """Make what it is served of rules and facts of now, in a thread: a first time takes a second where there are a

@@ -19,6 +19,7 @@ from tests.e2e.inbound_oracle import HOST, Arrival, Document, Members, members, 
 from tests.e2e.oracle import Apps
 from tests.tokens import ISSUER, Signer, confused, jwks, signer, unsigned
 
+AFTER = "retry-after is ours alone (README)"
 A, B, C = (f"spiffe://cluster.local/ns/{one}" for one in ("default/sa/a", "default/sa/b", "other/sa/c"))
 PEERS = [
     pod("a-1", "a", "127.0.0.11", tier="one"), pod("a-2", "a", "127.0.0.12", tier="two"),
@@ -145,6 +146,21 @@ WORLDS = [
         (get("/", "x-forwarded-for:10.0.0.1,192.0.2.1"), 200), (get(), 403),
     ]),
     World("an audit forbids nothing", [policy({}, action="AUDIT")], [(get(), 200), (get(port="tcp"), 200)]),
+    World("so many requests and connections", [
+        rule("LocalRateLimit", "l", {**MINE, "limits": [
+            {"name": "writes", "match": {"methods": ["POST", "PUT"], "uri": {"prefix": "/api/"}}, "response": {"headers": {"x-plan": "free"}},
+             "tokenBucket": {"maxTokens": 2, "fillInterval": "1h"}},
+            {"name": "one", "match": {"uri": {"exact": "/one"}, "hosts": ["web"], "headers": {"x-a": {"exact": "b"}}},
+             "tokenBucket": {"maxTokens": 1, "fillInterval": "1h"}},
+            {"name": "shadow", "enforce": False, "match": {"uri": {"regex": "/s.*"}}, "tokenBucket": {"maxTokens": 1, "fillInterval": "1h"}},
+        ], "connections": [{"name": "c", "port": "%%tcp", "tokenBucket": {"maxTokens": 2, "fillInterval": "1h"}}]}),
+        policy({"to": [{"operation": {"paths": ["/api/secret"], "ports": ["%http"]}}]}, action="DENY"),
+    ], [
+        (Arrival("POST /api/secret", identity=A), 403), (Arrival("POST /api/a?b", identity=A), 200), (Arrival("GET /api/a", identity=A), 200),
+        (Arrival("PUT /api/b", identity=B, http2=True), 200), (Arrival("POST /api/a", identity=A, differs=AFTER), 429), (Arrival("POST /ap", identity=A), 200),
+        (get("/one", "x-a:b"), 200), (get("/one", "x-a:c"), 200), (get("/one?x", "x-a:b", differs=AFTER), 429), (get("/one", "x-a:b", host="other", differs=AFTER), 429),
+        (get("/s1"), 200), (get("/s2"), 200), (get(port="tcp"), 200), (get(port="tcp"), 200), (get(port="tcp"), 0),
+    ]),
     World("allow nothing", [rule("AuthorizationPolicy", "p", {**MINE})], [(get(), 403), (get(port="tcp"), 0), (get(http2=True), 403)]),
 ]  # fmt: skip
 
@@ -267,7 +283,7 @@ def _numbered(rules: Sequence[Document], both: Members) -> list[Document]:
     """Ports of the app stand in rules by name, since they are others each time."""
     text = json.dumps(rules)
     for name, port in both.apps.at.items():
-        text = text.replace(f'"%{name}"', f'"{port}"').replace('{"port": 81}', f'{{"port": {both.apps.at["other"]}}}')
+        text = text.replace(f'"%%{name}"', str(port)).replace(f'"%{name}"', f'"{port}"').replace('{"port": 81}', f'{{"port": {both.apps.at["other"]}}}')
     return json.loads(text)  # type: ignore[no-any-return]
 
 
