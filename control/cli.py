@@ -312,8 +312,8 @@ def _envoy_flags(made: Any) -> None:
     made.add_argument("--app-address", type=host, help="where the app listens (default: at the workload's address)")
     made.add_argument(
         "--drain", type=seconds, default="0s",
-        help="at SIGTERM take the workload out of discovery and drain Envoy's listeners by its admin, in at most so long;"
-        " for where Envoy ends with us (default 0s: leave Envoy as it is)",
+        help="at SIGTERM take the workload out of discovery and drain Envoy's listeners by its admin, in at most so "
+        "long; for where Envoy ends with us (default 0s: leave Envoy as it is)",
     )  # fmt: skip
     made.add_argument(
         "--state-of-the-world", action="store_true", help="ask for the whole at each change, not for the difference"

@@ -19,8 +19,8 @@ from ..mesh.certificates import Certificates
 from ..mesh.contexts import Material, first_certificate
 from ..mesh.identity import IdentityError, make
 from ..proxy.client import HttpFetch
-from ..registry.needs import FetchError
 from ..registry.names import split_full_name
+from ..registry.needs import FetchError
 from . import xds_agent, xds_bootstrap
 from .role_common import Signals, Tasks, logger, ready
 from .role_common import run as run_role

@@ -14,8 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..policy.resources import HTTPMatchRequest, VirtualService
 from ..policy.tables import Tables
 
-KINDS = ("AuthorizationPolicy", "NetworkPolicy", "RequestAuthentication", "Gateway", "VirtualService", "DestinationRule",
-         "PeerAuthentication")  # fmt: skip
+KINDS = (
+    "AuthorizationPolicy", "NetworkPolicy", "RequestAuthentication", "Gateway", "VirtualService", "DestinationRule",
+    "PeerAuthentication", "LocalRateLimit",
+)  # fmt: skip
 _NAMED = re.compile(rf"\b({'|'.join(KINDS)}) ([a-z0-9.-]+/[a-z0-9.-]*[a-z0-9])")
 REGEX_LEAST = 3
 """Characters of a regular expression by which its rule is known."""

@@ -15,7 +15,6 @@ from ..policy.compile_inbound import Inbound
 from ..policy.compile_l4 import L4Host
 from ..policy.credentials import AUTHORITIES, MUTUAL, Name, names_of, place_of
 from ..policy.gateways import HTTP, TLS, Port, Ports, Server
-from ..policy.match import Arm
 from ..policy.parse import parse
 from ..policy.resources import Resources, Secret, ServerTLS
 from ..policy.tables import Decision, Tables
@@ -102,14 +101,9 @@ class Gateway:
         chains: list[JSON] = []
         for server in port.servers:
             names = [host for host, owner in port.by_name.items() if owner is server]
-            partial = [one for one in names if one.startswith("*") and one != "*" and not one.startswith("*.")]
-            if partial:
-                self._note(f"Gateway {server.gateway} {server.name}: {', '.join(partial)} is not carried out by Envoy")
             match: JSON = {"transport_protocol": "tls"}
             if "*" not in names:
-                match["server_names"] = [one for one in names if one not in partial]
-                if not match["server_names"]:
-                    continue
+                match["server_names"] = names
             if not server.terminates:
                 chains += self._opaque(server, match)
                 continue
@@ -165,7 +159,9 @@ class Gateway:
                     made["filter_chain_match"] = found
                 chains.append(made)
             elif which:
-                self._note(f"{which}: {decision.verdict} is not carried out at an Envoy gateway; connections are closed")
+                self._note(
+                    f"{which}: {decision.verdict} is not carried out at an Envoy gateway; connections are closed"
+                )
 
         if match is not None:
             for sni, arm in l4.tls.items() if l4.tls is not None else ():
@@ -246,7 +242,10 @@ class Gateway:
         files: Sequence[Any] = tls.tls_certificates or [tls]
         common: JSON = {
             "tls_certificates": [
-                {"certificate_chain": {"filename": one.server_certificate}, "private_key": {"filename": one.private_key}}
+                {
+                    "certificate_chain": {"filename": one.server_certificate},
+                    "private_key": {"filename": one.private_key},
+                }
                 for one in files
             ]
         }
@@ -287,8 +286,12 @@ class Gateway:
             for host, virtual in table.ports[key].items() if key in table.ports else ():
                 routes: list[JSON] = []
                 for arm in virtual.arms:
-                    routes += [_redirect(arm)] if arm.label == REDIRECT else made.of(
-                        [arm], self._rules.get(arm.decision.virtual_service or "", virtual.rule), key & 0xFFFF
+                    routes += (
+                        [_redirect()]
+                        if arm.label == REDIRECT
+                        else made.of(
+                            [arm], self._rules.get(arm.decision.virtual_service or "", virtual.rule), key & 0xFFFF
+                        )
                     )
                 domains = [f"[{host}]" if ":" in host else host]
                 hosts.append(virtual_host(f"{host}#{len(hosts)}", domains, routes))
@@ -297,7 +300,7 @@ class Gateway:
         return found
 
 
-def _redirect(arm: Arm) -> JSON:
+def _redirect() -> JSON:
     return {"match": {"prefix": "/"}, "redirect": {"https_redirect": True, "response_code": "MOVED_PERMANENTLY"}}
 
 
@@ -312,5 +315,7 @@ def _downstream(common: JSON, require: bool) -> JSON:
 def _names(wanted: Sequence[str]) -> list[JSON]:
     """Names of any kind, as one list of texts has them."""
     return [
-        {"san_type": kind, "matcher": {"exact": one}} for one in wanted for kind in ("URI", "DNS", "EMAIL", "IP_ADDRESS")
+        {"san_type": kind, "matcher": {"exact": one}}
+        for one in wanted
+        for kind in ("URI", "DNS", "EMAIL", "IP_ADDRESS")
     ]

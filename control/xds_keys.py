@@ -14,7 +14,7 @@ from ..policy.resources import RequestAuthentication
 from ..proxy.token_check import TokenCheck
 
 FIRST_S = 6.0
-"""How long a client that has just connected waits for the first fetch; then its tokens are refused until there is one."""
+"""How long a client that has just connected waits for the first fetch; then tokens are refused until there is one."""
 
 
 class FetchedKeys:

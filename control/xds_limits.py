@@ -1,4 +1,4 @@
-"""LocalRateLimit as Envoy's filters local_ratelimit: one filter with one bucket for each limit, in the order of the rules.
+"""LocalRateLimit as Envoy's filters local_ratelimit: one filter with one bucket for each limit, in the rules' order.
 
 A limit's conditions are a descriptor of its own, made by a match of headers. What Envoy has no way to say is told to
 `note` and not limited: buckets of each client, and limits of a VirtualService's route.
@@ -18,19 +18,13 @@ from .xds_routes import matched
 
 FILTER = "envoy.filters.http.local_ratelimit"
 NETWORK = "envoy.filters.network.local_ratelimit"
-FILL_S_LEAST = 0.05
-"""Envoy refuses a bucket that is filled oftener."""
 
 
 def _bucket(limit: Limit) -> JSON:
-    """The same rate, filled no oftener than Envoy does."""
-    times = 1
-    while limit.fill_interval_s * times < FILL_S_LEAST:
-        times *= 2
     return {
         "max_tokens": limit.max_tokens,
-        "tokens_per_fill": limit.tokens_per_fill * times,
-        "fill_interval": seconds(limit.fill_interval_s * times),
+        "tokens_per_fill": limit.tokens_per_fill,
+        "fill_interval": seconds(limit.fill_interval_s),
     }
 
 
@@ -135,7 +129,7 @@ def connection_limits(tables: Tables, listener: str, port: int, note: Notes) -> 
         if limit.port and port and limit.port != port:
             continue
         if limit.per == CLIENT or not limit.enforced_percentage or (limit.port and not port):
-            why = "per: CLIENT" if limit.per == CLIENT else "counting alone" if limit.port == port else "`port`"
+            why = "per: CLIENT" if limit.per == CLIENT else "`port`" if limit.port and not port else "counting alone"
             note(f"LocalRateLimit {limit.key} limit {limit.name}: {why} of connections is not carried out by xDS")
             continue
         name = limit.label.replace("/", "_")

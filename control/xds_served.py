@@ -72,7 +72,9 @@ class Served:
         workload = snapshot.workloads.get(node.key) or declared(node)
         if not workload.ports and node.ports:
             workload = _with_ports(workload, node)
-        tables = compile_tables(resources, snapshot, Viewpoint(workload, EVERY if node.gateway else ""), version, self._cache)
+        tables = compile_tables(
+            resources, snapshot, Viewpoint(workload, EVERY if node.gateway else ""), version, self._cache
+        )
         self._tables = tables
         found: dict[str, dict[str, Resource]] = {CDS: {}, EDS: {}, SDS: {}, LDS: {}, RDS: {}}
         self._make_clusters(tables, found, note)

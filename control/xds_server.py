@@ -227,8 +227,8 @@ class XdsServer:
         client = self._clients.get(key)
         if client is None:
             member = Member(
-                "gateway" if node.gateway else "sidecar", node.namespace, node.workload, node.address, node.mesh_port, account, node.labels,
-                list(node.ports), time.time(), proxy=node.kind,
+                "gateway" if node.gateway else "sidecar", node.namespace, node.workload, node.address, node.mesh_port,
+                account, node.labels, list(node.ports), time.time(), proxy=node.kind,
             )  # fmt: skip
             client = self._clients[key] = Client(node, member)
             name = f"{member.role}/{node.key}"

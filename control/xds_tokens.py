@@ -1,7 +1,7 @@
 """RequestAuthentication as Envoy's filter jwt_authn: tokens of end users proved there as a sidecar proves them.
 
-The filter gets the keys themselves, those of an inline `jwks` or what control fetched from a `jwksUri` (`xds_keys`), and
-leaves the claims of a proved token as metadata, of which AuthorizationPolicies ask (`claim_rule`). What Envoy would
+The filter gets the keys themselves, those of an inline `jwks` or what control fetched from a `jwksUri` (`xds_keys`),
+and leaves the claims of a proved token as metadata, of which AuthorizationPolicies ask (`claim_rule`). What Envoy would
 overlook and an application behind it might take for proved is refused by a rule of its own before the others: a scheme
 of Authorization spelled otherwise, a query parameter given twice, and tokens in cookies. gRPC has no such filter.
 """
@@ -59,8 +59,9 @@ def token_filters(tokens: TokenRules, keys: Keys, note: Notes) -> list[JSON]:
         "from_headers": [NOWHERE],
     }  # fmt: skip
     own = [{"provider_name": name} for name in providers if name != NEVER]
-    rules = [
-        {"match": {"prefix": "/", "headers": [one]}, "requires": {"provider_name": NEVER}} for one in _doubtful(tokens, note)
+    rules: list[JSON] = [
+        {"match": {"prefix": "/", "headers": [one]}, "requires": {"provider_name": NEVER}}
+        for one in _doubtful(tokens, note)
     ]
     rules.append({"match": {"prefix": "/"}, "requires": _requirement(own)})
     config = typed(
@@ -138,7 +139,7 @@ def _header(name: str, regex: str) -> JSON:
 
 def _misspelled(word: str) -> str:
     """A scheme that means the word but is not spelled as the filter is told, or is followed by a tab."""
-    told = {one for one in SPELLINGS} if word.lower() == "bearer" else {word}
+    told = set(SPELLINGS) if word.lower() == "bearer" else {word}
     letters = [dict.fromkeys((c.lower(), c.upper())) for c in word[:8]]
     others = ["".join(one) + word[8:] for one in itertools.product(*letters)]
     wrong = "|".join(re.escape(one) for one in others if one not in told)

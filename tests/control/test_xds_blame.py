@@ -50,6 +50,8 @@ def test_a_refusal_is_about_the_rule_whose_name_cluster_or_expression_it_has() -
 
 def test_of_names_within_names_the_longest_counts() -> None:
     known = {"outbound|80||a.b": "DestinationRule x/short", "outbound|80||a.b.c": "DestinationRule x/long"}
-    assert blamed(["Cluster: outbound|80||a.b.c: why"], known) == ["DestinationRule x/long: Cluster: outbound|80||a.b.c: why"]
+    assert blamed(["Cluster: outbound|80||a.b.c: why"], known) == [
+        "DestinationRule x/long: Cluster: outbound|80||a.b.c: why"
+    ]
     both = blamed(["Cluster: outbound|80||a.b, outbound|80||a.b.c: why"], known)
     assert len(both) == 1, "a name within another is not told apart, and the longer counts"

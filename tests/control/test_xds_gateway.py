@@ -80,7 +80,9 @@ def test_servers_become_listeners_where_they_may_be_and_only_those_with_a_certif
         "gateway__80": ("0.0.0.0", 8080), "gateway_127.0.0.9_81": ("127.0.0.9", 81), "gateway__443": ("0.0.0.0", 443),
     }  # fmt: skip
     assert set(got.chains()) == {"shop.example", "*.x.example", "file.example"}
-    assert got.notes == ["Gateway default/edge spec.servers[2]: there is no Secret default/lost for it; it takes nobody"]
+    assert got.notes == [
+        "Gateway default/edge spec.servers[2]: there is no Secret default/lost for it; it takes nobody"
+    ]
 
 
 def test_certificates_come_over_sds_and_clients_are_asked_for_theirs() -> None:
@@ -95,7 +97,10 @@ def test_certificates_come_over_sds_and_clients_are_asked_for_theirs() -> None:
     names = combined["default_validation_context"]["match_typed_subject_alt_names"]
     assert {one["matcher"]["exact"] for one in names} == {"u.example"}
     assert set(got.secrets) == {"kubernetes://default/shop", "kubernetes://default/shop-ca"}
-    assert "BEGIN CERTIFICATE" in got.secrets["kubernetes://default/shop-ca"]["validation_context"]["trusted_ca"]["inline_string"]
+    assert (
+        "BEGIN CERTIFICATE"
+        in got.secrets["kubernetes://default/shop-ca"]["validation_context"]["trusted_ca"]["inline_string"]
+    )
     file = got.chains()["file.example"]["transport_socket"]["typed_config"]["common_tls_context"]["tls_certificates"]
     assert file == [{"certificate_chain": {"filename": "/a"}, "private_key": {"filename": "/b"}}]
 
@@ -103,16 +108,24 @@ def test_certificates_come_over_sds_and_clients_are_asked_for_theirs() -> None:
 def test_a_mutual_server_without_authorities_takes_nobody() -> None:
     got = Edge(secret(ca=False))
     assert "shop.example" not in got.chains()
-    assert got.notes[0] == "Gateway default/edge spec.servers[1]: there is no Secret default/shop-cacert for it; it takes nobody"
+    assert (
+        got.notes[0]
+        == "Gateway default/edge spec.servers[1]: there is no Secret default/shop-cacert for it; it takes nobody"
+    )
 
 
 def test_rules_of_one_host_are_joined_and_a_redirect_is_before_them() -> None:
     got = Edge(secret())
     [host] = got.routes["gateway_80"]["virtual_hosts"]
     assert host["routes"][0]["redirect"] == {"https_redirect": True, "response_code": "MOVED_PERMANENTLY"}
-    [tls] = [one for name, one in got.routes.items() if name not in ("gateway_80", "gateway_81") and one.get("virtual_hosts")]
+    [tls] = [
+        one for name, one in got.routes.items() if name not in ("gateway_80", "gateway_81") and one.get("virtual_hosts")
+    ]
     [host] = tls["virtual_hosts"]
-    assert [next(iter(one.keys() & {"route", "direct_response"})) for one in host["routes"]] == ["route", "direct_response"]
+    assert [next(iter(one.keys() & {"route", "direct_response"})) for one in host["routes"]] == [
+        "route",
+        "direct_response",
+    ]
     assert tls["ignore_port_in_host_matching"] is True
 
 

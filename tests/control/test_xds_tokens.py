@@ -51,8 +51,10 @@ CLAIMS = st.recursive(
 )  # fmt: skip
 
 
-@given(st.dictionaries(st.sampled_from(["x", "scope"]), CLAIMS), st.sampled_from([["x"], ["scope"], ["x", "scope"], ["x", "x"]]),
-       st.sampled_from(["a", "a*", "*b", "*"]))  # fmt: skip
+PATHS = st.sampled_from([["x"], ["scope"], ["x", "scope"], ["x", "x"]])
+
+
+@given(st.dictionaries(st.sampled_from(["x", "scope"]), CLAIMS), PATHS, st.sampled_from(["a", "a*", "*b", "*"]))
 def test_claims_have_the_same_shapes(claims: dict[str, Any], path: list[str], value: str) -> None:
     match: Any = {"exact": value}
     if value == "*":

@@ -5,6 +5,7 @@ certificate of control's authority for any identity, or none, and an address of 
 module needs is started once; a world of rules takes the place of another by the API, and is waited for by `status`.
 """
 
+# ruff: noqa: E501 - a table
 from __future__ import annotations
 
 import contextlib

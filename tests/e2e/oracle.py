@@ -452,7 +452,8 @@ INTENDED = {
     "connection and transfer-encoding of own answers": "Envoy ends a connection whose request it has not yet read, and "
     "promises chunks to HEAD; we read the rest, and say what GET would have got",
     "content-length: 0 of a request": "Envoy adds it to POST and its like without a body; we pass on what came",
-    "the realm of www-authenticate, and one at all of 403": "ours is the origin; Envoy repeats the URL, and with it a token that stands there",
+    "the realm of www-authenticate, and one at all of 403": "ours is the origin; Envoy repeats the URL, and with it a "
+    "token that stands there",
     "several lines of x-forwarded-for": "Envoy makes one of them, which means the same (RFC 9110 section 5.3)",
     "Hash of x-forwarded-client-cert": "the peer is its identity; its certificate is another every few hours",
     "connection: te": "TE must be named in Connection (RFC 9110 section 10.1.4)",

@@ -1,5 +1,6 @@
 """Agents beside Envoys: who may be whom, roots that come while Envoy is down, drain, and refusals in statuses."""
 
+# ruff: noqa: E501 - a table
 from __future__ import annotations
 
 import asyncio
@@ -73,7 +74,9 @@ async def test_roots_come_to_an_agent_whose_envoy_is_down_and_a_rotation_waits_f
 async def test_refusals_are_in_the_status_of_the_rule_and_sigterm_drains(tmp_path: Path) -> None:
     async with mesh_in(tmp_path, "theirs") as (mesh, (theirs,)):
         inbound = free_port()
-        await mesh.apply(STRICT, service("theirs"), pod("theirs-1", "theirs", 0, theirs.port), pod("friend-1", "friend"))
+        await mesh.apply(
+            STRICT, service("theirs"), pod("theirs-1", "theirs", 0, theirs.port), pod("friend-1", "friend")
+        )
         friend = await mesh.sidecar("default/friend-1", "friend", free_port())
         envoy = await mesh.envoy("default/theirs-1", "theirs", inbound, "--drain", "5s")
         await mesh.until_answers(friend.url("outbound", ""), host("theirs"))

@@ -4,6 +4,7 @@ Gateways with VirtualServices bound to them: plain, redirected, TLS by Secrets o
 passed through, octets; policies and tokens of the gateway's workload; an Ingress; Secrets that come and change.
 """
 
+# ruff: noqa: E501 - a table
 from __future__ import annotations
 
 import base64
@@ -48,11 +49,24 @@ class Gateways(Members):
         self.ca, self.clients = Authority(), Authority()
         self._files: dict[str, ssl.SSLContext] = {}
         self.shown: bytes | None = b""
-        self.fixed = [pod("gw-1", "gw", "127.0.0.2", istio="ingressgateway"), pod("gw-2", "gw", "127.0.0.3", istio="ingressgateway")]
+        self.fixed = [
+            pod("gw-1", "gw", "127.0.0.2", istio="ingressgateway"),
+            pod("gw-2", "gw", "127.0.0.3", istio="ingressgateway"),
+        ]
         for name, at in self.apps.at.items():
             self.fixed += service(name, [at])
         self.world(self.fixed, 0)
-        self.sidecar("default/gw-1", "gw", 0, "--labels", "istio=ingressgateway", "--data-dir", str(self.folder / "gw"), *maps, role="gateway")
+        self.sidecar(
+            "default/gw-1",
+            "gw",
+            0,
+            "--labels",
+            "istio=ingressgateway",
+            "--data-dir",
+            str(self.folder / "gw"),
+            *maps,
+            role="gateway",
+        )
         told = {"GATEWAY": True, "MAP": [f"{port}={own}" for port, own in self.at["envoy"].items()]}
         self.envoy("default/gw-2", "gw", told, [])
 
@@ -119,7 +133,10 @@ def gateway(*servers: Document, name: str = "edge") -> Document:
 
 
 def server(port: int, *hosts: str, protocol: str = "HTTP", **tls: Any) -> Document:
-    made: Document = {"port": {"number": port, "name": f"p{port}-{hosts[0].strip('*.')}", "protocol": protocol}, "hosts": list(hosts)}
+    made: Document = {
+        "port": {"number": port, "name": f"p{port}-{hosts[0].strip('*.')}", "protocol": protocol},
+        "hosts": list(hosts),
+    }
     return made | ({"tls": tls} if tls else {})
 
 
@@ -229,7 +246,9 @@ WORLDS = [
 
 @pytest.mark.parametrize("world", WORLDS, ids=lambda one: one.name)
 def test_both_do_the_same_at_the_edge(both: Gateways, world: World) -> None:
-    rules = [both.secret(one[0], one[1], clients=len(one) > 2) if isinstance(one, tuple) else one for one in world.rules]
+    rules = [
+        both.secret(one[0], one[1], clients=len(one) > 2) if isinstance(one, tuple) else one for one in world.rules
+    ]
     both.world([*both.fixed, *rules])
     told = []
     for arrival, status in world.arrivals:
@@ -262,7 +281,7 @@ def test_a_secret_that_changes_is_shown_to_new_clients_and_one_that_comes_late_i
 def test_an_ingress_comes_with_it(both: Gateways) -> None:
     backend = {"service": {"name": "v1", "port": {"number": 80}}}
     ingress = {
-        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", 
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
         "metadata": {"name": "i", "annotations": {"kubernetes.io/ingress.class": "istio"}},
         "spec": {"tls": [{"hosts": ["in.example"], "secretName": "in"}], "rules": [
             {"host": "in.example", "http": {"paths": [{"path": "/a", "pathType": "Prefix", "backend": backend}]}}]},

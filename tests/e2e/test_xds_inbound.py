@@ -4,6 +4,7 @@ By mutual TLS and in plaintext, HTTP/1.1, HTTP/2 and TCP: PeerAuthentication, Ne
 RequestAuthentication, and what the app is told of its peer. Random worlds stand beside those written by hand.
 """
 
+# ruff: noqa: E501 - a table
 from __future__ import annotations
 
 import json
@@ -52,13 +53,17 @@ def policy(*rules: Document, action: str = "ALLOW", name: str = "p") -> Document
 def mtls(mode: str, **ports: str) -> Document:
     """`ports`: mode by the port's name."""
     levels = {f"%{name}": {"mode": one} for name, one in ports.items()}
-    made = rule("PeerAuthentication", "web", {**MINE, "mtls": {"mode": mode}, **({"portLevelMtls": levels} if ports else {})})
+    made = rule(
+        "PeerAuthentication", "web", {**MINE, "mtls": {"mode": mode}, **({"portLevelMtls": levels} if ports else {})}
+    )
     made["metadata"]["annotations"] = {"fairlead.dev/force": "true"}  # others came in plaintext a moment ago
     return made
 
 
 def network(*ingress: Document) -> Document:
-    return rule("NetworkPolicy", "n", {"podSelector": MINE["selector"], "policyTypes": ["Ingress"], "ingress": list(ingress)})
+    return rule(
+        "NetworkPolicy", "n", {"podSelector": MINE["selector"], "policyTypes": ["Ingress"], "ingress": list(ingress)}
+    )
 
 
 def get(path: str = "/", *headers: str, **more: Any) -> Arrival:
@@ -184,13 +189,35 @@ def bearing(token: str, path: str = "/", *headers: str, **more: Any) -> Arrival:
 
 def _tokens() -> list[World]:
     good, now = OWN.token(), int(time.time())
-    admin = OWN.token({"realm": {"roles": ["admin", "user"], "scope": "x y"}, "scope": "read write", "aud": ["shop", "x"], "azp": "app",
-                       "groups": "a b", "n": 7, "yes": True})
+    admin = OWN.token(
+        {
+            "realm": {"roles": ["admin", "user"], "scope": "x y"},
+            "scope": "read write",
+            "aud": ["shop", "x"],
+            "azp": "app",
+            "groups": "a b",
+            "n": 7,
+            "yes": True,
+        }
+    )
     second = OTHER.token({"iss": SECOND, "sub": "bob"})
     bad = Signer("ES256").token()
-    forged = [unsigned(), unsigned(signature="AAAA"), confused(OWN), bad, OWN.token(kid="three"), OWN.token({"exp": now - 61}),
-              OWN.token({"nbf": now + 120}), OWN.token({"iss": ISSUER + ".evil"}), OWN.token('{"sub": "alice"}'), "junk", "a.b.c",
-              OWN.token({"exp": now - 61, "aud": "bank"}), f"{good} x", good[:-4] + "AAAA"]
+    forged = [
+        unsigned(),
+        unsigned(signature="AAAA"),
+        confused(OWN),
+        bad,
+        OWN.token(kid="three"),
+        OWN.token({"exp": now - 61}),
+        OWN.token({"nbf": now + 120}),
+        OWN.token({"iss": ISSUER + ".evil"}),
+        OWN.token('{"sub": "alice"}'),
+        "junk",
+        "a.b.c",
+        OWN.token({"exp": now - 61, "aud": "bank"}),
+        f"{good} x",
+        good[:-4] + "AAAA",
+    ]
     return [
         World("a token is proved, or there is none", [users(issuer())], [
             (get(), 200), (bearing(good), 200), (bearing(ES.token()), 200), (bearing(good, http2=True), 200),
@@ -269,7 +296,7 @@ def told_of(both: Members, world: World) -> list[str]:
     both.world([*web(both.apps, *world.ports), *PEERS, *_numbered(world.rules, both)])
     told = []
     for arrival, status in world.arrivals:
-        found, ours, theirs = both.compare(arrival)
+        found, ours, _ = both.compare(arrival)
         if arrival.differs and not found:
             told.append(f"{arrival}: no difference any more: {arrival.differs}")
         elif found and not arrival.differs:
@@ -283,7 +310,11 @@ def _numbered(rules: Sequence[Document], both: Members) -> list[Document]:
     """Ports of the app stand in rules by name, since they are others each time."""
     text = json.dumps(rules)
     for name, port in both.apps.at.items():
-        text = text.replace(f'"%%{name}"', str(port)).replace(f'"%{name}"', f'"{port}"').replace('{"port": 81}', f'{{"port": {both.apps.at["other"]}}}')
+        text = (
+            text.replace(f'"%%{name}"', str(port))
+            .replace(f'"%{name}"', f'"{port}"')
+            .replace('{"port": 81}', f'{{"port": {both.apps.at["other"]}}}')
+        )
     return json.loads(text)  # type: ignore[no-any-return]
 
 
@@ -365,7 +396,13 @@ def random_arrival(draw: random.Random, plain: bool) -> Arrival:
     headers = draw.sample(["x-a:one", "x-a:o", "x-a:", "x-b:tone", "x-b:two", "x-forwarded-for:192.0.2.1", "x-user:root",
                            "x-forwarded-for:10.1.1.1,192.0.2.7"], draw.choice((0, 1, 2)))  # fmt: skip
     if draw.random() < 0.5:
-        tokens = [OWN.token(), OWN.token({"sub": "bob", "scope": "write x"}), OWN.token({"scope": "read"}), unsigned(), "x"]
+        tokens = [
+            OWN.token(),
+            OWN.token({"sub": "bob", "scope": "write x"}),
+            OWN.token({"scope": "read"}),
+            unsigned(),
+            "x",
+        ]
         headers.append(f"'authorization:Bearer {draw.choice(tokens)}'")
     method = draw.choice(["GET", "GET", "POST", "PUT", "HEAD"])
     return Arrival(
@@ -381,7 +418,9 @@ def test_both_agree_on_random_worlds(both: Members, plain: bool) -> None:
     told, passed = [], 0
     for number in range(RANDOM_WORLDS):
         rules = random_rules(draw)
-        both.world([*web(both.apps, *(["http"] if plain else ["http", "other", "tcp"])), *PEERS, *_numbered(rules, both)])
+        both.world(
+            [*web(both.apps, *(["http"] if plain else ["http", "other", "tcp"])), *PEERS, *_numbered(rules, both)]
+        )
         for _ in range(RANDOM_ARRIVALS):
             arrival = random_arrival(draw, plain)
             if arrival.port == "tcp":
