@@ -282,7 +282,7 @@ class Gateway:
         made = Routes(self._tables.clusters, self._node, self._note, False)
         found = []
         for key in dict.fromkeys(server.table for server in self._ports.servers if server.http):
-            hosts = []
+            hosts: list[JSON] = []
             for host, virtual in table.ports[key].items() if key in table.ports else ():
                 routes: list[JSON] = []
                 for arm in virtual.arms:

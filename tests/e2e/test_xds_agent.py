@@ -63,7 +63,7 @@ async def test_roots_come_to_an_agent_whose_envoy_is_down_and_a_rotation_waits_f
         await until("the new root in the files of Envoy", both)
 
         async def nobody() -> bool:
-            return (await certs(mesh))["rotation"]["waitsFor"] == []
+            return bool((await certs(mesh))["rotation"]["waitsFor"] == [])
 
         await until("control to hear of it", nobody)
         code, out, err = await mesh.roles.command("certs", "rotate", "--step", "issue", "--control", mesh.control_url)
