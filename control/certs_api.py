@@ -23,6 +23,7 @@ from .issued import Issued, IssuedLeaf
 from .rotation import Holder, RotationError, holders_of, lacking, told, using
 from .status import StatusError, bad_request
 from .store import ConflictError, StoreError
+from .xds_agents import Agents
 
 if TYPE_CHECKING:
     from .shared_rotation import SharedRotation
@@ -47,6 +48,7 @@ class CertsApi:
         self._clock = clock
         self._line = b""
         self._warned_at = float("-inf")
+        self._agents = Agents(feed, self._trust, clock)
         self.planes: SharedRotation | None = None
         """Other control planes of the same store."""
         feed.trust = lambda: self._line
@@ -57,18 +59,22 @@ class CertsApi:
         return [
             web.get("/fairlead/v1/certs", self._get),
             web.post("/fairlead/v1/certs/rotation", self._step),
+            *self._agents.routes(),
         ]
+
+    def _trust(self) -> dict[str, str]:
+        return {"roots": self._issuer.roots(), "issuer": self._issuer.issuer()}
 
     def tell(self) -> None:
         """Tell every sidecar of the roots and the signer of the moment."""
-        trust = {"roots": self._issuer.roots(), "issuer": self._issuer.issuer()}
         # In a message without items, which sidecars that know nothing of it take for a sign of life.
-        self._line = msgspec.json.encode({"trust": trust, "version": ""}) + b"\n"
+        self._line = msgspec.json.encode({"trust": self._trust(), "version": ""}) + b"\n"
         self._feed.publish()
 
     def holders(self) -> list[Holder]:
         """Sidecars of all control planes."""
-        return [*holders_of(self._feed.members), *(self.planes.holders() if self.planes else ())]
+        own = self._agents.holders(holders_of(self._feed.members))
+        return [*own, *(self.planes.holders() if self.planes else ())]
 
     async def _get(self, request: web.Request) -> web.Response:
         only_admin("see certificates")

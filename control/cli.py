@@ -314,7 +314,19 @@ def _envoy_flags(made: Any) -> None:
         "--listen", action="append", default=[], metavar="ADDRESS=SERVICE:PORT",
         help="named port of Envoy, e.g. 127.0.0.1:9001=web.default:80",
     )  # fmt: skip
+    made.add_argument(
+        "--gateway", action="store_true", help="serve the Gateways that select this workload, and nothing else"
+    )
+    made.add_argument(
+        "--map", action="append", default=[], metavar="PORT=PORT",
+        help="with --gateway: listen on another port than the one that Gateways name, e.g. 80=8080; repeatable",
+    )  # fmt: skip
     made.add_argument("--app-address", type=host, help="where the app listens (default: at the workload's address)")
+    made.add_argument(
+        "--drain", type=seconds, default="0s",
+        help="at SIGTERM take the workload out of discovery and drain Envoy's listeners by its admin, in at most so "
+        "long; for where Envoy ends with us (default 0s: leave Envoy as it is)",
+    )  # fmt: skip
     made.add_argument(
         "--state-of-the-world", action="store_true", help="ask for the whole at each change, not for the difference"
     )

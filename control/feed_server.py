@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
+from ..registry.model import Workload
 from ..registry.snapshot import Snapshot
 from .api_objects import body_of
 from .claims import Claim
@@ -247,6 +248,14 @@ class FeedServer:
         event = asyncio.Event()
         self._watching.add(event)
         return event
+
+    def authorize(self, request: web.Request, namespace: str, workload: str) -> None:
+        """Raises where who asks may not act for this workload."""
+        self._authorize(request, namespace, workload)
+
+    def secrets_of(self, workload: Workload) -> frozenset[str]:
+        """Item keys of the Secrets that a gateway may have that is served in another way."""
+        return self._views.secrets_of(workload.key, workload, True)
 
     def moved(self) -> None:
         """A member that is served in another way came, or went."""

@@ -326,7 +326,9 @@ class Control:
             documents = [Document.of(body, "control") for body in bodies] if known is None else []
             return known or loader.load(documents, snapshot, references=False)[0]
 
-        return XdsServer(self.feed, world, lambda: self.book.version, self._authorize_peer)
+        return XdsServer(
+            self.feed, world, lambda: self.book.version, self._authorize_peer, lambda key: self._in_book.get(key)
+        )
 
     async def _listen_xds(self, xds: XdsServer, issuer: Any) -> dict[str, str]:
         options, at = self.options, {}

@@ -17,17 +17,19 @@ from typing import Any
 from ..mesh import trust
 from ..mesh.certificates import Certificates
 from ..mesh.contexts import Material, first_certificate
-from ..mesh.identity import make
+from ..mesh.identity import IdentityError, make
 from ..proxy.client import HttpFetch
 from ..registry.names import split_full_name
-from . import xds_bootstrap
+from ..registry.needs import FetchError
+from . import xds_agent, xds_bootstrap
 from .role_common import Signals, Tasks, logger, ready
 from .role_common import run as run_role
-from .role_sidecar import named_port
+from .role_sidecar import moved_of, named_port
 from .settings import SettingError, bearer_token, cause, control_url, why
 from .xds_node import ENVOY, GRPC, JSON, Node
 
 FIRST_S = 60.0
+"""How long control may take to give the first certificate."""
 CONTROL = ("fairlead-system", "control")
 """Namespace and service account of control's own certificate."""
 
@@ -68,6 +70,16 @@ class Beside:
     def _tell_envoy(self) -> None:
         options = self.options
         named = [named_port(text) for text in options.listen]
+        if options.drain and options.admin is None:
+            raise SettingError("--drain: needs Envoy's --admin, by which its listeners are drained")
+        if options.map and not options.gateway:
+            raise SettingError("--map: only with --gateway")
+        if options.gateway:
+            if named:
+                raise SettingError("--listen: not with --gateway, which has the ports of its Gateways")
+            moved = moved_of(options.map)
+            self.told |= {"GATEWAY": True, "MAP": [f"{port}={own}" for port, own in moved.items()]}
+            return
         self.told |= {
             "OUTBOUND": _joined(options.outbound),
             "INBOUND": _joined(options.inbound) if self.secure else "",
@@ -97,6 +109,10 @@ class Beside:
             if options.once:
                 return 0
             await signals.stop.wait()
+            if self.kind == ENVOY and options.drain:
+                role, admin = "gateway" if options.gateway else "sidecar", _joined(options.admin)
+                name = (self.namespace, self.name)
+                await xds_agent.drain(fetch, self._urls(), self._headers(), role, name, admin, options.drain)
         finally:
             await tasks.close()
             await fetch.close()
@@ -118,20 +134,55 @@ class Beside:
     async def _certificate(self, fetch: HttpFetch, signals: Signals, tasks: Tasks) -> str:
         """Have one on disk, and keep it renewed; the identity of control, in its trust domain. Empty: in vain."""
         certificates = Certificates(
-            fetch, [control_url(url) for url in self.options.control],
+            fetch, self._urls(),
             {"namespace": self.namespace, "workload": self.name}, self._headers, self._take, self._certificate_kept(),
         )  # fmt: skip
         certificates.start_from_disk()
+        refused = asyncio.Event()
+        certificates.on_failure.append(lambda: refused.set() if _final(certificates.error) else None)
         tasks.start("certificates", certificates.run())
-        have, stop = asyncio.ensure_future(certificates.have.wait()), asyncio.ensure_future(signals.stop.wait())
-        await asyncio.wait({have, stop}, timeout=FIRST_S, return_when=asyncio.FIRST_COMPLETED)
-        have.cancel()
-        stop.cancel()
+        waits = [asyncio.ensure_future(one.wait()) for one in (certificates.have, signals.stop, refused)]
+        await asyncio.wait(waits, timeout=FIRST_S, return_when=asyncio.FIRST_COMPLETED)
+        for one in waits:
+            one.cancel()
         if certificates.current is None:
             logger.error("no certificate: %s", certificates.error or "control did not answer")
             return ""
+        try:
+            await self._tell(fetch, certificates)
+        except xds_agent.RefusedError as error:
+            logger.error("control does not let this account be workload %s: %s", self.options.workload, error)
+            return ""
+        except (FetchError, IdentityError, ssl.SSLError) as error:
+            logger.warning("control did not tell of the mesh's roots: %s", error)
+        tasks.start("roots", self._follow(fetch, certificates))
         der = ssl.PEM_cert_to_DER_cert(first_certificate(certificates.current.certificates))
         return str(make(trust.identity_of(der).trust_domain, *CONTROL))
+
+    def _urls(self) -> list[str]:
+        return [control_url(url) for url in self.options.control]
+
+    async def _tell(self, fetch: HttpFetch, certificates: Certificates) -> float:
+        """Hear of the mesh's roots, and tell which we have; seconds until the next time. Raises RefusedError,
+        FetchError."""
+        held = certificates.current
+        told = await xds_agent.tell(fetch, self._urls(), self._headers(), self.namespace, self.name, held)
+        if told is not None and told.roots:
+            certificates.trust(told.roots, told.issuer)
+        return min(told.again, xds_agent.AGENT_S_MOST) if told is not None else xds_agent.AGENT_S_MOST
+
+    async def _follow(self, fetch: HttpFetch, certificates: Certificates) -> None:
+        """The same, for ever: a root that comes is there before anybody has a certificate of it."""
+        pause_s = xds_agent.AGENT_S
+        while True:
+            await asyncio.sleep(pause_s)
+            try:
+                before = certificates.current
+                pause_s = await self._tell(fetch, certificates)
+                if certificates.current is not before:
+                    await self._tell(fetch, certificates)  # who rotates roots waits for this word
+            except (xds_agent.RefusedError, FetchError, IdentityError, ssl.SSLError) as error:
+                logger.warning("control did not tell of the mesh's roots: %s", error)
 
     def _headers(self) -> dict[str, str]:
         if not self.options.token_file:
@@ -166,6 +217,11 @@ class Beside:
             made = xds_bootstrap.grpc(self.node, self.told, servers, self.secure)
         _replace(path, json.dumps(made, indent=2))
         return path
+
+
+def _final(error: str) -> bool:
+    """Whether another try would get the same answer."""
+    return "refused with status 401" in error or "refused with status 403" in error
 
 
 def _joined(address: tuple[str, int] | None) -> str:

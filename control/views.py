@@ -96,6 +96,11 @@ class Views:
         self._last.pop(key, None)
         self.scopes.forget(key)
 
+    def secrets_of(self, full_name: str, workload: Workload, gateway: bool) -> frozenset[str]:
+        """Item keys of the Secrets of a proxy that is served in another way (xDS)."""
+        known = self._snapshot().workloads.get(full_name)
+        return self._secrets.of(known or workload, gateway, not self._proved(full_name))
+
     def of(self, key: str, reader: Reader) -> View:
         """The view of a reader; the same object while nothing of it changes. `key` names the reader."""
         full_name = f"{reader.namespace}/{reader.workload}"

@@ -9,6 +9,8 @@ from .xds_grpc import SERVER
 from .xds_node import CERTIFICATE, CERTIFICATE_FILE, JSON, ROOTS, ROOTS_FILE, TLS, Node, mesh_tls, typed, uri_names
 
 KEY_FILE, CHAIN_FILE, TRUST_FILE = "key.pem", "cert.pem", "roots.pem"
+REGEX_SIZE, REGEX_MOST = "re2.max_program_size.error_level", 32768
+"""Envoy's own limit, 100, refuses regular expressions that Istio (which sets the same) and our sidecars take."""
 XDS = "xds"
 """Envoy's cluster of control planes."""
 
@@ -69,6 +71,7 @@ def envoy(
             "lds_config": ads,
         },
         "static_resources": {"clusters": [cluster]},
+        "layered_runtime": {"layers": [{"name": "static", "static_layer": {REGEX_SIZE: REGEX_MOST}}]},
     }
     if admin is not None:
         address = {"socket_address": {"address": admin[0], "port_value": admin[1]}}

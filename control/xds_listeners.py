@@ -16,9 +16,12 @@ from ..policy.compile_view import speaks_http
 from ..policy.resources import Resources
 from ..policy.tables import Cluster, Decision, Tables
 from .xds_clusters import DNS_CACHE, DYNAMIC
+from .xds_headers import EXTERNAL, without_made_up
+from .xds_limits import connection_limits, request_limits
 from .xds_node import ADS, JSON, TLS, Node, Notes, Upstream, mesh_tls, seconds, socket_address, typed, uri_names
 from .xds_rbac import DIRECT, REMOTE, authorization_rules, network_rules
 from .xds_routes import BODY_MAX, CORS, FAULT, Routes
+from .xds_tokens import Keys, token_filters
 
 OUTBOUND, INBOUND = "outbound", "inbound"
 HTTP_ONLY_PORT = 80
@@ -52,22 +55,20 @@ def manager(tables: Tables, name: str, filters: Sequence[JSON], **more: Any) -> 
     config = typed(
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=name,
-        use_remote_address=False,
         stream_idle_timeout="0s",
         upgrade_configs=[{"upgrade_type": "websocket"}],
         http_filters=[*filters, ROUTER],
-        **{"path_with_escaped_slashes_action": "KEEP_UNCHANGED", **normal},
-        **more,
+        **{"use_remote_address": False, "path_with_escaped_slashes_action": "KEEP_UNCHANGED", **normal, **more},
     )
     return {"name": MANAGER, "typed_config": config}
 
 
-def _outbound_filters(tables: Tables) -> list[JSON]:
+def outbound_filters(tables: Tables, forwarding: bool = True) -> list[JSON]:
     found = [
         {"name": FAULT, "typed_config": typed("filters.http.fault.v3.HTTPFault")},
         {"name": CORS, "typed_config": typed("filters.http.cors.v3.Cors")},
     ]
-    if forwards(tables):
+    if forwarding and forwards(tables):
         config = typed("filters.http.dynamic_forward_proxy.v3.FilterConfig", dns_cache_config=DNS_CACHE)
         found.append({"name": "envoy.filters.http.dynamic_forward_proxy", "typed_config": config})
     return found
@@ -80,10 +81,13 @@ def by_rds(name: str) -> JSON:
 # --- outbound ---
 
 
-def outbound_listeners(tables: Tables, node: Node, note: Notes) -> list[JSON]:
+def outbound_listeners(tables: Tables, resources: Resources, node: Node, note: Notes) -> list[JSON]:
     found = []
+    limits = request_limits(tables, resources, OUTBOUND, 0, note)
+    connections = connection_limits(tables, OUTBOUND, 0, note)
     if node.outbound is not None:
-        chain = {"filters": [manager(tables, OUTBOUND, _outbound_filters(tables), rds=by_rds(OUTBOUND))]}
+        filters = [*limits, *outbound_filters(tables)]
+        chain = {"filters": [*connections, manager(tables, OUTBOUND, filters, rds=by_rds(OUTBOUND))]}
         found.append(
             {
                 "name": OUTBOUND,
@@ -93,7 +97,7 @@ def outbound_listeners(tables: Tables, node: Node, note: Notes) -> list[JSON]:
             }
         )
     for one in node.upstreams:
-        made = _named(tables, one, note)
+        made = _named(tables, one, note, limits, connections)
         if made is not None:
             found.append(made)
     return found
@@ -103,7 +107,9 @@ def upstream_route(one: Upstream) -> str:
     return f"{one.host}:{one.service_port}"
 
 
-def _named(tables: Tables, one: Upstream, note: Notes) -> JSON | None:
+def _named(
+    tables: Tables, one: Upstream, note: Notes, limits: Sequence[JSON], connections: Sequence[JSON]
+) -> JSON | None:
     """A port that stands for one service."""
     key = (one.host, one.service_port)
     if key not in tables.ports:
@@ -111,11 +117,13 @@ def _named(tables: Tables, one: Upstream, note: Notes) -> JSON | None:
         return None
     name = f"upstream_{one.address}_{one.port}"
     if speaks_http(tables.ports[key]):
-        filters = [manager(tables, name, _outbound_filters(tables), rds=by_rds(upstream_route(one)))]
-        chains: list[JSON] = [{"filters": filters}]
+        http = manager(tables, name, [*limits, *outbound_filters(tables)], rds=by_rds(upstream_route(one)))
+        chains: list[JSON] = [{"filters": [*connections, http]}]
         inspects = False
     else:
         chains, inspects = _tcp_chains(tables, one, name, note)
+        for chain in chains if connections else ():
+            chain["filters"] = [*connections, *chain["filters"]] if chain["filters"] else []
     made: JSON = {
         "name": name, "address": socket_address(one.address, one.port), "traffic_direction": "OUTBOUND",
         "filter_chains": chains,
@@ -199,16 +207,16 @@ def outbound_routes(tables: Tables, node: Node, note: Notes) -> JSON:
         for virtual, names in merged.values():
             if names:
                 made = routes.of(virtual.arms, virtual.rule, port)
-                hosts.append(_virtual_host(f"{virtual.host}:{port}#{len(hosts)}", names, made))
+                hosts.append(virtual_host(f"{virtual.host}:{port}#{len(hosts)}", names, made))
     if "*" not in claimed:
         action: JSON = {"direct_response": {"status": 502}}
         if may_forward:
             action = {"route": {"cluster": DYNAMIC, "timeout": "0s"}}
-        hosts.append(_virtual_host("unknown", ["*"], [{"match": {"prefix": "/"}, **action}]))
+        hosts.append(virtual_host("unknown", ["*"], [{"match": {"prefix": "/"}, **action}]))
     return route_configuration(OUTBOUND, hosts)
 
 
-def _virtual_host(name: str, domains: list[str], routes: list[JSON]) -> JSON:
+def virtual_host(name: str, domains: list[str], routes: list[JSON]) -> JSON:
     return {"name": name, "domains": domains, "routes": routes, "include_request_attempt_count": True}
 
 
@@ -233,14 +241,14 @@ def host_routes(tables: Tables, host: str, port: int, node: Node, note: Notes) -
     if virtual is None:
         return None
     made = Routes(tables.clusters, node, note, forwards(tables)).of(virtual.arms, virtual.rule, port)
-    return route_configuration(f"{host}:{port}", [_virtual_host(f"{host}:{port}", ["*"], made)])
+    return route_configuration(f"{host}:{port}", [virtual_host(f"{host}:{port}", ["*"], made)])
 
 
 # --- inbound ---
 
 
-def inbound_listener(tables: Tables, resources: Resources, node: Node, note: Notes) -> JSON | None:
-    """The mesh port; None: it has none, or nothing stands behind it."""
+def inbound_listener(tables: Tables, resources: Resources, node: Node, note: Notes, keys: Keys) -> JSON | None:
+    """The mesh port; None: it has none, or nothing stands behind it. `keys`: those that prove tokens."""
     inbound: Inbound = tables.inbound
     if node.inbound is None or not inbound.ports:
         return None
@@ -256,10 +264,10 @@ def inbound_listener(tables: Tables, resources: Resources, node: Node, note: Not
                 match = {"transport_protocol": "tls", "server_names": names}
             else:
                 continue
-            chains.append(_inbound_chain(tables, port, protocol, True, node, note, match))
+            chains.append(_inbound_chain(tables, resources, port, protocol, True, node, note, match, keys))
         if mode.mode != "STRICT" and sole:
             plain = {"transport_protocol": "raw_buffer"}
-            chains.append(_inbound_chain(tables, port, protocol, False, node, note, plain))
+            chains.append(_inbound_chain(tables, resources, port, protocol, False, node, note, plain, keys))
         elif mode.mode != "STRICT":
             note(f"plaintext to port {port} is not taken on Envoy's mesh port, since the workload has several ports")
     if not chains:
@@ -283,8 +291,9 @@ def server_names(inbound: Inbound, resources: Resources, port: int) -> list[str]
 
 
 def _inbound_chain(
-    tables: Tables, port: int, protocol: str, mutual: bool, node: Node, note: Notes, match: JSON
-) -> JSON:
+    tables: Tables, resources: Resources, port: int, protocol: str, mutual: bool, node: Node, note: Notes, match: JSON,
+    keys: Keys,
+) -> JSON:  # fmt: skip
     inbound: Inbound = tables.inbound
     http = bool(protocol) and speaks_http(protocol)
     if not protocol:
@@ -293,14 +302,18 @@ def _inbound_chain(
     client = REMOTE if mutual else DIRECT  # a gateway tells it; of who has no identity nothing is believed
     rules = ([("network-policy", admitted)] if admitted is not None else []) + [
         (f"authorization-policy-{one['action'].lower()}", one)
-        for one in authorization_rules(inbound, port, http, note, client)
+        for one in authorization_rules(inbound, port, http, note, client, http)
     ]
     name = f"inbound_{port}_{'tls' if mutual else 'plain'}"
     if http:
+        services = [host for (host, _), own in inbound.services.items() if own == port] if mutual else ()
+        limits = request_limits(tables, resources, INBOUND, port, note, services)
+        tokens = token_filters(inbound.tokens, keys, note) if inbound.tokens is not None else []
         filters = [manager(
-            tables, name, rbac_filters(rules), route_config=inbound_routes(port),
-            forward_client_cert_details="APPEND_FORWARD" if mutual else "SANITIZE",
-            **({"set_current_client_cert_details": {"uri": True, "dns": True, "subject": True}} if mutual else {}),
+            tables, name, [*tokens, *rbac_filters(rules), *limits], route_config=inbound_routes(port, mutual),
+            forward_client_cert_details="SANITIZE_SET" if mutual else "SANITIZE",  # nobody tells of another's
+            **({"set_current_client_cert_details": {"uri": True}} if mutual else
+               {"use_remote_address": True, "early_header_mutation_extensions": without_made_up()}),
         )]  # fmt: skip
     else:
         decision = tables.clusters[inbound_cluster(port)]
@@ -312,7 +325,8 @@ def _inbound_chain(
         ]
         config = typed("filters.network.tcp_proxy.v3.TcpProxy", **proxy)
         filters.append({"name": TCP_PROXY, "typed_config": config})
-    made: JSON = {"name": name, "filter_chain_match": match, "filters": filters}
+    before = connection_limits(tables, INBOUND, port, note)
+    made: JSON = {"name": name, "filter_chain_match": match, "filters": [*before, *filters]}
     if mutual:
         common = mesh_tls(node, trusted(tables), ("h2", "fairlead", "http/1.1"))
         made["transport_socket"] = {
@@ -337,8 +351,10 @@ def rbac_filters(rules: Sequence[tuple[str, JSON]]) -> list[JSON]:
     ]
 
 
-def inbound_routes(port: int) -> JSON:
-    route = {"match": {"prefix": "/"}, "route": {"cluster": inbound_cluster(port), "timeout": "0s"}}
+def inbound_routes(port: int, mutual: bool) -> JSON:
+    route: JSON = {"match": {"prefix": "/"}, "route": {"cluster": inbound_cluster(port), "timeout": "0s"}}
+    if not mutual:
+        route["request_headers_to_remove"] = [EXTERNAL]
     host = {"name": f"inbound:{port}", "domains": ["*"], "routes": [route]}
     return {"name": inbound_cluster(port), "virtual_hosts": [host], "validate_clusters": False}
 

@@ -59,6 +59,9 @@ class Node(msgspec.Struct, frozen=True):
     mesh_port: int = 0
     service_account: str = ""
     gateway: bool = False
+    """It serves Gateways, and has neither app nor mesh port."""
+    moved: dict[int, int] = {}
+    """Ports to listen on in place of those that Gateways name."""
     group: str = ""
     """The WorkloadGroup that it wants to be of."""
 
@@ -98,6 +101,8 @@ def read_node(message: Mapping[str, Any]) -> Node:
             group=_text(told, "GROUP"),
             ports=ports,
             mesh_port=mesh_port,
+            gateway=kind == ENVOY and bool(told.get("GATEWAY")),
+            moved=_moved(_strings(told, "MAP")),
         )
     except (TypeError, ValueError) as error:
         raise NodeError(f"node.metadata.FAIRLEAD: {error}") from error
@@ -118,6 +123,17 @@ def _strings(told: Mapping[str, Any], name: str) -> list[str]:
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) > 1000:
         raise ValueError(f"{name}: expected a list")
     return [str(int(one)) if isinstance(one, float) else str(one) for one in value]
+
+
+def _moved(texts: Sequence[str]) -> dict[int, int]:
+    """`80=8080` each."""
+    found = {}
+    for text in texts:
+        named, _, own = text.partition("=")
+        if not (named.isdigit() and own.isdigit() and 0 < int(named) <= 65535 and 0 < int(own) <= 65535):
+            raise ValueError(f"MAP: expected PORT=PORT, got {text!r}")
+        found[int(named)] = int(own)
+    return found
 
 
 def _labels(value: Any) -> dict[str, str]:

@@ -4,7 +4,8 @@ NetworkPolicy is not translated but asked: of each identity and address that the
 verdict admits it; what only addresses say stands beside it. So labels, namespaces and named ports mean what they mean
 in a sidecar. AuthorizationPolicy is translated rule by rule, as istiod does. A condition that RBAC cannot hold makes an
 ALLOW rule match nobody and drops out of a DENY rule, which then matches more; both are told to `note`. Tokens (of
-RequestAuthentication) are proved by nobody here, so what has one is refused.
+RequestAuthentication) are proved by a filter before these rules (`xds_tokens`); where there is none (gRPC, ports that
+declare no protocol), what has one is refused.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from functools import partial
 from typing import Any
 
 from ..policy.authorize import applies
-from ..policy.authorize_values import path_pattern, shape
+from ..policy.authorize_values import claim_path, path_pattern, shape
 from ..policy.compile_inbound import Inbound
 from ..policy.network_policy import parse_address
 from ..policy.peer import identify, identity_of
 from ..policy.request_authentication import HEADER, PARAMETER, Place
 from ..policy.resources import AuthorizationCondition, AuthorizationOperation, AuthorizationRule, AuthorizationSource
+from .xds_headers import outside
 from .xds_node import JSON, Notes
+from .xds_tokens import claim_rules, escaped, principal_rules
 
 DIRECT, REMOTE = "direct_remote_ip", "remote_ip"
 NOBODY: JSON = {"not_id": {"any": True}}
@@ -115,11 +118,14 @@ def _identities(inbound: Inbound, port: int) -> list[JSON]:
 # --- AuthorizationPolicy ---
 
 
-def authorization_rules(inbound: Inbound, port: int, http: bool, note: Notes, client: str = DIRECT) -> list[JSON]:
+def authorization_rules(
+    inbound: Inbound, port: int, http: bool, note: Notes, client: str = DIRECT, proved: bool = False
+) -> list[JSON]:
     """RBAC rules in the order in which they are asked: what DENY policies say, then what ALLOW policies do.
-    `client`: the principal that is the client's address, behind a gateway as well; empty: there is none."""
+    `client`: the principal that is the client's address, behind a gateway as well; empty: there is none. `proved`: a
+    filter has looked at tokens before."""
     workload, mesh = inbound.workload, inbound.resources.mesh.spec
-    denied: JSON = _tokens(inbound, port, http, note)
+    denied: JSON = {} if proved else _tokens(inbound, port, http, note)
     allowed: JSON = {}
     has_allow = False
     for policy in inbound.resources.authorization_policies:
@@ -130,7 +136,7 @@ def authorization_rules(inbound: Inbound, port: int, http: bool, note: Notes, cl
         for index, rule in enumerate(policy.spec.rules or []):
             name = f"AuthorizationPolicy {policy.meta.key} rule {index}"
             told = partial(_tell, note, name)
-            translator = _Rule(inbound, policy.meta.namespace, port, http, not allow, told, client)
+            translator = _Rule(inbound, policy.meta.namespace, port, http, not allow, told, client, proved)
             found = translator.policy(rule)
             if found is not None:
                 (allowed if allow else denied)[name] = found
@@ -166,8 +172,7 @@ def _token_at(place: Place) -> JSON:
         begin = place.prefix.strip()
         match = {"string_match": {"contains": begin, "ignore_case": True}} if begin else {"present_match": True}
     elif place.kind == PARAMETER:
-        escaped = [f"(?:{re.escape(c)}|(?i:{''.join(f'%{octet:02x}' for octet in c.encode())}))" for c in name]
-        name, match = ":path", {"string_match": {"safe_regex": {"regex": f".*[?&]{''.join(escaped)}=.*"}}}
+        name, match = ":path", {"string_match": {"safe_regex": {"regex": f".*[?&]{escaped(name)}=.*"}}}
     else:
         name, match = "cookie", {"string_match": {"contains": f"{name}="}}
     return {"header": {"name": name, **match}}
@@ -178,7 +183,7 @@ class _Rule:
 
     def __init__(
         self, inbound: Inbound, namespace: str, port: int, http: bool, refuses: bool, note: Callable[[str], None],
-        client: str,
+        client: str, proved: bool,
     ) -> None:  # fmt: skip
         self._mesh = inbound.resources.mesh.spec
         self._namespace = namespace
@@ -188,6 +193,9 @@ class _Rule:
         """Where it matches, the request is denied."""
         self.note = note
         self._client = client
+        self.claims = proved or inbound.tokens is None
+        """Claims can be asked of; where nobody proves tokens by any rule there are none, in a sidecar either."""
+        self._issuers = [rule.issuer for rule in inbound.tokens.rules] if inbound.tokens is not None else []
         self._needs_request = False
         """One of its conditions is about requests."""
 
@@ -222,7 +230,7 @@ class _Rule:
         group.pair(source.service_accounts, source.not_service_accounts, self._account)
         group.pair(source.ip_blocks, source.not_ip_blocks, _direct)
         self._remote(group, "remoteIpBlocks", source.remote_ip_blocks, source.not_remote_ip_blocks)
-        group.unable("requestPrincipals", source.request_principals, source.not_request_principals)
+        group.token("requestPrincipals", source.request_principals, source.not_request_principals, self._request)
         return group.made()
 
     def _operation(self, operation: AuthorizationOperation) -> list[JSON] | None:
@@ -261,17 +269,43 @@ class _Rule:
             elif key == "connection.sni":
                 upper.pair(values, not_values, lambda v: [{"requested_server_name": _shape(v)}])
             elif key.startswith("request.headers["):
-                name = key[len("request.headers[") : -1].lower()
-                upper.upper(values, not_values, partial(_lines, name))
+                self._lines(upper, key[len("request.headers[") : -1].lower(), values, not_values)
+            elif key == "request.auth.principal":
+                lower.token(key, values, not_values, self._request)
+            elif key.startswith("request.auth."):
+                upper.token(key, values, not_values, partial(self._claims, claim_path(key)))
             else:
                 upper.unable(key, values, not_values)
         return lower.made(), upper.made()
+
+    def _lines(self, group: _Group, name: str, values: Sequence[str], not_values: Sequence[str]) -> None:
+        """Of several lines of one header each counts: another line beside a good one does not grant (Envoy alone
+        would), nor does a good one beside it spare from a DENY."""
+        group.upper(values, not_values, lambda v: [_header(name, v)])
+        strict = not_values if self.refuses else values
+        if not strict or not self.http:
+            return
+        others = outside(strict)
+        if others is None:
+            group.unable(f"request.headers[{name}] with prefixes and suffixes", strict, ())
+            return
+        stray = {"header": {"name": name, "string_match": {"safe_regex": {"regex": others}}}}
+        if self.refuses:
+            group.widen(stray)
+        else:
+            group.require({"not_rule": stray})
 
     def _remote(self, group: _Group, name: str, values: Sequence[str], not_values: Sequence[str]) -> None:
         if self._client:
             group.pair(values, not_values, lambda v: [{self._client: cidr(v)}])
         else:
             group.unable(name, values, not_values)
+
+    def _request(self, value: str) -> list[JSON]:
+        return [_all(one) for one in principal_rules(self._issuers, value)]
+
+    def _claims(self, path: Sequence[str], value: str) -> list[JSON]:
+        return claim_rules(path, _shape(value), value) if self._issuers else []
 
     def _principals(self, value: str) -> list[JSON]:
         domains = (self._mesh.trust_domain, *self._mesh.trust_domain_aliases)
@@ -302,12 +336,24 @@ class _Group:
     def never(self) -> None:
         self._never = True
 
+    def require(self, part: JSON) -> None:
+        self._parts.append(part)
+
+    def widen(self, part: JSON) -> None:
+        """Also where this holds, and the last condition does not."""
+        self._parts[-1] = _any([self._parts[-1], part], self._of)
+
     def pair(self, values: Sequence[str], not_values: Sequence[str], make: Callable[[str], list[JSON]]) -> None:
         if values:
-            self._parts.append(_any([each for one in values for each in make(one)], self._of))
+            some = [each for one in values for each in make(one)]
+            if some:
+                self._parts.append(_any(some, self._of))
+            else:
+                self._never = True
         if not_values:
-            some = _any([each for one in not_values for each in make(one)], self._of)
-            self._parts.append({"not_id" if self._of == "ids" else "not_rule": some})
+            some = [each for one in not_values for each in make(one)]
+            if some:
+                self._parts.append({"not_id" if self._of == "ids" else "not_rule": _any(some, self._of)})
 
     def upper(self, values: Sequence[str], not_values: Sequence[str], make: Callable[[str], list[JSON]]) -> None:
         """Conditions that only a request can answer; of an opaque connection a DENY rule does without them (Istio)."""
@@ -316,6 +362,15 @@ class _Group:
         self._rule.asks_about_requests()
         if self._rule.http:
             self.pair(values, not_values, make)
+
+    def token(
+        self, name: str, values: Sequence[str], not_values: Sequence[str], make: Callable[[str], list[JSON]]
+    ) -> None:
+        """Conditions about what a token says, which was proved before."""
+        if self._rule.claims or not self._rule.http:
+            self.upper(values, not_values, make)
+        else:
+            self.unable(name, values, not_values)
 
     def unable(self, name: str, values: Sequence[str], not_values: Sequence[str]) -> None:
         if not values and not not_values:
@@ -354,10 +409,6 @@ def _header(name: str, value: str, ignore_case: bool = False) -> JSON:
     if ignore_case and value != "*":
         match["ignore_case"] = True
     return {"header": {"name": name, "string_match": match}}
-
-
-def _lines(name: str, value: str) -> list[JSON]:
-    return [_header(name, value)]
 
 
 def _tell(note: Notes, rule: str, why: str) -> None:

@@ -131,7 +131,7 @@ class Routes:
                 return None
             if match.regex == "*":
                 return None  # never holds
-            headers.append(_matched(name, match))
+            headers.append(matched(name, match))
         for name, match in block.without_headers.items():
             if name.startswith(CLAIMS):
                 self._note(f"{where}: {CLAIMS} is not carried out by xDS; the route is left out")
@@ -140,7 +140,7 @@ class Routes:
         if headers:
             made["headers"] = headers
         if block.query_params:
-            made["query_parameters"] = [_matched(name, one) for name, one in block.query_params.items()]
+            made["query_parameters"] = [matched(name, one) for name, one in block.query_params.items()]
             if self._node.kind == GRPC:
                 self._note(f"{where}: queryParams have no meaning for gRPC; the route is left out")
                 return None
@@ -264,7 +264,7 @@ def string_match(match: StringMatch) -> JSON | None:
     return None
 
 
-def _matched(name: str, match: StringMatch) -> JSON:
+def matched(name: str, match: StringMatch) -> JSON:
     """A condition on a header, or a query parameter."""
     wanted = string_match(match)
     return {"name": name, "string_match": wanted} if wanted is not None else {"name": name, "present_match": True}

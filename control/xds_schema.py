@@ -53,6 +53,9 @@ config.cluster.v3.OutlierDetection consecutive_5xx=1:uint? interval=2:duration b
   split_external_local_origin_errors=12:bool consecutive_local_origin_failure=13:uint?
   enforcing_consecutive_local_origin_failure=14:uint? enforcing_local_origin_success_rate=15:uint?
 config.cluster.v3.UpstreamConnectionOptions tcp_keepalive=1:config.core.v3.TcpKeepalive
+config.common.mutation_rules.v3.HeaderMutation remove=1:string
+  remove_on_match=3:config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
+config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch key_matcher=1:type.matcher.v3.StringMatcher
 config.core.v3.Address socket_address=1:config.core.v3.SocketAddress pipe=2:config.core.v3.Pipe
 config.core.v3.AggregatedConfigSource
 config.core.v3.CidrRange address_prefix=1:string prefix_len=2:uint?
@@ -107,13 +110,13 @@ config.listener.v3.ListenerFilter name=1:string typed_config=3:any
 config.rbac.v3.Permission and_rules=1:config.rbac.v3.Permission.Set or_rules=2:config.rbac.v3.Permission.Set
   any=3:bool header=4:config.route.v3.HeaderMatcher destination_ip=5:config.core.v3.CidrRange destination_port=6:uint
   not_rule=8:config.rbac.v3.Permission requested_server_name=9:type.matcher.v3.StringMatcher
-  url_path=10:type.matcher.v3.PathMatcher
+  url_path=10:type.matcher.v3.PathMatcher metadata=7:type.matcher.v3.MetadataMatcher
 config.rbac.v3.Permission.Set rules=1:*config.rbac.v3.Permission
 config.rbac.v3.Policy permissions=1:*config.rbac.v3.Permission principals=2:*config.rbac.v3.Principal
 config.rbac.v3.Principal and_ids=1:config.rbac.v3.Principal.Set or_ids=2:config.rbac.v3.Principal.Set any=3:bool
   authenticated=4:config.rbac.v3.Principal.Authenticated direct_remote_ip=10:config.core.v3.CidrRange
   remote_ip=11:config.core.v3.CidrRange header=6:config.route.v3.HeaderMatcher not_id=8:config.rbac.v3.Principal
-  url_path=9:type.matcher.v3.PathMatcher
+  url_path=9:type.matcher.v3.PathMatcher metadata=7:type.matcher.v3.MetadataMatcher
 config.rbac.v3.Principal.Authenticated principal_name=2:type.matcher.v3.StringMatcher
 config.rbac.v3.Principal.Set ids=1:*config.rbac.v3.Principal
 config.rbac.v3.RBAC action=1:config.rbac.v3.RBAC.Action policies=2:map:config.rbac.v3.Policy
@@ -122,6 +125,10 @@ config.route.v3.HeaderMatcher name=1:string string_match=13:type.matcher.v3.Stri
   invert_match=8:bool treat_missing_header_as_empty=14:bool
 config.route.v3.NonForwardingAction
 config.route.v3.QueryParameterMatcher name=1:string string_match=5:type.matcher.v3.StringMatcher present_match=6:bool
+config.route.v3.RateLimit actions=3:*config.route.v3.RateLimit.Action
+config.route.v3.RateLimit.Action header_value_match=6:config.route.v3.RateLimit.Action.HeaderValueMatch
+config.route.v3.RateLimit.Action.HeaderValueMatch descriptor_value=1:string expect_match=2:bool?
+  headers=3:*config.route.v3.HeaderMatcher
 config.route.v3.RedirectAction https_redirect=4:bool scheme_redirect=7:string host_redirect=1:string
   port_redirect=8:uint path_redirect=2:string prefix_rewrite=5:string
   response_code=3:config.route.v3.RedirectAction.RedirectResponseCode strip_query=6:bool
@@ -156,7 +163,7 @@ config.route.v3.RouteAction.MaxStreamDuration max_stream_duration=1:duration grp
 config.route.v3.RouteAction.RequestMirrorPolicy cluster=1:string
   runtime_fraction=3:config.core.v3.RuntimeFractionalPercent
 config.route.v3.RouteConfiguration name=1:string virtual_hosts=2:*config.route.v3.VirtualHost
-  validate_clusters=7:bool? max_direct_response_body_size_bytes=11:uint? ignore_port_in_host_matching=14:bool
+  validate_clusters=7:bool? request_headers_to_remove=8:*string max_direct_response_body_size_bytes=11:uint? ignore_port_in_host_matching=14:bool
 config.route.v3.RouteMatch prefix=1:string path=2:string safe_regex=10:type.matcher.v3.RegexMatcher
   path_separated_prefix=14:string case_sensitive=4:bool? headers=6:*config.route.v3.HeaderMatcher
   query_parameters=7:*config.route.v3.QueryParameterMatcher
@@ -174,6 +181,9 @@ extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig
 extensions.common.dynamic_forward_proxy.v3.DnsCacheConfig name=1:string
   dns_lookup_family=2:config.cluster.v3.Cluster.DnsLookupFamily
 extensions.filters.common.fault.v3.FaultDelay fixed_delay=3:duration percentage=4:type.v3.FractionalPercent
+extensions.common.ratelimit.v3.LocalRateLimitDescriptor
+  entries=1:*extensions.common.ratelimit.v3.RateLimitDescriptor.Entry token_bucket=2:type.v3.TokenBucket
+extensions.common.ratelimit.v3.RateLimitDescriptor.Entry key=1:string value=2:string
 extensions.filters.http.cors.v3.Cors
 extensions.filters.http.cors.v3.CorsPolicy allow_origin_string_match=1:*type.matcher.v3.StringMatcher
   allow_methods=2:string allow_headers=3:string expose_headers=4:string max_age=5:string allow_credentials=6:bool?
@@ -184,6 +194,36 @@ extensions.filters.http.fault.v3.FaultAbort http_status=2:uint grpc_status=5:uin
   percentage=3:type.v3.FractionalPercent
 extensions.filters.http.fault.v3.HTTPFault delay=1:extensions.filters.common.fault.v3.FaultDelay
   abort=2:extensions.filters.http.fault.v3.FaultAbort
+extensions.filters.http.header_mutation.v3.HeaderMutation
+  mutations=1:extensions.filters.http.header_mutation.v3.Mutations
+extensions.filters.http.header_mutation.v3.Mutations
+  request_mutations=1:*config.common.mutation_rules.v3.HeaderMutation
+extensions.filters.http.jwt_authn.v3.JwtAuthentication
+  providers=1:map:extensions.filters.http.jwt_authn.v3.JwtProvider
+  rules=2:*extensions.filters.http.jwt_authn.v3.RequirementRule bypass_cors_preflight=4:bool
+extensions.filters.http.jwt_authn.v3.JwtClaimToHeader header_name=1:string claim_name=2:string
+extensions.filters.http.jwt_authn.v3.JwtHeader name=1:string value_prefix=2:string
+extensions.filters.http.jwt_authn.v3.JwtProvider issuer=1:string audiences=2:*string
+  local_jwks=4:config.core.v3.DataSource forward=5:bool
+  from_headers=6:*extensions.filters.http.jwt_authn.v3.JwtHeader from_params=7:*string
+  forward_payload_header=8:string payload_in_metadata=9:string clock_skew_seconds=10:uint
+  claim_to_headers=15:*extensions.filters.http.jwt_authn.v3.JwtClaimToHeader
+  normalize_payload_in_metadata=18:extensions.filters.http.jwt_authn.v3.JwtProvider.NormalizePayload
+extensions.filters.http.jwt_authn.v3.JwtProvider.NormalizePayload space_delimited_claims=1:*string
+extensions.filters.http.jwt_authn.v3.JwtRequirement provider_name=1:string
+  requires_any=3:extensions.filters.http.jwt_authn.v3.JwtRequirementList
+  requires_all=4:extensions.filters.http.jwt_authn.v3.JwtRequirementList allow_missing=6:google.protobuf.Empty
+extensions.filters.http.jwt_authn.v3.JwtRequirementList
+  requirements=1:*extensions.filters.http.jwt_authn.v3.JwtRequirement
+extensions.filters.http.jwt_authn.v3.RequirementRule match=1:config.route.v3.RouteMatch
+  requires=2:extensions.filters.http.jwt_authn.v3.JwtRequirement
+extensions.filters.http.local_ratelimit.v3.LocalRateLimit stat_prefix=1:string status=2:type.v3.HttpStatus
+  token_bucket=3:type.v3.TokenBucket filter_enabled=4:config.core.v3.RuntimeFractionalPercent
+  filter_enforced=5:config.core.v3.RuntimeFractionalPercent
+  response_headers_to_add=6:*config.core.v3.HeaderValueOption
+  descriptors=8:*extensions.common.ratelimit.v3.LocalRateLimitDescriptor
+  local_rate_limit_per_downstream_connection=11:bool always_consume_default_token_bucket=14:bool?
+  rate_limited_as_resource_exhausted=15:bool rate_limits=17:*config.route.v3.RateLimit
 extensions.filters.http.rbac.v3.RBAC rules=1:config.rbac.v3.RBAC rules_stat_prefix=6:string
 extensions.filters.http.router.v3.Router
 extensions.filters.listener.http_inspector.v3.HttpInspector
@@ -202,12 +242,15 @@ extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
   set_current_client_cert_details=17:extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
   server_header_transformation=34:extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
   access_log=13:*config.accesslog.v3.AccessLog xff_num_trusted_hops=19:uint
+  early_header_mutation_extensions=52:*config.core.v3.TypedExtensionConfig
 extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails uri=5:bool
   dns=4:bool subject=1:bool?
 extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig upgrade_type=1:string
 extensions.filters.network.http_connection_manager.v3.HttpFilter name=1:string typed_config=4:any
 extensions.filters.network.http_connection_manager.v3.Rds config_source=1:config.core.v3.ConfigSource
   route_config_name=2:string
+extensions.filters.network.local_ratelimit.v3.LocalRateLimit stat_prefix=1:string
+  token_bucket=2:type.v3.TokenBucket share_key=4:string
 extensions.filters.network.rbac.v3.RBAC rules=1:config.rbac.v3.RBAC stat_prefix=3:string
 extensions.filters.network.tcp_proxy.v3.TcpProxy stat_prefix=1:string cluster=2:string
   weighted_clusters=10:extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster idle_timeout=8:duration
@@ -215,6 +258,8 @@ extensions.filters.network.tcp_proxy.v3.TcpProxy stat_prefix=1:string cluster=2:
 extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
   clusters=1:*extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
 extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight name=1:string weight=2:uint
+extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+  mutations=1:*config.common.mutation_rules.v3.HeaderMutation
 extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate
 extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig update_frequency=1:int
 extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
@@ -238,6 +283,9 @@ extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidati
 extensions.transport_sockets.tls.v3.DownstreamTlsContext
   common_tls_context=1:extensions.transport_sockets.tls.v3.CommonTlsContext require_client_certificate=2:bool?
 extensions.transport_sockets.tls.v3.SdsSecretConfig name=1:string sds_config=2:config.core.v3.ConfigSource
+extensions.transport_sockets.tls.v3.Secret name=1:string
+  tls_certificate=2:extensions.transport_sockets.tls.v3.TlsCertificate
+  validation_context=4:extensions.transport_sockets.tls.v3.CertificateValidationContext
 extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
   san_type=1:extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType matcher=2:type.matcher.v3.StringMatcher
 extensions.transport_sockets.tls.v3.TlsCertificate certificate_chain=1:config.core.v3.DataSource
@@ -245,6 +293,7 @@ extensions.transport_sockets.tls.v3.TlsCertificate certificate_chain=1:config.co
 extensions.transport_sockets.tls.v3.TlsParameters
   tls_minimum_protocol_version=1:extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
   tls_maximum_protocol_version=2:extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+  cipher_suites=3:*string
 extensions.transport_sockets.tls.v3.UpstreamTlsContext
   common_tls_context=1:extensions.transport_sockets.tls.v3.CommonTlsContext sni=2:string auto_host_sni=6:bool
 extensions.upstreams.http.v3.HttpProtocolOptions common_http_protocol_options=1:config.core.v3.HttpProtocolOptions
@@ -265,15 +314,25 @@ service.discovery.v3.DiscoveryRequest version_info=1:string node=2:config.core.v
   type_url=4:string response_nonce=5:string error_detail=6:google.rpc.Status
 service.discovery.v3.DiscoveryResponse version_info=1:string resources=2:*any type_url=4:string nonce=5:string
 service.discovery.v3.Resource version=1:string resource=2:any name=3:string
+type.matcher.v3.ListMatcher one_of=1:type.matcher.v3.ValueMatcher
+type.matcher.v3.MetadataMatcher filter=1:string path=2:*type.matcher.v3.MetadataMatcher.PathSegment
+  value=3:type.matcher.v3.ValueMatcher
+type.matcher.v3.MetadataMatcher.PathSegment key=1:string
+type.matcher.v3.OrMatcher value_matchers=1:*type.matcher.v3.ValueMatcher
 type.matcher.v3.PathMatcher path=1:type.matcher.v3.StringMatcher
 type.matcher.v3.RegexMatchAndSubstitute pattern=1:type.matcher.v3.RegexMatcher substitution=2:string
 type.matcher.v3.RegexMatcher regex=2:string
 type.matcher.v3.StringMatcher exact=1:string prefix=2:string suffix=3:string safe_regex=5:type.matcher.v3.RegexMatcher
   contains=7:string ignore_case=6:bool
+type.matcher.v3.ValueMatcher string_match=3:type.matcher.v3.StringMatcher list_match=6:type.matcher.v3.ListMatcher
+  or_match=7:type.matcher.v3.OrMatcher
 type.v3.FractionalPercent numerator=1:uint denominator=2:type.v3.FractionalPercent.DenominatorType
 type.v3.HashPolicy source_ip=1:type.v3.HashPolicy.SourceIp
 type.v3.HashPolicy.SourceIp
+type.v3.HttpStatus code=1:uint
 type.v3.Percent value=1:double
+type.v3.TokenBucket max_tokens=1:uint tokens_per_fill=2:uint? fill_interval=3:duration
+google.protobuf.Empty
 google.rpc.Status code=1:int message=2:string
 """
 

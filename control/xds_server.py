@@ -12,7 +12,7 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from ..policy.world import World
@@ -20,8 +20,10 @@ from .claims import Claim
 from .feed_server import FeedServer, Member
 from .protobuf_wire import WireError
 from .status import StatusError
+from .xds_gateway import parsed
+from .xds_keys import FetchedKeys
 from .xds_node import GRPC, Node, NodeError, peer_of, read_node
-from .xds_served import SERVER, Served
+from .xds_served import SERVER, Served, declared
 from .xds_session import LDS, Session, TooManyError
 from .xds_wire import decode, encode
 
@@ -61,7 +63,7 @@ class Client:
         reasons = list(dict.fromkeys(why for one in sessions for why in one.reasons))
         if reasons:
             member.refused = next(one.refused for one in sessions if one.reasons)
-            member.reasons = reasons
+            member.reasons = self.served.blame(reasons)
         else:
             member.refused, member.reasons = "", []
             if sessions and all(one.taken == version for one in sessions):
@@ -70,13 +72,17 @@ class Client:
 
 
 class XdsServer:
-    """`world()`: rules and facts of now. `wake`: set when they have changed."""
+    """`world()`: rules and facts of now, without Secrets; `item(key)`: an object of the feed's book by its key."""
 
-    def __init__(self, feed: FeedServer, world: Callable[[], World], version: Callable[[], str], authorize: Authorize):
+    def __init__(
+        self, feed: FeedServer, world: Callable[[], World], version: Callable[[], str], authorize: Authorize,
+        item: Callable[[str], Mapping[str, Any] | None] = lambda _key: None,
+    ) -> None:  # fmt: skip
         self._feed = feed
         self._world = world
         self._version = version
         self._authorize = authorize
+        self._object = item
         self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", REQUEST_MAX)])
         handlers = {
             "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(self._whole),
@@ -85,6 +91,8 @@ class XdsServer:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         self._clients: dict[str, Client] = {}
         self._plain_port = 0
+        self._wake = feed.watch()
+        self._keys = FetchedKeys(self._wake.set)
 
     def listen(self, host: str, port: int) -> int:
         """Without TLS, on loopback, for development. The port that it is. Raises OSError."""
@@ -117,23 +125,30 @@ class XdsServer:
 
     async def close(self) -> None:
         await self._server.stop(CLOSE_S)
+        await self._keys.close()
 
     async def run(self) -> None:
         """Push what changes, for ever."""
-        wake = self._feed.watch()
         while True:
-            await wake.wait()
-            wake.clear()
+            await self._wake.wait()
+            self._wake.clear()
             for client in list(self._clients.values()):
-                await self._refresh(client)
+                try:
+                    await self._refresh(client)
+                except Exception:  # it keeps what it has, and the others get what is theirs
+                    logger.exception("%s is not served what is new: its resources could not be made", client.node.key)
 
     async def _refresh(self, client: Client) -> None:
         """Make what it is served of rules and facts of now, in a thread: a first time takes a second where there are a
         thousand services, and others must not wait for it."""
         async with client.building:
             world, version = self._world(), self._version()
-            build = client.served.build
-            client.resources = await asyncio.to_thread(build, world.resources, world.snapshot, version, client.servers)
+            self._keys.update(world.resources.request_authentications)
+            build, node = client.served.build, client.node
+            secrets = parsed(map(self._object, self._feed.secrets_of(declared(node)))) if node.gateway else {}
+            client.resources = await asyncio.to_thread(
+                build, world.resources, world.snapshot, version, client.servers, self._keys, secrets
+            )
         client.member.offered = version
         client.member.not_carried_out = client.served.notes
         for session, wake in list(client.streams.items()):
@@ -204,19 +219,22 @@ class XdsServer:
         shown = context.auth_context().get("x509_pem_cert")
         certificate = ssl.PEM_cert_to_DER_cert(shown[0].decode()) if shown else None
         account = self._authorize(certificate, certificate is None, node.namespace, node.workload)
+        if node.kind != GRPC:
+            self._keys.update(self._world().resources.request_authentications)
+            await self._keys.first()  # what it has of an earlier control plane serves until then
         if len(self._clients) >= STREAMS_MAX:
             raise NodeError(f"this control plane has {STREAMS_MAX} clients of xDS already")
         key = repr(node)
         client = self._clients.get(key)
         if client is None:
             member = Member(
-                "sidecar", node.namespace, node.workload, node.address, node.mesh_port, account, node.labels,
-                list(node.ports), time.time(), proxy=node.kind,
+                "gateway" if node.gateway else "sidecar", node.namespace, node.workload, node.address, node.mesh_port,
+                account, node.labels, list(node.ports), time.time(), proxy=node.kind,
             )  # fmt: skip
             member.claimed = Claim(node.labels, node.address, node.group, peer_of(context.peer()))
             self._feed.vouch(member)
             client = self._clients[key] = Client(node, member)
-            name = f"sidecar/{node.key}"
+            name = f"{member.role}/{node.key}"
             self._feed.members[name] = member
             logger.info("%s connected as %s (mesh port %s)", name, node.kind, node.mesh_port or "none")
             self._feed.moved()
@@ -228,7 +246,7 @@ class XdsServer:
         for key, client in list(self._clients.items()):
             if client.streams.pop(session, None) is not None and not client.streams:
                 del self._clients[key]
-                name = f"sidecar/{client.node.key}"
+                name = f"{client.member.role}/{client.node.key}"
                 if self._feed.members.get(name) is client.member:
                     del self._feed.members[name]
                     others = [one.member for one in self._clients.values() if one.node.key == client.node.key]

@@ -18,7 +18,8 @@ CDS = PREFIX + "envoy.config.cluster.v3.Cluster"
 EDS = PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
 LDS = PREFIX + "envoy.config.listener.v3.Listener"
 RDS = PREFIX + "envoy.config.route.v3.RouteConfiguration"
-ORDER = (CDS, EDS, LDS, RDS)
+SDS = PREFIX + "envoy.extensions.transport_sockets.tls.v3.Secret"
+ORDER = (CDS, EDS, SDS, LDS, RDS)
 WHOLE = frozenset((CDS, LDS))
 """State of the world: a response has all that there is, and what it lacks is gone."""
 NAMES_MAX = 100_000
@@ -87,7 +88,7 @@ class Session:
         """A DiscoveryRequest, or a DeltaDiscoveryRequest. Raises TooManyError."""
         url = str(message.get("type_url", ""))
         if url not in ORDER:
-            return  # secrets come from the node's own files; other types do not exist here, and are waited for
+            return  # other types do not exist here, and are waited for
         first = url not in self._types
         known = self._types.setdefault(url, _Type())
         nonce = str(message.get("response_nonce", ""))
@@ -105,7 +106,8 @@ class Session:
     def _answered(self, url: str, known: _Type, error: Any) -> None:
         known.pending = False
         if isinstance(error, Mapping) and (error.get("code") or error.get("message")):
-            why = str(error.get("message") or f"code {error.get('code')}")[:REASON_MAX]
+            why = str(error.get("message") or f"code {error.get('code')}")[: 4 * REASON_MAX]
+            why = " ".join(why.split())[:REASON_MAX]  # a stranger's text makes no lines of ours
             known.refused = f"{url.rpartition('.')[2]}: {why}"
         else:
             known.refused = ""

@@ -269,7 +269,7 @@ def add_condition(
     elif key == "request.auth.principal":
         _pair(group.upper, key, condition.values, condition.not_values, _text(request_principal))
     elif key.startswith("request.auth."):
-        path = _claim_path(key)
+        path = claim_path(key)
         _pair(group.upper, key, condition.values, condition.not_values, _claims(path))
     else:  # validation refuses unknown keys; a condition that cannot be read never holds
         group.lower.append((f"unknown key {key}", lambda subject: False))
@@ -306,7 +306,8 @@ def request_principal(subject: Subject) -> str:
     return f"{issuer}/{name}" if isinstance(issuer, str) and isinstance(name, str) and issuer and name else ""
 
 
-def _claim_path(key: str) -> list[str]:
+def claim_path(key: str) -> list[str]:
+    """The claim that `request.auth...` means, step by step; empty: none."""
     if key == "request.auth.audiences":
         return ["aud"]
     if key == "request.auth.presenter":
@@ -369,7 +370,7 @@ def seen(failure: str, subject: Subject) -> str:
         header = name[len("request.headers[") : -1].lower()
         get = lambda one: ", ".join(header_values(one.request, header)) if one.request is not None else ""  # noqa: E731
     elif get is None and name.startswith("request.auth."):
-        get = lambda one: str(_claim(one, _claim_path(name)) or "")  # noqa: E731
+        get = lambda one: str(_claim(one, claim_path(name)) or "")  # noqa: E731
     if not verb or get is None:
         return failure
     value = get(subject)

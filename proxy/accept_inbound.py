@@ -186,10 +186,10 @@ class Inbound(TlsListener):
                 return None
         if not protocol:
             # A port of HTTP takes nothing else: what an app reads more loosely than we do would pass unread, and with
-            # it what its sender says of his identity.
+            # it what its sender says of his identity. On one of TCP rules about requests allow nothing, come who may.
             config = tables.clusters.get(f"inbound|{arrival.port}||")
-            if config is not None and config.protocol in HTTP_PROTOCOLS:
-                protocol = "http"
+            if config is not None and config.protocol:
+                protocol = "http" if config.protocol in HTTP_PROTOCOLS else "tcp"
         return arrival, protocol
 
     def _refused(self, arrival: Arrival) -> bool:

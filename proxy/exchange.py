@@ -589,7 +589,8 @@ class Exchange(Waiter):
                 outcome.request_id = engine.new_id()
             extra = b"".join((extra, b"x-request-id: ", outcome.request_id.encode(), b"\r\n"))
         if not head.seen & HAS_PROTO:
-            extra += b"x-forwarded-proto: https\r\n" if head.scheme == "https" else b"x-forwarded-proto: http\r\n"
+            secure = head.scheme == "https" or (inbound and arrival.identity)
+            extra += b"x-forwarded-proto: https\r\n" if secure else b"x-forwarded-proto: http\r\n"
         if inbound:
             if arrival.identity:
                 own, peer = engine.own_identity.encode(), arrival.identity.encode()

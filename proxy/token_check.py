@@ -59,6 +59,8 @@ class Keys:
         self.source = source
         self.timeout_s = timeout_s
         self.set: KeySet | None = None
+        self.text = ""
+        """As they were fetched."""
         self.error = ""
         """Why the last fetch brought none."""
         self.tried_at = 0.0
@@ -80,6 +82,8 @@ class TokenCheck:
         self.checked = 0
         """Signatures looked at."""
         self.waiting = 0
+        self.on_fetched: Callable[[], None] | None = None
+        """Called when a fetch has ended, well or not."""
 
     def update(self, rules: TokenRules) -> None:
         """Take other rules; keys that are known stay, tokens that were proved are looked at anew."""
@@ -106,6 +110,16 @@ class TokenCheck:
             f"{keys.source[1]}: {keys.error or 'not fetched yet'}" for keys in self._keys.values() if not keys.set
         ]
         return "; ".join(missing)
+
+    def text(self, source: tuple[str, str]) -> str:
+        """A set of keys as it was fetched last; empty: there is none."""
+        known = self._keys.get(source)
+        return known.text if known is not None else ""
+
+    @property
+    def fetching(self) -> bool:
+        """Whether some set was not tried yet."""
+        return any(not keys.set and not keys.error for keys in self._keys.values())
 
     def look(self, head: RequestHead, done: Done) -> Result | None:
         """What is known of the request's token; None: keys are not there yet, and `done` will be called with it. The
@@ -217,6 +231,7 @@ class TokenCheck:
                 if not good:
                     raise TokenError("no key of it can prove a token: " + "; ".join(faults or ["it is empty"]))
                 keys.set, keys.error, keys.pause_s = KeySet(good), "", AGAIN_S
+                keys.text = data.decode()
                 self._proved.clear()  # what a key that is gone had proved is proved no more
                 pause_s = RENEW_S
             except (FetchError, TokenError, ValueError, TimeoutError) as error:
@@ -226,6 +241,8 @@ class TokenCheck:
             keys.next = asyncio.get_running_loop().call_later(pause_s, lambda: self._begin(keys))
         finally:
             keys.fetching = None
+            if self.on_fetched is not None:
+                self.on_fetched()
             waiting, keys.waiting = keys.waiting, []
             for again in waiting:
                 asyncio.get_running_loop().call_soon(again)

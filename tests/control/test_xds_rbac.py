@@ -29,6 +29,7 @@ JSON = dict[str, Any]
 class Asked:
     def __init__(self, identity: str, ip: str, sni: str = "", request: SimpleRequest | None = None) -> None:
         self.identity, self.ip, self.sni, self.request = identity, ip, sni, request
+        self.claims: Any = getattr(request, "claims", None)
 
 
 def allows(rules: list[JSON], asked: Asked) -> bool:
@@ -62,6 +63,8 @@ def _holds(rule: JSON, asked: Asked) -> bool:
         return ipaddress.ip_address(asked.ip) in block
     if kind == "requested_server_name":
         return _text(value, asked.sni)
+    if kind == "metadata":
+        return metadata_holds(value, asked.claims)
     assert asked.request is not None, f"{kind} is asked of an opaque connection"
     if kind == "url_path":
         return _text(value["path"], asked.request.path.partition("?")[0])
@@ -76,6 +79,24 @@ def _holds(rule: JSON, asked: Asked) -> bool:
     }
     found = [pseudo[name]] if name in pseudo else asked.request.values(name)
     return any(_text(value["string_match"], one) for one in found)
+
+
+def metadata_holds(rule: JSON, claims: Any) -> bool:
+    value: Any = {"payload": claims} if claims is not None else {}
+    assert rule["filter"] == "envoy.filters.http.jwt_authn"
+    for segment in rule["path"]:
+        value = value.get(segment["key"]) if isinstance(value, Mapping) else None
+    return _value(rule["value"], value)
+
+
+def _value(match: JSON, value: Any) -> bool:
+    [(kind, inner)] = match.items()
+    if kind == "or_match":
+        return any(_value(one, value) for one in inner["value_matchers"])
+    if kind == "list_match":
+        return isinstance(value, list) and any(_value(inner["one_of"], one) for one in value)
+    assert kind == "string_match"
+    return isinstance(value, str) and _text(inner, value)
 
 
 def _text(match: JSON, text: str) -> bool:
@@ -236,7 +257,8 @@ POLICIES = st.lists(
               st.lists(RULES, max_size=2)), min_size=1, max_size=2)  # fmt: skip
 REQUESTS = [
     ("GET", "web", "/a", []), ("POST", "web.x", "/a/b?c=/z", [("x-a", "one")]), ("PUT", "a.example", "/t/1/x", [("x-a", "")]),
-    ("GET", "WEB", "/t/1/2/z", [("x-a", "o")]),
+    ("GET", "WEB", "/t/1/2/z", [("x-a", "o")]), ("GET", "web", "/a", [("x-a", "one"), ("x-a", "other")]),
+    ("GET", "web", "/a", [("x-a", "x"), ("x-a", "one")]),
 ]  # fmt: skip
 
 
@@ -273,23 +295,44 @@ def _same(tables: Tables, request: SimpleRequest, rules: list[JSON], asked: Aske
     assert allows(rules, asked) == (ours.verdict != "denied"), (ours.why, rules, vars(asked), vars(request))
 
 
-def test_what_rbac_cannot_hold_allows_nobody_denies_more_and_is_told() -> None:
+def claims_asked(*actions: str) -> list[JSON]:
     claims = [{"key": "request.auth.claims[sub]", "values": ["me"]}]
     where = {"selector": {"matchLabels": {"app": "web"}}}
-    made = [
-        {"kind": "AuthorizationPolicy", **where, "action": action, "rules": [{"when": claims}]}
-        for action in ("ALLOW", "DENY")
-    ]
-    tables = tables_of(world(documents(*made)), "default/web-1")
+    made = [{"kind": "AuthorizationPolicy", **where, "action": one, "rules": [{"when": claims}]} for one in actions]
+    return documents(*made)
+
+
+def test_what_rbac_cannot_hold_allows_nobody_denies_more_and_is_told() -> None:
+    """gRPC proves no tokens."""
+    [body] = [one.body for one in load(TOKENS, "f.yaml")[0]]
+    tables = tables_of(world([*claims_asked("ALLOW", "DENY"), body]), "default/web-1")
     note = Notes()
     rules = authorization_rules(tables.inbound, 8080, True, note)
-    assert [(one["action"], len(one["policies"])) for one in rules] == [("DENY", 1), ("ALLOW", 0)]
-    assert not allows(rules, Asked(IDENTITIES[1], "10.0.0.2"))
-    assert note.listed() == [
+    assert [(one["action"], len(one["policies"])) for one in rules] == [("DENY", 2), ("ALLOW", 0)]
+    assert not allows(rules, Asked(IDENTITIES[1], "10.0.0.2", "", SimpleRequest(_arrival("", "10.0.0.2", 8080))))
+    assert note.listed()[1:] == [
         "AuthorizationPolicy default/p0 rule 0: request.auth.claims[sub] is not carried out by xDS; the rule allows nobody",
         "AuthorizationPolicy default/p1 rule 0: request.auth.claims[sub] is not carried out by xDS; the rule denies "
         "whatever it says",
     ]
+
+
+def test_without_a_request_authentication_there_are_no_claims() -> None:
+    tables = tables_of(world(claims_asked("ALLOW", "DENY")), "default/web-1")
+    note = Notes()
+    [rules] = authorization_rules(tables.inbound, 8080, True, note)
+    assert rules == {"action": "ALLOW", "policies": {}}
+    assert note.listed() == []
+
+
+def test_several_lines_of_a_header_with_prefixes_and_suffixes_are_closed() -> None:
+    where = {"selector": {"matchLabels": {"app": "web"}}}
+    when = [{"key": "request.headers[x-a]", "values": ["a*", "*b"]}]
+    made = documents({"kind": "AuthorizationPolicy", **where, "rules": [{"when": when}]})
+    note = Notes()
+    [rules] = authorization_rules(tables_of(world(made), "default/web-1").inbound, 8080, True, note)
+    assert rules == {"action": "ALLOW", "policies": {}}
+    assert "request.headers[x-a] with prefixes and suffixes is not carried out by xDS" in note.listed()[0]
 
 
 @pytest.mark.parametrize("mutual", [True, False])

@@ -60,12 +60,15 @@ def test_a_workload_that_no_source_declares_is_as_its_node_describes_it() -> Non
     assert chain["name"] == "inbound_80_tls"
 
 
-def test_local_rate_limits_are_told_not_to_be_carried_out() -> None:
+def test_local_rate_limits_are_carried_out_by_envoy_and_told_not_to_be_by_grpc() -> None:
     limit = """
 apiVersion: fairlead.dev/v1
 kind: LocalRateLimit
 metadata: {name: l}
-spec: {limits: [{name: all, tokenBucket: {maxTokens: 1, tokensPerFill: 1, fillInterval: 1s}}]}
+spec: {context: SIDECAR_OUTBOUND, limits: [{name: all, tokenBucket: {maxTokens: 1, tokensPerFill: 1, fillInterval: 1s}}]}
 """
     got = Got(SERVICES + limit)
-    assert got.notes == ["LocalRateLimit is not carried out by xDS"]
+    assert got.notes == []
+    [manager] = got.listeners["outbound"]["filter_chains"][0]["filters"]
+    assert manager["typed_config"]["http_filters"][0]["name"] == "fairlead.rate-limit-default.l.all"
+    assert "LocalRateLimit is not carried out by gRPC" in Got(SERVICES + limit, node(agent="grpc")).notes

@@ -37,6 +37,12 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Oracle]:
 
 def by_http2(port: int, octets: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
     """An HTTP/1.1 request as HTTP/2 with prior knowledge, on a connection of its own."""
+    with socket.create_connection(("127.0.0.1", port), 15) as wire:
+        return exchange_by_http2(wire, octets)
+
+
+def exchange_by_http2(wire: socket.socket, octets: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+    """As `by_http2`, on a connection that is there. Raises EOFError where it ends first."""
     head, _, body = octets.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     method, target, _ = first.split(" ")
@@ -52,20 +58,21 @@ def by_http2(port: int, octets: bytes) -> tuple[int, list[tuple[str, str]], byte
         own.send_data(1, body, end_stream=True)
     headers: list[tuple[str, str]] = []
     content = b""
-    with socket.create_connection(("127.0.0.1", port), 15) as wire:
+    wire.sendall(own.data_to_send())
+    while True:
+        data = wire.recv(65536)
+        if not data:
+            raise EOFError("the connection ended before the answer did")
+        for event in own.receive_data(data):
+            if isinstance(event, h2.events.ResponseReceived):
+                headers = [(str(name), str(value)) for name, value in event.headers]
+            elif isinstance(event, h2.events.DataReceived):
+                content += event.data
+            elif isinstance(event, h2.events.StreamEnded):
+                return int(dict(headers)[":status"]), headers[1:], content
+            elif isinstance(event, h2.events.StreamReset | h2.events.ConnectionTerminated):
+                raise EOFError(str(event))
         wire.sendall(own.data_to_send())
-        while True:
-            data = wire.recv(65536)
-            assert data, "the connection ended before the answer did"
-            for event in own.receive_data(data):
-                if isinstance(event, h2.events.ResponseReceived):
-                    headers = [(str(name), str(value)) for name, value in event.headers]
-                elif isinstance(event, h2.events.DataReceived):
-                    content += event.data
-                elif isinstance(event, h2.events.StreamEnded):
-                    return int(dict(headers)[":status"]), headers[1:], content
-                assert not isinstance(event, h2.events.StreamReset | h2.events.ConnectionTerminated), event
-            wire.sendall(own.data_to_send())
 
 
 def _asked() -> list[tuple[Case, str]]:
