@@ -116,7 +116,7 @@ async def resolve(server: Address) -> str:
             if not heard.done():
                 heard.set_result(data)
 
-        def error_received(self, error: OSError) -> None:
+        def error_received(self, error: Exception) -> None:
             if not heard.done():
                 heard.set_exception(error)
 

@@ -73,8 +73,11 @@ class CertsApi:
 
     def holders(self) -> list[Holder]:
         """Sidecars of all control planes."""
-        own = self._agents.holders(holders_of(self._feed.members))
-        return [*own, *(self.planes.holders() if self.planes else ())]
+        return [*self.own_holders(), *(self.planes.holders() if self.planes else ())]
+
+    def own_holders(self) -> list[Holder]:
+        """Sidecars and agents that speak with this control plane."""
+        return self._agents.holders(holders_of(self._feed.members))
 
     async def _get(self, request: web.Request) -> web.Response:
         only_admin("see certificates")

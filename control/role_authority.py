@@ -71,6 +71,7 @@ class AuthorityRole:
         """Rotate together with the other control planes of the store. Raises OSError."""
         self._shared = SharedIssued(store.backend, lasting_name(data), self.record, time.time())
         where = f"{socket.gethostname()}:{data.absolute()}"
+        sidecars.own_holders = self.certs.own_holders
         self.certs.planes = SharedRotation(store, sidecars, self.issuer, self._shared, where, time.time)
 
     def _add(self, leaf: IssuedLeaf) -> None:

@@ -327,7 +327,7 @@ class Control:
             return known or loader.load(documents, snapshot, references=False)[0]
 
         return XdsServer(
-            self.feed, world, lambda: self.book.version, self._authorize_peer, lambda key: self._in_book.get(key)
+            self.feed, world, lambda: self.book.version, self._authorize_peer, lambda key: self._rules.seen.get(key)
         )
 
     async def _listen_xds(self, xds: XdsServer, issuer: Any) -> dict[str, str]:
@@ -432,8 +432,8 @@ class Control:
 
     def _vouch(self, member: Member) -> Judged:
         judged, new = self._vouching.vouch(member)
-        for why in new:
-            logger.warning("%s/%s is not believed: %s", member.namespace, member.workload, why)
+        for reason in new:
+            logger.warning("%s/%s is not believed: %s", member.namespace, member.workload, reason)
         return judged
 
     def _connected(self, workloads: Iterable[str]) -> bool:

@@ -118,6 +118,7 @@ class SharedSidecars:
         self._book = book
         self._feed = feed
         self.trust: Callable[[], Trust] = Trust
+        self.own_holders: Callable[[], list[Holder]] = lambda: holders_of(feed.members)
         self.on_beat: list[Callable[[], Awaitable[None]]] = []
         """Called every few seconds while the store can be reached."""
         self.name = book.epoch
@@ -276,7 +277,7 @@ class SharedSidecars:
             news = (sign.seats, sign.trust) != (told.seats, told.trust)
             if now >= look_at or news:
                 try:
-                    whole = msgspec.structs.replace(sign, holders=holders_of(self._feed.members))
+                    whole = msgspec.structs.replace(sign, holders=self.own_holders())
                     value = pack(msgspec.json.encode(whole))
                     if len(value) > self._store.backend.value_most:  # being alive is what matters most
                         value = msgspec.json.encode(Sign(sign.beat, sign.time))

@@ -50,8 +50,8 @@ async def test_tokens_are_listed_without_secrets_and_revoked_by_id_or_by_themsel
         told = capsys.readouterr()
         assert told.out.splitlines() == [f"token {first} revoked", f"token {made[1].split('_')[1]} revoked"]
         assert f'"{first}" not found; see `fairlead token list`' in told.err
-        headers = {"Authorization": f"Bearer {made[1]}"}
-        status, answer = await client.ask("POST", "/fairlead/v1/certificates", {}, **headers)
+        bearer = f"Bearer {made[1]}"
+        status, answer = await client.ask("POST", "/fairlead/v1/certificates", {}, Authorization=bearer)
         assert status == 401 and "revoked" in answer["message"]
 
 

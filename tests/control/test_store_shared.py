@@ -268,7 +268,7 @@ class Follower:
     """What a control plane makes of commits that it is told of, without a storage."""
 
     def __init__(self) -> None:
-        self.store = SharedStore(SimpleNamespace(url="none"))  # type: ignore[arg-type]
+        self.store = SharedStore(SimpleNamespace(url="none"))
         self.take(entry(1), entry(2))
 
     def take(self, *entries: Entry, head: Head | None = None) -> str:
