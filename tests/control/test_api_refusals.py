@@ -171,11 +171,15 @@ MORE = st.dictionaries(
 )  # fmt: skip
 
 
+def void(_: object) -> None:
+    """For callbacks that give nothing."""
+
+
 def test_whatever_is_asked_is_answered_and_is_no_fault_of_ours(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def with_feed(api: ControlApi) -> None:
-        api.add_routes(FeedServer(Book("e"), lambda *asked: void(api.authorize(*asked)), lambda: None).routes())
+        api.add_routes(FeedServer(Book("e"), lambda request, namespace, name: void(api.authorize(request, namespace, name)), lambda: None).routes())
 
     with asyncio.Runner() as runner:
         entered = api_in(tmp_path, prepare=with_feed)
