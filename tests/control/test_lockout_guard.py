@@ -98,6 +98,7 @@ def test_only_the_annotation_that_says_true_forces(body: Any, forced: bool) -> N
     assert is_forced(body) is forced
 
 
+@pytest.mark.asyncio
 async def test_a_removal_is_forced_by_the_annotation_of_what_is_removed_so_kubectl_can_too(tmp_path: Path) -> None:
     async with store_in(tmp_path) as store, api_on(store) as (api, client):
         guarded(api, world())
