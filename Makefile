@@ -5,9 +5,9 @@ REQUESTS ?= 10000000
 GIB    ?= 10
 # A file's tests stay together: servers are started once for each. tests/conftest.py orders the files.
 PARALLEL ?= -n 4 --dist loadfile --no-loadscope-reorder
-# What is compiled (setup.py) is tested as plain sources, too, and a mesh of them.
+# What is compiled (setup.py) is tested as plain sources, too, and sidecars made of them.
 PURE   := tests/proxy tests/dns/test__datagrams.py tests/dns/test__fast.py tests/dns/test__limit.py tests/policy/test_decide.py \
-	tests/policy/test_compile.py tests/policy/test_virtual_service_rows.py tests/policy/test_gateways.py tests/e2e/test_mesh.py
+	tests/policy/test_compile.py tests/policy/test_virtual_service_rows.py tests/policy/test_gateways.py tests/e2e/test_sidecar_from_manifests.py
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # The folder dns/ at the root must never hide dnspython: keep the checkout off sys.path.
