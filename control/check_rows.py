@@ -55,6 +55,7 @@ def of_sources(sources: Sequence[Mapping[str, Any]], now: float) -> list[Row]:
             found.append(Row("sources", name, WARNING, f"silent: {age}", "see that it can be reached"))
         else:
             found.append(Row("sources", name, OK, f"live, {age}"))
+        found += [Row("sources", name, WARNING, note) for note in one.get("notes") or ()]
         problems = one.get("problems") or []
         if problems:
             found.append(

@@ -164,8 +164,9 @@ def _sources(rows: list[dict[str, Any]], wide: bool) -> list[list[str]]:
     for row in rows:
         problems = row["problems"]
         more = f"{counted(len(problems), 'entry')} cannot be used: {problems[0]}" if problems else ""
+        said = "; ".join(filter(None, (row["error"], more, *row["notes"]))) or "-"
         lines.append([row["source"], row["state"], shown_age(row), str(row["services"]), str(row["endpoints"]),
-                      str(row["workloads"]), "; ".join(filter(None, (row["error"], more))) or "-"])  # fmt: skip
+                      str(row["workloads"]), said])  # fmt: skip
         if wide:
             lines += [["", "", "", "", "", "", problem] for problem in problems[1:]]
     return lines

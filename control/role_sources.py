@@ -88,6 +88,7 @@ class Sources:
                 said.append(
                     f"{status.name}: {counted(len(status.problems), 'entry')} cannot be used: {status.problems[0]}"
                 )
+            said += [f"{status.name}: {note}" for note in status.notes]
         return said
 
     async def close(self) -> None:

@@ -203,11 +203,14 @@ def stale_aware(registry: Registry) -> Callable[[SourceStatus], None]:
         for problem in status.problems:
             if problem not in told:
                 logger.warning("%s: an entry cannot be used: %s", status.name, problem)
+        for note in status.notes:
+            if note not in told:
+                logger.warning("%s: %s", status.name, note)
         told.clear()
-        told.update(status.problems)
+        told.update(status.problems, status.notes)
         if status.state == "starting" and before is not None and before.state == "stale" and before.confirmed_at:
             error = status.error or before.error
-            status = SourceStatus(status.name, "stale", before.confirmed_at, error, status.problems)
+            status = SourceStatus(status.name, "stale", before.confirmed_at, error, status.problems, status.notes)
         registry.status(status)
 
     return tell

@@ -22,7 +22,19 @@ from .model import Endpoint, Facts, Service, ServicePort, Workload, sole_port
 from .names import CLUSTER_DOMAIN, is_address, service_host, shared_labels
 
 PREFIX = "fairlead-"
+OWN = "consul"
+"""Consul's servers, as a service of the catalog."""
+NODE = "\0"
+"""Begins the key of a node, which no name of a service does."""
 PROTOCOLS = frozenset(("http", "http2", "grpc", "tcp", "tls", "https"))
+
+
+class ConsulError(Exception):
+    """An answer that cannot be used; the message is for people."""
+
+
+class TooManyError(ConsulError):
+    """The agent takes no more connections from this address."""
 
 
 class ConsulSettings(msgspec.Struct, frozen=True):
@@ -98,7 +110,7 @@ _BETWEEN = b'},{"Node":'
 
 
 class ChecksSeen:
-    """Which services' checks are different from the last look; of each service one number is kept."""
+    """Which services' checks are different from the last look; of each service, and each node, one number is kept."""
 
     _read = staticmethod(msgspec.json.Decoder(list[_Check]).decode)
 
@@ -127,14 +139,16 @@ class ChecksSeen:
         now = self._now
         for one in self._read(octets):
             told = hash((one.Node, one.CheckID, one.Status, one.ModifyIndex or one.Output))
-            now[one.ServiceName] = now.get(one.ServiceName, 0) ^ told
+            key = one.ServiceName or NODE + one.Node
+            now[key] = now.get(key, 0) ^ told
 
-    def take(self) -> set[str] | None:
-        """Names of the services with checks that changed, came or went; None: those of a node did, so any may have."""
+    def take(self) -> tuple[set[str], set[str]]:
+        """Names of the services with checks that changed, came or went; of the nodes with such checks of their own."""
         now, before = self._now, self._before
         self._before, self._now = now, {}
         changed = {name for name in now.keys() | before.keys() if now.get(name) != before.get(name)}
-        return None if "" in changed else changed
+        nodes = {name for name in changed if name.startswith(NODE)}
+        return changed - nodes, {name[1:] for name in nodes}
 
     def drop(self) -> None:
         """Forget what was added of an answer that cannot be read."""

@@ -121,6 +121,7 @@ def sources(snapshot: Snapshot, statuses: Mapping[str, SourceStatus], now: float
                 "workloads": counts[name][2],
                 "error": status.error,
                 "problems": list(status.problems),
+                "notes": list(status.notes),
             }
         )
     return rows

@@ -200,3 +200,5 @@ class SourceStatus(Struct, frozen=True, omit_defaults=True):
     """The last error, while not live."""
     problems: tuple[str, ...] = ()
     """Entries skipped because they were malformed, each by its key and reason."""
+    notes: tuple[str, ...] = ()
+    """What holds the source back while it works, and the remedy."""

@@ -1,8 +1,6 @@
 """Shell: services from Consul: blocking queries on the catalog and on each service's health, for ever.
 
-Where there are more services than there may be watches, one query on the critical checks tells whose health has
-changed, and those are read at once; a look at all checks tells whose instances came or went, soon after; what else the
-catalog has of changes is found by rounds through all services.
+Where there are too many services for a query each, `consul_unwatched` follows them by their nodes.
 
 What is known stays while Consul does not answer; after any error everything is read in full again. Waits are short
 (20 s), since a query in flight does not hear of a restored snapshot (measured). An answer without a leader is none.
@@ -15,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import resource
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,7 +21,8 @@ from urllib.parse import quote
 
 from .backoff import Backoff
 from .brake import HOLD_S, held
-from .consul_catalog import ChecksSeen, ConsulSettings, facts_of_service
+from .consul_catalog import NODE, OWN, ChecksSeen, ConsulError, ConsulSettings, TooManyError, facts_of_service
+from .consul_unwatched import READERS, Unwatched
 from .model import Changed, Facts, SourceStatus
 from .names import CLUSTER_DOMAIN
 from .namespace_map import NamespaceMap
@@ -31,24 +31,20 @@ from .parts import Parts
 
 WAIT_S = 20
 WATCHES_MAX = 100
-"""Blocking queries at a time; Consul takes 200 connections from one address. Services beyond it have no own watch."""
+"""Services up to which each has a blocking query."""
+CONNECTIONS = 200
+"""What Consul takes from one address (`limits.http_max_conns_per_client`), where the agent does not say."""
+WATCHES_MOST = 4000
+"""Watches that an agent without such a limit gets."""
 READS_AT_ONCE = 16
 """Answers in full at a time, however many watches begin or come back at once."""
 SPREAD = 0.25
 """Share of the wait by which watches are spread, so that they do not end and ask again all together."""
-ROUND_PAUSE_S = 0.5
-"""Least time between two rounds of reading the services without a watch."""
-COMPARE_S = 2.0
-"""From a change of critical checks to a look at all of them, in case there was more."""
-ROUND_S = 60.0
-"""Longest time between them, when nothing is heard."""
 STALE_S_MAX = 10.0
 """Oldest answer of a follower that is taken."""
-OWN = "consul"
-
-
-class ConsulError(Exception):
-    """An answer that cannot be used; the message is for people."""
+CATALOG_PAUSE_S = 0.5
+"""Between two answers of the catalog, for each thousand services, where the nodes' watches tell of new ones (a tenth,
+where some have none): its answer costs Consul a look at every instance."""
 
 
 class ConsulSource:
@@ -89,16 +85,17 @@ class ConsulSource:
         self._confirmed_at = 0.0
         self._errors: dict[str, str] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
-        self._unwatched: tuple[str, ...] = ()
-        self._rounds: list[asyncio.Task[None]] = []
+        self._watches_most = CONNECTIONS * 3 // 4
+        """How many there may be at a time, of services and nodes."""
+        self._readers = READERS
+        self._unsure = False
+        """Something was missed: the catalog is to be read in full."""
+        self._unwatched: Unwatched | None = None
+        """Follows those without a watch, where there are too many."""
+        self._following: asyncio.Task[None] | None = None
+        self._sharing = asyncio.Lock()
         self._in_full = asyncio.Semaphore(READS_AT_ONCE)
-        self._news = asyncio.Event()
-        """The catalog has changed, as may have any service without a watch."""
-        self._check_news = asyncio.Event()
-        """Some check has changed."""
-        self._reads = 0
-        self._taken: dict[str, int] = {}
-        """Of services without a watch, the number of the read that was taken last."""
+        self._notes: tuple[str, ...] = ()
         self._publishing = False
 
     async def run(self) -> None:
@@ -113,18 +110,27 @@ class ConsulSource:
         await self._fetch.close()
 
     async def _stop_watches(self) -> None:
-        tasks = [*self._watches.values(), *self._rounds]
+        tasks = [*self._watches.values(), *((self._following,) if self._following is not None else ())]
         self._watches.clear()
-        self._rounds = []
+        self._following = self._unwatched = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
-    async def _get(self, path: str, index: int = 0, decode: Callable[[bytes], Any] = json.loads) -> tuple[int, Any]:
-        """(index, answer) of one query, blocking where `index` is given. Raises ConsulError, FetchError."""
-        query = "?stale"
+    async def get(
+        self,
+        path: str,
+        index: int = 0,
+        decode: Callable[[bytes], Any] = json.loads,
+        *,
+        fresh: bool = False,
+        more: str = "",
+    ) -> tuple[int, Any]:
+        """(index, answer) of one query, blocking where `index` is given; `fresh`: as the leader has it, not any server;
+        `more`: further parameters. Raises ConsulError, FetchError."""
+        query = ("?" if fresh else "?stale") + more
         if index:
             wait_s = self._wait_s * (1 - SPREAD * random.random())
             query += f"&index={index}&wait={wait_s * 1000:.0f}ms"
@@ -139,7 +145,7 @@ class ConsulSource:
         except ValueError as error:
             raise ConsulError(f"{path}: not an answer of Consul: {error}") from error
 
-    async def _read_all_checks(self, seen: ChecksSeen) -> None:
+    async def read_all_checks(self, seen: ChecksSeen) -> None:
         """All checks, a long list, as it comes; questions are answered in between. Raises ConsulError, FetchError,
         ValueError."""
         path = "/v1/health/state/any"
@@ -155,35 +161,43 @@ class ConsulSource:
     async def _follow_catalog(self) -> None:
         index, backoff, looked_again = 0, Backoff(), False
         while True:
+            if self._unsure:
+                index, self._unsure = 0, False
             try:
-                new, told = await self._get("/v1/catalog/services", index)
+                new, told = await self.get("/v1/catalog/services", index)
                 if not isinstance(told, dict):
                     raise ConsulError("/v1/catalog/services: expected an object")
                 names = tuple(sorted(set(told) - {OWN}))
                 if not names and (not index or self._names):
                     await self._prove_token()
             except (ConsulError, FetchError) as error:
-                self._failed("catalog", str(error))
+                self.failed("catalog", str(error))
+                if self._unwatched is not None:
+                    self._unwatched.missed()
                 index, looked_again = 0, False
                 await asyncio.sleep(backoff.pause(random.random()))
                 continue
             backoff.reset()
-            if not index and not looked_again and (why := held(self._names, names)):
-                self._failed("catalog", why)
+            if (not index or new < index) and not looked_again and (why := held(self._names, names)):
+                index = 0
+                self.failed("catalog", why)
                 looked_again = True
                 await asyncio.sleep(self._hold_s)
                 continue
-            first, looked_again = index == 0, False
-            if new != index:
-                self._news.set()
+            first, looked_again = index == 0 and not self._unsure, False
+            if new != index and self._unwatched is not None:
+                self._unwatched.moved()
             index = new if new >= index and new > 0 else 0  # went backwards: read in full
             self._errors.pop("catalog", None)
             await self._take_names(names, first)
+            if self._unwatched is not None and self._unwatched.by_node:
+                await asyncio.sleep(CATALOG_PAUSE_S * len(names) / (10000 if self._unwatched.unheard else 1000))
+            self._note()
 
     async def _prove_token(self) -> None:
         """Raises ConsulError where the token may not even see the agent: then "no services" means nothing."""
         try:
-            await self._get("/v1/agent/self")
+            await self.get("/v1/agent/self")
         except ConsulError as error:
             if "status 403" in str(error):
                 raise ConsulError(
@@ -192,34 +206,90 @@ class ConsulSource:
             raise
 
     async def _take_names(self, names: tuple[str, ...], read_all: bool) -> None:
+        if self._unwatched is not None and self._unwatched.by_node:  # which may know of new ones before the catalog
+            names = tuple(sorted({*names, *(name for name in self._names if self._unwatched.seen.has(name))}))
         if read_all:
             self._unread = set(names)
+            if self._unwatched is not None:
+                await self._ask_limit()
+                self._unwatched.nodes_max = self._watches_most
+                self._unwatched.again()
         if names != self._names or read_all:
             for name in set(self._names) - set(names):
                 self._parts.put(name, None)
                 self._problems.pop(name, None)
                 self._errors.pop(name, None)
-                self._taken.pop(name, None)
             self._unread = (self._unread | (set(names) - set(self._names))) & set(names)
             self._names = names
-            await self._share_out()
+            await self.share_out()
         self._confirmed()
 
-    async def _share_out(self) -> None:
-        """A watch for each service, or for as many as there may be; the others are read when anything has changed."""
-        gone = [name for name in self._watches if name not in self._names]
-        for name in gone:
-            self._watches[name].cancel()
-        await asyncio.gather(*(self._watches.pop(name) for name in gone), return_exceptions=True)
-        loop = asyncio.get_running_loop()
-        free = WATCHES_MAX - len(self._watches)
-        for name in [name for name in self._names if name not in self._watches][: max(free, 0)]:
-            self._watches[name] = loop.create_task(self._watch(name))
-        self._unwatched = tuple(name for name in self._names if name not in self._watches)
-        if self._unwatched and not self._rounds:
-            rounds = (self._read_unwatched(), self._hear_of_checks(), self._compare_checks())
-            self._rounds = [loop.create_task(one) for one in rounds]
-        self._news.set()
+    async def _ask_limit(self) -> None:
+        """How many connections the agent takes from us; three quarters of them are for watches."""
+        try:
+            _, told = await self.get("/v1/agent/self")
+            limit = told["DebugConfig"]["HTTPMaxConnsPerClient"]
+            limit = limit if isinstance(limit, int) and limit > 0 else 2 * WATCHES_MOST  # no limit
+        except (ConsulError, FetchError, KeyError, TypeError):  # the token may not read it (agent:read)
+            limit = CONNECTIONS
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = min(limit * 3 // 4, limit - 40, files // 2 if files > 0 else limit, WATCHES_MOST)
+        self._watches_most = max(1, most)
+        self._readers = max(1, min(READERS, (limit - self._watches_most - 4) // 2))
+
+    async def share_out(self) -> None:
+        """A watch for each service, where they are few; else one for each node, where they are; else for as many
+        services as there may be."""
+        async with self._sharing:
+            loop = asyncio.get_running_loop()
+            many = len(self._names) > WATCHES_MAX
+            if many and self._unwatched is None:
+                await self._ask_limit()
+                self._unwatched = Unwatched(self, self._watches_most, self._readers, self._hold_s)
+                self._following = loop.create_task(self._unwatched.run())
+                self._following.add_done_callback(self._ended)
+            elif not many and self._following is not None:
+                self._following.cancel()
+                await asyncio.gather(self._following, return_exceptions=True)
+                self._following = self._unwatched = None
+                self._errors = {what: why for what, why in self._errors.items() if not what.startswith(NODE)}
+            by_node = self._unwatched is not None and self._unwatched.by_node is not False
+            watched = () if by_node else self._names if not many else self._names[: self._watches_most]
+            kept = set(self._names if not by_node else ())
+            gone = [name for name in self._watches if name not in kept]
+            for name in gone:
+                self._watches[name].cancel()
+            await asyncio.gather(*(self._watches.pop(name) for name in gone), return_exceptions=True)
+            free = len(watched) - len(self._watches)
+            for name in [name for name in self._names if name not in self._watches][: max(free, 0)]:
+                self._watches[name] = loop.create_task(self._watch(name))
+            if self._unwatched is not None:
+                self._unwatched.follow((name for name in self._names if name not in self._watches), len(self._names))
+            self._note()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A defect of ours, which must not go unseen."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            told = {"message": "services in Consul are not followed any more", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(told)
+            self.failed(NODE, f"services are not followed any more: {error}")
+
+    def _note(self) -> None:
+        """What people should know of how changes are heard of."""
+        unwatched = self._unwatched
+        notes: tuple[str, ...] = ()
+        left = len(self._names) - len(self._watches)
+        if unwatched is not None and left and (unwatched.unheard or unwatched.by_node is False):
+            nodes, watches = len(unwatched.nodes), self._watches_most
+            wanted = -(-min(nodes or left, len(self._names)) * 4 // 3 // 100) * 100 + 100
+            notes = (
+                f"{len(self._names)} services on {nodes} nodes, but no more than {watches} blocking queries, since the "
+                "agent takes too few connections from one address: changes that are no check's may be seen late. Raise "
+                f"the agent's limits.http_max_conns_per_client to {wanted}",
+            )
+        if notes != self._notes:
+            self._notes = notes
+            self._tell()
 
     async def _watch(self, name: str) -> None:
         """Follow one service by blocking queries."""
@@ -227,121 +297,63 @@ class ConsulSource:
         while True:
             try:
                 if index:
-                    new, entries = await self._health(name, index)
+                    new, entries = await self.health(name, index)
                 else:
                     async with self._in_full:
-                        new, entries = await self._health(name)
+                        new, entries = await self.health(name)
             except (ConsulError, FetchError) as error:
-                self._failed(name, str(error))
+                self.failed(name, str(error))
                 index, looked_again = 0, False
                 await asyncio.sleep(backoff.pause(random.random()))
                 continue
             backoff.reset()
-            if not index and not looked_again and (why := self._held(name, entries)):
-                self._failed(name, why)
+            if not index and not looked_again and (why := self.held(name, entries)):
+                self.failed(name, why)
                 looked_again = True
                 await asyncio.sleep(self._hold_s)
                 continue
             looked_again = False
             self._errors.pop(name, None)
             index = new if new >= index and new > 0 else 0
-            self._take(name, entries)
+            self.take(name, entries)
 
     def _facts_of(self, name: str, entries: list[dict[str, Any]]) -> tuple[Facts, list[str]]:
         return facts_of_service(name, entries, self._namespaces.of(name), self._domain, self._settings.address_tag)
 
-    def _held(self, name: str, entries: list[dict[str, Any]]) -> str:
+    def held(self, name: str, entries: list[dict[str, Any]]) -> str:
         """Why the instances read after a gap are not believed before a second look."""
         if not entries or name not in self._parts.parts:
             return ""
         facts, _ = self._facts_of(name, entries)
         return held(_addresses(self._parts.parts[name]), _addresses(facts))
 
-    async def _health(self, name: str, index: int = 0) -> tuple[int, list[dict[str, Any]]]:
-        new, entries = await self._get(f"/v1/health/service/{quote(name, safe='')}", index)
+    async def health(self, name: str, index: int = 0, *, fresh: bool = False) -> tuple[int, list[dict[str, Any]]]:
+        new, entries = await self.get(f"/v1/health/service/{quote(name, safe='')}", index, fresh=fresh)
         if not isinstance(entries, list):
             raise ConsulError(f"/v1/health/service/{name}: expected a list")
         return new, entries
 
-    async def _read_unwatched(self) -> None:
-        """Read the services that have no watch of their own when the catalog has changed, and now and then."""
-        while True:
-            self._news.clear()
-            await asyncio.gather(*(self._read_one(name) for name in self._unwatched))
-            await asyncio.sleep(ROUND_PAUSE_S * random.uniform(0.8, 1.2))
-            try:
-                await asyncio.wait_for(self._news.wait(), 1.0 if self._errors else ROUND_S)
-            except TimeoutError:
-                pass
+    def unsure(self) -> None:
+        self._unsure = True
 
-    async def _read_one(self, name: str, limit: asyncio.Semaphore | None = None) -> None:
-        async with limit or self._in_full:
-            self._reads += 1
-            begun = self._reads
-            try:
-                _, entries = await self._health(name)
-            except (ConsulError, FetchError) as error:
-                if name in self._names:
-                    self._failed(name, str(error))
-                return
-        if name in self._names and begun > self._taken.get(name, 0):  # else a later look was answered first
-            self._taken[name] = begun
-            self._errors.pop(name, None)
-            self._take(name, entries)
+    def learned(self, names: set[str]) -> None:
+        """Names of the catalog, before its own answer has them."""
+        self._names = tuple(sorted({*self._names, *names}))
+        if not self._complete:
+            self._unread |= names
 
-    async def _hear_of_checks(self) -> None:
-        """One blocking query on the critical checks, a short list, to hear at once whose health has changed."""
-        index, backoff, limit, seen = 0, Backoff(), asyncio.Semaphore(READS_AT_ONCE), ChecksSeen()
-        while True:
-            try:
-                new, told = await self._get("/v1/health/state/critical", index, bytes)
-                seen.add(told)
-                seen.end()
-            except (ConsulError, FetchError, ValueError):  # the catalog's watch tells
-                seen.drop()
-                index = 0
-                await asyncio.sleep(backoff.pause(random.random()))
-                continue
-            backoff.reset()
-            changed = seen.take()
-            if new != index and not changed:
-                self._check_news.set()
-            elif new != index:  # this explains it, most likely
-                asyncio.get_running_loop().call_later(COMPARE_S, self._check_news.set)
-            await self._read_changed(set() if not index and changed is None else changed, limit)
-            index = new if new >= index and new > 0 else 0
+    def healed(self, what: str) -> None:
+        if self._errors.pop(what, None) is not None:
+            self._tell()
 
-    async def _compare_checks(self) -> None:
-        """All checks, when some have changed: whose came, went or changed otherwise. No more than a fifth
-        of the time goes into it."""
-        limit, seen, loop = asyncio.Semaphore(READS_AT_ONCE), ChecksSeen(), asyncio.get_running_loop()
-        first = True
-        while True:
-            await self._check_news.wait()
-            self._check_news.clear()
-            start = loop.time()
-            try:
-                await self._read_all_checks(seen)
-            except (ConsulError, FetchError, ValueError):
-                seen.drop()
-                self._check_news.set()
-                await asyncio.sleep(ROUND_PAUSE_S)
-                continue
-            changed = seen.take()
-            if not first:  # else it is all new, and the round is under way
-                await self._read_changed(changed, limit)
-            first = False
-            await asyncio.sleep(max(ROUND_PAUSE_S, 4 * (loop.time() - start)))
-
-    async def _read_changed(self, changed: set[str] | None, limit: asyncio.Semaphore) -> None:
-        """Look at these services at once, past the rounds; None: a node's own check changed, so at all."""
-        if changed is None:
-            self._news.set()
-        else:
-            await asyncio.gather(*(self._read_one(name, limit) for name in changed & set(self._unwatched)))
-
-    def _take(self, name: str, entries: list[dict[str, Any]]) -> None:
+    def take(self, name: str, entries: list[dict[str, Any]], gone: bool = False) -> None:
+        """What a service has now; `gone`: no node has it any more."""
         self._unread.discard(name)
+        if gone and not entries:
+            self._parts.put(name, None)
+            self._problems.pop(name, None)
+            self._confirmed()
+            return
         if not entries:  # the last instance went, then the catalog's answer is on its way; or we may not see any
             self._problems[name] = [
                 f"consul {name}: listed, but no instance may be seen (does the token have node:read?)"
@@ -374,15 +386,15 @@ class ConsulSource:
         self._update(*self._parts.take())
         self._tell()
 
-    def _failed(self, what: str, why: str) -> None:
+    def failed(self, what: str, why: str) -> None:
         self._errors[what] = why
         self._tell()
 
     def _tell(self) -> None:
-        error = next(iter(self._errors.values()), "")
+        error = self._errors.get("catalog") or next(iter(self._errors.values()), "")
         state = "stale" if error and self._complete else "starting" if not self._complete else "live"
         problems = tuple(problem for found in self._problems.values() for problem in found)
-        self._status(SourceStatus(self.name, state, self._confirmed_at, error, problems))
+        self._status(SourceStatus(self.name, state, self._confirmed_at, error, problems, self._notes))
 
 
 def _addresses(facts: Facts) -> set[str]:
@@ -391,6 +403,8 @@ def _addresses(facts: Facts) -> set[str]:
 
 def _check(path: str, status: int, headers: Mapping[str, str], body: bytes) -> None:
     """Raises ConsulError where an answer is none."""
+    if status == 429:
+        raise TooManyError(f"{path}: the agent takes no more connections from here (http_max_conns_per_client)")
     if status != 200:
         raise ConsulError(f"{path}: status {status}: {body[:200].decode('utf-8', 'replace').strip()}")
     if headers.get("x-consul-knownleader") == "false":

@@ -54,6 +54,11 @@ def test_entries_that_cannot_be_used_are_a_warning_beside_it() -> None:
     assert "2 entries cannot be used: /a: x" in rows[1].message
 
 
+def test_what_holds_a_source_back_is_a_warning_beside_it() -> None:
+    rows = of_sources([{"name": "consul", "state": "live", "confirmed_at": NOW, "notes": ["raise the limit"]}], NOW)
+    assert [(row.status, row.message) for row in rows[1:]] == [("warning", "raise the limit")]
+
+
 def test_a_sidecar_that_refused_is_behind_or_has_an_app_that_is_not_ready_is_told() -> None:
     slow = member("default/slow", taken="e.2")
     members = [

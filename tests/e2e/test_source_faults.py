@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import aiohttp
 import pytest
 
 from fairlead.control.fetch import AiohttpFetch
+from fairlead.registry import source_consul
 from fairlead.registry.consul_catalog import ConsulSettings
 from fairlead.registry.etcd_values import EtcdSettings, b64
 from fairlead.registry.source_consul import ConsulSource
 from fairlead.registry.source_etcd import EtcdSource
 from tests.registry.following import Heard, following
 from tests.relay import Answer, line, proxy
-from tests.servers import Etcd, consul, etcd, etcd_cluster
+from tests.servers import ConsulMember, Etcd, consul, consul_cluster, etcd, etcd_cluster
 
 pytestmark = pytest.mark.asyncio
 WEB = "web.default.svc.cluster.local"
@@ -134,6 +136,38 @@ async def test_a_slow_agent_is_waited_for_and_is_not_stale(tmp_path: Path) -> No
             await server.register("web", "web-2", 8002)
             await heard.until(lambda: heard.ports(WEB) == {8001, 8002})
             assert states == {"live"}
+
+
+async def test_consuls_leader_is_lost_and_then_its_quorum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Followed at another server, by nodes: what servers tell (`stale`) is known to have no leader behind it."""
+    monkeypatch.setattr(source_consul, "WATCHES_MAX", 0)
+
+    async def put(server: ConsulMember, port: int) -> None:
+        one = {"Node": "far", "Address": "10.0.0.9", "Service": {"ID": "web-1", "Service": "web", "Port": port}}
+        async with asyncio.timeout(30):
+            while (
+                await server.fetch.request("PUT", server.url + "/v1/catalog/register", body=json.dumps(one).encode())
+            ).status != 200:
+                await asyncio.sleep(0.2)  # no leader yet
+
+    async with consul_cluster(tmp_path) as members:
+        leader = await members[0].get("/v1/status/leader")
+        ports = [json.loads((one.folder / "consul.json").read_text())["ports"]["server"] for one in members]
+        led = ports.index(int(leader.rsplit(":", 1)[1]))
+        first, second = (one for number, one in enumerate(members) if number != led)
+        await put(first, 8001)
+        async with following(by_consul(first.url)) as heard:
+            await heard.until(lambda: heard.ports(WEB) == {8001} and heard.status.state == "live")
+            await members[led].kill()
+            await put(second, 8002)
+            await heard.until(lambda: heard.ports(WEB) == {8002} and heard.status.state == "live")
+            await second.kill()
+            await heard.until(lambda: heard.status.state == "stale")
+            await heard.until(lambda: "leader" in heard.status.error)
+            assert heard.ports(WEB) == {8002}
+            await second.start()
+            await put(first, 8003)
+            await heard.until(lambda: heard.ports(WEB) == {8003} and heard.status.state == "live")
 
 
 async def test_a_network_that_falls_silent_is_found_out_in_consul(tmp_path: Path) -> None:

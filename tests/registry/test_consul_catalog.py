@@ -80,7 +80,7 @@ def test_of_all_checks_those_that_changed_came_or_went_name_their_services(size:
     """However an answer is cut."""
     seen = ChecksSeen()
 
-    def taken(*told: tuple[str, str, int]) -> set[str] | None:
+    def taken(*told: tuple[str, str, int]) -> tuple[set[str], set[str]]:
         checks = [
             {"Node": "n", "CheckID": own, "Output": '},{"Node":"', "ServiceName": name, "ModifyIndex": at, "Other": 1}
             for own, name, at in told
@@ -91,11 +91,11 @@ def test_of_all_checks_those_that_changed_came_or_went_name_their_services(size:
         seen.end()
         return seen.take()
 
-    assert taken(("a", "web", 1), ("b", "api", 2), ("c", "api", 3)) == {"web", "api"}
-    assert taken(("a", "web", 1), ("b", "api", 2), ("c", "api", 3)) == set()
-    assert taken(("a", "web", 4), ("b", "api", 2), ("c", "api", 3)) == {"web"}
-    assert taken(("a", "web", 4), ("b", "api", 2), ("d", "new", 9)) == {"api", "new"}
-    assert taken(("a", "web", 4), ("serf", "", 5)) is None
+    assert taken(("a", "web", 1), ("b", "api", 2), ("c", "api", 3)) == ({"web", "api"}, set())
+    assert taken(("a", "web", 1), ("b", "api", 2), ("c", "api", 3)) == (set(), set())
+    assert taken(("a", "web", 4), ("b", "api", 2), ("c", "api", 3)) == ({"web"}, set())
+    assert taken(("a", "web", 4), ("b", "api", 2), ("d", "new", 9)) == ({"api", "new"}, set())
+    assert taken(("a", "web", 4), ("serf", "", 5)) == ({"api", "new"}, {"n"})
     for bad in (b"{}", b"[1]", b"", b'[{"Node":"n","CheckID":"c"}'):
         seen.add(bad)
         with pytest.raises(ValueError):

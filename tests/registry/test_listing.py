@@ -14,8 +14,10 @@ SNAPSHOT = Snapshot(
             Endpoint("10.0.0.1", 8080, "http", source="consul", workload="default/web-1"))},
     {"default/web-1": Workload("default", "web-1", source="consul")},
 )  # fmt: skip
-STATUSES = {"consul": SourceStatus("consul", "stale", 900.0, "refused", ("consul bad/1: no port",)),
-            "etcd": SourceStatus("etcd", "starting")}  # fmt: skip
+STATUSES = {
+    "consul": SourceStatus("consul", "stale", 900.0, "refused", ("consul bad/1: no port",), ("raise the limit",)),
+    "etcd": SourceStatus("etcd", "starting"),
+}
 
 
 def test_a_service_shows_how_many_of_its_endpoints_are_ready_and_where_it_is_from() -> None:
@@ -39,6 +41,6 @@ def test_sources_have_their_state_their_age_and_what_is_of_them() -> None:
     consul = rows["consul"]
     assert (consul["state"], consul["age_s"], consul["error"]) == ("stale", 100.0, "refused")
     assert (consul["services"], consul["endpoints"], consul["workloads"]) == (0, 2, 1)
-    assert consul["problems"] == ["consul bad/1: no port"]
+    assert (consul["problems"], consul["notes"]) == (["consul bad/1: no port"], ["raise the limit"])
     assert (rows["etcd"]["state"], rows["etcd"]["age_s"]) == ("starting", None)
     assert rows["control"]["state"] == "live"

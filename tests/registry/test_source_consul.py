@@ -14,6 +14,7 @@ from fairlead.registry.namespace_map import NamespaceMap
 from fairlead.registry.needs import Reply
 from fairlead.registry.source_consul import ConsulSource
 from tests.registry.following import Heard, following
+from tests.relay import Answer, proxy
 from tests.servers import Consul, consul
 
 pytestmark = pytest.mark.asyncio
@@ -138,6 +139,34 @@ async def test_a_token_that_may_see_nothing_is_told_and_never_taken_for_an_empty
         good = ConsulSettings(url=server.url, token=root)
         async with following(lambda heard: ConsulSource(AiohttpFetch(), good, heard.update, heard.tell)) as heard:
             await heard.until(lambda: heard.ports(WEB) == {8001})
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "said"),
+    [("X-Consul-Knownleader", "false", "no leader"), ("X-Consul-Lastcontact", "20000", "has not heard of its leader")],
+)
+async def test_what_a_server_says_that_is_cut_off_from_its_leader_is_not_believed(
+    header: str, value: str, said: str, tmp_path: Path
+) -> None:
+    async with consul(tmp_path) as server, proxy(server.url) as between:
+        await server.register("web", "web-1", 8001)
+        settings = ConsulSettings(url=between.url)
+        async with following(
+            lambda heard: ConsulSource(AiohttpFetch(), settings, heard.update, heard.tell, wait_s=1)
+        ) as heard:
+            await heard.until(lambda: heard.ports(WEB) == {8001})
+            assert all("?stale" in path for path in between.asked), "any server may answer"
+
+            async def cut_off(_path: str, told: Answer) -> Answer:
+                return told[0], {**told[1], header: value}, told[2]
+
+            between.change = cut_off
+            await server.register("web", "web-1", 8002)
+            await heard.until(lambda: heard.status.state == "stale")
+            assert said in heard.status.error
+            assert heard.ports(WEB) == {8001}
+            between.change = None
+            await heard.until(lambda: heard.ports(WEB) == {8002} and heard.status.state == "live")
 
 
 async def test_more_services_than_watches_are_all_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
