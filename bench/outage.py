@@ -12,7 +12,8 @@ What "no request fails" means: every request that was sent was answered as it sh
 client whose own sidecar or gateway was killed or ended, so its clients pause then, as an app would that is restarted
 with it (for SIGTERM what is under way goes on; before kill -9 it is waited for); a byte stream cannot be repeated, so
 TCP pauses for the instant in which an instance's sidecar is killed. HTTP pauses for no instance: the routes retry what
-was reset (`retryOn: reset,...`), as their users would have set for requests that may be sent twice. All pauses are counted.
+was reset (`retryOn: reset,...`), as their users would have set for requests that may be sent twice. All pauses are
+counted.
 
 Exit code 1: a request failed, something got through that policy forbids, or a process did not do as it should.
 """
@@ -217,9 +218,9 @@ class Mesh(Shop):
         await self.running[name].process.wait()
 
     async def admin(self, workload: str, path: str) -> Any:
-        async with aiohttp.ClientSession() as session:
-            async with session.get(f"http://{self.address(workload)}:15000{path}") as answer:
-                return await answer.json(content_type=None)
+        where = f"http://{self.address(workload)}:15000{path}"
+        async with aiohttp.ClientSession() as session, session.get(where) as answer:
+            return await answer.json(content_type=None)
 
     async def instances(self, workload: str) -> int:
         """How many endpoints of web:80 a sidecar knows."""

@@ -1,4 +1,4 @@
-"""Apps and clients of bench/outage.py: HTTP/1.1, HTTP/2 and TCP; names by a sidecar's DNS; each request is sent once."""
+"""Apps and clients of bench/outage.py: HTTP/1.1, HTTP/2 and TCP; names by a sidecar's DNS; each request goes once."""
 
 from __future__ import annotations
 

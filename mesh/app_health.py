@@ -2,8 +2,8 @@
 
 Where control or a registry tells peers, they no longer come. Where nobody does (manifests alone), the inbound listener
 answers with FL-NO-HEALTHY, which peers count against this endpoint and retry at another; not for an app that is to be
-reached before it is ready (publishNotReadyAddresses). While control is away only HTTP is answered so: a byte stream that
-is closed cannot be retried by anybody, and perhaps the app takes it after all.
+reached before it is ready (publishNotReadyAddresses). While control is away only HTTP is answered so: a byte stream
+that is closed cannot be retried by anybody, and perhaps the app takes it after all.
 """
 
 from __future__ import annotations

@@ -100,7 +100,8 @@ async def test_tls_handshakes_that_stall_and_connections_that_say_nothing_after_
     async with api_in(tmp_path) as (api, client):
         port = await api.start("127.0.0.1", 0, context)
         hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
-        answers = await asyncio.gather(*(raw(port, octets) for octets in (b"", hello[:1], hello, b"GET / HTTP/1.1\r\n")))
+        sent = (b"", hello[:1], hello, b"GET / HTTP/1.1\r\n")
+        answers = await asyncio.gather(*(raw(port, octets) for octets in sent))
         assert all(b"HTTP" not in answer for answer in answers)
         trusting = ssl.create_default_context(cadata=authority.pem)
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting, server_hostname="localhost")
@@ -116,14 +117,17 @@ STEPS = st.sampled_from([
     "api", "apis", "v1", "namespaces", "default", "services", "web", "status", "networking.istio.io", "virtualservices",
     "rbac.authorization.k8s.io", "clusterroles", "secrets", "pods", "events", "fairlead", "feed", "ack", "use", "say",
     "health", "leave", "enter", "tokens", "certificates", "history", "rollback", "confirmations", "openapi", "v2", "v3",
-    "authorization.k8s.io", "selfsubjectaccessreviews", "selfsubjectrulesreviews", "authentication.k8s.io", "..", "", ".",
-    "%2f", "%2e%2e", "%00", "%ff", "%ed%a0%80", "%F0%9F%98%80", "A_", "x" * 300, "*", "-1", "{name}", "a:b", "a;b", "%",
+    "authorization.k8s.io", "selfsubjectaccessreviews", "selfsubjectrulesreviews", "authentication.k8s.io", "..", "",
+    ".", "%2f", "%2e%2e", "%00", "%ff", "%ed%a0%80", "%F0%9F%98%80", "A_", "x" * 300, "*", "-1", "{name}", "a:b",
+    "a;b", "%",
 ]) | st.text(st.characters(min_codepoint=33, max_codepoint=255, exclude_characters="#?"), max_size=6)  # fmt: skip
 PATHS = st.lists(STEPS, max_size=8).map(lambda steps: "/" + "/".join(steps)) | st.sampled_from(
-    [SERVICES, f"{SERVICES}/web", f"{SERVICES}/web/status", VIRTUAL_SERVICES, f"{VIRTUAL_SERVICES}/v", "/api/v1/secrets"]
-)
+    [SERVICES, f"{SERVICES}/web", f"{SERVICES}/web/status", VIRTUAL_SERVICES, f"{VIRTUAL_SERVICES}/v",
+     "/api/v1/secrets"]
+)  # fmt: skip
 VALUES = st.sampled_from(
-    ["", "0", "1", "true", "-1", "9" * 18, "9" * 40, "%D9%A3", "%C2%B2", "%ff", "%00", "e30", "bnVsbA", "All", "x" * 900,
+    ["", "0", "1", "true", "-1", "9" * 18, "9" * 40, "%D9%A3", "%C2%B2", "%ff", "%00", "e30", "bnVsbA", "All",
+    "x" * 900,
      "a=b", "a%3Db,!c", "a+in+(", "(" * 500, "metadata.name%3Dweb", "a.b.c!%3D", "Exact", "NotOlderThan", "a in (b,c)",
      "eyJ2ZXJzaW9uIjo5OTk5OTk5OTk5OTk5OTk5OTk5OTksIm5hbWVzcGFjZSI6IiIsIm5hbWUiOiIifQ"]
 )  # fmt: skip
@@ -139,11 +143,15 @@ TEXTS = st.text(max_size=8) | st.sampled_from(["default", "web", "x" * 300, "\0"
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS
 FIELDS = st.sampled_from(
     ["apiVersion", "kind", "metadata", "name", "namespace", "generateName", "labels", "annotations", "ownerReferences",
-     "finalizers", "managedFields", "spec", "rules", "subjects", "roleRef", "data", "stringData", "ports", "http", "hosts",
-     "selector", "op", "path", "from", "value", "$patch", "workload", "version", "reasons", "csr", "serviceAccount", "ttl"]
+     "finalizers", "managedFields", "spec", "rules", "subjects", "roleRef", "data", "stringData", "ports", "http",
+     "hosts",
+     "selector", "op", "path", "from", "value", "$patch", "workload", "version", "reasons", "csr", "serviceAccount",
+     "ttl"]
 )  # fmt: skip
 JSON = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(FIELDS | TEXTS, inner, max_size=5), max_leaves=12
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(FIELDS | TEXTS, inner, max_size=5),
+    max_leaves=12,
 )
 OPERATIONS = st.lists(
     st.fixed_dictionaries(
@@ -161,12 +169,14 @@ BODIES = (
 )  # fmt: skip
 TYPES = st.sampled_from([
     b"application/json", b"application/yaml", b"application/merge-patch+json", b"application/json-patch+json", b"x",
-    b"application/strategic-merge-patch+json", b"application/apply-patch+yaml", b"application/vnd.kubernetes.protobuf", b"",
+    b"application/strategic-merge-patch+json", b"application/apply-patch+yaml",
+    b"application/vnd.kubernetes.protobuf", b"",
 ])  # fmt: skip
 MORE = st.dictionaries(
     st.sampled_from([*HEADERS, "Impersonate-Extra-x", "Content-Encoding", "If-Match", "Range", "Origin"]),
     st.binary(max_size=12).filter(lambda value: not set(value) & set(b"\r\n\0")) | st.sampled_from(
-        [b"Bearer x", b"Basic eDp5", b"gzip", b"100-continue", b"application/json;as=Table;v=v1;g=meta.k8s.io", b"%ff"]),
+        [b"Bearer x", b"Basic eDp5", b"gzip", b"100-continue", b"application/json;as=Table;v=v1;g=meta.k8s.io",
+        b"%ff"]),
     max_size=2,
 )  # fmt: skip
 
@@ -179,7 +189,8 @@ def test_whatever_is_asked_is_answered_and_is_no_fault_of_ours(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def with_feed(api: ControlApi) -> None:
-        api.add_routes(FeedServer(Book("e"), lambda request, namespace, name: void(api.authorize(request, namespace, name)), lambda: None).routes())
+        feed = FeedServer(Book("e"), lambda request, ns, name: void(api.authorize(request, ns, name)), lambda: None)
+        api.add_routes(feed.routes())
 
     with asyncio.Runner() as runner:
         entered = api_in(tmp_path, prepare=with_feed)
@@ -187,8 +198,8 @@ def test_whatever_is_asked_is_answered_and_is_no_fault_of_ours(
         runner.run(client.post(SERVICES, service("web")))
 
         @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-        @given(st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]), PATHS, QUERIES, TYPES, BODIES,
-               MORE)  # fmt: skip
+        @given(st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]), PATHS, QUERIES, TYPES,
+               BODIES, MORE)  # fmt: skip
         def ask(method: str, path: str, query: str, kind: bytes, body: bytes | None, more: dict[str, bytes]) -> None:
             if method == "GET" and path.rstrip("/") == "/fairlead/v1/feed":
                 return  # it has no end
@@ -197,7 +208,8 @@ def test_whatever_is_asked_is_answered_and_is_no_fault_of_ours(
             answer = runner.run(raw(api.port, request(method, target, {"Content-Type": kind, **more}, body)))
             code = status(answer)
             assert 200 <= code < 600 and code != 500, (target, answer)
-            wrong = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR or record.exc_info]
+            severe = [one for one in caplog.records if one.levelno >= logging.ERROR or one.exc_info]
+            wrong = [record.getMessage() for record in severe]
             assert not wrong, (target, wrong)
 
         try:

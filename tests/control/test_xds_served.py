@@ -65,7 +65,9 @@ def test_local_rate_limits_are_carried_out_by_envoy_and_told_not_to_be_by_grpc()
 apiVersion: fairlead.dev/v1
 kind: LocalRateLimit
 metadata: {name: l}
-spec: {context: SIDECAR_OUTBOUND, limits: [{name: all, tokenBucket: {maxTokens: 1, tokensPerFill: 1, fillInterval: 1s}}]}
+spec:
+  context: SIDECAR_OUTBOUND
+  limits: [{name: all, tokenBucket: {maxTokens: 1, tokensPerFill: 1, fillInterval: 1s}}]
 """
     got = Got(SERVICES + limit)
     assert got.notes == []
