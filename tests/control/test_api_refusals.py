@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """Whatever is sent to the control API: an answer that says what is wrong, never a fault of ours, and it goes on."""
 
 from __future__ import annotations
