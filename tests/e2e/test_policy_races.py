@@ -51,7 +51,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def echoes(stream: Stream) -> bool:
-    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, RuntimeError):  # uvloop: it is closed
         stream[1].write(b"are you there?")
         return await asyncio.wait_for(stream[0].readexactly(14), 10) == b"are you there?"
     return False
