@@ -101,7 +101,7 @@ class Pool:
         if limits.max_pending and len(self.waiting) + self.live.elsewhere(PENDING) >= limits.max_pending:
             count = len(self.waiting) + self.live.elsewhere(PENDING)
             raise Overflow(
-                f"{count} {'request waits' if count == 1 else 'requests wait'} for a connection already to "
+                f"{count} {'request already waits' if count == 1 else 'requests already wait'} for a connection to "
                 f"{self.live.config.host}:{self.live.config.port}; http1MaxPendingRequests is {limits.max_pending}"
             )
         self.waiting.append(waiter)

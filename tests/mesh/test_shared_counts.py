@@ -144,7 +144,7 @@ def test_connections_and_waiting_requests_of_another_worker_count() -> None:
     assert second.acquire(second.live.hosts[0], Waiting(None)) is None
     assert first.live.elsewhere(PENDING) == 1
     assert not workers.opened
-    with pytest.raises(Overflow, match="1 requests already wait"):
+    with pytest.raises(Overflow, match="1 request already waits"):
         first.acquire(host, Waiting(None))
 
 

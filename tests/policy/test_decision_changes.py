@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
+import ast
+from pathlib import Path
 from typing import Any
 
 from fairlead.policy.decision_changes import with_changes
-from fairlead.policy.tables import Decision, Destination
+from fairlead.policy.tables import Decision, Destination, Fault, HeaderOps, Mirror, RetryPolicy, Verdict
 
-FIELDS = [name for name in inspect.signature(Decision.__init__).parameters if name not in ("self", "verdict")]
+
+def _fields() -> list[str]:
+    """Keyword arguments of a Decision, from the source, since a compiled class does not tell them."""
+    source = Path(__file__).resolve().parents[2] / "policy" / "tables.py"
+    classes = {one.name: one for one in ast.parse(source.read_text()).body if isinstance(one, ast.ClassDef)}
+    made = next(one for one in classes["Decision"].body if isinstance(one, ast.FunctionDef) and one.name == "__init__")
+    return [argument.arg for argument in made.args.kwonlyargs]
+
+
+FIELDS = _fields()
 
 
 def values(decision: Decision) -> dict[str, Any]:
@@ -16,10 +26,16 @@ def values(decision: Decision) -> dict[str, Any]:
 
 
 def test_a_copy_has_every_field_also_those_that_will_be_added() -> None:
-    marks: dict[str, Any] = {name: object() for name in FIELDS}
-    marks["destinations"] = (Destination("c", "h", 80, weight=3), Destination("d", "h", 80, weight=4))
+    marks: dict[str, Any] = {
+        "status": 503, "reason": "FL-X", "why": "because", "virtual_service": "default/v", "route": "r",
+        "destinations": (Destination("c", "h", 80, weight=3), Destination("d", "h", 80, weight=4)),
+        "authority": "other", "path": "/p", "request_headers": HeaderOps(), "response_headers": HeaderOps(),
+        "timeout_s": 1.5, "retries": RetryPolicy(2, frozenset({"reset"})), "fault": Fault(0.5, 10.0),
+        "mirrors": (Mirror("c", "h", 80),), "location": "/there", "body": b"body", "policy": Verdict(True),
+    }  # fmt: skip
+    assert list(marks) == FIELDS
     made = Decision("route", **marks)
-    assert values(with_changes(made)) == values(made)
+    assert values(with_changes(made)) == values(made) == {"verdict": "route", "total_weight": 7, **marks}
 
 
 def test_only_what_is_changed_differs_and_weights_are_summed_anew() -> None:
