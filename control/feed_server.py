@@ -124,6 +124,8 @@ class Member(msgspec.Struct, omit_defaults=False):
     """What the rules say and this client of xDS cannot do."""
     trust: TrustReport | None = None
     """As it said last; None: it has said nothing of it."""
+    proved: str = ""
+    """The service account that it authenticated as when it connected; empty: none (an administrator, development)."""
     claimed: Claim = Claim()
     """What it says of itself: `labels` and `address` are what of it counts."""
     group: str = ""
@@ -133,12 +135,13 @@ class Member(msgspec.Struct, omit_defaults=False):
 
 
 class FeedServer:
-    """`authorize(request, namespace, workload)` raises web.HTTPException for who may not read this feed."""
+    """`authorize(request, namespace, workload)` raises web.HTTPException for who may not read this feed, and tells the
+    service account that was proved, if any."""
 
     def __init__(
         self,
         book: Book,
-        authorize: Callable[[web.Request, str, str], None],
+        authorize: Callable[[web.Request, str, str], str | None],
         changed: Callable[[], None],
         views: Views | None = None,
         left: Callable[[str], None] = lambda _workload: None,
@@ -224,7 +227,7 @@ class FeedServer:
         """
         if self._closing or transport.is_closing() or transport.get_write_buffer_size():
             return False
-        if self.trust() != stream.told or self._views.outgrown(stream):
+        if self.trust() != stream.told or self._views.outgrown(stream) or self._views.stranger(stream):
             return False
         message = self._news(stream)
         if message is not None:
@@ -253,6 +256,10 @@ class FeedServer:
         """Raises where who asks may not act for this workload."""
         self._authorize(request, namespace, workload)
 
+    def stranger(self, member: Member) -> bool:
+        """Whether a member that is served in another way is not its workload any more."""
+        return self._views.stranger(member)
+
     def secrets_of(self, workload: Workload) -> frozenset[str]:
         """Item keys of the Secrets that a gateway may have that is served in another way."""
         return self._views.secrets_of(workload.key, workload, True)
@@ -266,11 +273,11 @@ class FeedServer:
         """Such a member has taken or refused a version."""
         self._tell_heard()
 
-    def cut(self, workloads: Container[str]) -> None:
-        """End the streams of these workloads (namespace/name): their credentials were taken back."""
+    def cut(self, workloads: Container[str], because: str) -> None:
+        """End the streams of these workloads (namespace/name)."""
         for stream in self._streams.values():
             if f"{stream.member.namespace}/{stream.member.workload}" in workloads:
-                logger.warning("%s is cut off: its token was revoked", stream.key)
+                logger.warning("%s is cut off: %s", stream.key, because)
                 stream.cut = True
                 stream.wake.set()
 
@@ -284,7 +291,7 @@ class FeedServer:
     async def _feed(self, request: web.Request) -> web.StreamResponse:
         member = read_member(request.query)
         member.claimed = Claim(member.labels, member.address, request.query.get("group", ""), request.remote or "")
-        self._authorize(request, member.namespace, member.workload)
+        member.proved = self._authorize(request, member.namespace, member.workload) or ""
         self.vouch(member)
         response = web.StreamResponse(headers={"content-type": "application/x-ndjson", "cache-control": "no-store"})
         await response.prepare(request)
@@ -321,6 +328,9 @@ class FeedServer:
                 if self._views.outgrown(stream):
                     logger.info("%s need not have everything any more", key)
                     await self._begin(stream, stream.sent, response)
+                if self._views.stranger(stream):  # nothing is waited for from here to what it is sent
+                    logger.warning("%s is cut off: this workload is not of service account %s", key, member.proved)
+                    break
                 message = self._news(stream)
                 if message is not None or loop.time() >= stream.beat_at:
                     await response.write(message if message is not None else b"\n")

@@ -75,6 +75,7 @@ class Stream:
         self.member = member
         self.role, self.namespace, self.workload = member.role, member.namespace, member.workload
         self.labels, self.address = member.labels, member.address
+        self.proved = member.proved
         self.says = query.get("says") == "1"
         self.endpoints = query.get("endpoints", EVERY)
         if self.endpoints not in MODES:

@@ -59,7 +59,7 @@ class MtlsApi:
         save: Callable[[Path, bytes], None],
         rules: Callable[[], Bodies],
         snapshot: Callable[[], Snapshot],
-        authorize: Callable[[web.Request, str, str], None],
+        authorize: Callable[[web.Request, str, str], object],
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Raises OSError and ValueError for a ledger on disk that cannot be read."""

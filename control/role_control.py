@@ -30,6 +30,7 @@ from ..registry.snapshot import Snapshot
 from . import confirmations, grants, rbac, tokens
 from .access_setup import client_authorities, oidc_issuer
 from .api import ControlApi, Options, is_loopback
+from .api_context import current
 from .auth import WORKLOAD
 from .claims import GROUPS, Judged
 from .conditions import REPORTED
@@ -143,7 +144,10 @@ class Control:
         """Item keys of objects that are not taken into the facts yet."""
         self._refresh = Gather(self._take_facts)
         self._vouching: Vouching
-        self._views = Views(lambda: self.registry.snapshot.value, lambda workload: self._vouching.proved(workload))
+        self._views = Views(
+            lambda: self.registry.snapshot.value, lambda workload: self._vouching.proved(workload),
+            lambda workload: self._vouching.holder(workload),
+        )  # fmt: skip
         self._rules = RulesInForce()
         self._unsaved = asyncio.Event()
         """What is known of sidecars is not on disk yet."""
@@ -199,7 +203,7 @@ class Control:
         issuer_of_users = oidc_issuer(options)
         self.api.door.oidc = issuer_of_users[0] if issuer_of_users else None
         snapshot = self.registry.snapshot
-        self._vouching = Vouching(self.store.memory, lambda: snapshot.value, is_own_address, time.time)
+        self._vouching = Vouching(self.store.memory, lambda: snapshot.value, is_own_address, time.time, self._reads)
         self.feed = FeedServer(
             self.book, self._authorize, self._members_changed, self._views, self._sidecar_left, self._vouch
         )
@@ -346,8 +350,7 @@ class Control:
         return at
 
     def _authorize_peer(self, certificate: bytes | None, loopback: bool, namespace: str, workload: str) -> str:
-        known = self.registry.snapshot.value.workloads.get(f"{namespace}/{workload}")
-        account = known.service_account if known else None
+        account = self._vouching.holder(f"{namespace}/{workload}")
         principal = self.api.authorize_peer(certificate, loopback, namespace, workload, account)
         if principal.role != WORKLOAD:
             return account or ""
@@ -384,7 +387,7 @@ class Control:
             self._members_changed()
         if revoked := tokens.revoked(changes, time.time()):
             self._vouching.changed()
-            self.feed.cut(self._vouching.by_token(revoked))
+            self.feed.cut(self._vouching.by_token(revoked), "its token was revoked")
 
     def _take_rules(self, changed: dict[str, dict[str, Any] | None]) -> None:
         """Put rules that changed into the book, with what of them is under confirmation."""
@@ -404,7 +407,7 @@ class Control:
         changed, self._changed_facts = self._changed_facts, set()
         touched = self._facts.take(changed)
         self._overlay.take("control", self._facts.facts, touched)
-        if self._connected(touched.workloads):
+        if self._connected(touched.workloads) or not touched.workloads.isdisjoint(self.sidecars.known):
             self._members_changed()  # what is declared now need not be believed any more, or must be
 
     def _manifests_changed(self, documents: list[Document], problems: list[Problem]) -> None:
@@ -440,10 +443,13 @@ class Control:
         """Whether any of these workloads has a sidecar here."""
         return any(f"{role}/{key}" in self.feed.members for key in workloads for role in ("sidecar", "gateway"))
 
+    def _reads(self, workload: str) -> bool:
+        return self._connected((workload,)) or f"dns/{workload}" in self.feed.members
+
     def _members_changed(self) -> None:
-        members = []
+        members, disowned = [], self.sidecars.disown(self._vouching.holder)
         for key, member in self.feed.members.items():
-            if member.role in ("sidecar", "gateway"):
+            if member.role in ("sidecar", "gateway") and not self._views.stranger(member):
                 judged = self._vouch(member)
                 if key.count("/") == 2:  # one that has handed over is only waited for
                     members.append(self._vouching.known(member, judged))
@@ -452,7 +458,7 @@ class Control:
             there, nowhere = self._shared.elsewhere()
             self.sidecars.gone(nowhere)
             members += there
-        if told := self.sidecars.connected(members):
+        if told := self.sidecars.connected(members) | disowned:
             self._overlay.told(told)
             self._unsaved.set()
 
@@ -472,11 +478,17 @@ class Control:
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
-    def _authorize(self, request: web.Request, namespace: str, workload: str) -> None:
-        known = self.registry.snapshot.value.workloads.get(f"{namespace}/{workload}")
-        principal = self.api.authorize(request, namespace, workload, known.service_account if known else None)
-        if principal.role == WORKLOAD:
-            self._vouching.prove(f"{namespace}/{workload}", principal.service_account, principal.token_id)
+    def _authorize(self, request: web.Request, namespace: str, workload: str) -> str:
+        """The proved service account; empty: none. Raises StatusError 401, 403."""
+        who, key = current().principal, f"{namespace}/{workload}"
+        over = self._vouching.takes_over(namespace, workload, who.service_account, who.token_id)
+        principal = self.api.authorize(request, namespace, workload, None if over else self._vouching.holder(key))
+        if principal.role != WORKLOAD:
+            return ""
+        self._vouching.prove(key, principal.service_account, principal.token_id)
+        if over:
+            self.feed.cut({key}, "somebody has come to whom its name was given")
+        return principal.service_account
 
     async def _status(self, request: web.Request) -> web.Response:
         self.api.authorize(request, "", "")

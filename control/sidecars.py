@@ -8,7 +8,7 @@ is its sidecar's to say, if that checks it: it goes before what sources say of t
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 
 import msgspec
 
@@ -36,6 +36,8 @@ class Known(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why its app is not ready, as its checks say; stays while the sidecar is away, since nobody knows better."""
     named: bool = True
     """Not only its own word says that the workload has this name (claims.py). What follows: of its WorkloadGroup."""
+    proved: bool = False
+    """The service account is shown, not only said."""
     service_ports: dict[str, int] = {}
     locality: str = ""
     weight: int = 1
@@ -93,6 +95,17 @@ class Sidecars:
                 del self.known[key]
                 self._gone.discard(key)
                 self._seen.discard(key)
+
+    def disown(self, holder: Callable[[str], str | None]) -> frozenset[str]:
+        """Forget what was told by who had another account than the workload's by now (`holder`); of which workloads."""
+        found = {
+            key for key, one in self.known.items() if one.proved and holder(key) not in (None, one.service_account)
+        }
+        for key in found:
+            del self.known[key]
+        self._seen -= found
+        self._gone -= found
+        return frozenset(found)
 
     def leave(self, key: str) -> bool:
         """A sidecar that is not connected now says that it drains; whether that is new."""

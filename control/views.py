@@ -23,12 +23,18 @@ SCHEMAS_MOST = 100
 _decode = msgspec.json.decode
 
 
-class Reader(Protocol):
+class Named(Protocol):
     """As feed_server.Member."""
 
-    role: str
     namespace: str
     workload: str
+    proved: str
+
+
+class Reader(Named, Protocol):
+    """The same, with what it asks for."""
+
+    role: str
     labels: dict[str, str]
     address: str
     endpoints: str
@@ -56,10 +62,14 @@ class Understood:
 
 class Views:
     """`snapshot()`: the registry's, as it is now. `proved(key)`: whether who acts for a workload has shown no more
-    than that it is this workload."""
+    than that it is this workload. `holder(key)`: the service account that a workload is of now; None: of none yet."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], proved: Callable[[str], bool]) -> None:
+    def __init__(
+        self, snapshot: Callable[[], Snapshot], proved: Callable[[str], bool],
+        holder: Callable[[str], str | None] = lambda _key: None,
+    ) -> None:  # fmt: skip
         self._snapshot = snapshot
+        self._holder = holder
         self._proved = proved
         self._secrets = WantedSecrets()
         self.scopes = Scopes()
@@ -79,6 +89,13 @@ class Views:
     def outgrown(self, reader: Reader) -> bool:
         """Whether there is too much by now for it to have everything."""
         return reader.role == "sidecar" and not reader.scoped and self.scopes.scoped(reader.endpoints, has_all=True)
+
+    def stranger(self, reader: Named) -> bool:
+        """Whether its workload is another account's than the one that it proved when it connected: somebody has declared
+        the workload since then, or has come who may have its name."""
+        if not reader.proved:
+            return False
+        return self._holder(f"{reader.namespace}/{reader.workload}") not in (None, reader.proved)
 
     def knows_schema(self, name: str) -> bool:
         """Whether it is known what a version understands that calls that `name`; empty: it says nothing, and is taken

@@ -24,11 +24,14 @@ class Vouching:
         snapshot: Callable[[], Snapshot],
         is_ours: Callable[[str], bool],
         clock: Callable[[], float],
+        connected: Callable[[str], bool] = lambda _workload: False,
     ) -> None:
+        """`connected(workload)`: whether a reader of the feed is this one."""
         self._objects = objects
         self._snapshot = snapshot
         self._is_ours = is_ours
         self._clock = clock
+        self._is_connected = connected
         self._groups: dict[str, list[Grant]] = {}
         """By source."""
         self._proved: dict[str, str] = {}
@@ -59,6 +62,30 @@ class Vouching:
         self._proved[workload] = service_account
         self._tokens[workload] = token
 
+    def holder(self, workload: str) -> str | None:
+        """The service account whose workload (namespace/name) this is: as declared, else of who came first. None: it is
+        nobody's yet."""
+        known = self._snapshot().workloads.get(workload)
+        if known is not None and known.source != "sidecars":
+            return known.service_account
+        proved = self._proved.get(workload)
+        if proved and (known is not None or self._is_connected(workload)):
+            return proved
+        return known.service_account if known is not None else None
+
+    def takes_over(self, namespace: str, workload: str, service_account: str, token: str = "") -> bool:
+        """Whether who comes now may have a name that somebody else has taken: it was given to this one (a token made with
+        --workload), and to that one was not."""
+        key = f"{namespace}/{workload}"
+        known, other = self._snapshot().workloads.get(key), self.holder(key)
+        if other in (None, service_account) or (known is not None and known.source != "sidecars"):
+            return False
+        mine, theirs = (service_account, token), (str(other), self._tokens.get(key, ""))
+        return self._named(namespace, workload, *mine) and not self._named(namespace, workload, *theirs)
+
+    def _named(self, namespace: str, workload: str, account: str, token: str) -> bool:
+        return any(one.workload for one in self._given(namespace, workload, account, token))
+
     def by_token(self, tokens: Collection[str]) -> frozenset[str]:
         """Workloads that came by one of these tokens."""
         return frozenset(workload for workload, token in self._tokens.items() if token in tokens)
@@ -83,17 +110,22 @@ class Vouching:
 
     def _look(self, namespace: str, workload: str, claim: Claim, account: str) -> Judged:
         key = f"{namespace}/{workload}"
+        found = self._given(namespace, workload, account, self._tokens.get(key, ""))
+        return judge(claim, key, account, found, self._is_ours)
+
+    def _given(self, namespace: str, workload: str, account: str, shown: str) -> list[Grant]:
+        """What groups, the token of this id and those before it give."""
         found = [
             one for of_source in self._groups.values() for one in of_source if one.for_(namespace, account, workload)
         ]
         kept = grants.find(self._objects, namespace, account, workload, self._clock())
         if kept is not None and kept.for_(namespace, account, workload):
             found.append(kept)
-        token = tokens.known(self._objects, self._tokens.get(key, ""))
+        token = tokens.known(self._objects, shown)
         given = grants.of_token(token) if token is not None else None
         if given is not None and given != kept and given.for_(namespace, account, workload):
             found.append(given)
-        return judge(claim, key, account, found, self._is_ours)
+        return found
 
     def vouch(self, member: Member) -> tuple[Judged, list[str]]:
         """Reduce a member to what of it counts; (that, what is newly found not to, and why)."""
@@ -107,9 +139,11 @@ class Vouching:
         """A member as the registry is to have it."""
         made = Known(
             member.namespace, member.workload, judged.address, member.mesh_port,
-            self.account(f"{member.namespace}/{member.workload}", member.service_account), judged.labels,
+            member.proved or self.account(f"{member.namespace}/{member.workload}", member.service_account),
+            judged.labels,
             tuple(member.ports), member.role == "gateway", member.leaving, member.checked,
             "" if member.ready else member.why or "not ready", named=judged.named,
+            proved=bool(member.proved),
         )  # fmt: skip
         of = judged.grant
         if of is None or not of.group:

@@ -143,6 +143,9 @@ class XdsServer:
         thousand services, and others must not wait for it."""
         async with client.building:
             world, version = self._world(), self._version()
+            if self._feed.stranger(client.member):
+                self._cut(client)
+                return
             self._keys.update(world.resources.request_authentications)
             build, node = client.served.build, client.node
             secrets = parsed(map(self._object, self._feed.secrets_of(declared(node)))) if node.gateway else {}
@@ -155,6 +158,11 @@ class XdsServer:
             session.update(version, client.resources)
             wake.set()
         self._tell(client)
+
+    def _cut(self, client: Client) -> None:
+        for session, wake in client.streams.items():
+            session.cut = True
+            wake.set()
 
     def _tell(self, client: Client) -> None:
         reasons = client.member.reasons
@@ -178,11 +186,14 @@ class XdsServer:
         reading = asyncio.ensure_future(self._read(requests, context, session, wake, kind))
         reading.add_done_callback(lambda _: wake.set())
         try:
-            while not reading.done():
+            while not reading.done() and not session.cut:
                 await wake.wait()
                 wake.clear()
                 for response in session.take():
                     await context.write(encode(f"service.discovery.v3.{kind}Response", response))
+            if session.cut:
+                why = "this workload is not of the service account that this client has a certificate of"
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, why)
             error = reading.exception() if not reading.cancelled() else None
             if isinstance(error, (NodeError, WireError, TooManyError)):
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -219,6 +230,7 @@ class XdsServer:
         shown = context.auth_context().get("x509_pem_cert")
         certificate = ssl.PEM_cert_to_DER_cert(shown[0].decode()) if shown else None
         account = self._authorize(certificate, certificate is None, node.namespace, node.workload)
+        proved = account if certificate is not None else ""
         if node.kind != GRPC:
             self._keys.update(self._world().resources.request_authentications)
             await self._keys.first()  # what it has of an earlier control plane serves until then
@@ -226,11 +238,15 @@ class XdsServer:
             raise NodeError(f"this control plane has {STREAMS_MAX} clients of xDS already")
         key = repr(node)
         client = self._clients.get(key)
+        if client is not None and client.member.proved != proved:
+            self._cut(client)
+            client = None
         if client is None:
             member = Member(
                 "gateway" if node.gateway else "sidecar", node.namespace, node.workload, node.address, node.mesh_port,
                 account, node.labels, list(node.ports), time.time(), proxy=node.kind,
             )  # fmt: skip
+            member.proved = proved
             member.claimed = Claim(node.labels, node.address, node.group, peer_of(context.peer()))
             self._feed.vouch(member)
             client = self._clients[key] = Client(node, member)

@@ -61,6 +61,8 @@ class Session:
 
     def __init__(self, delta: bool = False) -> None:
         self.delta = delta
+        self.cut = False
+        """It is to end: who reads is not this workload any more."""
         self.version = ""
         """Of what is served now."""
         self.taken = ""

@@ -159,11 +159,16 @@ def union(
             key = (endpoint.address, endpoint.port, endpoint.port_name)
             if key not in found:
                 made = completed(endpoint, workloads, publish_not_ready)
-                if made.workload in leaving:
+                if made.workload in leaving and not _unnamed(workloads.get(made.workload)):
                     ready = publish_not_ready and made.ready
                     made = replace(made, ready=ready, serving=False, terminating=True, why=LEFT)
                 found[key] = made
     return tuple(found.values())
+
+
+def _unnamed(workload: Workload | None) -> bool:
+    """Whether only the workload itself says that this is its name, so that what a source lists is not its to end."""
+    return workload is not None and workload.unnamed
 
 
 def unwell(endpoint: Endpoint, why: str, publish_not_ready: bool = False) -> Endpoint:

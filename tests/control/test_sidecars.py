@@ -147,3 +147,13 @@ def test_one_whose_checks_fail_and_that_leaves_is_both_and_keeps_the_mesh_port_i
     sidecars.connected([replace(FRONT, mesh_port=0)])
     known = sidecars.known["default/front-1"]
     assert (known.mesh_port, known.unhealthy, known.left, known.checked) == (15006, "", False, False)
+
+
+def test_what_another_account_told_under_the_name_is_forgotten_once_that_is_known_to_be_anothers() -> None:
+    sidecars = Sidecars()
+    sidecars.connected([replace(FRONT, service_account="batch", proved=True, left=True)])
+    assert sidecars.disown(lambda _: "batch") == sidecars.disown(lambda _: None) == frozenset()
+    assert sidecars.disown(lambda _: "front") == {"default/front-1"}
+    assert (sidecars.known, sidecars.left()) == ({}, [])
+    sidecars.connected([replace(FRONT, service_account="said")])
+    assert not sidecars.disown(lambda _: "front"), "where nothing is proved, what is said is only said"

@@ -70,3 +70,29 @@ async def test_groups_of_all_sources_and_tokens_vouch(tmp_path: Path) -> None:
         assert vouching.vouch(one)[0].labels == {"app": "web"}
         vouching.prove("shop/web-1", "batch")  # what was given to one account is no other's
         assert vouching.vouch(one)[0].labels == {}
+
+
+async def test_a_name_is_of_who_came_first_but_goes_to_whom_it_was_given_and_to_whom_it_is_declared(
+    tmp_path: Path,
+) -> None:
+    key, facts = "shop/web-1", dict[str, Workload]()
+    connected = set[str]()
+    async with store_in(tmp_path) as store:
+        snapshot = lambda: Snapshot(workloads=facts)  # noqa: E731
+        vouching = Vouching(store.memory, snapshot, lambda _: False, lambda: 0.0, connected.__contains__)
+        vouching.prove(key, "batch")
+        assert vouching.holder(key) is None, "nobody is there, and nothing is known of it"
+        connected.add(key)
+        assert vouching.holder(key) == "batch"
+        facts[key] = Workload("shop", "web-1", source="sidecars", service_account="batch")
+        connected.clear()
+        assert vouching.holder(key) == "batch"
+        assert not vouching.takes_over("shop", "web-1", "web")
+        await store.write(grants.issued(store.memory, made(workload="web-1"), KEY, 0.0))
+        assert vouching.takes_over("shop", "web-1", "web")
+        vouching.prove(key, "web")
+        assert vouching.holder(key) == "web"
+        assert not vouching.takes_over("shop", "web-1", "batch")
+        facts[key] = Workload("shop", "web-1", source="control", service_account="edge")
+        assert vouching.holder(key) == "edge"
+        assert not vouching.takes_over("shop", "web-1", "web"), "a declaration goes before tokens"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -50,6 +51,12 @@ apiVersion: v1
 kind: Pod
 metadata: {name: victim-1, namespace: shop, labels: {app: victim}, annotations: {fairlead.dev/address: 10.9.9.9}}
 spec: {serviceAccountName: victim}
+"""
+DECLARED_LATER = """
+apiVersion: v1
+kind: Pod
+metadata: {name: edge-9, namespace: shop, labels: {istio: ingressgateway}, annotations: {fairlead.dev/address: 10.9.9.8}}
+spec: {serviceAccountName: edge}
 """
 GROUP = """
 apiVersion: networking.istio.io/v1
@@ -178,3 +185,41 @@ async def test_what_somebody_gave_to_the_account_counts_at_once_and_by_certifica
             assert told[0].startswith("401 ")
         code, _, err = await made.roles.command("token", "create", "--labels", "a b=c", "--control", made.url)
         assert code == 1 and "labels" in err
+
+
+async def test_who_took_a_name_before_it_was_declared_as_anothers_is_cut_off_and_gets_none_of_its_keys(
+    tmp_path: Path,
+) -> None:
+    """Who a stream is was asked when it connected; the declaration that comes later gave its keys to whoever was there
+    under that name."""
+    async with mesh(tmp_path) as made:
+        low, edge = await made.token("batch"), await made.token("edge")
+        query = {"role": "gateway", "namespace": "shop", "workload": "edge-9"}
+        bearer = {"Authorization": f"Bearer {low}"}
+        async with made.session.get(f"{made.url}/fairlead/v1/feed", params=query, headers=bearer) as answer:
+            assert answer.status == 200
+            while b'"set"' not in await answer.content.readline():
+                pass
+            await made.apply(DECLARED_LATER)
+            rest = await asyncio.wait_for(answer.content.read(), 10.0)
+        assert b"THE-KEY" not in rest and b"tls.key" not in rest
+        assert "edge-9 is cut off" in made.control.log
+        async with made.feed(low, "edge-9", role="gateway") as told:
+            assert told[0].startswith("403 ")
+        async with made.feed(edge, "edge-9", role="gateway") as told:
+            assert any("tls.key" in line for line in told)
+
+
+async def test_who_takes_a_name_first_loses_it_to_whom_it_was_given(tmp_path: Path) -> None:
+    async with mesh(tmp_path) as made:
+        low, own = await made.token("batch"), await made.token("payments", "--workload", "payments-7")
+        other = await made.token("payments")
+        async with made.feed(low, "payments-7"):
+            async with made.feed(other, "payments-7") as told:
+                assert told[0].startswith("403 "), "of two to whom it was not given, who came first has it"
+            async with made.feed(own, "payments-7", address="127.0.0.5") as told:
+                assert '"set"' in told[-1]
+                assert "payments-7 is cut off" in made.control.log
+                async with made.feed(low, "payments-7") as told:
+                    assert told[0].startswith("403 ")
+                    assert "runs as service account payments" in told[0]

@@ -133,3 +133,14 @@ def test_what_lists_an_endpoint_does_not_make_it_ready_where_its_own_checks_fail
     published = replace(listed, services={HOST: replace(WEB, selector=None, publish_not_ready=True)})
     (found,) = merged(("a", published), ("b", Facts(workloads=workloads(sick)))).endpoints[HOST]
     assert (found.ready, found.serving, found.why) == (True, False, "500")
+
+
+def test_who_only_says_that_it_has_a_listed_name_cannot_make_that_endpoint_leave() -> None:
+    """What an EndpointSlice lists is not to end by the word of whoever takes the name that stands there."""
+    listed = Endpoint("10.0.0.1", 8080, "http", workload="default/web-1")
+    facts = Facts(services={HOST: replace(WEB, selector=None)}, endpoints={HOST: (listed,)})
+    for unnamed in (True, False):
+        said = Facts(workloads=workloads(replace(POD, unnamed=unnamed, addresses=())))
+        snapshot = merge((("a", facts), ("sidecars", said)), {}, Snapshot(), frozenset((POD.key,)))
+        (found,) = snapshot.endpoints[HOST]
+        assert (found.ready, found.terminating) == (unnamed, not unnamed)
