@@ -38,6 +38,9 @@ LEAVE_S_MAX = 60.0
 """Longest wait for others to run a version without a workload that leaves."""
 WHY_MOST = 500
 ROOTS_MOST = 64
+DIGITS_MOST = 128
+"""Characters of a digest, a serial number or a key identifier."""
+NAME_MOST = 512
 CHECKS_MOST = REASONS_MOST = 64
 """Of one sidecar that are shown."""
 logger = logging.getLogger("fairlead.feed")
@@ -576,7 +579,7 @@ class FeedServer:
     async def _trusts(self, request: web.Request) -> web.Response:
         """Which roots a sidecar trusts, and the certificate that it uses, from now on."""
         body, member = await self._reported(request, TrustReport, "trust")
-        body.roots, body.problem = body.roots[:ROOTS_MOST], body.problem[:WHY_MOST]
+        bounded(body)
         member.trust = body
         return web.Response(status=204)
 
@@ -585,6 +588,14 @@ class FeedServer:
         listed = sorted(self.members.values(), key=lambda member: (member.role, member.namespace, member.workload))
         body = {"version": self._book.version, "items": len(self._book), "sidecars": listed}
         return web.Response(body=msgspec.json.encode(body), content_type="application/json")
+
+
+def bounded(told: TrustReport) -> None:
+    """Raises HTTPBadRequest for what is no digest, serial or key identifier: it is kept, and shown."""
+    told.roots, told.problem = told.roots[:ROOTS_MOST], told.problem[:WHY_MOST]
+    names = (*told.roots, told.serial, told.issuer, told.instance, told.role)
+    if any(len(one) > DIGITS_MOST for one in names) or len(told.namespace) + len(told.workload) > NAME_MOST:
+        raise web.HTTPBadRequest(text=f"not a report of trust: a text has more than {DIGITS_MOST} characters")
 
 
 def next_beat(now: float) -> float:

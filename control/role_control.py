@@ -447,7 +447,7 @@ class Control:
         return self._connected((workload,)) or f"dns/{workload}" in self.feed.members
 
     def _members_changed(self) -> None:
-        members, disowned = [], self.sidecars.disown(self._vouching.holder)
+        members, disowned = [], self.sidecars.disown(self._vouching.declared)
         for key, member in self.feed.members.items():
             if member.role in ("sidecar", "gateway") and not self._views.stranger(member):
                 judged = self._vouch(member)
@@ -456,8 +456,8 @@ class Control:
         if self._shared is not None:
             self._shared.connected(members)
             there, nowhere = self._shared.elsewhere()
-            self.sidecars.gone(nowhere)
-            members += there
+            self.sidecars.gone(one for one in nowhere if one.is_of(self._vouching.declared(one.key)))
+            members += [one for one in there if one.is_of(self._vouching.declared(one.key))]
         if told := self.sidecars.connected(members) | disowned:
             self._overlay.told(told)
             self._unsaved.set()

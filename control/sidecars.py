@@ -47,6 +47,10 @@ class Known(msgspec.Struct, frozen=True, omit_defaults=True):
     def key(self) -> str:
         return f"{self.namespace}/{self.workload}"
 
+    def is_of(self, account: str | None) -> bool:
+        """Whether it is no other account's, as far as anybody has shown; None: nobody's yet."""
+        return not self.proved or account in (None, self.service_account)
+
 
 class Sidecars:
     """All sidecars ever heard of, and which of them are connected now."""
@@ -98,9 +102,7 @@ class Sidecars:
 
     def disown(self, holder: Callable[[str], str | None]) -> frozenset[str]:
         """Forget what was told by who had another account than the workload's by now (`holder`); of which workloads."""
-        found = {
-            key for key, one in self.known.items() if one.proved and holder(key) not in (None, one.service_account)
-        }
+        found = {key for key, one in self.known.items() if not one.is_of(holder(key))}
         for key in found:
             del self.known[key]
         self._seen -= found

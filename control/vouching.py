@@ -66,19 +66,24 @@ class Vouching:
         """The service account whose workload (namespace/name) this is: as declared, else of who came first. None: it is
         nobody's yet."""
         known = self._snapshot().workloads.get(workload)
-        if known is not None and known.source != "sidecars":
-            return known.service_account
+        if (declared := self.declared(workload)) is not None:
+            return declared
         proved = self._proved.get(workload)
         if proved and (known is not None or self._is_connected(workload)):
             return proved
         return known.service_account if known is not None else None
 
+    def declared(self, workload: str) -> str | None:
+        """The service account that a source states for it; None: none does."""
+        known = self._snapshot().workloads.get(workload)
+        return known.service_account if known is not None and known.source != "sidecars" else None
+
     def takes_over(self, namespace: str, workload: str, service_account: str, token: str = "") -> bool:
         """Whether who comes now may have a name that somebody else has taken: it was given to this one (a token made with
         --workload), and to that one was not."""
         key = f"{namespace}/{workload}"
-        known, other = self._snapshot().workloads.get(key), self.holder(key)
-        if other in (None, service_account) or (known is not None and known.source != "sidecars"):
+        other = self.holder(key)
+        if other in (None, service_account) or self.declared(key) is not None:
             return False
         mine, theirs = (service_account, token), (str(other), self._tokens.get(key, ""))
         return self._named(namespace, workload, *mine) and not self._named(namespace, workload, *theirs)

@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from .feed_server import ROOTS_MOST, WHY_MOST, FeedServer, TrustReport
+from .api_objects import body_of
+from .feed_server import FeedServer, TrustReport, bounded
 from .rotation import Holder
 from .xds_agent import AGENT_S
 
@@ -42,11 +43,11 @@ class Agents:
 
     async def _tell(self, request: web.Request) -> web.Response:
         try:
-            body = msgspec.json.decode(await request.read(), type=TrustReport)
+            body = msgspec.json.decode(await body_of(request), type=TrustReport)
         except msgspec.MsgspecError as error:
             raise web.HTTPBadRequest(text=f"not a report of trust: {error}") from None
         self._feed.authorize(request, body.namespace, body.workload)
-        body.roots, body.problem = body.roots[:ROOTS_MOST], body.problem[:WHY_MOST]
+        bounded(body)
         now = self._clock()
         if len(self._told) >= AGENTS_MOST:
             self._forget(now)
@@ -68,7 +69,7 @@ class Agents:
                 seen.add(one.workload)
                 one = _holder(one.name, known[0])
             found.append(one)
-        alone = [key for key in self._told if key not in seen and not any(one.workload == key for one in members)]
+        alone = self._told.keys() - seen - {one.workload for one in members}
         return found + [_holder(f"agent/{key}", self._told[key][0]) for key in sorted(alone)]
 
 

@@ -79,3 +79,13 @@ async def test_an_agent_hears_the_roots_or_that_it_is_refused_or_nothing_of_an_o
         with pytest.raises(RefusedError, match="it is another's"):
             await tell(fetch, [url], {}, "shop", "thief", None)
         await fetch.close()
+
+
+async def test_what_one_agent_says_is_bounded_and_many_cost_no_square_of_them() -> None:
+    """A low token could have control keep 3 MiB for each of 20,000 names that it thought up."""
+    serving = Serving()
+    long = "a" * 1000
+    for more in ({"roots": [long]}, {"serial": long}, {"issuer": long}, {"workload": long}):
+        status, said = await asked(serving, {**REPORT, **more})
+        assert (status, b"not a report of trust" in said) == (400, True)
+    assert serving.names() == []
