@@ -32,13 +32,14 @@ class IssuedLeaf(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Issued:
-    """All certificates that have not ended, by workload."""
+    """All certificates that have not ended, by workload and identity: who asks names a workload by its own word, and
+    must not put what it got in the place of what another has."""
 
     def __init__(self) -> None:
-        self._leaves: dict[str, list[IssuedLeaf]] = {}
+        self._leaves: dict[tuple[str, str], list[IssuedLeaf]] = {}
 
     def add(self, leaf: IssuedLeaf) -> None:
-        held = self._leaves.setdefault(leaf.workload, [])
+        held = self._leaves.setdefault((leaf.workload, leaf.identity), [])
         held.append(leaf)
         if len(held) > 1:
             held[:] = [one for one in held if one.not_after > leaf.issued_at][-LEAVES_PER_WORKLOAD:]
@@ -46,13 +47,13 @@ class Issued:
     def forget(self, now: float) -> None:
         """Drop what has ended."""
         self._leaves = {
-            workload: left
-            for workload, leaves in self._leaves.items()
+            key: left
+            for key, leaves in self._leaves.items()
             if (left := [one for one in leaves if one.not_after > now])
         }
 
     def last(self, now: float) -> Iterator[IssuedLeaf]:
-        """Of each workload the certificate issued last that has not ended."""
+        """Of each workload and identity the certificate issued last that has not ended."""
         for leaves in self._leaves.values():
             if leaves and leaves[-1].not_after > now:
                 yield leaves[-1]

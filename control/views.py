@@ -91,8 +91,8 @@ class Views:
         return reader.role == "sidecar" and not reader.scoped and self.scopes.scoped(reader.endpoints, has_all=True)
 
     def stranger(self, reader: Named) -> bool:
-        """Whether its workload is another account's than the one that it proved when it connected: somebody has declared
-        the workload since then, or has come who may have its name."""
+        """Whether its workload is another account's than the one that it proved when it connected: somebody has
+        declared the workload since then, or has come who may have its name."""
         if not reader.proved:
             return False
         return self._holder(f"{reader.namespace}/{reader.workload}") not in (None, reader.proved)

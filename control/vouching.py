@@ -79,8 +79,8 @@ class Vouching:
         return known.service_account if known is not None and known.source != "sidecars" else None
 
     def takes_over(self, namespace: str, workload: str, service_account: str, token: str = "") -> bool:
-        """Whether who comes now may have a name that somebody else has taken: it was given to this one (a token made with
-        --workload), and to that one was not."""
+        """Whether who comes now may have a name that somebody else has taken: it was given to this one (a token made
+        with --workload), and to that one was not."""
         key = f"{namespace}/{workload}"
         other = self.holder(key)
         if other in (None, service_account) or self.declared(key) is not None:

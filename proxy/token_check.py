@@ -262,7 +262,8 @@ class TokenCheck:
         if not url.lower().startswith(("http://", "https://")):  # an issuer's document names what it likes
             raise FetchError(f"{url}: keys are fetched from http and https only")
         data = b""
-        async with self._fetch.stream("GET", url, headers={"accept": "application/json"}, connect_timeout_s=60.0) as got:
+        headers = {"accept": "application/json"}
+        async with self._fetch.stream("GET", url, headers=headers, connect_timeout_s=60.0) as got:
             if got.status != 200:
                 raise FetchError(f"{url}: status {got.status}")
             async for piece in got:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from fairlead.control.issued import LEAVES_PER_WORKLOAD, Issued, IssuedLeaf, line_of, read
 
 
@@ -32,3 +34,13 @@ def test_a_line_cut_off_by_a_crash_costs_itself_alone() -> None:
     record, damaged = read(lines, 10)
     assert [one.serial for one in record.all(10)] == ["1", "4"]
     assert damaged == 1
+
+
+def test_what_another_account_got_under_a_workloads_name_hides_nothing_of_it() -> None:
+    """A low token asks for a certificate and says that it is somebody else's workload: a rotation would take that one to
+    be done."""
+    issued = Issued()
+    own, forged = leaf("1"), replace(leaf("2", at=5.0), identity="spiffe://a/ns/default/sa/batch", issuer="new")
+    issued.add(own)
+    issued.add(forged)
+    assert list(issued.last(10.0)) == [own, forged]

@@ -32,6 +32,7 @@ GATEWAY = {
 class Reader:
     def __init__(self, role: str = "sidecar", name: str = "web-1", **more: Any) -> None:
         self.role, self.namespace, self.workload = role, "infra", name
+        self.proved = ""
         self.labels: dict[str, str] = {"app": "edge"}
         self.address, self.endpoints, self.scoped, self.schema = "10.0.0.1", "auto", False, ""
         self.tables = TABLES
@@ -147,3 +148,13 @@ def test_a_large_mesh_is_told_by_need_and_who_has_all_is_told_otherwise_only_at_
     mesh.views.begin(reader)
     assert reader.scoped is (endpoints > LARGE)
     assert not (reader.scoped and mesh.views.outgrown(reader))
+
+
+def test_a_reader_that_proved_another_account_than_its_workloads_is_a_stranger() -> None:
+    holders: dict[str, str] = {}
+    views = Views(Snapshot, lambda _: True, holders.get)
+    assert not views.stranger(Reader(proved="batch")), "it is nobody's yet"
+    holders["infra/web-1"] = "edge"
+    assert views.stranger(Reader(proved="batch"))
+    assert not views.stranger(Reader(proved="edge"))
+    assert not views.stranger(Reader()), "an administrator, or development"

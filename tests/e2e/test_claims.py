@@ -55,7 +55,8 @@ spec: {serviceAccountName: victim}
 DECLARED_LATER = """
 apiVersion: v1
 kind: Pod
-metadata: {name: edge-9, namespace: shop, labels: {istio: ingressgateway}, annotations: {fairlead.dev/address: 10.9.9.8}}
+metadata:
+  {name: edge-9, namespace: shop, labels: {istio: ingressgateway}, annotations: {fairlead.dev/address: 10.9.9.8}}
 spec: {serviceAccountName: edge}
 """
 GROUP = """
