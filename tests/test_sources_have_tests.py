@@ -46,7 +46,6 @@ PARTS = {
     "proxy/notes": "tests/mesh/test_dry_run.py",
     "proxy/recorder": "tests/proxy/test_metrics.py",
     "proxy/tcp": "tests/proxy/test_accept.py",
-    "proxy/token_check": "tests/mesh/test_tokens.py",
     "proxy/upstream": "tests/proxy/test_exchange.py",
     "proxy/withdraw": "tests/mesh/test_withdraw.py",
     "mesh/app_health": "tests/mesh/test_health.py",

@@ -37,8 +37,8 @@ def test_a_line_cut_off_by_a_crash_costs_itself_alone() -> None:
 
 
 def test_what_another_account_got_under_a_workloads_name_hides_nothing_of_it() -> None:
-    """A low token asks for a certificate and says that it is somebody else's workload: a rotation would take that one to
-    be done."""
+    """A low token asks for a certificate and says that it is somebody else's workload: a rotation would take that one
+    to be done."""
     issued = Issued()
     own, forged = leaf("1"), replace(leaf("2", at=5.0), identity="spiffe://a/ns/default/sa/batch", issuer="new")
     issued.add(own)
