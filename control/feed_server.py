@@ -301,13 +301,7 @@ class FeedServer:
         key = f"{member.role}/{member.namespace}/{member.workload}"
         if "handedOver" in request.query:  # it has a successor, which is the workload's sidecar
             key += f"/{member.instance}"
-        replaced = self.members.get(key)
-        if replaced is not None and replaced.instance == member.instance:
-            member.taken, member.refused, member.reasons = replaced.taken, replaced.refused, replaced.reasons
-            member.trust = replaced.trust
-        elif replaced is not None:
-            logger.warning("%s: two sidecars say that they are this workload; the one that came last counts", key)
-        self.members[key] = member
+        self._enlist(key, member)
         stream = Stream(key, member, request.query)
         loop = asyncio.get_running_loop()
         stream.beat_at = next_beat(loop.time())
@@ -363,6 +357,15 @@ class FeedServer:
                 if member.role != "dns" and not self._closing:
                     self._moves.ask()
         return response
+
+    def _enlist(self, key: str, member: Member) -> None:
+        replaced = self.members.get(key)
+        if replaced is not None and replaced.instance == member.instance:
+            member.taken, member.refused, member.reasons = replaced.taken, replaced.refused, replaced.reasons
+            member.trust = replaced.trust
+        elif replaced is not None:
+            logger.warning("%s: two sidecars say that they are this workload; the one that came last counts", key)
+        self.members[key] = member
 
     async def _begin(self, stream: Stream, since: str, response: web.StreamResponse) -> None:
         """Find out what it has: by its version, or, where that does not say it, by asking."""
