@@ -18,5 +18,7 @@ def token_verbs(verb: Callable[..., Any], which: Any, add_client: Callable[[Any]
     )
     made = verb("revoke", "cli_tokens", "revoke", text, which)
     add_client(made)
-    made.add_argument("--withdraw", action="store_true", help="and the labels and addresses that they gave to workloads")
+    made.add_argument(
+        "--withdraw", action="store_true", help="and the labels and addresses that they gave to workloads"
+    )
     made.add_argument("ids", nargs="+", metavar="ID", help="as `fairlead token list` shows it, or the token itself")
