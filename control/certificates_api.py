@@ -10,6 +10,7 @@ answers {"roots": PEM} to anybody.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
@@ -160,6 +161,9 @@ class CertificatesApi:
             except StoreError:
                 if token is not None:
                     raise  # a renewal need not wait for the store
+            if (noted := tokens.used_again(memory, principal.token_id, now) if token is not None else None) is not None:
+                with contextlib.suppress(ConflictError, StoreError):  # of two at once one is noted; nobody waits for it
+                    await self._store.write([noted])
             return
         secret = request.headers["Authorization"].partition(" ")[2].strip()
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import ipaddress
 import json
 import time
 from typing import Any
@@ -20,6 +22,9 @@ def query(options: Any) -> int:
     given = [bool(options.filename), bool(options.control), options.server is not None]
     if sum(given) != 1:
         raise SettingError("give one of -f PATH, --control URL and --server HOST:PORT (a DNS server's --admin)")
+    if options.type.upper() == "PTR":
+        with contextlib.suppress(ValueError):  # a name
+            options.name = ipaddress.ip_address(options.name).reverse_pointer
     try:
         told = _of_server(options) if options.server is not None else _of_world(options)
     except (ValueError, OSError) as error:
@@ -63,7 +68,8 @@ def _of_server(options: Any) -> dict[str, Any]:
         answer = connection.getresponse()
         body = answer.read()
     except (OSError, http.client.HTTPException) as error:
-        raise OSError(f"--server {host}:{port}: {cause(error)}") from None
+        told = f"--server {host}:{port}: {cause(error)}; is it the server's --admin address? --listen is for DNS alone"
+        raise OSError(told) from None
     finally:
         connection.close()
     if answer.status != 200:

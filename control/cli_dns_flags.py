@@ -107,6 +107,6 @@ def dns_query_flags(made: Any) -> None:
         "--consul-domain", metavar="DOMAIN", default="", help="with -f, --control: Consul's names below it"
     )
     made.add_argument("--autopath", choices=("off", "client", "question"), default="off", help="with -f, --control")
-    made.add_argument("name", metavar="NAME")
+    made.add_argument("name", metavar="NAME", help="with type PTR an address, too")
     made.add_argument("type", metavar="TYPE", nargs="?", default="A", help="default A")
     made.add_argument("-o", "--output", choices=("text", "json"), default="text", help="output format")

@@ -13,8 +13,12 @@ def token_verbs(verb: Callable[..., Any], which: Any, add_client: Callable[[Any]
     made.add_argument("-n", "--namespace", default="", help="of this namespace only")
     add_output(made, ("table", "json"))
     text = (
-        "Take tokens back: nobody gets in with them any more; certificates that were got with them stay until they end."
+        "Take tokens back: nobody gets in with them any more. Certificates that were got with them stay, and over TLS "
+        "renew themselves."
     )
     made = verb("revoke", "cli_tokens", "revoke", text, which)
     add_client(made)
+    made.add_argument(
+        "--withdraw", action="store_true", help="and the labels and addresses that they gave to workloads"
+    )
     made.add_argument("ids", nargs="+", metavar="ID", help="as `fairlead token list` shows it, or the token itself")

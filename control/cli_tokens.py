@@ -44,11 +44,11 @@ def moment(seconds: float) -> str:
 
 
 def revoke(options: Any) -> int:
-    client, code = ApiClient.of(options), 0
+    client, code, query = ApiClient.of(options), 0, "?withdraw" if options.withdraw else ""
     for given in options.ids:
         name = given.split("_")[1] if given.startswith("flt_") and given.count("_") >= 2 else given
         try:
-            client.call("DELETE", f"{PATH}/{name}")
+            client.call("DELETE", f"{PATH}/{name}{query}")
             print(f"token {name} revoked")
         except ApiError as error:
             code = failed(f"{error}{'; see `fairlead token list`' if error.code == 404 else ''}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..policy.host_names import complete
 from ..policy.parse import RESOURCES, Parsed, moved, parse
-from ..policy.resources import DestinationRule, LocalRateLimit, VirtualService
+from ..policy.resources import AuthorizationPolicy, DestinationRule, LocalRateLimit, VirtualService
 from ..policy.validate import resources_of
 from ..policy.validate_references import check_references, destinations
 from ..policy.visibility import gateway_name
@@ -28,7 +28,7 @@ from .store import Change, Key, Objects, Stored
 
 ASKED = frozenset((*RESOURCES, "Service"))
 """Kinds that refer to others."""
-INDEXED = frozenset(("VirtualService", "DestinationRule", "Gateway", "MeshConfig"))
+INDEXED = frozenset(("VirtualService", "DestinationRule", "Gateway", "MeshConfig", "RequestAuthentication"))
 """Kinds that are referred to, other than facts."""
 JUDGED_MOST = 1000
 NEWEST = "9999-12-31T23:59:59Z"
@@ -105,6 +105,10 @@ class References:
             routes = [limit.match.route for limit in rule.spec.limits if limit.match.route is not None]
             names = [route.virtual_service for route in routes]
             wanted |= {f"rule {name if '/' in name else f'{mine.namespace}/{name}'}" for name in names}
+        if isinstance(rule, AuthorizationPolicy):  # one of the root namespace holds in all
+            settings = [self._parsed[key] for key in sorted(self._by_place.get("mesh", ()))]
+            root = resources_of(settings).mesh.spec.root_namespace
+            wanted |= {"tokens"} if mine.namespace == root else {f"tokens {mine.namespace}", f"tokens {root}"}
         keys: set[Key] = set()
         for place in wanted:
             keys |= self._by_place.get(place, set())
@@ -162,6 +166,8 @@ def places_of(parsed: Parsed, domain: str) -> set[str]:
         return {"*" if host.startswith("*") else f"rules {host}"}
     if parsed.kind is not None and parsed.kind.kind == "Gateway":
         return {f"gateway {parsed.namespace}/{parsed.document.name}"}
+    if parsed.kind is not None and parsed.kind.kind == "RequestAuthentication":
+        return {"tokens", f"tokens {parsed.namespace}"}
     return {"mesh"}
 
 

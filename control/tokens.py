@@ -25,6 +25,8 @@ SECRET_BYTES = 32
 TTL_MAX_S = 366 * 86400.0
 KEEP_EXPIRED_S = 86400.0
 """So long the list still shows a token that has expired."""
+NOTED_S = 60.0
+"""The use of a token that can be used again is written no oftener than this."""
 
 
 class TokenError(Exception):
@@ -109,6 +111,14 @@ def used(stored: Stored, now: float) -> Write:
     body = stored.object()
     body["token"]["usedAt"] = now
     return Write(stored.key, body, expect=stored.version)
+
+
+def used_again(objects: Objects, name: str, now: float) -> Write | None:
+    """Likewise of a token that is not spent by it; None where that need not be written (again)."""
+    stored = objects.get(Key(RESOURCE, "", name))
+    if stored is None or now - float(stored.object()["token"].get("usedAt", 0.0)) < NOTED_S:
+        return None
+    return used(stored, now)
 
 
 def listed(objects: Objects) -> list[dict[str, Any]]:

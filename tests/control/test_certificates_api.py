@@ -94,6 +94,17 @@ async def test_of_many_who_show_a_one_time_token_at_once_one_is_served(tmp_path:
         assert sorted(code for code, _ in answers) == [200] + [401] * 7
 
 
+async def test_the_list_tells_when_a_reusable_token_was_last_traded(tmp_path: Path) -> None:
+    async with control(tmp_path) as (_, client):
+        token = await make_token(client)
+        assert "usedAt" not in (await client.get(TOKENS))["tokens"][0]
+        answers = await asyncio.gather(
+            *(client.ask("POST", CERTIFICATES, {"csr": "PEM"}, Authorization=token) for _ in range(8))
+        )
+        assert [code for code, _ in answers] == [200] * 8
+        assert (await client.get(TOKENS))["tokens"][0]["usedAt"] > 0
+
+
 async def test_a_broken_csr_does_not_use_up_a_one_time_token(tmp_path: Path) -> None:
     async with control(tmp_path) as (_, client):
         token = await make_token(client, oneTime=True)

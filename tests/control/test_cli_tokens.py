@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from fairlead.control import grants, tokens
 from fairlead.control.cli import main
 from fairlead.control.cli_tokens import state_of
 from tests.control.serving import Client, api_in
@@ -53,6 +55,16 @@ async def test_tokens_are_listed_without_secrets_and_revoked_by_id_or_by_themsel
         bearer = f"Bearer {made[1]}"
         status, answer = await client.ask("POST", "/fairlead/v1/certificates", {}, Authorization=bearer)
         assert status == 401 and "revoked" in answer["message"]
+
+
+async def test_what_a_token_gave_goes_with_it_where_that_is_asked_for(tmp_path: Path) -> None:
+    async with api_in(tmp_path) as (api, client):
+        grant = await client.post("/fairlead/v1/tokens", {"namespace": "shop", "labels": {"app": "web"}})
+        token = tokens.known(api.store.memory, grant["id"])
+        key = grants.key_of("shop", "default", "web-1")
+        await api.store.write(grants.issued(api.store.memory, token, key, time.time()))
+        assert await run(client, "revoke", "--withdraw", grant["id"]) == 0
+        assert api.store.memory.get(key) is None
 
 
 async def test_the_state_of_a_token() -> None:

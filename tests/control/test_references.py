@@ -104,6 +104,27 @@ def test_the_registrys_services_count_where_there_is_a_registry() -> None:
     assert "has no port 81" in world.told(body)[0]
 
 
+def test_a_policy_about_tokens_is_told_of_only_while_nobody_proves_them() -> None:
+    policy = {
+        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": "joe"},
+        "spec": {"rules": [{"from": [{"source": {"requestPrincipals": ["*"]}}]}]},
+    }  # fmt: skip
+    proof = {
+        "apiVersion": "security.istio.io/v1", "kind": "RequestAuthentication", "metadata": {"name": "jwt"},
+        "spec": {"jwtRules": [{"issuer": "https://acme", "jwksUri": "https://acme/keys"}]},
+    }  # fmt: skip
+    world = World()
+    in_the_root = {**policy, "metadata": {"name": "joe", "namespace": "istio-system"}}
+    elsewhere = {**policy, "metadata": {"name": "joe", "namespace": "elsewhere"}}
+    assert "no RequestAuthentication of this namespace" in world.told(policy)[0]
+    world.put(proof)
+    assert world.told(policy) == []
+    assert world.told(in_the_root) == []
+    assert "no RequestAuthentication of this namespace" in world.told(elsewhere)[0]
+    world.drop("requestauthentications.security.istio.io", "jwt")
+    assert len(world.told(policy)) == 1
+
+
 def test_other_kinds_are_not_asked() -> None:
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "a"}]}}
     assert World().told(pod) == []

@@ -229,6 +229,10 @@ async def test_query_shows_the_answer_and_which_endpoints_were_left_out_and_why(
         assert "db-2.db.default.svc.cluster.local." in out
         assert "EndpointSlice says that it is not ready" in out
         assert "from manifests (live, confirmed" in out
+    assert "1.0.0.10.in-addr.arpa. PTR: " in (await query_verb("-f", str(path), "10.0.0.1", "PTR"))[1]
+    code, out = await query_verb("--server", "127.0.0.1:1", "db.default.svc.cluster.local")
+    assert code == 1
+    assert "is it the server's --admin address?" in out
     code, out = await query_verb("db", "A")
     assert code == 2
     assert "give one of" in out
