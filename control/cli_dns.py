@@ -68,8 +68,8 @@ def _of_server(options: Any) -> dict[str, Any]:
         answer = connection.getresponse()
         body = answer.read()
     except (OSError, http.client.HTTPException) as error:
-        told = f"--server {host}:{port}: {cause(error)}; is it the server's --admin address? --listen is for DNS alone"
-        raise OSError(told) from None
+        why = f"--server {host}:{port}: {cause(error)}; is it the server's --admin address? --listen is for DNS alone"
+        raise OSError(why) from None
     finally:
         connection.close()
     if answer.status != 200:
