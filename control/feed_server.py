@@ -230,7 +230,9 @@ class FeedServer:
         """
         if self._closing or transport.is_closing() or transport.get_write_buffer_size():
             return False
-        if self.trust() != stream.told or self._views.outgrown(stream) or self._views.stranger(stream):
+        if self.trust() != stream.told or stream.member.not_believed != stream.claims:
+            return False
+        if self._views.outgrown(stream) or self._views.stranger(stream):
             return False
         message = self._news(stream)
         if message is not None:
@@ -313,12 +315,11 @@ class FeedServer:
             await response.write(b"\n")
             await self._begin(stream, request.query.get("since", ""), response)
             chunked = response.headers.get("Transfer-Encoding") == "chunked"
-            claims = list[str]()
             while not (self._closing or stream.cut):
                 stream.wake.clear()  # whatever changes from here on sets it again
-                if member.not_believed != claims:
-                    claims = member.not_believed
-                    await response.write(msgspec.json.encode({"claims": claims, "version": ""}) + b"\n")
+                if member.not_believed != stream.claims:
+                    stream.claims = member.not_believed
+                    await response.write(msgspec.json.encode({"claims": stream.claims, "version": ""}) + b"\n")
                 if (trust := self.trust()) != stream.told:
                     stream.told = trust
                     await response.write(trust)

@@ -99,6 +99,8 @@ class Stream:
         """When a line is due that says that we are here (loop time)."""
         self.told = b""
         """What it was told of roots."""
+        self.claims: list[str] = []
+        """What it was told is not believed of what it says of itself."""
         self.number = -1
         """Of the version that it was sent last; -1: it has nothing."""
         self.view = View()

@@ -434,7 +434,10 @@ class Control:
         self._members_changed()
 
     def _vouch(self, member: Member) -> Judged:
+        before = member.not_believed
         judged, new = self._vouching.vouch(member)
+        if member.not_believed != before:
+            self.feed.publish()  # it is told, though no fact may be another
         for reason in new:
             logger.warning("%s/%s is not believed: %s", member.namespace, member.workload, reason)
         return judged

@@ -424,3 +424,17 @@ async def test_who_speaks_http_1_0_is_sent_lines_without_chunks() -> None:
             pass
         assert line.startswith(b'{"version":"e.2"')
         writer.close()
+
+
+@pytest.mark.asyncio
+async def test_what_is_not_believed_any_more_is_told_with_the_next_version_and_not_with_the_next_sign_of_life() -> None:
+    async with served() as control:
+        stream = await control.connect("a")
+        control.feed.members["sidecar/default/a"].not_believed = ["labels: app is not given to it"]
+        control.book.objects({"object/x/default/a": {"n": 2}})
+        control.feed.publish()
+        async with asyncio.timeout(feed_server.HEARTBEAT_S / 3):
+            while (line := await stream.content.readuntil(b"\n")) == b"\n":
+                pass
+            assert json.loads(line)["claims"] == ["labels: app is not given to it"]
+            assert b'"n":2' in await stream.content.readuntil(b"\n")
