@@ -49,10 +49,11 @@ class Agents:
         self._feed.authorize(request, body.namespace, body.workload)
         bounded(body)
         now = self._clock()
+        key = f"{body.namespace}/{body.workload}"
         if len(self._told) >= AGENTS_MOST:
             self._forget(now)
-        if len(self._told) < AGENTS_MOST:
-            self._told[f"{body.namespace}/{body.workload}"] = body, now
+        if key in self._told or len(self._told) < AGENTS_MOST:
+            self._told[key] = body, now
         answer = {**self._trust(), "again": max(AGENT_S, EACH_S * len(self._told))}
         return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
 

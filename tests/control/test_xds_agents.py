@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from fairlead.control import api_objects, xds_agents
 from fairlead.control.feed_server import FeedServer, Member
 from fairlead.control.push import Book
 from fairlead.control.rotation import holders_of
@@ -65,6 +67,30 @@ async def test_what_is_no_report_is_refused_and_nobody_speaks_for_another() -> N
     assert (await asked(serving, {"namespace": "shop"}))[0] == 400
     assert (await asked(serving, {**REPORT, "workload": "thief"}))[0] == 403
     assert serving.names() == []
+
+
+async def test_where_no_more_agents_fit_those_known_are_heard_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xds_agents, "AGENTS_MOST", 1)
+    serving = Serving()
+    await asked(serving, REPORT)
+    serving.now = GONE_S - 1
+    await asked(serving, {**REPORT, "roots": ["bb"]})
+    await asked(serving, {**REPORT, "workload": "web-2"})
+    serving.now = GONE_S + 1
+    assert serving.names() == [("agent/shop/web-1", False, ("bb",))]
+
+
+async def test_a_report_that_does_not_arrive_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_objects, "BODY_TIMEOUT_S", 0.05)
+    app = web.Application()
+    app.add_routes(Serving().agents.routes())
+    async with TestServer(app) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"POST /fairlead/v1/feed/agent HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n{")
+        async with asyncio.timeout(10):
+            status = await reader.readline()
+        writer.close()
+    assert b" 200 " not in status and status.startswith(b"HTTP/1.1 ")
 
 
 async def test_an_agent_hears_the_roots_or_that_it_is_refused_or_nothing_of_an_older_control() -> None:
