@@ -260,7 +260,9 @@ class Unwatched:
             if self.by_node:  # what changes from now on is heard of by the nodes' watches
                 await self._begun.wait()
             self._done.clear()
-            self._routine |= dict.fromkeys(self._names - self._urgent.keys())
+            for name in self._reading:  # with an answer that may be older than what began the round
+                self._reading[name] = True
+            self._routine |= dict.fromkeys(self._names - self._urgent.keys() - self._reading.keys())
             self._work.set()
             self._end_round()
             await self._done.wait()

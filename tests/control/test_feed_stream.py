@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from base64 import b64encode
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,13 +12,14 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairlead.control.feed_server import Member
 from fairlead.control.feed_stream import DIGEST_BYTES, USES_MOST, HealthReport, Said, Stream, farewell, patience, read
 from fairlead.control.scopes import EVERY
 from fairlead.control.views import BASE_TABLES
 
 
 def stream(**query: str) -> Stream:
-    member: Any = SimpleNamespace(role="sidecar", namespace="d", workload="a", labels={}, address="", uses=0)
+    member = Member("sidecar", "d", "a", "", 0, "a", {}, [], 0.0)
     return Stream("d/a", member, query)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import aiohttp
 import pytest
 
 from fairlead.control.fetch import AiohttpFetch
-from fairlead.registry import source_consul
+from fairlead.registry import consul_unwatched, source_consul
 from fairlead.registry.consul_catalog import ConsulSettings
 from fairlead.registry.needs import Reply
 from fairlead.registry.source_consul import ConsulSource
@@ -275,3 +276,74 @@ async def test_a_service_whose_read_fails_is_tried_again_and_holds_up_no_other(t
             await heard.until(lambda: 9030 in heard.ports(host(3)))
             bad = False
             await heard.until(lambda: 9020 in heard.ports(host(2)) and heard.status.state == "live")
+
+
+class Slow:
+    """A catalog of the one service web, whose reads end when told: the real one orders them as it likes."""
+
+    def __init__(self) -> None:
+        self.index, self.under_way, self.most = 1, 0, 0
+        self.reads: list[asyncio.Event] = []
+        self.asked = asyncio.Condition()
+
+    async def get(self, path: str, index: int = 0, decode: Any = None, **more: Any) -> tuple[int, Any]:
+        if index:
+            await asyncio.Event().wait()
+        if "health/service" in path:
+            return self.index, []
+        return 1, b"[]" if decode is bytes else ()
+
+    async def health(self, name: str, index: int = 0, *, fresh: bool = False) -> tuple[int, list[dict[str, Any]]]:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        mine = asyncio.Event()
+        self.reads.append(mine)
+        async with self.asked:
+            self.asked.notify_all()
+        await mine.wait()
+        self.under_way -= 1
+        return self.index, [{}]
+
+    async def read(self, number: int) -> asyncio.Event:
+        """That one, once it has begun."""
+        async with self.asked:
+            await self.asked.wait_for(lambda: len(self.reads) > number)
+        return self.reads[number]
+
+    async def read_all_checks(self, seen: Any) -> None: ...
+    async def share_out(self) -> None: ...
+    def held(self, name: str, entries: Any) -> str:
+        return ""
+
+    def take(self, name: str, entries: Any, gone: bool = False) -> None: ...
+    def failed(self, what: str, why: str) -> None: ...
+    def healed(self, what: str) -> None: ...
+    def unsure(self) -> None: ...
+    def learned(self, names: set[str]) -> None: ...
+
+
+async def test_a_round_that_begins_while_a_service_is_read_reads_it_once_more_when_that_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(consul_unwatched, "ROUND_PAUSE_S", 0.0)
+    catalog = Slow()
+    subject = consul_unwatched.Unwatched(catalog, nodes_max=0)
+    task = asyncio.create_task(subject.run())
+    try:
+        subject.follow(["web"], 1)
+        (await catalog.read(0)).set()  # of the first round
+        subject._ask(["web"])  # its health has changed
+        held = await catalog.read(1)
+        catalog.index += 1
+        subject.moved()  # and another round begins
+        while not subject._reading["web"] and catalog.most == 1:
+            await asyncio.sleep(0)
+        held.set()
+        (await catalog.read(2)).set()
+        while subject._reading:
+            await asyncio.sleep(0)
+        assert not task.done(), task
+        assert catalog.most == 1
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
