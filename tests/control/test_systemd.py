@@ -80,4 +80,4 @@ async def test_signs_of_life_come_from_the_event_loop_at_half_the_time(tmp_path:
         async with asyncio.timeout(5):
             for _ in range(4):
                 assert await loop.sock_recv(sock, 100) == b"WATCHDOG=1"
-        assert loop.time() - begun >= 3 * 0.02
+        assert loop.time() - begun >= 3 * 0.02 - 0.005  # uvloop tells whole milliseconds
