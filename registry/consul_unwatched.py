@@ -53,6 +53,7 @@ class Catalog(Protocol):
         *,
         fresh: bool = False,
         more: str = "",
+        wait: float = 1.0,
     ) -> tuple[int, Any]: ...
 
     async def health(self, name: str, index: int = 0, *, fresh: bool = False) -> tuple[int, list[dict[str, Any]]]: ...
@@ -377,9 +378,12 @@ class Unwatched:
 
     async def _watch_node(self, node: str) -> None:
         index, backoff = 0, Backoff()
+        wait = random.uniform(
+            0.5, 1.5
+        )  # the watches begin together; where they ended together, Consul would stand still
         while True:
             try:
-                new, told = await self._catalog.get(self._path(node), index, NodesSeen.decode)
+                new, told = await self._catalog.get(self._path(node), index, NodesSeen.decode, wait=wait)
             except (ConsulError, FetchError) as error:
                 if isinstance(error, TooManyError) and len(self._watches) > 1:  # others on this host ask it, too
                     del self._watches[node]
@@ -392,6 +396,7 @@ class Unwatched:
                 continue
             backoff.reset()
             self._catalog.healed(NODE + node)
+            wait = 1.0 if index else wait
             changed = self._take_node(node, told, doubted=new < index or node in self._lost_nodes)
             self._lost_nodes.discard(node)
             self._has_begun(node)

@@ -127,15 +127,18 @@ class ConsulSource:
         *,
         fresh: bool = False,
         more: str = "",
+        wait: float = 1.0,
     ) -> tuple[int, Any]:
         """(index, answer) of one query, blocking where `index` is given; `fresh`: as the leader has it, not any server;
-        `more`: further parameters. Raises ConsulError, FetchError."""
+        `more`: further parameters; `wait`: share of the usual wait. Raises ConsulError, FetchError."""
         query = ("?" if fresh else "?stale") + more
         if index:
-            wait_s = self._wait_s * (1 - SPREAD * random.random())
+            wait_s = self._wait_s * wait * (1 - SPREAD * random.random())
             query += f"&index={index}&wait={wait_s * 1000:.0f}ms"
         query += self._settings.scope
-        timeout_s = self._wait_s * 17 / 16 + 5 if index else 10.0  # Consul adds up to a sixteenth; beyond that it hangs
+        timeout_s = (
+            self._wait_s * wait * 17 / 16 + 5 if index else 10.0
+        )  # Consul adds up to a sixteenth; beyond that it hangs
         reply = await self._fetch.request(
             "GET", self._settings.url + path + query, headers=self._settings.headers, timeout_s=timeout_s
         )
