@@ -30,10 +30,11 @@ from ..proxy.limits import Settings
 from ..proxy.limits import parse as parse_limits
 from ..proxy.proxy_protocol import Network, parse_trusted
 from ..registry.documents import Document, Problem
-from ..registry.model import Workload, WorkloadPort
+from ..registry.model import SourceStatus, Workload, WorkloadPort
 from ..registry.names import service_host, split_full_name
 from ..registry.needs import FetchError
 from ..registry.source_manifests import Manifests
+from ..registry.supervise import supervised
 from .role_checks import checks_of
 from .role_common import Signals, Tasks, logger, ready
 from .role_common import run as run_role
@@ -242,7 +243,7 @@ class Role:
                     raise SettingError(f"-f {unread[0]}")
                 if sidecar.engine is None:
                     raise SettingError(f"-f: no manifest that can be used: {self.problem or 'nothing there'}")
-                tasks.start("manifests", self.manifests.run())
+                tasks.start("manifests", supervised(self.manifests, lambda: None, self._manifests_failed))
                 signals.on_reload = self.manifests.look_now
                 sidecar.notes["manifests"] = lambda: self.problem
             if self.command:
@@ -496,6 +497,9 @@ class Role:
                 tell_at = float("inf")
                 logger.warning("not ready yet: %s", "; ".join(problems))
             await asyncio.sleep(0.02)
+
+    def _manifests_failed(self, status: SourceStatus) -> None:
+        self.problem = status.error
 
     def _documents(self, documents: list[Document], problems: list[Problem]) -> None:
         world, reports = self.loader.load(documents)

@@ -10,7 +10,9 @@ from typing import Any
 
 from ..registry.documents import Document, Problem
 from ..registry.hub import Registry
+from ..registry.model import SourceStatus
 from ..registry.source_manifests import Manifests
+from ..registry.supervise import Source, supervised
 from .role_common import Tasks
 from .settings import SettingError, counted
 
@@ -44,7 +46,7 @@ class Sources:
             self.manifests.read()
             if unread := self.manifests.unread():
                 raise SettingError(f"-f {unread[0]}")
-            self._tasks.start("manifests", self.manifests.run())
+            self._supervise(self.manifests)
 
     async def start(self) -> None:
         options = self._options
@@ -67,7 +69,13 @@ class Sources:
 
     def _follow(self, source: Any) -> None:
         self._running.append(source)
-        self._tasks.start(source.name, source.run())
+        self._supervise(source)
+
+    def _supervise(self, source: Source) -> None:
+        def last() -> SourceStatus | None:
+            return self._registry.snapshot.value.sources.get(source.name)
+
+        self._tasks.start(source.name, supervised(source, last, self._registry.status))
 
     def problem(self) -> str:
         """For /readyz: a source that has never said anything; empty: none."""

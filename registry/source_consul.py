@@ -93,16 +93,25 @@ class ConsulSource:
         self._unwatched: Unwatched | None = None
         """Follows those without a watch, where there are too many."""
         self._following: asyncio.Task[None] | None = None
+        self._died: asyncio.Future[BaseException] | None = None
+        """What one of the tasks died of."""
         self._sharing = asyncio.Lock()
         self._in_full = asyncio.Semaphore(READS_AT_ONCE)
         self._notes: tuple[str, ...] = ()
         self._publishing = False
 
     async def run(self) -> None:
-        self._status(SourceStatus(self.name))
+        """Raises what any of its tasks died of; it can be run again."""
+        self._tell()
+        loop = asyncio.get_running_loop()
+        self._died = loop.create_future()
+        catalog = loop.create_task(self._follow_catalog())
+        catalog.add_done_callback(self._ended)
         try:
-            await self._follow_catalog()
+            raise await self._died
         finally:
+            catalog.cancel()
+            await asyncio.gather(catalog, return_exceptions=True)
             await self._stop_watches()
 
     async def close(self) -> None:
@@ -266,16 +275,16 @@ class ConsulSource:
             free = len(watched) - len(self._watches)
             for name in [name for name in self._names if name not in self._watches][: max(free, 0)]:
                 self._watches[name] = loop.create_task(self._watch(name))
+                self._watches[name].add_done_callback(self._ended)
             if self._unwatched is not None:
                 self._unwatched.follow((name for name in self._names if name not in self._watches), len(self._names))
             self._note()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """A defect of ours, which must not go unseen."""
+        """A defect of ours: nothing is followed by halves."""
         if not task.cancelled() and (error := task.exception()) is not None:
-            told = {"message": "services in Consul are not followed any more", "exception": error}
-            asyncio.get_running_loop().call_exception_handler(told)
-            self.failed(NODE, f"services are not followed any more: {error}")
+            if self._died is not None and not self._died.done():
+                self._died.set_result(error)
 
     def _note(self) -> None:
         """What people should know of how changes are heard of."""

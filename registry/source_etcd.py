@@ -74,7 +74,9 @@ class EtcdSource:
         self._confirmed_at = 0.0
 
     async def run(self) -> None:
-        self._tell("starting", "")
+        """Raises nothing but for defects; it can be run again, and reads everything then."""
+        self._tell("stale" if self._ever else "starting", "")
+        self._revision = None
         backoff = Backoff(0.1, 2.0)
         while True:
             try:
@@ -166,7 +168,7 @@ class EtcdSource:
             assert self._revision is not None
             async for message in self.client.watch(self._prefix.encode(), self._revision + 1):
                 await messages.put(message)
-        except (EtcdError, FetchError) as error:
+        except Exception as error:  # whatever it is, it ends the watch
             await messages.put(error)
 
     async def _probe(self, endpoint: str, messages: asyncio.Queue[dict[str, Any] | Exception]) -> None:
@@ -182,7 +184,7 @@ class EtcdSource:
                         raise
                 self._confirmed_at = time.time()
                 self._tell("live", "")
-        except (EtcdError, FetchError) as error:
+        except Exception as error:
             await messages.put(error)
 
     def _take(self, result: dict[str, Any]) -> bool:

@@ -74,13 +74,17 @@ class ListedSource:
         self._news = asyncio.Event()
 
     async def run(self) -> None:
-        self._tell("starting", "")
-        listening = asyncio.ensure_future(self._listen())
+        """Raises nothing but for defects; it can be run again."""
+        self._tell("stale" if self._ever else "starting", "")
+        tasks = [asyncio.ensure_future(self._listen()), asyncio.ensure_future(self._follow())]
         try:
-            await self._follow()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self) -> None:
         await self._reader.fetch.close()

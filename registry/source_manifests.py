@@ -24,6 +24,8 @@ STDIN = "-"
 class Manifests:
     """`changed(documents, problems)` is called with everything after each change; `status` when readability changes."""
 
+    name = "manifests"
+
     def __init__(
         self,
         paths: Iterable[str],
