@@ -33,7 +33,7 @@ from .api import ControlApi, Options, is_loopback
 from .api_context import current
 from .auth import WORKLOAD
 from .claims import GROUPS, Judged
-from .conditions import REPORTED
+from .conditions import REPORTED, some
 from .feed_server import FeedServer, Member
 from .gather import Gather
 from .history import beyond
@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from .xds_server import XdsServer
 
 logger = logging.getLogger("fairlead.control")
+ABSENT_LOOK_S = 600.0
+"""Between looks for workloads that nobody will see again."""
 
 FACT_RESOURCES = frozenset(
     (
@@ -223,6 +225,7 @@ class Control:
         xds = self._xds() if options.xds_listen or options.xds_tls_listen else None
         sources = Sources(options, self.registry, tasks, self.data, self._manifests_changed)
         tasks.start("sidecars", self._save_sidecars())
+        tasks.start("absent sidecars", self._forget_absent())
         if isinstance(self.store, SharedStore):
             self._shared = SharedSidecars(self.store, self.book, self.feed, self._members_changed)
             self.feed.elsewhere, name = self._shared.until_known, lasting_name(self.data)
@@ -471,6 +474,23 @@ class Control:
             await self._unsaved.wait()
             self._unsaved.clear()
             await asyncio.to_thread(write_private, self.data / "sidecars.json", self.sidecars.dump())
+
+    async def _forget_absent(self) -> None:
+        while True:
+            await asyncio.sleep(ABSENT_LOOK_S)
+            before = self.sidecars.dump()
+            if gone := self.sidecars.expire(self._is_declared, time.time()):
+                logger.info("forgotten, since their sidecars have been away for long: %s", some(sorted(gone)))
+                self._overlay.told(gone)
+            self._vouching.prune()
+            if self.sidecars.dump() != before:
+                self._unsaved.set()
+            if self._shared is not None:
+                with contextlib.suppress(StoreError):  # the store says so itself
+                    await self._shared.expire(self._is_declared, time.time())
+
+    def _is_declared(self, workload: str) -> bool:
+        return self._vouching.declared(workload) is not None
 
     def _sidecar_left(self, workload: str) -> None:
         if self._shared is not None:

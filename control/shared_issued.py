@@ -71,9 +71,9 @@ class SharedIssued:
             alive = [leaf for leaf in part.leaves if leaf.not_after > now]
             found += alive
             if not alive and not part.cut:
-                ended.append(FOLDER + path)
-        if ended:
-            await self._backend.delete(ended)
+                ended.append((FOLDER + path, value))
+        for path, value in ended:  # unless whose it is has written it anew
+            await self._backend.delete_same(path, value)
         together = Issued()
         for leaf in sorted(found, key=lambda leaf: leaf.issued_at):
             together.add(leaf)

@@ -85,7 +85,9 @@ class SharedPlaintext:
                 value = pack(msgspec.json.encode(Told(cut=True)))
             await backend.put(FOLDER + self._own, value)
             self._written = dump
-        found = {name: value for name, value in await backend.listed(FOLDER) if name != self._own}
+        found = dict(await backend.listed(FOLDER))
+        if found.pop(self._own, None) is None:  # another took it for ended before ours was written
+            self._written = b""
         if found != self._others or self.unknown:
             await self._take(found, now)
 
@@ -101,12 +103,12 @@ class SharedPlaintext:
             if told.cut:
                 unknown = "the ledger of another control plane is too large for the store"
             elif not any(entry.last_seen > now - KEPT_S for entry in ledger.entries()):
-                ended.append(FOLDER + name)
+                ended.append((FOLDER + name, value))
             ledger.drop(self.forgotten())
             read.append(ledger)
         self._others, self._read, self.unknown = found, read, unknown
-        if ended:
-            await self._store.backend.delete(ended)
+        for path, value in ended:
+            await self._store.backend.delete_same(path, value)
 
     async def forget(self, one: Forgotten) -> int:
         """Have all control planes forget this; how many entries. Raises StoreError."""

@@ -24,7 +24,7 @@ from .feed_server import FeedServer
 from .marks import Marks
 from .push import Book
 from .rotation import Holder, holders_of
-from .sidecars import Known
+from .sidecars import AWAY_S, Known
 from .store import Cause, Change, ConflictError, Key, Stored, StoreError, Write
 from .store_entries import pack, unpack
 from .store_shared import SharedStore
@@ -286,8 +286,7 @@ class SharedSidecars:
                     if now >= look_at:
                         await self._look(now - look_at if look_at else 0.0)
                         look_at = now + BEAT_S
-                        for beat in self.on_beat:
-                            await beat()
+                        await self._on_beat()
                 except StoreError:
                     await asyncio.sleep(TICK_S)  # the store says so itself
             self._acknowledged.clear()
@@ -297,6 +296,17 @@ class SharedSidecars:
                     await asyncio.sleep(TICK_S)
             except TimeoutError:
                 pass
+
+    async def _on_beat(self) -> None:
+        """One that fails holds up no other. Raises StoreError after the last."""
+        failed: StoreError | None = None
+        for beat in self.on_beat:
+            try:
+                await beat()
+            except StoreError as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
     async def _look(self, late_s: float) -> None:
         """Read the others' signs. `late_s`: how long after it was due; raises StoreError."""
@@ -318,6 +328,27 @@ class SharedSidecars:
         if lost := before - self._others.keys():
             logger.warning("control plane %s gives no sign of life", ", ".join(sorted(lost)))
             self._changed()
+
+    async def expire(self, declared: Callable[[str], bool], now: float) -> None:
+        """The one that leads deletes what is known of workloads that only their sidecars told of, which have been
+        nowhere for long (sidecars.AWAY_S). `now`: Unix seconds. Raises StoreError."""
+        if not self.leads():
+            return
+        writes, at = [], asyncio.get_running_loop().time()
+        for stored in self._store.memory.all(RESOURCE):
+            record = record_of(stored)
+            one = record.known
+            if one.key in self._members or declared(one.key) or (record.by and self._signs.alive(record.by, at)):
+                continue
+            if record.by or not one.away:
+                writes.append(write_of(Record(msgspec.structs.replace(one, away=now)), stored))
+            elif now - one.away > AWAY_S:
+                writes.append(Write(stored.key, None, expect=stored.version))
+        for some in chunks(writes, WRITES_MOST):
+            try:
+                await self._store.write(some, OWN)
+            except ConflictError:
+                continue  # one of them has come back; the others are looked at the next time
 
     # --- what others' sidecars run ----------------------------------------------------------------------------------
 

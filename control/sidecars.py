@@ -15,6 +15,12 @@ import msgspec
 from ..registry.checks import Check
 from ..registry.model import Facts, Workload, WorkloadPort
 
+AWAY_S = 86400.0
+"""So long what is known of a workload that only its sidecar told of outlives its connection: names of allocations and
+containers are never used again."""
+AWAY_MOST = 1000
+"""Of a service account's; the longest away are forgotten first."""
+
 
 class Known(msgspec.Struct, frozen=True, omit_defaults=True):
     """A sidecar as last heard of."""
@@ -42,6 +48,9 @@ class Known(msgspec.Struct, frozen=True, omit_defaults=True):
     locality: str = ""
     weight: int = 1
     checks: tuple[Check, ...] = ()
+    away: float = 0.0
+    """Since when it is known not to be connected (Unix seconds), where no source declares it; 0: it is, or is not known
+    not to be."""
 
     @property
     def key(self) -> str:
@@ -77,7 +86,7 @@ class Sidecars:
             elif before is not None and one.checked:
                 present[one.key] = msgspec.structs.replace(one, mesh_port=before.mesh_port)
             elif before is not None:
-                present[one.key] = msgspec.structs.replace(before, left=one.left, checked=False, unhealthy="")
+                present[one.key] = msgspec.structs.replace(before, left=one.left, checked=False, unhealthy="", away=0.0)
         self._seen |= set(present)
         gone = self._seen - set(present)
         merged = {**self.known, **present}
@@ -100,13 +109,33 @@ class Sidecars:
                 self._gone.discard(key)
                 self._seen.discard(key)
 
+    def expire(self, declared: Callable[[str], bool], now: float) -> frozenset[str]:
+        """Forget workloads that no source declares, and that have not been connected for long, or are too many of one
+        account; which. `now`: Unix seconds. To be called now and then."""
+        away: dict[tuple[str, str], list[Known]] = {}
+        for key, one in self.known.items():
+            if declared(key) or (key in self._seen and key not in self._gone):
+                continue
+            if not one.away:
+                one = self.known[key] = msgspec.structs.replace(one, away=now)
+            away.setdefault((one.namespace, one.service_account), []).append(one)
+        found = set()
+        for many in away.values():
+            many.sort(key=lambda one: -one.away)
+            found |= {one.key for at, one in enumerate(many) if at >= AWAY_MOST or now - one.away > AWAY_S}
+        self._drop(found)
+        return frozenset(found)
+
+    def _drop(self, keys: set[str]) -> None:
+        for key in keys:
+            del self.known[key]
+        self._seen -= keys
+        self._gone -= keys
+
     def disown(self, holder: Callable[[str], str | None]) -> frozenset[str]:
         """Forget what was told by who had another account than the workload's by now (`holder`); of which workloads."""
         found = {key for key, one in self.known.items() if not one.is_of(holder(key))}
-        for key in found:
-            del self.known[key]
-        self._seen -= found
-        self._gone -= found
+        self._drop(found)
         return frozenset(found)
 
     def leave(self, key: str) -> bool:

@@ -42,6 +42,10 @@ class Backend(Protocol):
 
     async def delete(self, paths: Sequence[str]) -> None: ...
 
+    async def delete_same(self, path: str, value: bytes) -> bool:
+        """Delete it where it still has this value; whether it had."""
+        ...
+
     async def listed(self, path: str) -> list[tuple[str, bytes]]:
         """(path below this one, value)."""
         ...

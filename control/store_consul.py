@@ -206,6 +206,14 @@ class ConsulBackend:
             chunk = paths[start : start + OPERATIONS]
             await self._transact([{"Verb": "delete", "Key": self._prefix + path} for path in chunk])
 
+    async def delete_same(self, path: str, value: bytes) -> bool:
+        reply = await self._ask("GET", self._path(path, "consistent"), accept=(200, 404))
+        pair = _pairs(reply.body)[0] if reply.status == 200 else None
+        if pair is None or (pair.Value or b"") != value:
+            return False
+        same = {"Verb": "delete-cas", "Key": self._prefix + path, "Index": pair.ModifyIndex}
+        return await self._transact([same]) is not None
+
     async def listed(self, path: str) -> list[tuple[str, bytes]]:
         return await self._listed(path, CALL_S)
 

@@ -137,6 +137,14 @@ class EtcdBackend:
             success = [{"request_delete_range": {"key": b64(self._key(path))}} for path in chunk]
             await self._call("/v3/kv/txn", {"success": success})
 
+    async def delete_same(self, path: str, value: bytes) -> bool:
+        key = b64(self._key(path))
+        compare = {"key": key, "target": "VALUE", "result": "EQUAL", "value": b64(value)}
+        told = await self._call(
+            "/v3/kv/txn", {"compare": [compare], "success": [{"request_delete_range": {"key": key}}]}
+        )
+        return bool(told.get("succeeded"))
+
     async def listed(self, path: str) -> list[tuple[str, bytes]]:
         key = self._key(path)
         found, _ = await self._range(key, prefix_end(key), PAGE)

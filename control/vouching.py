@@ -41,6 +41,8 @@ class Vouching:
         self._epoch = 0
         self._tokens: dict[str, str] = {}
         """Id of the token that it showed last."""
+        self._idle: set[str] = set()
+        """Workloads of these that were not there at the last look, and have not come since."""
 
     def groups(self, source: str, objects: Mapping[str, Mapping[str, Any]]) -> bool:
         """The objects of a source by item key, or its WorkloadGroups among them; whether these are others."""
@@ -61,6 +63,17 @@ class Vouching:
         """Who acts for this workload has shown that it is of this service account, and no more."""
         self._proved[workload] = service_account
         self._tokens[workload] = token
+        self._idle.discard(workload)
+
+    def prune(self) -> None:
+        """Forget whose a workload is that was there neither now nor at the last look. To be called now and then, at
+        intervals longer than it takes to come once an account is shown."""
+        workloads = self._snapshot().workloads
+        absent = {key for key in self._proved if key not in workloads and not self._is_connected(key)}
+        for key in absent & self._idle:
+            for table in (self._proved, self._tokens, self._judged):
+                table.pop(key, None)
+        self._idle = absent - self._idle
 
     def holder(self, workload: str) -> str | None:
         """The service account whose workload (namespace/name) this is: as declared, else of who came first. None: it is

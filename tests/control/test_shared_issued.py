@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,15 +21,19 @@ class Backend:
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
         self.broken = False
+        self.before_delete: Callable[[], None] = lambda: None
 
     async def put(self, path: str, value: bytes) -> None:
         if self.broken:
             raise OSError
         self.values[path] = value
 
-    async def delete(self, paths: list[str]) -> None:
-        for path in paths:
-            del self.values[path]
+    async def delete_same(self, path: str, value: bytes) -> bool:
+        self.before_delete()
+        if self.values.get(path) != value:
+            return False
+        del self.values[path]
+        return True
 
     async def listed(self, path: str) -> list[tuple[str, bytes]]:
         return [(key.removeprefix(path), value) for key, value in self.values.items()]
@@ -76,6 +81,20 @@ async def test_what_has_ended_is_cleared_away_and_what_cannot_be_read_is_not_tak
     assert (len(list(together.last(101.0))), whole, backend.values) == (0, True, {})
     backend.values["issued/old/1"] = b"of another version"
     assert (await two.all(0.0))[1] is False
+
+
+async def test_what_is_issued_anew_while_its_part_is_cleared_away_stays() -> None:
+    backend = Backend()
+    one, _ = shared(backend, "one", leaf("shop/a", 1.0))
+    two, _ = shared(backend, "two")
+    await one.write(0.0)
+    (path,) = backend.values
+    anew, _ = shared(other := Backend(), "one", leaf("shop/a", 101.0, ends=200.0))
+    await anew.write(102.0)
+    backend.before_delete = lambda: backend.values.update(other.values)
+    await two.all(101.0)
+    assert backend.values[path] == other.values[path]
+    assert [one.workload for one in (await two.all(102.0))[0].last(102.0)] == ["shop/a"]
 
 
 async def test_more_than_the_store_takes_is_said_to_be_missing() -> None:

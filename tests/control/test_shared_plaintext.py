@@ -55,6 +55,17 @@ async def planes(new: Any) -> AsyncIterator[tuple[Plane, Plane, Store]]:
             plane.shared.close()
 
 
+async def test_a_ledger_that_was_taken_for_ended_is_written_again(new: Any) -> None:
+    async with planes(new) as (one, two, store):
+        one.came("10.0.0.1")
+        await one.shared.beat()
+        assert isinstance(store, SharedStore)
+        await store.backend.delete([FOLDER + "one"])
+        for plane in (one, one, two):
+            await plane.shared.beat()
+        assert two.known() == {"10.0.0.1"}
+
+
 async def test_what_one_has_seen_the_others_know_and_forget_together(new: Any) -> None:
     async with planes(new) as (one, two, _):
         one.came("10.0.0.1")

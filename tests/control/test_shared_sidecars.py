@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from fairlead.control import shared_sidecars
 from fairlead.control.feed_server import FeedServer
 from fairlead.control.push import Book
 from fairlead.control.shared_sidecars import DEAD_S, SharedSidecars, Signs, agree_on_authority
-from fairlead.control.sidecars import Known
-from fairlead.control.store import Store
+from fairlead.control.sidecars import AWAY_S, Known
+from fairlead.control.store import Store, StoreError
 from fairlead.control.store_shared import SharedStore
 from tests.control.storages import storages
 from tests.e2e.roles import until
@@ -134,6 +135,38 @@ async def test_one_of_all_leads_and_when_it_ends_the_other_does(planes: tuple[Pl
     await until("one leader", one_leads)
     await one.close()
     await until("the other", lambda: is_true(two.shared.leads()))
+
+
+@pytest.mark.asyncio
+async def test_who_was_nowhere_for_long_is_deleted_by_the_one_that_leads(planes: tuple[Plane, Plane]) -> None:
+    one, two = planes
+    one.shared.connected([WEB, replace(WEB, workload="web-2"), replace(WEB, workload="web-3")])
+    await until("all at two", lambda: is_true(len(two.there()) == 3))
+    one.shared.connected([WEB])
+    await until("nowhere", lambda: is_true(sorted(two.nowhere()) == ["default/web-2", "default/web-3"]))
+    await until("a leader", lambda: is_true(one.shared.leads()))
+    declared = {"default/web-2"}.__contains__
+    await two.shared.expire(declared, 1000.0 + AWAY_S)  # it does not lead
+    await one.shared.expire(declared, 1000.0)
+    await one.shared.expire(declared, 1000.0 + AWAY_S)
+    assert sorted(one.nowhere()) == ["default/web-2", "default/web-3"]
+    await one.shared.expire(declared, 1001.0 + AWAY_S)
+    await until("gone", lambda: is_true(two.nowhere() == ["default/web-2"] and two.there() == ["default/web-1"]))
+
+
+@pytest.mark.asyncio
+async def test_one_thing_of_a_beat_that_fails_holds_up_no_other(planes: tuple[Plane, Plane]) -> None:
+    (one, _), beats = planes, 0
+
+    async def fails() -> None:
+        raise StoreError("too large")
+
+    async def works() -> None:
+        nonlocal beats
+        beats += 1
+
+    one.shared.on_beat += [fails, works]
+    await until("a beat", lambda: is_true(beats))
 
 
 class OfFile:

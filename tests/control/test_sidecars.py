@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from fairlead.control.sidecars import Known, Sidecars
+from fairlead.control.sidecars import AWAY_MOST, AWAY_S, Known, Sidecars
 from fairlead.registry.model import Facts, Workload
 
 FRONT = Known("default", "front-1", "10.0.0.1", 15006, "front", {"app": "front"}, (8080,))
@@ -157,3 +157,41 @@ def test_what_another_account_told_under_the_name_is_forgotten_once_that_is_know
     assert (sidecars.known, sidecars.left()) == ({}, [])
     sidecars.connected([replace(FRONT, service_account="said")])
     assert not sidecars.disown(lambda _: "front"), "where nothing is proved, what is said is only said"
+
+
+def test_a_workload_that_no_source_declares_is_forgotten_a_day_after_it_went() -> None:
+    sidecars = Sidecars()
+    other = replace(FRONT, workload="front-2")
+    sidecars.connected([FRONT, other])
+    assert not sidecars.expire(lambda _: False, 5.0)
+    sidecars.connected([other])
+    assert not sidecars.expire(lambda _: False, 10.0)
+    again = Sidecars(sidecars.dump())
+    again.connected([other])
+    assert not again.expire(lambda _: False, 10.0 + AWAY_S)
+    assert not again.expire({"default/front-1"}.__contains__, 11.0 + AWAY_S)
+    assert again.expire(lambda _: False, 11.0 + AWAY_S) == {"default/front-1"}
+    assert set(again.alone(()).workloads) == {"default/front-2"}
+    again.connected([FRONT])
+    assert set(again.alone(()).workloads) == {"default/front-1", "default/front-2"}, "it can come again"
+
+
+def test_who_comes_back_is_not_away_any_more() -> None:
+    sidecars = Sidecars()
+    sidecars.connected([FRONT])
+    sidecars.connected([])
+    sidecars.expire(lambda _: False, 10.0)
+    sidecars.connected([FRONT])
+    sidecars.connected([])
+    assert not sidecars.expire(lambda _: False, 11.0 + AWAY_S)
+
+
+def test_an_account_cannot_fill_the_memory_with_names() -> None:
+    sidecars = Sidecars()
+    many = [replace(FRONT, workload=f"w{n}") for n in range(AWAY_MOST + 2)]
+    for at, one in enumerate((replace(FRONT, service_account="other"), *many)):
+        sidecars.connected([one])
+        sidecars.connected([])
+        found = sidecars.expire(lambda _: False, 10.0 + at)
+        assert found == ({f"default/w{at - AWAY_MOST - 1}"} if at > AWAY_MOST else set())
+    assert "default/front-1" in sidecars.known

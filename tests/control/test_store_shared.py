@@ -449,3 +449,15 @@ async def test_etcd_with_passwords_and_consul_with_acls_are_used_by_their_usual_
         await found.close()
         with pytest.raises(StoreError, match="CONSUL_HTTP_TOKEN"):
             await SharedStore.open(backend_of(url, {}), open_s=0.5)
+
+
+async def test_a_value_is_deleted_only_where_it_is_still_the_one_that_was_read(shared: New) -> None:
+    async with shared().open() as store:
+        assert isinstance(store, SharedStore)
+        backend = store.backend
+        await backend.put("live/x", b"\0one")
+        assert not await backend.delete_same("live/x", b"two")
+        assert await backend.listed("live/") == [("x", b"\0one")]
+        assert await backend.delete_same("live/x", b"\0one")
+        assert await backend.listed("live/") == []
+        assert not await backend.delete_same("live/x", b"\0one")

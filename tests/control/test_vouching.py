@@ -96,3 +96,21 @@ async def test_a_name_is_of_who_came_first_but_goes_to_whom_it_was_given_and_to_
         facts[key] = Workload("shop", "web-1", source="control", service_account="edge")
         assert vouching.holder(key) == "edge"
         assert not vouching.takes_over("shop", "web-1", "web"), "a declaration goes before tokens"
+
+
+async def test_whose_a_workload_is_that_is_nowhere_is_forgotten_at_the_second_look(tmp_path: Path) -> None:
+    connected, known = {"shop/here"}, {"shop/known": Workload("shop", "known", source="sidecars")}
+    async with store_in(tmp_path) as store:
+        vouching = Vouching(
+            store.memory, lambda: Snapshot(workloads=known), lambda _: False, lambda: 0.0, connected.__contains__
+        )
+        for key in ("shop/here", "shop/known", "shop/gone", "shop/again"):
+            vouching.prove(key, "web", "t")
+        vouching.prune()
+        assert vouching.proved("shop/gone"), "it may be on its way"
+        vouching.prove("shop/again", "web", "t")
+        vouching.prune()
+        assert vouching.by_token({"t"}) == {"shop/here", "shop/known", "shop/again"}
+        vouching.prune()
+        vouching.prune()
+        assert vouching.by_token({"t"}) == {"shop/here", "shop/known"}
