@@ -10,7 +10,7 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -88,12 +88,19 @@ class HttpFetch:
     """`tls`: the context for https; it must be given where https is used. Close with `close()`.
 
     `http+unix://%2Frun%2Fx.sock/path` is a request over a Unix socket, whose path stands, quoted, for the host.
+    `refuses(address)`: whether no connection may go to this IP address, whatever name stands for it.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None, server_hostname: str | None = None) -> None:
+    def __init__(
+        self,
+        tls: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+        refuses: Callable[[str], bool] | None = None,
+    ) -> None:
         self.tls = tls
         """May be replaced at any time; connections of another are not used again, since the peer knows us by it."""
         self._server_hostname = server_hostname
+        self._refuses = refuses
         self._idle: dict[tuple[str, str, int], list[_Connection]] = {}
         self._open: set[_Connection] = set()
         self._closed = False
@@ -185,9 +192,8 @@ class HttpFetch:
                 if scheme == "http+unix":
                     reader, writer = await asyncio.open_unix_connection(host)
                 else:
-                    reader, writer = await asyncio.open_connection(
-                        host, port, ssl=tls, server_hostname=(self._server_hostname or host) if tls else None
-                    )
+                    name = (self._server_hostname or host) if tls else None
+                    reader, writer = await self._dial(host, port, tls, name)
         except TimeoutError:
             raise FetchError(f"not connected to {host}:{port} within {timeout_s:g} s") from None
         except (OSError, ssl.SSLError) as error:
@@ -195,6 +201,25 @@ class HttpFetch:
         made = _Connection(reader, writer, tls)
         self._open.add(made)
         return made
+
+    async def _dial(
+        self, host: str, port: int, tls: ssl.SSLContext | None, name: str | None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._refuses is None:
+            return await asyncio.open_connection(host, port, ssl=tls, server_hostname=name)
+        # Looked up once, so that none but the addresses that were judged is dialled.
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = [str(one[4][0]) for one in found]
+        allowed = [one for one in addresses if not self._refuses(one)]
+        if not allowed:
+            raise FetchError(f"{host} is {', '.join(addresses)}: nothing is fetched from there")
+        for number, at in enumerate(allowed):
+            try:
+                return await asyncio.open_connection(at, port, ssl=tls, server_hostname=name)
+            except OSError:
+                if number == len(allowed) - 1:
+                    raise
+        raise AssertionError("unreachable")
 
     def _give_back(self, where: tuple[str, str, int], connection: _Connection, head: ResponseHead | None) -> None:
         parser = connection.parser

@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from hashlib import sha256
+from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from ..policy.json_web_token import Token, TokenError, read_keys
@@ -34,6 +35,7 @@ KEPT_MOST = 4096
 WAITING_MOST = 1000
 """Requests that wait for keys."""
 SET_MOST = 1 << 20
+METADATA = ip_address("fd00:ec2::254")
 NO_KEYS = "Jwks remote fetch is failed"
 logger = logging.getLogger("fairlead.tokens")
 Done = Callable[["Result"], None]
@@ -258,7 +260,7 @@ class TokenCheck:
 
     async def _get(self, url: str) -> bytes:
         if self._fetch is None:
-            self._fetch = HttpFetch(ssl.create_default_context())
+            self._fetch = HttpFetch(ssl.create_default_context(), refuses=is_of_the_host)
         if not url.lower().startswith(("http://", "https://")):  # an issuer's document names what it likes
             raise FetchError(f"{url}: keys are fetched from http and https only")
         data = b""
@@ -285,6 +287,15 @@ class TokenCheck:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._fetch is not None:
             await self._fetch.close()
+
+
+def is_of_the_host(address: str) -> bool:
+    """Whether this is where clouds give a machine its own credentials, which whoever may write a policy must not have
+    fetched: link-local addresses (RFC 3927, RFC 4291), and the one of AWS for IPv6."""
+    at = ip_address(address.partition("%")[0])
+    if isinstance(at, IPv6Address) and at.ipv4_mapped is not None:
+        at = at.ipv4_mapped
+    return at.is_link_local or at == METADATA
 
 
 def _digest(candidate: Candidate) -> bytes:
