@@ -22,6 +22,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Set
+from itertools import chain
 from typing import Any, Protocol
 
 import msgspec
@@ -189,7 +190,7 @@ class Book:
             ("workload/", before.workloads, snapshot.workloads, told and told.workloads),
             ("namespace/", before.namespaces, snapshot.namespaces, told and told.namespaces),
         ):
-            for key in keys if isinstance(keys, frozenset) else {**old, **new}:
+            for key in keys if isinstance(keys, frozenset) else dict.fromkeys(chain(old, new)):
                 had, value = old.get(key), new.get(key)
                 if had is value:
                     continue

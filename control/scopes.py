@@ -15,6 +15,7 @@ them where one of these has a namespaceSelector or a PeerAuthentication says DIS
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 from ..policy.parse import Parsed, parse
@@ -126,7 +127,7 @@ class Scopes:
         self, before: Snapshot, now: Snapshot, hosts: Iterable[str] | None, workloads: Iterable[str] | None
     ) -> None:
         if hosts is None:
-            hosts = {**before.services, **now.services, **before.endpoints, **now.endpoints}
+            hosts = dict.fromkeys(chain(before.services, now.services, before.endpoints, now.endpoints))
         for host in hosts:
             old, new = before.services.get(host), now.services.get(host)
             if old is not new:
@@ -146,7 +147,7 @@ class Scopes:
                         del self._behind[place]
                 for place in places:
                     self._behind.setdefault(place, set()).add(host)
-        for key in {**before.workloads, **now.workloads} if workloads is None else workloads:
+        for key in dict.fromkeys(chain(before.workloads, now.workloads)) if workloads is None else workloads:
             namespace = key.partition("/")[0]
             if (key in now.workloads) != (key in self._members.get(namespace, NONE)):
                 self._members.setdefault(namespace, set()).symmetric_difference_update((key,))
