@@ -119,6 +119,7 @@ class Book:
     def __init__(self, epoch: str) -> None:
         self.epoch = epoch
         self.number = 0
+        self.version = f"{epoch}.0"
         self._items: dict[str, tuple[int, bytes]] = {}
         self._recent: deque[tuple[int, str]] = deque(maxlen=REMOVALS_KEPT)
         """(number, key) of the latest changes and removals, oldest first."""
@@ -140,10 +141,6 @@ class Book:
         self._digests: dict[str, tuple[int, bytes]] = {}
         """(number at which the item changed, digest) of items that were asked for."""
 
-    @property
-    def version(self) -> str:
-        return f"{self.epoch}.{self.number}"
-
     def __len__(self) -> int:
         return len(self._items)
 
@@ -156,6 +153,7 @@ class Book:
         if not real:
             return False
         self.number += 1
+        self.version = f"{self.epoch}.{self.number}"
         self._since.clear()
         self._plain.clear()
         self._shared.clear()

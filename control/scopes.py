@@ -156,6 +156,11 @@ class Scopes:
 
     # --- who is to have what
 
+    @property
+    def name_any(self) -> bool:
+        """Whether a Sidecar resource names what somebody is to have, or one may by now."""
+        return self._resources is None or bool(self._resources.sidecars)
+
     def scoped(self, mode: str, has_all: bool = False) -> bool:
         """Whether a sidecar that asks for this mode is to have less than everything; `has_all`: it has that now."""
         if mode != AUTO:
