@@ -29,6 +29,8 @@ SIZES = ((10, 10), (10_000, 10))
 """(services, endpoints of each)."""
 CHANGES = 400
 BURST = 10_000
+_asked = 0
+"""Id of the last question."""
 
 # One endpoint's address changes with each line `change N` on standard input; `burst N` makes N changes in one second.
 SERVER = """
@@ -100,16 +102,22 @@ uvloop.run(main())
 """
 
 
-def question(number: int) -> bytes:
+def question(number: int, ident: int = 1) -> bytes:
     labels = (f"svc{number}", "default", "svc", "cluster", "local")
     name = b"".join(bytes((len(label),)) + label.encode() for label in labels) + b"\0"
-    return b"\0\1\1\0\0\1\0\0\0\0\0\0" + name + b"\0\1\0\1"
+    return ident.to_bytes(2, "big") + b"\1\0\0\1\0\0\0\0\0\0" + name + b"\0\1\0\1"
 
 
 def addresses(client: socket.socket, number: int) -> frozenset[bytes]:
-    octets = question(number)
+    """The addresses of a service now. What comes of questions that were given up is not taken for its answer."""
+    global _asked
+    _asked = _asked % 0xFFFF + 1
+    octets = question(number, _asked)
     client.send(octets)
-    reply = client.recv(4096)
+    end = time.monotonic() + (client.gettimeout() or 10.0)
+    while (reply := client.recv(4096))[:2] != octets[:2] or reply[12 : len(octets)].lower() != octets[12:]:
+        if time.monotonic() > end:
+            raise TimeoutError(f"no answer for svc{number} among those that come")
     count = int.from_bytes(reply[6:8], "big")
     return frozenset(reply[len(octets) + 16 * n + 12 : len(octets) + 16 * n + 16] for n in range(count))
 

@@ -37,9 +37,17 @@ BIN = Path(os.environ.get("SERVERS", ROOT / ".servers")) / "bin"
 DEADLINE_S = 100.0
 
 
+Change = Callable[[int, int], tuple[bytes, bool]]
+
+
 def address(service: int, number: int, turn: int = 0) -> str:
     index = service * EACH + number
     return f"10.{64 * turn + (index >> 16)}.{index >> 8 & 255}.{index & 255}"
+
+
+def packed(service: int, turn: int) -> bytes:
+    """Address of the first instance, as it stands in an answer."""
+    return socket.inet_aton(address(service, 0, turn))
 
 
 class Store(ABC):
@@ -64,8 +72,9 @@ class Store(ABC):
     def fill(self, services: int) -> None: ...
 
     @abstractmethod
-    def changes(self) -> dict[str, Callable[[int, int], None]]:
-        """By name: what puts turn T of service N's first instance into the store."""
+    def changes(self) -> dict[str, Change]:
+        """By name: what puts turn T of service N's first instance into the store, and says which address is then in
+        the answer, or (False) not in it."""
 
     def start(self) -> None:
         log = (self.folder / "log").open("wb")
@@ -123,8 +132,12 @@ class Etcd(Store):
         for some in _batches(services, 128):
             self.call("POST", "/v3/kv/txn", {"success": [{"request_put": self._put(s, n)} for s, n in some]})
 
-    def changes(self) -> dict[str, Callable[[int, int], None]]:
-        return {"address": lambda service, turn: self.call("POST", "/v3/kv/put", self._put(service, 0, turn))}
+    def changes(self) -> dict[str, Change]:
+        def moved(service: int, turn: int) -> tuple[bytes, bool]:
+            self.call("POST", "/v3/kv/put", self._put(service, 0, turn))
+            return packed(service, turn), True
+
+        return {"address": moved}
 
 
 class Consul(Store):
@@ -160,25 +173,29 @@ class Consul(Store):
         for some in _batches(services, 32):
             self.call("PUT", "/v1/txn", [one for s, n in some for one in self._entry(s, n)])
 
-    def changes(self) -> dict[str, Callable[[int, int], None]]:
-        def moved(service: int, turn: int) -> None:
+    def changes(self) -> dict[str, Change]:
+        def moved(service: int, turn: int) -> tuple[bytes, bool]:
             self.call("PUT", "/v1/txn", self._entry(service, 0, turn)[:1])
+            return packed(service, turn), True
 
-        def judged(service: int, turn: int) -> None:
+        def judged(service: int, turn: int) -> tuple[bytes, bool]:
             self.call("PUT", "/v1/txn", self._entry(service, 0, turn, "critical" if turn else "passing")[1:])
+            return packed(service, 0), not turn
 
-        def extra(service: int) -> tuple[str, str]:
-            return f"n{service % self.NODES}", f"svc{service}-extra"
+        def extra(service: int) -> tuple[str, str, str]:
+            host = f"172.{16 + (service >> 16)}.{service >> 8 & 255}.{service & 255}"
+            return f"n{service % self.NODES}", f"svc{service}-extra", host
 
-        def came(service: int, _turn: int) -> None:
-            node, own = extra(service)
-            instance = {"ID": own, "Service": f"svc{service}", "Port": 8080,
-                        "Address": f"172.{16 + (service >> 16)}.{service >> 8 & 255}.{service & 255}"}  # fmt: skip
+        def came(service: int, _turn: int) -> tuple[bytes, bool]:
+            node, own, host = extra(service)
+            instance = {"ID": own, "Service": f"svc{service}", "Port": 8080, "Address": host}
             self.call("PUT", "/v1/txn", [{"Service": {"Verb": "set", "Node": node, "Service": instance}}])
+            return socket.inet_aton(host), True
 
-        def went(service: int, _turn: int) -> None:
-            node, own = extra(service)
+        def went(service: int, _turn: int) -> tuple[bytes, bool]:
+            node, own, host = extra(service)
             self.call("PUT", "/v1/catalog/deregister", {"Node": node, "ServiceID": own})
+            return socket.inet_aton(host), False
 
         return {"check": judged, "address": moved, "new": came, "gone": went}
 
@@ -239,13 +256,14 @@ def _measured(store: Store, services: int, changes: int) -> dict[str, Any]:
         process.wait()
 
 
-def _one(client: socket.socket, change: Callable[[int, int], None], service: int) -> float:
+def _one(client: socket.socket, change: Change, service: int) -> float:
     """Seconds from before a change to the first answer that has it."""
     before = addresses(client, service)
-    turns = [turn for turn in range(4) if bytes(map(int, address(service, 0, turn).split("."))) in before]
+    turns = [turn for turn in range(4) if packed(service, turn) in before]
+    turn = turns[0] % 3 + 1 if turns else 0
     start = time.monotonic()
-    change(service, turns[0] % 3 + 1 if turns else 0)
-    _until(client, service, lambda found: found != before)
+    expected, there = change(service, turn)
+    _until(client, service, lambda found: bool(found) and (expected in found) == there)
     taken = time.monotonic() - start
     time.sleep(random.uniform(0, 0.02))  # so that changes do not run in step with what is waited for
     return taken

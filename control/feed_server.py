@@ -205,9 +205,10 @@ class FeedServer:
         self._wake.ask(urgent)
 
     def _wake_all(self) -> None:
+        trust, now = self.trust(), asyncio.get_running_loop().time()
         for stream in self._streams.values():
             try:
-                sent = stream.open is not None and self._send(stream, stream.open)
+                sent = stream.open is not None and self._send(stream, stream.open, trust, now)
             except Exception:  # its own task meets it, and ends this stream alone
                 sent = False
             if not sent:
@@ -223,14 +224,14 @@ class FeedServer:
         self.publishes += 1
         self.publish_s += time.monotonic() - asked_at
 
-    def _send(self, stream: Stream, transport: asyncio.Transport) -> bool:
+    def _send(self, stream: Stream, transport: asyncio.Transport, trust: bytes, now: float) -> bool:
         """Write what is new to a reader that keeps up, here and now; whether that could be done.
 
         With a thousand readers the turns of their tasks, timers and events took several times as long as the writing.
         """
         if self._closing or transport.is_closing() or transport.get_write_buffer_size():
             return False
-        if self.trust() != stream.told or stream.member.not_believed != stream.claims:
+        if trust != stream.told or stream.member.not_believed != stream.claims:
             return False
         if self._views.outgrown(stream) or self._views.stranger(stream):
             return False
@@ -239,7 +240,7 @@ class FeedServer:
             if message is not self._chunk[0]:
                 self._chunk = (message, chunk_of(message))
             transport.write(self._chunk[1])
-            stream.beat_at = next_beat(asyncio.get_running_loop().time())
+            stream.beat_at = now + stream.beat_s
         return True
 
     def hear(self) -> asyncio.Event:
@@ -306,7 +307,8 @@ class FeedServer:
         self._enlist(key, member)
         stream = Stream(key, member, request.query)
         loop = asyncio.get_running_loop()
-        stream.beat_at = next_beat(loop.time())
+        stream.beat_s = HEARTBEAT_S * random.uniform(0.7, 1.0)
+        stream.beat_at = loop.time() + stream.beat_s
         self._streams[id(member)] = stream
         logger.info("%s connected (mesh port %s)", key, member.mesh_port or "none")
         if member.role != "dns":
@@ -332,7 +334,7 @@ class FeedServer:
                 message = self._news(stream)
                 if message is not None or loop.time() >= stream.beat_at:
                     await response.write(message if message is not None else b"\n")
-                    stream.beat_at = next_beat(loop.time())
+                    stream.beat_at = loop.time() + stream.beat_s
                 beat = loop.call_at(stream.beat_at, stream.wake.set)
                 try:
                     if not stream.wake.is_set() and chunked:
@@ -402,7 +404,7 @@ class FeedServer:
             if message is None and member.taken == member.offered and stream.number != book.number:
                 member.taken = book.version  # what is new is for others
                 self._tell_heard()
-        if stream.number != book.number or view is not stream.view:
+        if view is not stream.view or (view.understands is not None and stream.number != book.number):
             self._describe(stream, view)
         stream.number, stream.view, member.offered = book.number, view, book.version
         if message is not None:
@@ -600,11 +602,6 @@ def bounded(told: TrustReport) -> None:
     names = (*told.roots, told.serial, told.issuer, told.instance, told.role)
     if any(len(one) > DIGITS_MOST for one in names) or len(told.namespace) + len(told.workload) > NAME_MOST:
         raise web.HTTPBadRequest(text=f"not a report of trust: a text has more than {DIGITS_MOST} characters")
-
-
-def next_beat(now: float) -> float:
-    """When a sign of life is due: for each stream at another time, or all would be at once after each version."""
-    return now + HEARTBEAT_S * random.uniform(0.7, 1.0)
 
 
 def read_member(query: Any) -> Member:

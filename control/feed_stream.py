@@ -97,6 +97,8 @@ class Stream:
         """Where chunks can be written at once: nothing else is under way on the stream."""
         self.beat_at = 0.0
         """When a line is due that says that we are here (loop time)."""
+        self.beat_s = 0.0
+        """So long after the last one: of each stream another, or all would be at once after each version."""
         self.told = b""
         """What it was told of roots."""
         self.claims: list[str] = []

@@ -1,15 +1,14 @@
 """What objects and manifests state, with what sidecars tell of themselves laid over it, on its way to the registry.
 
-A change costs what it touches, but for copies of tables.
+A change costs what it touches.
 """
 
 from __future__ import annotations
 
-from collections import ChainMap
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Container, Iterable
 
 from ..registry.hub import Registry
-from ..registry.model import Changed, Facts, Workload
+from ..registry.model import Changed, Facts
 from .sidecars import Sidecars
 
 NOTHING: frozenset[str] = frozenset()
@@ -58,9 +57,18 @@ class Overlay:
                 self._registry.update(source, laid, Changed(workloads=concerned))
 
     def _alone(self, touched: frozenset[str] | None) -> None:
-        given: list[MutableMapping[str, Workload]] = [facts.workloads for facts in self._given.values()]
         if self._lone is None:
             touched = None
-        self._lone = self._sidecars.alone(ChainMap(*given), self._lone, touched)
+        self._lone = self._sidecars.alone(_Declared(self._given.values()), self._lone, touched)
         changed = Changed(workloads=touched) if touched is not None else None
         self._registry.update("sidecars", self._lone, changed)
+
+
+class _Declared(Container[str]):
+    """Keys of workloads that a source states."""
+
+    def __init__(self, given: Iterable[Facts]) -> None:
+        self._tables = [facts.workloads for facts in given]
+
+    def __contains__(self, key: object) -> bool:
+        return any(key in table for table in self._tables)

@@ -22,6 +22,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Set
+from itertools import chain
 from typing import Any, Protocol
 
 import msgspec
@@ -118,6 +119,7 @@ class Book:
     def __init__(self, epoch: str) -> None:
         self.epoch = epoch
         self.number = 0
+        self.version = f"{epoch}.0"
         self._items: dict[str, tuple[int, bytes]] = {}
         self._recent: deque[tuple[int, str]] = deque(maxlen=REMOVALS_KEPT)
         """(number, key) of the latest changes and removals, oldest first."""
@@ -139,10 +141,6 @@ class Book:
         self._digests: dict[str, tuple[int, bytes]] = {}
         """(number at which the item changed, digest) of items that were asked for."""
 
-    @property
-    def version(self) -> str:
-        return f"{self.epoch}.{self.number}"
-
     def __len__(self) -> int:
         return len(self._items)
 
@@ -155,6 +153,7 @@ class Book:
         if not real:
             return False
         self.number += 1
+        self.version = f"{self.epoch}.{self.number}"
         self._since.clear()
         self._plain.clear()
         self._shared.clear()
@@ -189,7 +188,7 @@ class Book:
             ("workload/", before.workloads, snapshot.workloads, told and told.workloads),
             ("namespace/", before.namespaces, snapshot.namespaces, told and told.namespaces),
         ):
-            for key in keys if isinstance(keys, frozenset) else {**old, **new}:
+            for key in keys if isinstance(keys, frozenset) else dict.fromkeys(chain(old, new)):
                 had, value = old.get(key), new.get(key)
                 if had is value:
                     continue

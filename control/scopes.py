@@ -15,6 +15,7 @@ them where one of these has a namespaceSelector or a PeerAuthentication says DIS
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 from ..policy.parse import Parsed, parse
@@ -126,7 +127,7 @@ class Scopes:
         self, before: Snapshot, now: Snapshot, hosts: Iterable[str] | None, workloads: Iterable[str] | None
     ) -> None:
         if hosts is None:
-            hosts = {**before.services, **now.services, **before.endpoints, **now.endpoints}
+            hosts = dict.fromkeys(chain(before.services, now.services, before.endpoints, now.endpoints))
         for host in hosts:
             old, new = before.services.get(host), now.services.get(host)
             if old is not new:
@@ -146,7 +147,7 @@ class Scopes:
                         del self._behind[place]
                 for place in places:
                     self._behind.setdefault(place, set()).add(host)
-        for key in {**before.workloads, **now.workloads} if workloads is None else workloads:
+        for key in dict.fromkeys(chain(before.workloads, now.workloads)) if workloads is None else workloads:
             namespace = key.partition("/")[0]
             if (key in now.workloads) != (key in self._members.get(namespace, NONE)):
                 self._members.setdefault(namespace, set()).symmetric_difference_update((key,))
@@ -154,6 +155,11 @@ class Scopes:
         self._indexed = now
 
     # --- who is to have what
+
+    @property
+    def name_any(self) -> bool:
+        """Whether a Sidecar resource names what somebody is to have, or one may by now."""
+        return self._resources is None or bool(self._resources.sidecars)
 
     def scoped(self, mode: str, has_all: bool = False) -> bool:
         """Whether a sidecar that asks for this mode is to have less than everything; `has_all`: it has that now."""

@@ -14,6 +14,7 @@ import msgspec
 
 from ..registry.checks import Check
 from ..registry.model import Facts, Workload, WorkloadPort
+from ..registry.shards import amended, sharded
 
 AWAY_S = 86400.0
 """So long what is known of a workload that only its sidecar told of outlives its connection: names of allocations and
@@ -157,14 +158,10 @@ class Sidecars:
         """
         workloads = facts.workloads
         if before is not None and touched is not None:
-            made = dict(before.workloads)
-            for key in touched:
-                if key in workloads:
-                    made[key] = self._laid(key, workloads[key])
-                else:
-                    made.pop(key, None)
+            found = {key: self._laid(key, workloads[key]) if key in workloads else None for key in touched}
+            made = amended(before.workloads, found)
         else:
-            made = {key: self._laid(key, workload) for key, workload in workloads.items()}
+            made = sharded({key: self._laid(key, workload) for key, workload in workloads.items()})
         return msgspec.structs.replace(facts, workloads=made)
 
     def _laid(self, key: str, workload: Workload) -> Workload:
@@ -177,14 +174,12 @@ class Sidecars:
         """The workloads that only their sidecars tell of. `before`: as in `over`."""
         if before is None or touched is None:
             made = {key: self._alone(key, one) for key, one in self.known.items() if key not in declared}
-            return Facts(workloads=made)
-        made = dict(before.workloads)
-        for key in touched:
-            if key in self.known and key not in declared:
-                made[key] = self._alone(key, self.known[key])
-            else:
-                made.pop(key, None)
-        return Facts(workloads=made)
+            return Facts(workloads=sharded(made))
+        found = {
+            key: self._alone(key, self.known[key]) if key in self.known and key not in declared else None
+            for key in touched
+        }
+        return Facts(workloads=amended(before.workloads, found))
 
     def _alone(self, key: str, one: Known) -> Workload:
         gone = key in self._gone

@@ -120,8 +120,20 @@ class Views:
 
     def of(self, key: str, reader: Reader) -> View:
         """The view of a reader; the same object while nothing of it changes. `key` names the reader."""
-        full_name = f"{reader.namespace}/{reader.workload}"
         tables: Set[str] | None = None if reader.tables >= TABLES else reader.tables
+        last = self._last.get(key)
+        if (  # as almost always: nothing that could make it another concerns anybody
+            last is not None
+            and last.scope is ALL
+            and not reader.scoped
+            and self._secrets.are_nobodys
+            and not self.scopes.name_any
+            and last.tables is tables
+            and not last.secrets
+            and last.understands is self._schemas.get(reader.schema)
+        ):
+            return last
+        full_name = f"{reader.namespace}/{reader.workload}"
         if reader.role == "dns":
             made = View(understands=self._schemas.get(reader.schema), tables=tables)
         else:
@@ -133,7 +145,7 @@ class Views:
             if reader.role == "sidecar" and reader.endpoints != EVERY:
                 scope = self.scopes.of(key, workload, reader.uses, reader.scoped)
             secrets = self._secrets.of(workload, reader.role == "gateway", not self._proved(full_name))
-            understands, last = self._schemas.get(reader.schema), self._last.get(key)
+            understands = self._schemas.get(reader.schema)
             if (
                 last is not None
                 and last.scope is scope
@@ -144,7 +156,6 @@ class Views:
             ):
                 return last  # as for almost all readers at almost all changes, without making one
             made = View(secrets or NONE, full_name, scope, understands, tables)
-        last = self._last.get(key)
         if last is not None and last == made:
             return last
         self._last[key] = made

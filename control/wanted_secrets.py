@@ -54,6 +54,11 @@ class WantedSecrets:
                 self._parsed[key] = parse(Document.of(dict(body), key))
             self._resources = None
 
+    @property
+    def are_nobodys(self) -> bool:
+        """Whether no rule could name a Secret."""
+        return not self._parsed
+
     def of(self, workload: Workload, gateway: bool, trusted: bool) -> frozenset[str]:
         """`workload` as the registry has it; `trusted`: who acts for it may see everything (an administrator)."""
         if self._resources is None:

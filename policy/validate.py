@@ -194,10 +194,10 @@ def _together(facts: Facts, snapshot: Snapshot | None) -> Snapshot:
     contributions = [("manifests", facts)]
     if snapshot is not None:
         given = Facts(
-            services=dict(snapshot.services),
-            endpoints=dict(snapshot.endpoints),
-            workloads=dict(snapshot.workloads),
-            namespaces={name: dict(labels) for name, labels in snapshot.namespaces.items()},
+            services=snapshot.services,
+            endpoints=snapshot.endpoints,
+            workloads=snapshot.workloads,
+            namespaces=snapshot.namespaces,
         )
         contributions.append(("snapshot", given))
     return merge(contributions, snapshot.sources if snapshot is not None else {}, snapshot or Snapshot())

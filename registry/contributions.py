@@ -1,4 +1,4 @@
-"""What several sources contribute, kept merged: the work of a change grows with what changed, but for copies of tables.
+"""What several sources contribute, kept merged: the work of a change grows with what changed.
 
 Gives the same snapshot as `merge` does of everything (a property test says so). A change is looked for object by object
 (`is` first), unless the source says what it touched.
@@ -7,11 +7,12 @@ Gives the same snapshot as `merge` does of everything (a property test says so).
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from .merge import NAME_LABEL, left, selected, union
 from .model import Changed, Endpoint, Facts, Service, SourceStatus, Workload
 from .parts import Several, add, remove
+from .shards import amended, unlike
 from .snapshot import Snapshot
 
 V = TypeVar("V")
@@ -35,10 +36,10 @@ class Contributions:
         """By workload, the host or hosts of the listed endpoints that name it."""
         self._used: dict[str, int] = {}
         """How many services and workloads are in a namespace."""
-        self.services: dict[str, Service] = {}
-        self.endpoints: dict[str, tuple[Endpoint, ...]] = {}
-        self.workloads: dict[str, Workload] = {}
-        self.namespaces: dict[str, Mapping[str, str]] = {}
+        self.services: Mapping[str, Service] = {}
+        self.endpoints: Mapping[str, tuple[Endpoint, ...]] = {}
+        self.workloads: Mapping[str, Workload] = {}
+        self.namespaces: Mapping[str, Mapping[str, str]] = {}
 
     def facts(self, source: str) -> Facts | None:
         return self._facts.get(source)
@@ -54,10 +55,10 @@ class Contributions:
         looked_at = (
             (touched.hosts, touched.workloads, touched.namespaces) if touched is not None else (None, None, None)
         )
-        hosts = _differ(before.services, facts.services, looked_at[0])
-        hosts |= _differ(before.endpoints, facts.endpoints, looked_at[0])
-        workloads = _differ(before.workloads, facts.workloads, looked_at[1])
-        namespaces = _differ(before.namespaces, facts.namespaces, looked_at[2])
+        hosts = unlike(before.services, facts.services, looked_at[0])
+        hosts |= unlike(before.endpoints, facts.endpoints, looked_at[0])
+        workloads = unlike(before.workloads, facts.workloads, looked_at[1])
+        namespaces = unlike(before.namespaces, facts.namespaces, looked_at[2])
         self._facts[source] = facts
         ranked = sorted(self._facts, key=lambda name: (self._precedence.get(name, len(self._precedence)), name))
         self._ordered = [self._facts[name] for name in ranked]
@@ -105,7 +106,7 @@ class Contributions:
                 new = left(new)
             if old != new:
                 found[key] = (old, new)
-        self.workloads = _with(self.workloads, {key: new for key, (_, new) in found.items()})
+        self.workloads = amended(self.workloads, {key: new for key, (_, new) in found.items()})
         for key, (old, new) in found.items():
             self._count(old, new)
             if self._by_label is not None:
@@ -152,7 +153,7 @@ class Contributions:
                     self._selecting[old.namespace].discard(host)
                 if new is not None and new.selector:
                     self._selecting.setdefault(new.namespace, set()).add(host)
-        self.services = _with(self.services, {host: new for host, (_, new) in found.items()})
+        self.services = amended(self.services, {host: new for host, (_, new) in found.items()})
         return found
 
     def _merge_endpoints(self, hosts: set[str]) -> set[str]:
@@ -171,7 +172,7 @@ class Contributions:
             new = union(groups, self.workloads, self._leaving, service.publish_not_ready)
             if old is None or old != new:
                 found[host] = new
-        self.endpoints = _with(self.endpoints, found)
+        self.endpoints = amended(self.endpoints, found)
         return set(found)
 
     def _labelled(self) -> Mapping[tuple[str, str, str], Collection[Workload]]:
@@ -207,7 +208,7 @@ class Contributions:
             new = {**(labels or {}), NAME_LABEL: name} if labels is not None or name in self._used else None
             if self.namespaces.get(name) != new:
                 found[name] = new
-        self.namespaces = _with(self.namespaces, found)
+        self.namespaces = amended(self.namespaces, found)
         return frozenset(found)
 
 
@@ -233,34 +234,8 @@ def _labels(workload: Workload | None) -> set[tuple[str, str, str]]:
     return {(workload.namespace, label, value) for label, value in workload.labels.items()}
 
 
-def _differ(old: Mapping[str, Any], new: Mapping[str, Any], touched: frozenset[str] | None) -> set[str]:
-    """Keys of what is not equal in both, among those touched."""
-    if old is new:
-        return set()
-    if touched is not None:
-        return {key for key in touched if _changed(old.get(key), new.get(key))}
-    return {key for key, value in new.items() if _changed(old.get(key), value)} | (old.keys() - new.keys())
-
-
-def _changed(old: Any, new: Any) -> bool:
-    return old is not new and bool(old != new)
-
-
 def _first(key: str, tables: Iterable[Mapping[str, V]]) -> V | None:
     for table in tables:
         if key in table:
             return table[key]
     return None
-
-
-def _with(table: dict[str, V], changed: Mapping[str, V | None]) -> dict[str, V]:
-    """The table with these put in, or (None) taken out; the same object where there are none."""
-    if not changed:
-        return table
-    made = dict(table)
-    for key, value in changed.items():
-        if value is None:
-            made.pop(key, None)
-        else:
-            made[key] = value
-    return made

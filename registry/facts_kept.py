@@ -1,4 +1,4 @@
-"""The facts of a store's objects, kept: a change costs what it touches, but for copies of tables.
+"""The facts of a store's objects, kept: a change costs what it touches.
 
 Gives the same as `facts_of` does of all objects (a property test says so). Objects themselves are not kept: those that
 state something of a host that a change touches are read again.
@@ -13,6 +13,7 @@ from .documents import Document
 from .facts import facts_of, stated_by
 from .model import Changed, Facts
 from .names import CLUSTER_DOMAIN
+from .shards import amended, sharded
 
 V = TypeVar("V")
 
@@ -49,7 +50,8 @@ class KeptFacts:
                 self._index(key, stated_by(document, self._domain))
                 yield document
 
-        self.facts = facts_of(documents(), self._source, self._domain)
+        made = facts_of(documents(), self._source, self._domain)
+        self.facts = Facts(sharded(made.services), sharded(made.endpoints), sharded(made.workloads), made.namespaces)
 
     def take(self, keys: Iterable[str]) -> Changed:
         """These objects are new, changed or gone; what may be different in `facts`."""
@@ -107,14 +109,6 @@ class KeptFacts:
                 self._stated[table][name] = (*self._stated[table].get(name, ()), key)
 
 
-def _with(old: dict[str, V], made: Mapping[str, V], touched: set[str]) -> dict[str, V]:
+def _with(old: Mapping[str, V], made: Mapping[str, V], touched: set[str]) -> Mapping[str, V]:
     """The old table with what is touched as it is made now."""
-    if not touched:
-        return old
-    new = dict(old)
-    for key in touched:
-        if key in made:
-            new[key] = made[key]
-        else:
-            new.pop(key, None)
-    return new
+    return amended(old, {key: made.get(key) for key in touched})

@@ -11,26 +11,30 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 
 import msgspec
 
 from .model import Endpoint, Facts, Service, Workload
+from .shards import sharded
 
 FORMAT = 2
 WORKLOADS_A_LINE = 100
 PAUSE_S, SHARE = 0.02, 10
 """Between two writes at least, and so many times as long as the last one took: a process that is killed has lost no
 more than the changes of that time."""
+_Services = dict[str, Service]
+_Endpoints = dict[str, tuple[Endpoint, ...]]
+_Workloads = dict[str, Workload]
 logger = logging.getLogger("fairlead.registry")
 
 
 class _Head(msgspec.Struct):
     format: int
     saved_at: float
-    namespaces: dict[str, dict[str, str]]
+    namespaces: Mapping[str, Mapping[str, str]]
 
 
 class _Line(msgspec.Struct, omit_defaults=True):
@@ -57,14 +61,14 @@ class Keep:
                 if head.format != FORMAT:
                     logger.warning("%s is of format %d, not %d: not used", self.path, head.format, FORMAT)
                     return None
-                facts = Facts({}, {}, {}, head.namespaces)
+                read_in: tuple[_Services, _Endpoints, _Workloads] = ({}, {}, {})
                 read = msgspec.json.Decoder(_Line).decode
                 complete = False
                 for line in file:
                     if line == b"{}\n":
                         complete = True
                         break
-                    _take(facts, read(line))
+                    _take(read_in, read(line))
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -73,6 +77,8 @@ class Keep:
         if not complete:
             logger.warning("%s cannot be used: its end is missing", self.path)
             return None
+        services, endpoints, workloads = read_in
+        facts = Facts(sharded(services), sharded(endpoints), sharded(workloads), head.namespaces)
         return facts, head.saved_at
 
     def save(self, facts: Facts, now: float) -> None:
@@ -118,8 +124,8 @@ class Keep:
 
 def _lines(facts: Facts, now: float) -> Iterator[bytes]:
     encode = msgspec.json.encode
-    yield encode(_Head(FORMAT, now, facts.namespaces)) + b"\n"
-    for host in {**facts.services, **facts.endpoints}:
+    yield encode(_Head(FORMAT, now, dict(facts.namespaces.items()))) + b"\n"
+    for host in dict.fromkeys(chain(facts.services, facts.endpoints)):
         yield encode(_Line(facts.services.get(host), host, facts.endpoints.get(host))) + b"\n"
     workloads = iter(facts.workloads.values())
     while some := list(islice(workloads, WORKLOADS_A_LINE)):
@@ -127,10 +133,11 @@ def _lines(facts: Facts, now: float) -> Iterator[bytes]:
     yield b"{}\n"
 
 
-def _take(facts: Facts, line: _Line) -> None:
+def _take(tables: tuple[_Services, _Endpoints, _Workloads], line: _Line) -> None:
+    services, endpoints, workloads = tables
     if line.service is not None:
-        facts.services[line.host] = line.service
+        services[line.host] = line.service
     if line.endpoints is not None:
-        facts.endpoints[line.host] = line.endpoints
+        endpoints[line.host] = line.endpoints
     for workload in line.workloads:
-        facts.workloads[workload.key] = workload
+        workloads[workload.key] = workload

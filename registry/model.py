@@ -8,6 +8,7 @@ look at what there are hundreds of thousands of.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 from msgspec import Struct
@@ -167,15 +168,16 @@ class Workload(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Facts(Struct, frozen=True, omit_defaults=True):
-    """All that one source contributes, at one moment. Dictionaries are never changed after they are handed over."""
+    """All that one source contributes, at one moment. Its tables (dictionaries; large ones are `Shards`) are never
+    changed after they are handed over."""
 
-    services: dict[str, Service] = {}
+    services: Mapping[str, Service] = {}
     """By host."""
-    endpoints: dict[str, tuple[Endpoint, ...]] = {}
+    endpoints: Mapping[str, tuple[Endpoint, ...]] = {}
     """By service host; for services whose endpoints the source lists itself."""
-    workloads: dict[str, Workload] = {}
+    workloads: Mapping[str, Workload] = {}
     """By namespace/name."""
-    namespaces: dict[str, dict[str, str]] = {}
+    namespaces: Mapping[str, Mapping[str, str]] = {}
     """Labels by namespace name."""
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .model import Changed, Facts
+from .shards import amended
 
 Several = dict[str, str | tuple[str, ...]]
 """Names by key: one as it is, several in order; a list for each of a hundred thousand would take 10 MB."""
@@ -51,16 +53,13 @@ class Parts:
         self._whole = Facts(services=tables[0], endpoints=tables[1], workloads=tables[2])
         return self._whole, Changed(frozenset(services | endpoints), frozenset(workloads))
 
-    def _merged(self, at: int, whole: dict[str, Any]) -> dict[str, Any]:
-        made = dict(whole)
+    def _merged(self, at: int, whole: Mapping[str, Any]) -> Mapping[str, Any]:
+        found: dict[str, Any] = {}
         for key in self._touched[at]:
             owners = self._owners[at].get(key)
-            if owners:
-                last = owners if isinstance(owners, str) else owners[-1]
-                made[key] = _tables(self.parts[last])[at][key]
-            else:
-                made.pop(key, None)
-        return made
+            last = owners if isinstance(owners, str) or owners is None else owners[-1]
+            found[key] = None if last is None else _tables(self.parts[last])[at][key]
+        return amended(whole, found)
 
 
 def add(table: Several, key: str, name: str) -> None:
@@ -80,5 +79,5 @@ def remove(table: Several, key: str, name: str) -> None:
         table[key] = left[0] if len(left) == 1 else left
 
 
-def _tables(facts: Facts | None) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _tables(facts: Facts | None) -> tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]:
     return (facts.services, facts.endpoints, facts.workloads) if facts is not None else ({}, {}, {})

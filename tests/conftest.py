@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 import uvloop
 
@@ -78,3 +79,14 @@ async def no_lost_errors_or_tasks(request: Any) -> AsyncIterator[None]:
     await asyncio.sleep(0)
     assert not left, f"tasks left running: {left}"
     assert not lost, f"errors nobody heard: {lost}"
+
+
+@pytest.fixture(params=["dictionaries", "shards"])
+def tables(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of facts are as small ones are, or as large ones are from four entries on, in four dictionaries."""
+    if request.param == "shards":
+        from fairlead.registry import shards
+
+        monkeypatch.setattr(shards, "LARGE", 4)
+        monkeypatch.setattr(shards, "COUNT", 4)
+        monkeypatch.setattr(shards, "_MASK", 3)

@@ -17,11 +17,12 @@ def test_a_stream_cut_anywhere_gives_the_same_lines() -> None:
     octets += b"".join(b"%x\r\n%b\r\n" % (len(one), one) for one in chunks)
     for size in (1, 2, 5, len(octets)):
         found: list[bytes] = []
-        reader: Any = Sidecar(1, 1, lambda _line: None)
-        reader.line = found.append
+        reader: Any = Sidecar(1, 1, lambda _line, _at: None)
+        reader.line = lambda line, _at, found=found: found.append(line)
         stream = Stream(reader)
         for at in range(0, len(octets), size):
-            stream.data_received(octets[at : at + size])
+            stream.received(octets[at : at + size])
+        stream.close()
         assert found == [line for line in lines if line]
 
 

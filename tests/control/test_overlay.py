@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -12,6 +13,8 @@ from fairlead.control.overlay import Overlay
 from fairlead.control.sidecars import Known, Sidecars
 from fairlead.registry.hub import Registry
 from fairlead.registry.model import Changed, Facts, Service, Workload
+
+pytestmark = pytest.mark.usefixtures("tables")
 
 NAMES = ("a", "b", "c")
 SERVICE = Service("web.default.svc.cluster.local", "default", "web", selector={"app": "web"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +12,8 @@ from fairlead.registry.contributions import Contributions
 from fairlead.registry.merge import merge
 from fairlead.registry.model import Changed, Endpoint, Facts, Service, ServicePort, Workload
 from fairlead.registry.snapshot import Snapshot
+
+pytestmark = pytest.mark.usefixtures("tables")
 
 HOSTS = [f"{name}.default.svc.cluster.local" for name in ("web", "api", "db")]
 PRECEDENCE = ("a", "b")

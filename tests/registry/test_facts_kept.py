@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead.registry.documents import Document
 from fairlead.registry.facts import facts_of
 from fairlead.registry.facts_kept import KeptFacts
+
+pytestmark = pytest.mark.usefixtures("tables")
 
 RESOURCES = (
     "namespaces", "services", "pods", "endpointslices.discovery.k8s.io", "serviceentries.networking.istio.io",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairlead.registry.model import Endpoint, Facts, Service, Workload
 from fairlead.registry.parts import Parts
+
+pytestmark = pytest.mark.usefixtures("tables")
 
 HOSTS = ("web", "api")
 
@@ -40,12 +43,12 @@ def test_they_are_united_in_the_order_of_their_names(steps: list[tuple[str, Fact
         if not take:
             continue
         found, changed = kept.take()
-        whole = Facts({}, {}, {})
+        whole: tuple[dict[str, Service], dict[str, tuple[Endpoint, ...]], dict[str, Workload]] = ({}, {}, {})
         for own in sorted(held):
-            whole.services.update(held[own].services)
-            whole.endpoints.update(held[own].endpoints)
-            whole.workloads.update(held[own].workloads)
-        assert found == whole
+            whole[0].update(held[own].services)
+            whole[1].update(held[own].endpoints)
+            whole[2].update(held[own].workloads)
+        assert found == Facts(*whole)
         for key in {*before.services, *found.services}:
             same = before.services.get(key) == found.services.get(key)
             assert key in changed.hosts or (same and before.endpoints.get(key) == found.endpoints.get(key))
