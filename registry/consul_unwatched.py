@@ -24,6 +24,7 @@ from urllib.parse import quote
 from .backoff import Backoff
 from .brake import HOLD_S
 from .consul_catalog import NODE, ChecksSeen, ConsulError, TooManyError
+from .consul_node_watch import BackwardsError, NodeWatch
 from .consul_nodes import NodesSeen, OnNode
 from .needs import FetchError
 
@@ -53,8 +54,10 @@ class Catalog(Protocol):
         *,
         fresh: bool = False,
         more: str = "",
-        wait: float = 1.0,
+        wait_s: float = 0.0,
     ) -> tuple[int, Any]: ...
+
+    def spread_wait_s(self) -> float: ...
 
     async def health(self, name: str, index: int = 0, *, fresh: bool = False) -> tuple[int, list[dict[str, Any]]]: ...
 
@@ -377,38 +380,49 @@ class Unwatched:
         self._has_begun(node)
 
     async def _watch_node(self, node: str) -> None:
-        index, backoff = 0, Backoff()
-        wait = random.uniform(
+        backoff = Backoff()
+        first = random.uniform(
             0.5, 1.5
         )  # the watches begin together; where they ended together, Consul would stand still
+
+        def wait_s() -> float:
+            nonlocal first
+            share, first = first, 1.0
+            return share * self._catalog.spread_wait_s()
+
+        def heard(told: OnNode | None) -> None:
+            backoff.reset()
+            self._catalog.healed(NODE + node)
+            self._take_node(node, told, doubted=node in self._lost_nodes)
+            self._lost_nodes.discard(node)
+            self._has_begun(node)
+
+        def idle() -> bool:
+            return bool(self.unheard) and self._last_changed(node) is not None
+
         while True:
+            watch = NodeWatch(self._catalog.get, self._path(node), wait_s, heard, idle)
             try:
-                new, told = await self._catalog.get(self._path(node), index, NodesSeen.decode, wait=wait)
-            except (ConsulError, FetchError) as error:
-                if isinstance(error, TooManyError) and len(self._watches) > 1:  # others on this host ask it, too
+                await watch.run()
+            except TooManyError as error:
+                if len(self._watches) > 1:  # others on this host ask it, too
                     del self._watches[node]
                     self.nodes_max = len(self._watches)
                     self._node_news.set()
                     return
                 self._lost(node, str(error))
-                index = 0
-                await asyncio.sleep(backoff.pause(random.random()))
+            except BackwardsError:
+                self._lost_nodes.add(node)
+                self._doubted |= self.seen.services_of((node,)) & self._names
+            except (ConsulError, FetchError) as error:
+                self._lost(node, str(error))
+            else:
+                if (other := self._last_changed(node)) is not None:
+                    self._watches[other] = self._watches.pop(node)
+                    self._node_news.set()
+                    node = other
                 continue
-            backoff.reset()
-            self._catalog.healed(NODE + node)
-            wait = 1.0 if index else wait
-            changed = self._take_node(node, told, doubted=new < index or node in self._lost_nodes)
-            self._lost_nodes.discard(node)
-            self._has_begun(node)
-            if index and not changed and self.unheard and (other := self._last_changed(node)) is not None:
-                # Only now: Consul counts the connection of a query that was cancelled until its wait is over.
-                self._watches[other] = self._watches.pop(node)
-                self._node_news.set()
-                node, index = other, 0
-                continue
-            index = 0 if new < index else new
-            if told is None:  # it is gone, as the list of nodes is about to say
-                await asyncio.sleep(backoff.pause(random.random()))
+            await asyncio.sleep(backoff.pause(random.random()))
 
     def _take_node(self, node: str, told: OnNode | None, doubted: bool = False) -> set[str]:
         """The services that this says to have changed; they are read."""

@@ -136,18 +136,16 @@ class ConsulSource:
         *,
         fresh: bool = False,
         more: str = "",
-        wait: float = 1.0,
+        wait_s: float = 0.0,
     ) -> tuple[int, Any]:
         """(index, answer) of one query, blocking where `index` is given; `fresh`: as the leader has it, not any server;
-        `more`: further parameters; `wait`: share of the usual wait. Raises ConsulError, FetchError."""
-        query = ("?" if fresh else "?stale") + more
+        `more`: further parameters; `wait_s`: 0: the usual. Raises ConsulError, FetchError."""
+        query, timeout_s = "?" if fresh else "?stale", 10.0
         if index:
-            wait_s = self._wait_s * wait * (1 - SPREAD * random.random())
+            wait_s = wait_s or self.spread_wait_s()
             query += f"&index={index}&wait={wait_s * 1000:.0f}ms"
-        query += self._settings.scope
-        timeout_s = (
-            self._wait_s * wait * 17 / 16 + 5 if index else 10.0
-        )  # Consul adds up to a sixteenth; beyond that it hangs
+            timeout_s = wait_s * 17 / 16 + 5  # Consul adds up to a sixteenth; beyond that it hangs
+        query += more + self._settings.scope
         reply = await self._fetch.request(
             "GET", self._settings.url + path + query, headers=self._settings.headers, timeout_s=timeout_s
         )
@@ -156,6 +154,10 @@ class ConsulSource:
             return int(reply.headers.get("x-consul-index", "0")), decode(reply.body)
         except ValueError as error:
             raise ConsulError(f"{path}: not an answer of Consul: {error}") from error
+
+    def spread_wait_s(self) -> float:
+        """How long a query is to wait."""
+        return self._wait_s * (1 - SPREAD * random.random())
 
     async def read_all_checks(self, seen: ChecksSeen) -> None:
         """All checks, a long list, as it comes; questions are answered in between. Raises ConsulError, FetchError,

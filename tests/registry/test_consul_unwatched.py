@@ -310,6 +310,9 @@ class Slow:
             await self.asked.wait_for(lambda: len(self.reads) > number)
         return self.reads[number]
 
+    def spread_wait_s(self) -> float:
+        return 1.0
+
     async def read_all_checks(self, seen: Any) -> None: ...
     async def share_out(self) -> None: ...
     def held(self, name: str, entries: Any) -> str:
