@@ -11,6 +11,7 @@ be good, and a service without instances only when the catalog does not list it 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import resource
@@ -42,9 +43,9 @@ SPREAD = 0.25
 """Share of the wait by which watches are spread, so that they do not end and ask again all together."""
 STALE_S_MAX = 10.0
 """Oldest answer of a follower that is taken."""
-CATALOG_PAUSE_S = 0.5
-"""Between two answers of the catalog, for each thousand services, where the nodes' watches tell of new ones (a tenth,
-where some have none): its answer costs Consul a look at every instance."""
+CATALOG_PAUSE_S = 3.0
+"""Between two answers of the catalog, for each thousand services, where the nodes' watches tell of new ones (a
+sixtieth, where some have none): its answer costs Consul a look at every instance, 300 ms of a hundred thousand."""
 
 
 class ConsulSource:
@@ -90,6 +91,7 @@ class ConsulSource:
         self._readers = READERS
         self._unsure = False
         """Something was missed: the catalog is to be read in full."""
+        self._doubt = asyncio.Event()
         self._unwatched: Unwatched | None = None
         """Follows those without a watch, where there are too many."""
         self._following: asyncio.Task[None] | None = None
@@ -175,6 +177,7 @@ class ConsulSource:
     async def _follow_catalog(self) -> None:
         index, backoff, looked_again = 0, Backoff(), False
         while True:
+            self._doubt.clear()
             if self._unsure:
                 index, self._unsure = 0, False
             try:
@@ -205,7 +208,9 @@ class ConsulSource:
             self._errors.pop("catalog", None)
             await self._take_names(names, first)
             if self._unwatched is not None and self._unwatched.by_node:
-                await asyncio.sleep(CATALOG_PAUSE_S * len(names) / (10000 if self._unwatched.unheard else 1000))
+                pause_s = CATALOG_PAUSE_S * len(names) / (60000 if self._unwatched.unheard else 1000)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._doubt.wait(), pause_s)
             self._note()
 
     async def _prove_token(self) -> None:
@@ -349,6 +354,7 @@ class ConsulSource:
 
     def unsure(self) -> None:
         self._unsure = True
+        self._doubt.set()
 
     def learned(self, names: set[str]) -> None:
         """Names of the catalog, before its own answer has them."""
