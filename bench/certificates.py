@@ -4,8 +4,9 @@
     bench/certificates.py --only api      one of them: sign, control, api
 
 Processor time of the process that issues, per certificate, with a request of its own for each (P-256). `sign` is CSR
-in, chain out, of the authority; `control` adds its record on disk and the answer; `api`
-is `fairlead control` as a process, pinned to one core, asked over keep-alive HTTP by clients on the other.
+in, chain out, of the authority; `control` adds its record on disk and the answer, one by one and as many at a time as
+control makes together of what is asked for at one time; `api` is `fairlead control` as a process, pinned to one core,
+asked over keep-alive HTTP by clients on the other.
 """
 
 from __future__ import annotations
@@ -92,21 +93,29 @@ def control(count: int) -> None:
     from fairlead.control.authority_files import open_authority
     from fairlead.control.issued import IssuedLeaf
     from fairlead.control.issued_file import IssuedFile
+    from fairlead.control.issuing import TOGETHER_MOST
 
     csrs = [csr.decode() for csr in requests()]
     with tempfile.TemporaryDirectory() as folder:
         issuer = open_authority(Path(folder), "cluster.local", 86400.0)
         record = IssuedFile(Path(folder) / "issued.jsonl", time.time())
 
-        def one(n: int) -> None:
+        def some(first: int, together: int) -> None:
             now = time.time()
-            told = issuer.issue(csrs[n % KEYS], "default", f"web-{n % ACCOUNTS}", now)
-            record.add(
-                IssuedLeaf(told["serial"], told["identity"], f"default/web-{n}", issuer.issuer(), now, now + 86400)
-            )
-            msgspec.json.encode(told)  # as the API answers
+            numbers = range(first, first + together)
+            told = issuer.issue_all([(csrs[n % KEYS], "default", f"web-{n % ACCOUNTS}") for n in numbers], now)
+            made = [one for one in told if not isinstance(one, Exception)]
+            signer, ends = issuer.issuer(), now + 86400
+            record.add([
+                IssuedLeaf(one["serial"], one["identity"], f"default/web-{n}", signer, now, ends)
+                for one, n in zip(made, numbers, strict=True)
+            ])  # fmt: skip
+            for one in made:
+                msgspec.json.encode(one)  # as the API answers
 
-        show("control: the same with its record on disk and the answer", each_us(one, count))
+        for size in (1, TOGETHER_MOST):
+            us = each_us(lambda n, size=size: some(n * size, size), count // size) / size  # type: ignore[misc]
+            show(f"control: the same with record and answer, {size} at a time", us)
         record.close()
 
 

@@ -310,6 +310,10 @@ class Mesh:
     def cpu_s(self) -> float:
         return machine.cpu_us([self.process.pid]) / 1e6
 
+    def waited_s(self) -> float:
+        """Seconds that control could have run and did not, as others had its processor (proc(5), schedstat)."""
+        return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[1]) / 1e9
+
 
 def service(number: int) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"svc{number}", "namespace": "default"},
@@ -367,7 +371,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
         await mesh.until_all("connected", mesh.put(ROUTES, route("connected")))
         print(f"{len(mesh.sidecars)} sidecars connected and up to date after {time.perf_counter() - begun:.1f} s")
         changes, removals = [], []
-        own, controls, written = [], [], await mesh.published()
+        own, controls, waits, written = [], [], [], await mesh.published()
         ends = [address(1, one) for one in range(options.endpoints)]
         for number in range(options.changes):
             await asyncio.sleep(0.5)
@@ -378,10 +382,11 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
             await mesh.until_all(fresh[0], mesh.put(SLICES, slice_of(1, fresh)))
             await asyncio.sleep(0.5)
             mark = f'"{fresh[0]}"' if len(fresh) > 1 else '"endpoints/svc1'
-            cpu, control = time.process_time(), mesh.cpu_s()
+            cpu, control, waited = time.process_time(), mesh.cpu_s(), mesh.waited_s()
             removals.append(await mesh.until_all(mark, mesh.put(SLICES, slice_of(1, fresh[:-1]))))
             own.append(time.process_time() - cpu)
             controls.append(mesh.cpu_s() - control)
+            waits.append(mesh.waited_s() - waited)
         told("a route", changes, 250)
         told("an endpoint's removal", removals, 100)
         sum_s, count = (now - before for now, before in zip(await mesh.published(), written, strict=True))
@@ -390,6 +395,11 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
             f"removal is in force control uses {statistics.median(controls) * 1000:.0f} ms of processor time, with "
             f"acknowledgements, and the simulated sidecars {statistics.median(own) * 1000:.0f} ms (medians)",
             flush=True,
+        )
+        longest = sorted(zip(removals, waits, strict=True), reverse=True)[:5]
+        told_waits = ", ".join(f"{waited * 1000:.0f} of {took[0] * 1000:.0f}" for took, waited in longest)
+        print(
+            f"of the longest removals control waited for its processor, which others had: {told_waits} ms", flush=True
         )
         await flood(mesh)
         await restart(mesh)

@@ -88,7 +88,7 @@ class Door:
         caller = context.principal
         wanted = attributes_of(request.method, request.rel_url.raw_path, request.query)
         context.wanted = wanted
-        if any(key.lower().startswith("impersonate-") for key in request.headers):
+        if impersonates(request):
             self._let_impersonate(request, context)
         is_master = MASTERS in caller.groups
         if not (caller.role == WORKLOAD and request.path.startswith(WORKLOADS_OWN)):
@@ -110,7 +110,7 @@ class Door:
         now.wanted, now.principal = context.wanted, await self._who(request)
         if now.principal.role == NOBODY:
             raise unauthorized("show a bearer token or a client certificate")
-        if any(key.lower().startswith("impersonate-") for key in request.headers):
+        if impersonates(request):
             self._let_impersonate(request, now)
         self._permit(request, now)
 
@@ -187,6 +187,11 @@ class Door:
         except oidc.OidcError as error:
             raise unauthorized(str(error)) from None
         return user_principal(name, groups)
+
+
+def impersonates(request: web.Request) -> bool:
+    """Whether it asks to act for somebody else."""
+    return "\nimpersonate-" in "\n".join(("", *request.headers)).lower()
 
 
 def bearer(authorization: str) -> str:

@@ -12,7 +12,7 @@ import contextlib
 import os
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -99,17 +99,38 @@ class Issuer:
         return fingerprint(self._load_successor(None).root)
 
     def issue(self, csr: str, namespace: str, service_account: str, now: float) -> dict[str, Any]:
+        (made,) = self.issue_all([(csr, namespace, service_account)], now)
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+    def issue_all(self, asks: Sequence[tuple[str, str, str]], now: float) -> list[dict[str, Any] | Exception]:
+        """For each (CSR, namespace, service account) what `issue` answers, or would raise."""
         if self.outdated:
-            raise UnavailableError(self.outdated)
-        identity, authority = make(self.trust_domain, namespace, service_account), self.authority
-        chain, ends, serial = authority.sign(csr.encode("ascii", "replace"), identity, self.ttl_s, now)
-        return {
-            "certificates": chain,
-            "roots": self.roots(),
-            "notAfter": _moment(int(ends)),
-            "identity": str(identity),
-            "serial": f"{serial:x}",
-        }
+            return [UnavailableError(self.outdated) for _ in asks]
+        found: list[dict[str, Any] | Exception] = []
+        try:
+            identities = [make(self.trust_domain, namespace, account) for _, namespace, account in asks]
+            csrs = [csr.encode("ascii", "replace") for csr, _, _ in asks]
+            made = self.authority.sign_all(list(zip(csrs, identities, strict=True)), self.ttl_s, now)
+        except ValueError as error:
+            if len(asks) == 1:
+                return [error]
+            return [one for ask in asks for one in self.issue_all([ask], now)]
+        roots = self.roots()
+        for one, identity in zip(made, identities, strict=True):
+            if isinstance(one, Exception):
+                found.append(one)
+                continue
+            chain, ends, serial = one
+            found.append({
+                "certificates": chain,
+                "roots": roots,
+                "notAfter": _moment(int(ends)),
+                "identity": str(identity),
+                "serial": f"{serial:x}",
+            })  # fmt: skip
+        return found
 
     def roots(self) -> str:
         """PEM of all roots that workloads are to trust, that of the signer first."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Protocol
@@ -30,6 +31,7 @@ from .api_door import is_operator
 from .api_objects import body_of, respond
 from .auth import WORKLOAD, Principal, check_own, forbidden, unauthorized
 from .issued import IssuedLeaf
+from .issuing import Together
 from .status import StatusError, bad_request, not_found
 from .store import ConflictError, Key, Store, StoreError, Write
 
@@ -72,9 +74,13 @@ class CertificatesApi:
         self._issuer = issuer
         self._clock = clock
         self._draw = draw
-        self._recent: dict[tuple[str, str], list[float]] = {}
-        self.record: Callable[[IssuedLeaf], None] | None = None
+        self._recent: dict[tuple[str, str], deque[float]] = {}
+        """The latest times at which each identity asked."""
+        self.record: Callable[[Sequence[IssuedLeaf]], None] | None = None
         """Told of each certificate before it is handed out."""
+        issue_all = getattr(issuer, "issue_all", None)
+        self._together = Together(issue_all, clock, self._put_on_record) if issue_all is not None else None
+        """Of an issuer that signs by itself."""
         self.issued = 0
         self.refused = 0
 
@@ -121,38 +127,55 @@ class CertificatesApi:
             )
         now = self._clock()
         self._limit((namespace, account), now)
+        by = "token" if principal.token_id else "certificate" if principal.identity else "socket"
+        named = f"{namespace}/{workload or account}"
+
+        def leaf(made: dict[str, Any], at: float) -> IssuedLeaf:
+            signer = str(made.get("issuer") or issuer.issuer())
+            return IssuedLeaf(made["serial"], made["identity"], named, signer, at, _unix(made["notAfter"]), by)
+
+        issuer, token = self._issuer, self._token(principal)
+        kept = self._kept(principal, token, workload, now)
+        at_once = self._together is not None and not kept and not principal.one_time  # nothing can refuse it any more
         try:
-            made = self._issuer.issue(csr, namespace, account, now)
-            issued: dict[str, Any] = await made if inspect.isawaitable(made) else made
+            if self._together is not None:
+                issued = await self._together.ask((csr, namespace, account), leaf if at_once and self.record else None)
+            else:
+                made = issuer.issue(csr, namespace, account, now)
+                issued = {**(await made if inspect.isawaitable(made) else made), "time": now}
         except ValueError as error:
             raise bad_request(f"csr: {error}") from None
         except UnavailableError as error:
             raise StatusError(503, f"no certificate can be issued now: {error}", retry_after_s=5) from None
-        await self._note_use(request, principal, text(body, "workload", ""), now)
-        by = "token" if principal.token_id else "certificate" if principal.identity else "socket"
-        self._note(issued, f"{namespace}/{workload or account}", by, now)
-        return {**issued, "time": now}
-
-    def _note(self, issued: dict[str, Any], workload: str, by: str, now: float) -> None:
+        await self._note_use(request, principal, kept, now)
         current().audit |= {
             "identity": issued.get("identity", ""),
             "serial": issued.get("serial", ""),
             "notAfter": issued.get("notAfter", ""),
-            "workload": workload,
+            "workload": named,
             "by": by,
         }
-        if self.record is not None and self._issuer is not None:
-            signer = str(issued.get("issuer") or self._issuer.issuer())
-            ends = _unix(issued["notAfter"])
-            self.record(IssuedLeaf(issued["serial"], issued["identity"], workload, signer, now, ends, by))
+        if not at_once and self.record is not None:
+            self.record([leaf(issued, now)])
+        return issued
 
-    async def _note_use(self, request: web.Request, principal: Principal, workload: str, now: float) -> None:
-        """A one-time token is spent before its certificate is handed out: of two at once, one gets nothing. What a
-        token gives beside the identity is kept for who comes with the certificate alone."""
-        memory = self._store.memory
-        token = tokens.known(memory, principal.token_id) if principal.token_id else None
+    def _put_on_record(self, leaves: Sequence[IssuedLeaf]) -> None:
+        if self.record is not None:
+            self.record(leaves)
+
+    def _token(self, principal: Principal) -> tokens.Token | None:
+        return tokens.known(self._store.memory, principal.token_id) if principal.token_id else None
+
+    def _kept(self, principal: Principal, token: tokens.Token | None, workload: str, now: float) -> list[Write]:
+        """What a token gives beside the identity, to be kept for who comes with the certificate alone."""
+        if not workload:
+            return []
         key = grants.key_of(principal.namespace, principal.service_account, workload)
-        kept = grants.issued(memory, token, key, now) if workload else []
+        return grants.issued(self._store.memory, token, key, now)
+
+    async def _note_use(self, request: web.Request, principal: Principal, kept: list[Write], now: float) -> None:
+        """A one-time token is spent before its certificate is handed out: of two at once, one gets nothing."""
+        memory, token = self._store.memory, self._token(principal)
         if not principal.one_time:
             try:
                 await self._store.write(kept) if kept else None
@@ -173,12 +196,14 @@ class CertificatesApi:
             raise unauthorized(str(error) or "the token has been used") from None
 
     def _limit(self, identity: tuple[str, str], now: float) -> None:
-        recent = [at for at in self._recent.get(identity, ()) if at > now - 60]
-        if len(recent) >= ISSUES_PER_MINUTE:
+        recent = self._recent.get(identity)
+        if recent is None:
+            recent = self._recent[identity] = deque(maxlen=ISSUES_PER_MINUTE)
+        if len(recent) == ISSUES_PER_MINUTE and recent[0] > now - 60:
             wait = int(recent[0] + 60 - now) + 1
             raise StatusError(429, f"more than {ISSUES_PER_MINUTE} certificates a minute for one identity",
                               retry_after_s=wait)  # fmt: skip
-        self._recent[identity] = [*recent, now]
+        recent.append(now)
         if len(self._recent) > 10_000:
             self._recent = {key: times for key, times in self._recent.items() if times[-1] > now - 60}
 

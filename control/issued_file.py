@@ -1,10 +1,11 @@
-"""Shell: the record of what was issued, as a file of lines: one is added before its certificate is handed out."""
+"""Shell: the record of what was issued, as a file of lines: they are added before their certificates are handed out."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from .issued import IssuedLeaf, line_of, read
@@ -32,15 +33,18 @@ class IssuedFile:
             logger.warning("%s cannot be compacted: %s", path, error)
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
-    def add(self, leaf: IssuedLeaf) -> None:
-        self.record.add(leaf)
-        self._lines += 1
+    def add(self, leaves: Sequence[IssuedLeaf]) -> None:
+        """By one write."""
+        for leaf in leaves:
+            self.record.add(leaf)
+        self._lines += len(leaves)
         try:
-            os.write(self._descriptor, line_of(leaf))
+            os.write(self._descriptor, b"".join(map(line_of, leaves)))
             if self._lines > COMPACT_LINES and self._lines > 2 * len(self.record):
-                self._compact(leaf.issued_at)
+                self._compact(leaves[-1].issued_at)
         except OSError as error:  # a full disk keeps nobody from a certificate
-            logger.error("%s: %s: after a restart `fairlead certs` will not know %s", self._path, error, leaf.serial)
+            serials = ", ".join(leaf.serial for leaf in leaves)
+            logger.error("%s: %s: after a restart `fairlead certs` will not know %s", self._path, error, serials)
 
     def _compact(self, now: float) -> None:
         self.record.forget(now)

@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,11 @@ class AuthorityRole:
         sidecars.own_holders = self.certs.own_holders
         self.certs.planes = SharedRotation(store, sidecars, self.issuer, self._shared, where, time.time)
 
-    def _add(self, leaf: IssuedLeaf) -> None:
-        self._file.add(leaf)
+    def _add(self, leaves: Sequence[IssuedLeaf]) -> None:
+        self._file.add(leaves)
         if self._shared is not None:
-            self._shared.note(leaf)
+            for leaf in leaves:
+                self._shared.note(leaf)
 
     def _renew_contexts(self) -> None:
         for context in self.contexts:

@@ -165,8 +165,14 @@ class Scopes:
         """Whether a sidecar that asks for this mode is to have less than everything; `has_all`: it has that now."""
         if mode != AUTO:
             return mode == USED
-        if self._counted[0] is not self._snapshot:
-            self._counted = (self._snapshot, sum(map(len, self._snapshot.endpoints.values())))
+        (before, count), now = self._counted, self._snapshot
+        if before is not now:
+            if now.changed is not None and now.version == before.version + 1:
+                for host in now.changed.hosts:
+                    count += len(now.endpoints.get(host, ())) - len(before.endpoints.get(host, ()))
+            else:
+                count = sum(map(len, now.endpoints.values()))
+            self._counted = (now, count)
         return self._counted[1] > LARGE * (2 if has_all else 1)
 
     def of(self, reader: str, workload: Workload, uses: frozenset[str], scoped: bool) -> Scope:

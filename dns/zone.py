@@ -6,7 +6,6 @@ Those of ordinary services are made on demand (`demand`); here stand the others,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
 
 from ..registry.model import Changed, Endpoint, Service, Workload
 from ..registry.snapshot import Snapshot
@@ -115,8 +114,8 @@ class Zone:
         if not self.synced:
             self._replace("", {}, zone_records(self.options, snapshot.version), changed)
         if touched is None or not self.synced or (addresses is not self._addresses and addresses != self._addresses):
-            hosts: Iterable[str] = dict.fromkeys(chain(self._services, snapshot.services))
-            workloads: Iterable[str] = dict.fromkeys(chain(self.pods.workloads, snapshot.workloads))
+            hosts: Iterable[str] = {**self._services, **snapshot.services}
+            workloads: Iterable[str] = {**self.pods.workloads, **snapshot.workloads}
         else:
             hosts, workloads = touched.hosts, touched.workloads
         self._addresses = addresses

@@ -12,14 +12,15 @@ from ..policy.tables import Tables
 from ..policy.world import World
 from ..proxy.arrive import HTTP_PROTOCOLS
 from ..registry.merge import unwell
-from ..registry.model import Workload
+from ..registry.model import Endpoint, Workload
+from ..registry.shards import amended
 from ..registry.snapshot import Snapshot
 
 
 def without_app(world: World, own: Workload, why: str) -> World:
     """The world in which our own endpoints are not ready."""
     snapshot = world.snapshot
-    changed = {}
+    changed: dict[str, tuple[Endpoint, ...] | None] = {}
     for host, endpoints in snapshot.endpoints.items():
         if any(one.workload == own.key for one in endpoints):
             publish = host in snapshot.services and snapshot.services[host].publish_not_ready
@@ -29,7 +30,7 @@ def without_app(world: World, own: Workload, why: str) -> World:
     made = Snapshot(
         snapshot.version,
         snapshot.services,
-        {**snapshot.endpoints, **changed},
+        amended(snapshot.endpoints, changed),
         snapshot.workloads,
         snapshot.namespaces,
         snapshot.sources,

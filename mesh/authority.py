@@ -155,12 +155,34 @@ class Authority:
 
     def sign(self, csr_pem: bytes, identity: SpiffeId, ttl_s: float, now: float) -> tuple[str, float, int]:
         """A certificate for a request's key: (chain in PEM, end in Unix seconds, serial). Raises AuthorityError."""
-        point = request_point(csr_pem)
-        begins, ends = self._life(max(ttl_s, TTL_S_MIN), now)
-        serial = secrets.randbits(159) | 1 << 158  # 158 random bits, positive, of 20 octets (RFC 5280, 4.1.2.2)
-        made = self._mould.make(serial, int(begins), int(ends), point, str(identity))
-        chain = pem_of(made)
-        return chain + self._sent if self._sent else chain, float(int(ends)), serial
+        (made,) = self.sign_all([(csr_pem, identity)], ttl_s, now)
+        if isinstance(made, AuthorityError):
+            raise made
+        return made
+
+    def sign_all(
+        self, asks: Sequence[tuple[bytes, SpiffeId]], ttl_s: float, now: float
+    ) -> list[tuple[str, float, int] | AuthorityError]:
+        """The same of several, in the place of each that is refused the reason. Raises AuthorityError where none can be
+        signed now. Step by step for all, since each step finds the processor's caches as the one before left them."""
+        begins, ends = (int(one) for one in self._life(max(ttl_s, TTL_S_MIN), now))
+        points: list[bytes | AuthorityError] = []
+        for csr_pem, _ in asks:
+            try:
+                points.append(request_point(csr_pem))
+            except AuthorityError as error:
+                points.append(error)
+        make, made = self._mould.make, list[tuple[bytes, int] | AuthorityError]()
+        for point, (_, identity) in zip(points, asks, strict=True):
+            if isinstance(point, AuthorityError):
+                made.append(point)
+            else:
+                serial = secrets.randbits(159) | 1 << 158  # 158 random bits, of 20 octets (RFC 5280, 4.1.2.2)
+                made.append((make(serial, begins, ends, point, str(identity)), serial))
+        return [
+            one if isinstance(one, AuthorityError) else (pem_of(one[0]) + self._sent, float(ends), one[1])
+            for one in made
+        ]
 
     def sign_server(self, names: list[str], identity: SpiffeId, ttl_s: float, now: float) -> tuple[bytes, str, float]:
         """A key and certificate for control's own API: (key PEM, chain PEM, end)."""

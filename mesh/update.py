@@ -17,6 +17,7 @@ from ..registry.checks import Check
 from ..registry.digest import item_digest
 from ..registry.documents import Document
 from ..registry.model import Changed, Endpoint, Service, Workload
+from ..registry.shards import amended
 from ..registry.snapshot import Snapshot
 from . import provisional
 from .provisional import Provisional
@@ -94,10 +95,12 @@ class Holdings:
         self._owed: FeedMessage | None = None
         """What was refused and is missing from what is held: differences that follow count from it."""
         self.raw: dict[str, bytes] = {}
-        self._services: dict[str, Service] = {}
-        self._endpoints: dict[str, tuple[Endpoint, ...]] = {}
-        self._workloads: dict[str, Workload] = {}
-        self._namespaces: dict[str, dict[str, str]] = {}
+        self._services: Mapping[str, Service] = {}
+        self._endpoints: Mapping[str, tuple[Endpoint, ...]] = {}
+        self._workloads: Mapping[str, Workload] = {}
+        self._namespaces: Mapping[str, dict[str, str]] = {}
+        self._drafts: dict[str, dict[str, Any]] = {}
+        """By table of facts, what is to be put in or (None) taken out: a world may have the table as it is."""
         self._objects: dict[str, dict[str, Any]] = {}
         self._checks: dict[str, tuple[Check, ...]] = {}
         """Of the own workload: nobody else's are told."""
@@ -108,8 +111,6 @@ class Holdings:
         """What control wants to be told, by the last line."""
         self.uses: set[str] = set()
         """Hosts of services in use, or asked for."""
-        self._shared: set[str] = set()
-        """Tables that a world has, which are copied before they are written to."""
         self._touched: tuple[set[str], set[str], set[str]] | None = None
         """Hosts, workloads and namespaces of the last line that was taken; None: not known."""
         self._forgot = False
@@ -162,8 +163,9 @@ class Holdings:
                 continue  # after a reconnection: the same object stays
             self.raw[key] = octets
             table, _, name = key.partition("/")
-            self._table(table)[name] = decoded[key]
+            self._put(table, name, decoded[key])
             self._note(table, name)
+        self._settle()
         self._arrived = [key for key in message.set if key.startswith("provisional/")]
         self.version = message.version
         self._number += 1
@@ -209,8 +211,9 @@ class Holdings:
                 else:
                     table, _, rest = key.partition("/")
                     self.raw[key] = bytes(value)
-                    self._table(table)[rest] = self._read(key, bytes(value))
+                    self._put(table, rest, self._read(key, bytes(value)))
             self._drop(f"provisional/{name}")
+        self._settle()
         if ended:
             self.version, self._owed, self._diverged, self._touched = "", None, True, None
             self._number += 1
@@ -218,15 +221,15 @@ class Holdings:
 
     def world(self) -> World:
         """The world of what is held; raises RefusedError with every reason."""
-        workloads = dict(self._workloads) if self._checks else self._workloads
+        with_checks: dict[str, Workload | None] = {}
         for key, checks in self._checks.items():
-            if (workload := workloads.get(key)) is not None:
+            if (workload := self._workloads.get(key)) is not None:
                 before = self._checked.get(key)
                 if before is None or before[0] is not workload or before[1] is not checks:
                     before = (workload, checks, msgspec.structs.replace(workload, checks=checks))
                     self._checked[key] = before
-                workloads[key] = before[2]
-        self._shared.update(FACTS)
+                with_checks[key] = before[2]
+        workloads = amended(self._workloads, with_checks)
         changed = None if self._touched is None else Changed(*map(frozenset, self._touched))
         snapshot = Snapshot(self._number, self._services, self._endpoints, workloads, self._namespaces, changed=changed)
         return self._build(list(self._objects.values()), snapshot)
@@ -234,6 +237,7 @@ class Holdings:
     def forget(self) -> None:
         """Hold nothing, so that control is asked for everything."""
         self._clear(keep=set())
+        self._settle()
         self.version, self._owed, self._forgot, self._diverged = "", None, True, False
 
     def kept(self) -> Callable[[], bytes]:
@@ -250,15 +254,19 @@ class Holdings:
         """First parts of the keys of items that we understand."""
         return TABLES
 
-    def _table(self, name: str) -> dict[str, Any]:
-        """A table to write to; a copy of it, where a world has it."""
-        attribute = TABLES[name]
-        table: dict[str, Any] = getattr(self, attribute)
-        if name in self._shared:
-            self._shared.discard(name)
-            table = dict(table)
-            setattr(self, attribute, table)
-        return table
+    def _put(self, table: str, name: str, value: Any) -> None:
+        """None: take it out. What concerns facts is in their tables after `_settle`."""
+        if table in FACTS:
+            self._drafts.setdefault(table, {})[name] = value
+        elif value is None:
+            getattr(self, TABLES[table]).pop(name, None)
+        else:
+            getattr(self, TABLES[table])[name] = value
+
+    def _settle(self) -> None:
+        for table, changed in self._drafts.items():
+            setattr(self, TABLES[table], amended(getattr(self, TABLES[table]), changed))
+        self._drafts.clear()
 
     def _note(self, table: str, name: str) -> None:
         if self._touched is not None and (at := NOTED.get(table)) is not None:
@@ -292,7 +300,7 @@ class Holdings:
     def _drop(self, key: str) -> None:
         if self.raw.pop(key, None) is not None:
             table, _, name = key.partition("/")
-            self._table(table).pop(name, None)
+            self._put(table, name, None)
             self._note(table, name)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from fairlead.control.api import ControlApi, Options
 from fairlead.control.authority_files import Issuer, open_authority
 from fairlead.control.certs_api import CertsApi
 from fairlead.control.feed_server import FeedServer
-from fairlead.control.issued import Issued
+from fairlead.control.issued import Issued, IssuedLeaf
 from fairlead.control.push import Book
 from fairlead.mesh.csr import make as make_csr
 from fairlead.mesh.pem import load_chain
@@ -74,7 +74,12 @@ async def control(folder: Path) -> AsyncIterator[Control]:
         feed = FeedServer(Book("e"), lambda request, ns, name: void(api.authorize(request, ns, name)), lambda: None)
         found = Control(api, None, issuer, folder)  # type: ignore[arg-type]
         found.certs = CertsApi(issuer, found.record, feed)
-        api.certificates.record = found.record.add
+
+        def put(leaves: Sequence[IssuedLeaf]) -> None:
+            for one in leaves:
+                found.record.add(one)
+
+        api.certificates.record = put
         api.add_routes([*feed.routes(), *found.certs.routes()])
         made.append(found)
 

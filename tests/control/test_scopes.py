@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -80,6 +81,22 @@ def test_a_mesh_is_large_from_some_thousand_endpoints_on_and_who_has_all_is_told
         assert (scopes.scoped("auto"), scopes.scoped("auto", has_all=True)) == (auto, outgrown)
     assert scopes.scoped("used")
     assert not scopes.scoped("all")
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.none() | st.integers(0, 3), st.booleans()), max_size=10))
+def test_the_endpoints_of_a_mesh_are_counted_right_whatever_changes(steps: list[tuple[str, int | None, bool]]) -> None:
+    scopes, endpoints = Scopes(), dict[str, tuple[Endpoint, ...]]()
+    for version, (name, count, looked_at) in enumerate(steps, 1):
+        endpoints = {key: value for key, value in endpoints.items() if key != name}
+        if count is not None:
+            endpoints[name] = tuple(Endpoint("10.0.0.1", number) for number in range(count))
+        scopes.facts(Snapshot(version, {}, endpoints, changed=Changed(frozenset((name,)))))
+        if looked_at:
+            with pytest.MonkeyPatch.context() as patch:
+                total = sum(map(len, endpoints.values()))
+                for least in (total - 1, total):
+                    patch.setattr(scopes_module, "LARGE", least)
+                    assert scopes.scoped("auto") == (total > least)
 
 
 def test_by_use_all_names_are_known_and_the_endpoints_of_what_is_used_owned_or_needed_before() -> None:

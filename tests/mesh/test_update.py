@@ -36,6 +36,8 @@ WRONG: dict[str, Any] = {
     "": {},
 }
 
+pytestmark = pytest.mark.usefixtures("tables")
+
 
 class Built(World):
     """What a world was to be built of."""
