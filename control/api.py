@@ -71,6 +71,10 @@ KEEPALIVE_S = 75.0
 """And each further one within this after the one before."""
 LINGER_S = 2.0
 """So long a body is read on that was answered before it had come."""
+LARGE_BYTES = 256 << 10
+"""From here on an answer counts as under way until it has been read,"""
+READ_S, READ_BYTES_A_SECOND = 60.0, 16 << 10
+"""for which it has this time, and a second more for so many octets."""
 SHUTDOWN_S = 5.0
 """So long running requests are waited for when the API closes."""
 GIT_VERSION = "v1.32.0"
@@ -378,6 +382,8 @@ class ControlApi:
             context.force = request.headers.get("Fairlead-Force", "").lower() == "true"
             await self.door.enter(request, context)
             response = await handler(request)
+            if isinstance(response, web.Response) and not response.prepared:
+                await self._hand_over(request, context, request_id, response)
         except (asyncio.CancelledError, ConnectionError):
             raise  # the client has gone; aiohttp knows
         except Exception as error:
@@ -392,13 +398,31 @@ class ControlApi:
         finally:
             self.door.leave(context)
         if not response.prepared:
-            response.headers["Audit-Id"] = request_id
-            response.headers["Server"] = "fairlead"
+            name_ours(response, request_id)
         counted = (request.method, response.status)
         self.counts[counted] = self.counts.get(counted, 0) + 1
         if request.method not in ("GET", "HEAD", "OPTIONS") or (refusal and refusal.code in (401, 403)):
             self._record(request, context, request_id, response.status, refusal)
         return response
+
+    async def _hand_over(
+        self, request: web.Request, context: Context, request_id: str, response: web.Response
+    ) -> None:
+        """Send a large answer, which counts as under way until its reader has it; smaller ones the server sends.
+        Raises StatusError 429, ConnectionError."""
+        size = len(response.body) if isinstance(response.body, bytes) else 0
+        if size < LARGE_BYTES:
+            return
+        with self.door.holding(context, size):
+            name_ours(response, request_id)
+            try:
+                async with asyncio.timeout(READ_S + size / READ_BYTES_A_SECOND):
+                    await response.prepare(request)
+                    await response.write_eof()
+            except TimeoutError:
+                if request.transport is not None:
+                    request.transport.abort()
+                raise ConnectionResetError("the answer was not read") from None
 
     def _check_lockout(self, changing: Changing) -> None:
         if self.lockout is not None and not current().force:
@@ -436,7 +460,6 @@ class ControlApi:
             namespace=target.namespace if target else wanted.namespace,
             name=(target.name if target else wanted.name) or context.name,
             subresource=target.subresource if target else wanted.subresource,
-            dryRun="dryRun" in request.query,
             access=wanted.verb,
             decision=context.decision,
             rule=context.rule,
@@ -444,7 +467,7 @@ class ControlApi:
             reason=refusal.reason if refusal else "",
             # A refusal may repeat a value, and a Secret's values stay out of every log.
             message=refusal.message if refusal and not (target and target.resource.name == "secrets") else "",
-            **context.audit,
+            **{"dryRun": "dryRun" in request.query, **context.audit},
         )
 
     def _open_audit(self) -> Callable[[bytes], None]:
@@ -499,6 +522,11 @@ class ControlApi:
 def create_app(store: Store, issuer: Issuer | None = None, options: Options | None = None) -> web.Application:
     """The API as an aiohttp application, for who brings a server of their own."""
     return ControlApi(store, issuer, options).app
+
+
+def name_ours(response: web.StreamResponse, request_id: str) -> None:
+    response.headers["Audit-Id"] = request_id
+    response.headers["Server"] = "fairlead"
 
 
 def item_key(key: Key) -> str:

@@ -6,9 +6,10 @@ to it themselves that each gets only its own.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from aiohttp import web
@@ -20,12 +21,12 @@ from .api_context import Context
 from .api_limits import ApiLimits
 from .auth import ADMIN, NOBODY, USER, WORKLOAD, AdminTokens, Authenticator, Principal, unauthorized, user_principal
 from .browsers import check_not_a_browser
-from .client_certificates import ClientAuthorities, user_of_certificate
+from .client_certificates import ClientAuthorities, ends_at, user_of_certificate
 from .oidc_keys import OidcVerifier
 from .rbac import MASTERS
 from .settings import cause
 from .socket_users import SocketUsers
-from .status import StatusError
+from .status import StatusError, bad_request
 from .tokens import is_token
 from .workload_socket import peer_uid
 
@@ -70,7 +71,7 @@ class Door:
         """Let in, counted until `leave`. Raises StatusError 400, 401, 403, 429."""
         public = request.path in PUBLIC
         try:
-            if request.remote:
+            if request.remote and "Authorization" in request.headers:  # a certificate cannot be guessed
                 self.limits.check_address(request.remote, time.monotonic())
             context.principal = await self._who(request)
         except StatusError as error:
@@ -85,6 +86,8 @@ class Door:
             raise unauthorized("show a bearer token or a client certificate")
         if context.principal.name == "fairlead:local":
             check_not_a_browser(request)
+        if "dryRun" in request.query and request.path.startswith("/fairlead/"):
+            raise bad_request("dryRun: there is none below /fairlead/")
         caller = context.principal
         wanted = attributes_of(request.method, request.rel_url.raw_path, request.query)
         context.wanted = wanted
@@ -113,6 +116,16 @@ class Door:
         if any(key.lower().startswith("impersonate-") for key in request.headers):
             self._let_impersonate(request, now)
         self._permit(request, now)
+
+    @contextlib.contextmanager
+    def holding(self, context: Context, size: int) -> Iterator[None]:
+        """While an answer of so many octets waits for its reader. Raises StatusError 429."""
+        user = context.counted[0] if context.counted is not None else ""
+        self.limits.hold(user, MASTERS in context.principal.groups, size)
+        try:
+            yield
+        finally:
+            self.limits.release(user, size)
 
     def leave(self, context: Context) -> None:
         if context.counted is not None:
@@ -167,6 +180,8 @@ class Door:
         if self.oidc is not None and (text := bearer(authorization)) and oidc.looks_like_token(text):
             return await self._by_id_token(self.oidc, text)
         certificate = wire.getpeercert(binary_form=True) if wire is not None else None
+        if certificate is not None and not authorization and ends_at(certificate) < self._clock():
+            raise unauthorized("client certificate: it has expired")
         if certificate is not None and not authorization and self.authorities.vouch(verified_chain(wire)):
             try:
                 name, groups = user_of_certificate(certificate)

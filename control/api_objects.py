@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from . import catalog as discovery
 from .api_body import YamlLoad, read_body, read_patch
 from .api_context import current
-from .api_request import JSON, Form, Query, Target, negotiate, parse_path, parse_query
+from .api_request import JSON, Form, Query, Target, is_dry_run, negotiate, parse_path, parse_query
 from .catalog import Catalog
 from .deletion import policy_of
 from .events import stored_selector
@@ -193,9 +193,11 @@ class ObjectApi:
         newest = int(query.resource_version) if query.resource_version.isdigit() else 0
         if newest > self._store.memory.revision and self._store.shared:
             await self._store.sync()  # another control plane has told this client of it
+            await self._permit_again(request)
         if method in ("GET", "HEAD"):
             form = negotiate(request.headers.get("Accept", ""))
-            await self._hub.until(int(query.resource_version or "0"))
+            if await self._hub.until(int(query.resource_version or "0")):
+                await self._permit_again(request)
             if query.watch:
                 return await self._hub.serve(request, target, query, form)
             return self._get(request, target, form) if target.name else self._list(request, target, query, form)
@@ -208,6 +210,11 @@ class ObjectApi:
         if method == "DELETE" and not target.subresource:
             return await self._delete(request, target, query)
         raise StatusError(405, "the server does not allow this method on the requested resource")
+
+    async def _permit_again(self, request: web.Request) -> None:
+        """After a wait, in which permissions may have changed. Raises StatusError 401, 403."""
+        if self._hub.again is not None:
+            await self._hub.again(request)
 
     def _get(self, request: web.Request, target: Target, form: Form) -> web.Response:
         stored = self._operations.get(target)
@@ -287,12 +294,16 @@ class ObjectApi:
             options, _ = read_body(data, request.headers.get("Content-Type", ""), self._load_yaml, False)
             if not isinstance(options, dict) or options.get("kind") not in (None, "", "DeleteOptions"):
                 raise bad_request("the body of a deletion is DeleteOptions")
-        dry_run = query.dry_run or options.get("dryRun") == ["All"]
+        dry_run = query.dry_run or is_dry_run(options.get("dryRun"))
+        if dry_run:
+            current().audit["dryRun"] = True
         if target.name:
             asked = request.query.get("propagationPolicy", "")
             return respond(request, await self._operations.delete(target, options, dry_run, asked))
         if target.resource.namespaced and not target.namespace:
             raise StatusError(405, "a collection is deleted within one namespace")
+        if options.get("preconditions"):
+            raise bad_request("preconditions: they are for one object, and this is a collection")
         found, _ = page(self._store.memory, target, query)
         policy = policy_of(options, request.query.get("propagationPolicy", ""))
         await self._operations.delete_all(found, dry_run, policy)

@@ -234,10 +234,10 @@ class ObjectOperations:
         resource, name = target.resource, body["metadata"]["name"]
         key = key_of(target, name)
         self._check_size(target, body)
-        self.check_write(target, None, body)
-        self.ask_guards({key: (None, external_of(target, body))})
         wanted = body
         for _ in range(ATTEMPTS):
+            self.check_write(target, None, body)  # each time: who was faster may have changed permissions, too
+            self.ask_guards({key: (None, external_of(target, body))})
             if isinstance(wanted.get("spec"), dict):  # addresses are written into it, and may be somebody else's by now
                 body = {**wanted, "spec": dict(wanted["spec"])}
             if self._store.memory.get(key) is not None:
