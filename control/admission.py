@@ -232,11 +232,10 @@ def without(body: dict[str, Any], paths: list[str]) -> dict[str, Any]:
 
 def _own(node: Any, step: str | int, copied: set[int]) -> Any:
     """What is there, as a copy that may be changed; None: nothing."""
-    if not (isinstance(node, dict) and step in node) and not (
-        isinstance(node, list) and isinstance(step, int) and step < len(node)
-    ):
+    in_list = isinstance(node, list) and isinstance(step, int) and step < len(node)
+    if not in_list and not (isinstance(node, dict) and step in node):
         return None
-    inner = node[step]
+    inner: Any = node[step]
     if isinstance(inner, (dict, list)) and id(inner) not in copied:
         inner = node[step] = inner.copy()
         copied.add(id(inner))

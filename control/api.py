@@ -405,9 +405,7 @@ class ControlApi:
             self._record(request, context, request_id, response.status, refusal)
         return response
 
-    async def _hand_over(
-        self, request: web.Request, context: Context, request_id: str, response: web.Response
-    ) -> None:
+    async def _hand_over(self, request: web.Request, context: Context, request_id: str, response: web.Response) -> None:
         """Send a large answer, which counts as under way until its reader has it; smaller ones the server sends.
         Raises StatusError 429, ConnectionError."""
         size = len(response.body) if isinstance(response.body, bytes) else 0

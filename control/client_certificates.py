@@ -42,8 +42,8 @@ class ClientAuthorities:
 
 @lru_cache(4096)
 def ends_at(der: bytes) -> float:
-    """When a certificate ends, Unix seconds: a connection may outlive it, and TLS looks at it no second time, nor when a
-    session is resumed. Raises ValueError."""
+    """When a certificate ends, Unix seconds: a connection may outlive it, and TLS looks at it only once, also where
+    a session is resumed. Raises ValueError."""
     return x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp()
 
 

@@ -153,7 +153,7 @@ class Confirmations:
         if len(record.before) + len(new) > ENTRIES_MAX:
             raise StatusError(422, f"more than {ENTRIES_MAX} objects under one confirmation")
         bodies = {key: stored.object() if stored is not None else None for key, stored in new.items()}
-        # Written also where nothing is new in it: so nothing is changed under what has just been confirmed or taken back.
+        # Written also where nothing is new in it: nothing is changed under what has just been confirmed or taken back.
         changed = msgspec.structs.replace(record, before={**record.before, **bodies})
         return [Write(Key(RESOURCE, "", under), _body(changed), expect=self._records[under][0].version)]
 

@@ -187,9 +187,7 @@ class WatchHub:
             await response.write(stream.bookmark())
 
 
-async def written(
-    response: web.StreamResponse, lines: Iterator[bytes], ask: Callable[[], Awaitable[None]]
-) -> bool:
+async def written(response: web.StreamResponse, lines: Iterator[bytes], ask: Callable[[], Awaitable[None]]) -> bool:
     """Write lines as fast as they are taken, and `ask` before each lot of them; whether there were any.
 
     Raises ConnectionError, TimeoutError, and what `ask` raises.

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fairlead.control import api as api_module
-from fairlead.control import api_objects, watch_hub
+from fairlead.control import api_objects, listing, watch_hub
 from fairlead.control.api import ControlApi
 from fairlead.control.api_limits import ApiLimits, Buckets, Limits
 from fairlead.control.auth import AdminTokens
@@ -304,7 +304,9 @@ async def test_a_deletion_that_means_to_be_dry_is_never_a_real_one(tmp_path: Pat
             await client.delete(f"{MINE}?{query}", code=400, **OWNER)
             await client.post(f"{MINE}?{query}", service("new"), 400, **OWNER)
             await client.put(f"{MINE}/web?{query}", service("web"), 400, **OWNER)
-            await client.ask("PATCH", f"{MINE}/web?{query}", {"metadata": {"labels": {"a": "b"}}}, 400, **OWNER, **MERGE)
+            await client.ask(
+                "PATCH", f"{MINE}/web?{query}", {"metadata": {"labels": {"a": "b"}}}, 400, **OWNER, **MERGE
+            )
         # What knows of no dry runs does nothing rather than all of it.
         await client.post("/fairlead/v1/confirmations?dryRun=All", {"timeoutSeconds": 5}, 400, **OWNER)
         await client.post("/fairlead/v1/tokens?dryRun=All", {}, 400, **ROOT)
@@ -347,7 +349,7 @@ async def test_who_changes_permissions_all_the_time_keeps_no_idle_stream_asking(
         async with client.session.get(f"{client.url}{MINE}?watch=true", headers=OWNER) as answer:
             begun = time.monotonic()
             for n in range(100):
-                await grant(client, "mine", binding(f"b{n}", "ClusterRole", "view", ("User", "x")), **{})
+                await grant(client, "mine", binding(f"b{n}", "ClusterRole", "view", ("User", "x")))
             most = 2 + (time.monotonic() - begun) / watch_hub.WAKE_S
             assert asked <= most
             await client.delete("/apis/rbac.authorization.k8s.io/v1/namespaces/mine/rolebindings/admin", **ROOT)
@@ -395,7 +397,7 @@ async def test_a_watch_holds_no_copies_for_who_does_not_read_and_lets_them_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = 0
-    spliced = watch_hub.spliced
+    spliced = listing.spliced
 
     def counted(*given: Any) -> bytes:
         nonlocal made
@@ -423,7 +425,7 @@ async def test_a_watch_holds_no_copies_for_who_does_not_read_and_lets_them_go(
 
 
 async def test_guesses_from_an_address_hold_up_guesses_only(tmp_path: Path) -> None:
-    async with two_namespaces(tmp_path) as (api, client):
+    async with two_namespaces(tmp_path) as (_, client):
         for n in range(60):
             await client.ask("GET", MINE, Authorization=f"Bearer guess-{n}")
         assert (await client.ask("GET", MINE, **OWNER))[0] == 429

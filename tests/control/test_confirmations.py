@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -218,15 +218,15 @@ async def test_a_change_under_what_was_confirmed_meanwhile_is_refused(tmp_path: 
     async with confirming(tmp_path, clock) as (api, client):
         name = (await client.post(AT, {"timeoutSeconds": 60}))["id"]
         await client.post(VIRTUAL_SERVICES, virtual_service("a"), Fairlead_Confirm=name)
-        write = api.store.write
+        write, recorded = api.store.write, cast(Any, api._recorded)
 
         async def slowly(writes: Any, cause: Any) -> Any:
             if not any(one.body is None for one in writes):
-                api.confirming._store._store = api.store  # type: ignore[attr-defined]
+                recorded._store = api.store
                 await client.post(f"{AT}/{name}/confirm", {}, 200)
             return await write(writes, cause)
 
-        api._recorded._store = SlowStore(api.store, slowly)  # type: ignore[assignment]
+        recorded._store = SlowStore(api.store, slowly)
         changed = virtual_service("a", "other")
         await client.ask("PATCH", f"{VIRTUAL_SERVICES}/a", {"spec": changed["spec"]}, 404, Fairlead_Confirm=name,
                          Content_Type="application/merge-patch+json")  # fmt: skip

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
-import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -339,7 +339,7 @@ async def test_a_slow_issuer_holds_up_nobody_whose_key_is_known_and_refuses_nobo
         async with asyncio.timeout(20):
             first = [asyncio.create_task(client.get(SERVICES, 403, **known)) for _ in range(5)]
             await asked(1)
-            while made[0]._looking._waiters is None or len(made[0]._looking._waiters) < 4:  # type: ignore[attr-defined]
+            while made[0]._looking._waiters is None or len(made[0]._looking._waiters) < 4:
                 await asyncio.sleep(0.001)
             issuer.may_answer.set()
             await asyncio.gather(*first)  # nobody is refused because another one asks for the keys at the moment
