@@ -30,7 +30,7 @@ from .access_reviews import AccessReviews
 from .admission import Admission, BodyCheck
 from .api_body import YamlLoad
 from .api_context import Context, begin, current
-from .api_door import Door, is_operator
+from .api_door import Door, is_large, is_operator
 from .api_limits import ApiLimits, Limits
 from .api_objects import ObjectApi, respond
 from .api_refusals import BODY_BYTES_MAX, http_logger, readable, refusal_of
@@ -71,10 +71,6 @@ KEEPALIVE_S = 75.0
 """And each further one within this after the one before."""
 LINGER_S = 2.0
 """So long a body is read on that was answered before it had come."""
-LARGE_BYTES = 256 << 10
-"""From here on an answer counts as under way until it has been read,"""
-READ_S, READ_BYTES_A_SECOND = 60.0, 16 << 10
-"""for which it has this time, and a second more for so many octets."""
 SHUTDOWN_S = 5.0
 """So long running requests are waited for when the API closes."""
 GIT_VERSION = "v1.32.0"
@@ -382,8 +378,9 @@ class ControlApi:
             context.force = request.headers.get("Fairlead-Force", "").lower() == "true"
             await self.door.enter(request, context)
             response = await handler(request)
-            if isinstance(response, web.Response) and not response.prepared:
-                await self._hand_over(request, context, request_id, response)
+            if is_large(response):
+                name_ours(response, request_id)
+                await self.door.hand_over(request, context, response)
         except (asyncio.CancelledError, ConnectionError):
             raise  # the client has gone; aiohttp knows
         except Exception as error:
@@ -404,23 +401,6 @@ class ControlApi:
         if request.method not in ("GET", "HEAD", "OPTIONS") or (refusal and refusal.code in (401, 403)):
             self._record(request, context, request_id, response.status, refusal)
         return response
-
-    async def _hand_over(self, request: web.Request, context: Context, request_id: str, response: web.Response) -> None:
-        """Send a large answer, which counts as under way until its reader has it; smaller ones the server sends.
-        Raises StatusError 429, ConnectionError."""
-        size = len(response.body) if isinstance(response.body, bytes) else 0
-        if size < LARGE_BYTES:
-            return
-        with self.door.holding(context, size):
-            name_ours(response, request_id)
-            try:
-                async with asyncio.timeout(READ_S + size / READ_BYTES_A_SECOND):
-                    await response.prepare(request)
-                    await response.write_eof()
-            except TimeoutError:
-                if request.transport is not None:
-                    request.transport.abort()
-                raise ConnectionResetError("the answer was not read") from None
 
     def _check_lockout(self, changing: Changing) -> None:
         if self.lockout is not None and not current().force:

@@ -6,10 +6,10 @@ to it themselves that each gets only its own.
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -35,6 +35,10 @@ PUBLIC = frozenset(("/healthz", "/livez", "/readyz", "/healthz/ready", "/version
 WORKLOADS_OWN = ("/fairlead/v1/feed", "/fairlead/v1/certificates")
 """Below these, workloads get in by their identity alone."""
 LOOK_AGAIN_S = 5.0
+LARGE_BYTES = 256 << 10
+"""From here on an answer counts as under way until it has been read,"""
+READ_S, READ_BYTES_A_SECOND = 60.0, 16 << 10
+"""for which it has this time, and a second more for so many octets."""
 logger = logging.getLogger("fairlead.api")
 
 
@@ -117,13 +121,19 @@ class Door:
             self._let_impersonate(request, now)
         self._permit(request, now)
 
-    @contextlib.contextmanager
-    def holding(self, context: Context, size: int) -> Iterator[None]:
-        """While an answer of so many octets waits for its reader. Raises StatusError 429."""
-        user = context.counted[0] if context.counted is not None else ""
+    async def hand_over(self, request: web.Request, context: Context, response: web.StreamResponse) -> None:
+        """Send a large answer, which counts as under way until its reader has it; smaller ones the server sends.
+        Raises StatusError 429, ConnectionError."""
+        user, size = context.counted[0] if context.counted is not None else "", size_of(response)
         self.limits.hold(user, MASTERS in context.principal.groups, size)
         try:
-            yield
+            async with asyncio.timeout(READ_S + size / READ_BYTES_A_SECOND):
+                await response.prepare(request)
+                await response.write_eof()
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError("the answer was not read") from None
         finally:
             self.limits.release(user, size)
 
@@ -202,6 +212,16 @@ class Door:
         except oidc.OidcError as error:
             raise unauthorized(str(error)) from None
         return user_principal(name, groups)
+
+
+def size_of(response: web.StreamResponse) -> int:
+    """Octets of a body that is made already."""
+    return len(response.body) if isinstance(response, web.Response) and isinstance(response.body, bytes) else 0
+
+
+def is_large(response: web.StreamResponse) -> bool:
+    """Whether an answer is to count until it has been read."""
+    return not response.prepared and size_of(response) >= LARGE_BYTES
 
 
 def bearer(authorization: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fairlead.control import api as api_module
-from fairlead.control import api_objects, listing, watch_hub
+from fairlead.control import api_door, api_objects, listing, watch_hub
 from fairlead.control.api import ControlApi
 from fairlead.control.api_limits import ApiLimits, Buckets, Limits
 from fairlead.control.auth import AdminTokens
@@ -382,8 +382,8 @@ async def test_who_does_not_read_their_answers_gets_no_more_of_them(
             writer.transport.abort()
         while api.limits._unread:
             await asyncio.sleep(0.001)
-        monkeypatch.setattr(api_module, "READ_S", 0.05)
-        monkeypatch.setattr(api_module, "READ_BYTES_A_SECOND", 1 << 40)
+        monkeypatch.setattr(api_door, "READ_S", 0.05)
+        monkeypatch.setattr(api_door, "READ_BYTES_A_SECOND", 1 << 40)
         (writer,) = await held_open(api.port, MINE, 1)
         while not api.limits._unread:
             await asyncio.sleep(0.001)
