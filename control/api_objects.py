@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 import yaml
@@ -29,6 +29,8 @@ from .table import partial, table
 from .watch_hub import WatchHub
 
 BODY_TIMEOUT_S = 30.0
+YAML_ASIDE_BYTES = 16 << 10
+P, Found = ParamSpec("P"), TypeVar("Found")
 encode = msgspec.json.encode
 
 
@@ -43,6 +45,15 @@ async def body_of(request: web.Request) -> bytes:
         raise StatusError(408, f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s") from None
     except ConnectionError:
         raise StatusError(400, "the connection was cut before the whole body had come") from None
+
+
+async def parsed(
+    data: bytes, content_type: str, read: Callable[P, Found], *arguments: P.args, **named: P.kwargs
+) -> Found:
+    """What `read` makes of a body; of much YAML in a thread, as a megabyte of it takes seconds."""
+    if len(data) > YAML_ASIDE_BYTES and "yaml" in content_type.lower():
+        return await asyncio.to_thread(read, *arguments, **named)
+    return read(*arguments, **named)
 
 
 def respond(
@@ -261,7 +272,9 @@ class ObjectApi:
 
     async def _body(self, request: web.Request, query: Query) -> tuple[Any, list[str]]:
         data, content_type = await body_of(request), request.headers.get("Content-Type", "")
-        return read_body(data, content_type, self._load_yaml, query.field_validation != "Ignore")
+        return await parsed(
+            data, content_type, read_body, data, content_type, self._load_yaml, query.field_validation != "Ignore"
+        )
 
     async def _create(self, request: web.Request, target: Target, query: Query) -> web.Response:
         negotiate(request.headers.get("Accept", ""))
@@ -279,7 +292,8 @@ class ObjectApi:
     async def _patch(self, request: web.Request, target: Target, query: Query) -> web.Response:
         negotiate(request.headers.get("Accept", ""))
         data = await body_of(request)
-        kind, patch, duplicates = read_patch(data, request.headers.get("Content-Type", ""), self._load_yaml)
+        content_type = request.headers.get("Content-Type", "")
+        kind, patch, duplicates = await parsed(data, content_type, read_patch, data, content_type, self._load_yaml)
         if kind == "apply":
             result = await self._operations.apply(target, patch, query, duplicates)
         else:
@@ -291,7 +305,8 @@ class ObjectApi:
         data = await body_of(request)
         options: Any = {}
         if data.strip():
-            options, _ = read_body(data, request.headers.get("Content-Type", ""), self._load_yaml, False)
+            content_type = request.headers.get("Content-Type", "")
+            options, _ = await parsed(data, content_type, read_body, data, content_type, self._load_yaml, False)
             if not isinstance(options, dict) or options.get("kind") not in (None, "", "DeleteOptions"):
                 raise bad_request("the body of a deletion is DeleteOptions")
         dry_run = query.dry_run or is_dry_run(options.get("dryRun"))

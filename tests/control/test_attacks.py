@@ -6,20 +6,22 @@ import asyncio
 import contextlib
 import json
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fairlead.control import api as api_module
-from fairlead.control import api_door, api_objects, listing, watch_hub
+from fairlead.control import api_door, api_objects, kinds, listing, watch_hub
 from fairlead.control.api import ControlApi
 from fairlead.control.api_limits import ApiLimits, Buckets, Limits
 from fairlead.control.auth import AdminTokens
 from fairlead.control.status import StatusError
-from tests.control.serving import Client, api_in, service
+from tests.control.serving import Client, api_in, api_on, service, store_in
 from tests.control.test_rbac import ME, RBAC, binding, grant, options, role, rule
 
 pytestmark = pytest.mark.asyncio
@@ -431,3 +433,27 @@ async def test_guesses_from_an_address_hold_up_guesses_only(tmp_path: Path) -> N
         assert (await client.ask("GET", MINE, **OWNER))[0] == 429
         assert (await client.ask("GET", MINE))[0] == 401  # who shows no token is not taken for who guesses
         await client.get("/readyz")
+
+
+async def test_much_yaml_is_read_beside_the_loop(tmp_path: Path) -> None:
+    threads: list[int] = []
+    ports = "".join(f"  - {{port: {n + 1}, name: p{n}}}\n" for n in range(1000))
+    text = f"metadata: {{name: big}}\nspec:\n  ports:\n{ports}"
+    async with store_in(tmp_path) as store:
+        known = kinds.parts(store)
+
+        def load(body: bytes) -> Any:
+            threads.append(threading.get_ident())
+            return kinds.load_yaml(body)
+
+        async with api_on(store, parts=msgspec.structs.replace(known, load_yaml=load)) as (_, client):
+            path = "/api/v1/namespaces/default/services"
+            await client.post(path, text, Content_Type="application/yaml")
+            applied = "apiVersion: v1\nkind: Service\n" + text
+            await client.ask("PATCH", f"{path}/big?fieldManager=a&force=1", applied, 200,
+                             Content_Type="application/apply-patch+yaml")  # fmt: skip
+            await client.post(
+                path, "metadata: {name: small}\nspec: {ports: [{port: 1}]}", Content_Type="application/yaml"
+            )
+    here = threading.get_ident()
+    assert [one == here for one in threads] == [False, False, True]
