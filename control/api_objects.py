@@ -30,7 +30,8 @@ from .watch_hub import WatchHub
 
 BODY_TIMEOUT_S = 30.0
 YAML_ASIDE_BYTES = 16 << 10
-P, Found = ParamSpec("P"), TypeVar("Found")
+P = ParamSpec("P")
+Found = TypeVar("Found")
 encode = msgspec.json.encode
 
 
