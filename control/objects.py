@@ -35,6 +35,8 @@ from .rbac_defaults import missing
 from .status import Cause, StatusError, bad_request, invalid
 from .store import Change, ConflictError, Key, Store, Stored, StoreError, Write, encode
 
+GENERATED_ATTEMPTS = 8
+"""Names that are drawn for `generateName` where one is taken, as upstream."""
 ATTEMPTS = 200
 """How often a change is computed again when others are faster."""
 OBJECT_BYTES_MAX = 3 << 20
@@ -184,7 +186,10 @@ class ObjectOperations:
             raise bad_request("resourceVersion should not be set on objects to be created")
         self._place(target, metadata)
         if not metadata.get("name") and metadata.get("generateName"):
-            metadata["name"] = metadata["generateName"][:248] + self._suffix()
+            for _ in range(GENERATED_ATTEMPTS):
+                metadata["name"] = metadata["generateName"][:248] + self._suffix()
+                if self._store.memory.get(key_of(target, metadata["name"])) is None:
+                    break
         body, warnings = self.admission.admit(target.resource, target.version, body, query.field_validation, duplicates)
         owner = (manager, "Update", "")
         self._born(target, body)
