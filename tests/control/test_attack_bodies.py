@@ -13,6 +13,7 @@ from fairlead.control.access import named_by
 from fairlead.control.admission import Admission, check_envelope, steps_of, without
 from fairlead.control.catalog import Catalog
 from fairlead.control.kinds import parts
+from fairlead.control.managed_fields import server_side_apply
 from fairlead.control.patch import PatchError, json_patch
 from fairlead.control.patch_strategic import rules_of, strategic_patch
 from fairlead.control.rbac import (
@@ -85,6 +86,21 @@ def test_a_strategic_patch_of_a_long_list_takes_time_by_its_length() -> None:
     assert patched["metadata"]["finalizers"] == names
     none = {"metadata": {"$deleteFromPrimitiveList/finalizers": names}}
     assert strategic_patch(patched, none, rules_of("x"))["metadata"]["finalizers"] == []
+
+
+def test_long_lists_that_others_own_are_taken_over_and_dropped_in_time_by_their_length() -> None:
+    def applied(live: dict[str, Any] | None, manager: str, ports: list[dict[str, Any]] | None) -> dict[str, Any]:
+        spec = {"type": "ClusterIP"} if ports is None else {"type": "ClusterIP", "ports": ports}
+        config = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": spec}
+        return server_side_apply(live, config, "services", manager, True, "v1", "2026-01-01T00:00:00Z", "")
+
+    many = [{"name": f"p{n}", "port": n + 1, "protocol": "TCP"} for n in range(5000)]
+    made = applied(None, "one", many)
+    fewer = applied(made, "one", many[::2])
+    assert fewer["spec"]["ports"] == many[::2]
+    assert "ports" not in applied(made, "one", None)["spec"]
+    renamed = [{**port, "name": f"q{port['port']}"} for port in reversed(many)]
+    assert applied(made, "two", renamed)["spec"]["ports"] == renamed
 
 
 def test_a_key_of_a_strategic_patch_is_of_its_type() -> None:
