@@ -21,7 +21,7 @@ from ..policy.validate_secret import check_fixed
 from ..registry.schema import Findings
 from .catalog import Resource
 from .defaults import apply_defaults
-from .status import Cause, StatusError, bad_request, invalid
+from .status import Cause, StatusError, bad_request, invalid, listing
 
 DEPTH_MAX = 100
 ANNOTATIONS_BYTES_MAX = 256 << 10
@@ -170,7 +170,7 @@ class Admission:
             raise StatusError(
                 400,
                 f'{resource.kind} in version "{version}" cannot be handled as a {resource.kind}: '
-                f"strict decoding error: {', '.join(loose)}",
+                f"strict decoding error: {listing(loose)}",
                 causes=[Cause(path, message, "FieldValueNotSupported") for path, message in unknown],
             )
         if loose and validation == "Warn":
@@ -202,31 +202,41 @@ def with_path(path: str, message: str) -> str:
 def steps_of(path: str) -> list[str | int]:
     """The steps of a path such as `spec.http[0].match` or `metadata.labels["a.b"]`."""
     steps: list[str | int] = []
-    for name, index, key in re.findall(r'([^.\[\]"]+)(?![^\[]*\])|\[(\d+)\]|\["?([^\]"]+)"?\]', path):
-        steps.append(int(index) if index else (key or name))
+    for number, part in enumerate(path.split("[")):
+        rest = part
+        if number:
+            inner, closed, rest = part.partition("]")
+            if not closed:  # no bracket of ours
+                inner, rest = "", part
+            if inner:
+                steps.append(
+                    int(inner) if inner.isascii() and inner.isdigit() and len(inner) < 10 else inner.strip('"')
+                )
+        steps += [step for step in rest.split(".") if step]
     return steps
 
 
 def without(body: dict[str, Any], paths: list[str]) -> dict[str, Any]:
-    """A copy of the object that lacks the fields at these paths."""
+    """A copy of the object that lacks the fields at these paths; what holds them is copied once, however many."""
+    made = dict(body)
+    copied = {id(made)}
     for path in paths:
-        body = _without(body, steps_of(path))
-    return body
+        node: Any = made
+        *above, last = steps_of(path) or [""]
+        for step in above:
+            node = _own(node, step, copied)
+        if isinstance(node, dict):
+            node.pop(last, None)
+    return made
 
 
-def _without(node: Any, steps: list[str | int]) -> Any:
-    if not steps:
-        return node
-    step = steps[0]
-    if isinstance(node, dict) and step in node:
-        copy = dict(node)
-        if len(steps) == 1:
-            del copy[step]
-        else:
-            copy[step] = _without(node[step], steps[1:])
-        return copy
-    if isinstance(node, list) and isinstance(step, int) and step < len(node):
-        changed = list(node)
-        changed[step] = _without(node[step], steps[1:])
-        return changed
-    return node
+def _own(node: Any, step: str | int, copied: set[int]) -> Any:
+    """What is there, as a copy that may be changed; None: nothing."""
+    in_list = isinstance(node, list) and isinstance(step, int) and step < len(node)
+    if not in_list and not (isinstance(node, dict) and step in node):
+        return None
+    inner: Any = node[step]
+    if isinstance(inner, (dict, list)) and id(inner) not in copied:
+        inner = node[step] = inner.copy()
+        copied.add(id(inner))
+    return inner

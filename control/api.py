@@ -30,7 +30,7 @@ from .access_reviews import AccessReviews
 from .admission import Admission, BodyCheck
 from .api_body import YamlLoad
 from .api_context import Context, begin, current
-from .api_door import Door, is_operator
+from .api_door import Door, is_large, is_operator
 from .api_limits import ApiLimits, Limits
 from .api_objects import ObjectApi, respond
 from .api_refusals import BODY_BYTES_MAX, http_logger, readable, refusal_of
@@ -378,6 +378,9 @@ class ControlApi:
             context.force = request.headers.get("Fairlead-Force", "").lower() == "true"
             await self.door.enter(request, context)
             response = await handler(request)
+            if is_large(response):
+                name_ours(response, request_id)
+                await self.door.hand_over(request, context, response)
         except (asyncio.CancelledError, ConnectionError):
             raise  # the client has gone; aiohttp knows
         except Exception as error:
@@ -392,8 +395,7 @@ class ControlApi:
         finally:
             self.door.leave(context)
         if not response.prepared:
-            response.headers["Audit-Id"] = request_id
-            response.headers["Server"] = "fairlead"
+            name_ours(response, request_id)
         counted = (request.method, response.status)
         self.counts[counted] = self.counts.get(counted, 0) + 1
         if request.method not in ("GET", "HEAD", "OPTIONS") or (refusal and refusal.code in (401, 403)):
@@ -436,7 +438,6 @@ class ControlApi:
             namespace=target.namespace if target else wanted.namespace,
             name=(target.name if target else wanted.name) or context.name,
             subresource=target.subresource if target else wanted.subresource,
-            dryRun="dryRun" in request.query,
             access=wanted.verb,
             decision=context.decision,
             rule=context.rule,
@@ -444,7 +445,7 @@ class ControlApi:
             reason=refusal.reason if refusal else "",
             # A refusal may repeat a value, and a Secret's values stay out of every log.
             message=refusal.message if refusal and not (target and target.resource.name == "secrets") else "",
-            **context.audit,
+            **{"dryRun": "dryRun" in request.query, **context.audit},
         )
 
     def _open_audit(self) -> Callable[[bytes], None]:
@@ -499,6 +500,11 @@ class ControlApi:
 def create_app(store: Store, issuer: Issuer | None = None, options: Options | None = None) -> web.Application:
     """The API as an aiohttp application, for who brings a server of their own."""
     return ControlApi(store, issuer, options).app
+
+
+def name_ours(response: web.StreamResponse, request_id: str) -> None:
+    response.headers["Audit-Id"] = request_id
+    response.headers["Server"] = "fairlead"
 
 
 def item_key(key: Key) -> str:

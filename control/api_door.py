@@ -6,6 +6,7 @@ to it themselves that each gets only its own.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -20,12 +21,12 @@ from .api_context import Context
 from .api_limits import ApiLimits
 from .auth import ADMIN, NOBODY, USER, WORKLOAD, AdminTokens, Authenticator, Principal, unauthorized, user_principal
 from .browsers import check_not_a_browser
-from .client_certificates import ClientAuthorities, user_of_certificate
+from .client_certificates import ClientAuthorities, ends_at, user_of_certificate
 from .oidc_keys import OidcVerifier
 from .rbac import MASTERS
 from .settings import cause
 from .socket_users import SocketUsers
-from .status import StatusError
+from .status import StatusError, bad_request
 from .tokens import is_token
 from .workload_socket import peer_uid
 
@@ -34,6 +35,10 @@ PUBLIC = frozenset(("/healthz", "/livez", "/readyz", "/healthz/ready", "/version
 WORKLOADS_OWN = ("/fairlead/v1/feed", "/fairlead/v1/certificates")
 """Below these, workloads get in by their identity alone."""
 LOOK_AGAIN_S = 5.0
+LARGE_BYTES = 256 << 10
+"""From here on an answer counts as under way until it has been read,"""
+READ_S, READ_BYTES_A_SECOND = 60.0, 16 << 10
+"""for which it has this time, and a second more for so many octets."""
 logger = logging.getLogger("fairlead.api")
 
 
@@ -70,7 +75,7 @@ class Door:
         """Let in, counted until `leave`. Raises StatusError 400, 401, 403, 429."""
         public = request.path in PUBLIC
         try:
-            if request.remote:
+            if request.remote and "Authorization" in request.headers:  # a certificate cannot be guessed
                 self.limits.check_address(request.remote, time.monotonic())
             context.principal = await self._who(request)
         except StatusError as error:
@@ -85,6 +90,8 @@ class Door:
             raise unauthorized("show a bearer token or a client certificate")
         if context.principal.name == "fairlead:local":
             check_not_a_browser(request)
+        if "dryRun" in request.query and request.path.startswith("/fairlead/"):
+            raise bad_request("dryRun: there is none below /fairlead/")
         caller = context.principal
         wanted = attributes_of(request.method, request.rel_url.raw_path, request.query)
         context.wanted = wanted
@@ -113,6 +120,22 @@ class Door:
         if impersonates(request):
             self._let_impersonate(request, now)
         self._permit(request, now)
+
+    async def hand_over(self, request: web.Request, context: Context, response: web.StreamResponse) -> None:
+        """Send a large answer, which counts as under way until its reader has it; smaller ones the server sends.
+        Raises StatusError 429, ConnectionError."""
+        user, size = context.counted[0] if context.counted is not None else "", size_of(response)
+        self.limits.hold(user, MASTERS in context.principal.groups, size)
+        try:
+            async with asyncio.timeout(READ_S + size / READ_BYTES_A_SECOND):
+                await response.prepare(request)
+                await response.write_eof()
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError("the answer was not read") from None
+        finally:
+            self.limits.release(user, size)
 
     def leave(self, context: Context) -> None:
         if context.counted is not None:
@@ -167,6 +190,8 @@ class Door:
         if self.oidc is not None and (text := bearer(authorization)) and oidc.looks_like_token(text):
             return await self._by_id_token(self.oidc, text)
         certificate = wire.getpeercert(binary_form=True) if wire is not None else None
+        if certificate is not None and not authorization and ends_at(certificate) < self._clock():
+            raise unauthorized("client certificate: it has expired")
         if certificate is not None and not authorization and self.authorities.vouch(verified_chain(wire)):
             try:
                 name, groups = user_of_certificate(certificate)
@@ -192,6 +217,16 @@ class Door:
 def impersonates(request: web.Request) -> bool:
     """Whether it asks to act for somebody else."""
     return "\nimpersonate-" in "\n".join(("", *request.headers)).lower()
+
+
+def size_of(response: web.StreamResponse) -> int:
+    """Octets of a body that is made already."""
+    return len(response.body) if isinstance(response, web.Response) and isinstance(response.body, bytes) else 0
+
+
+def is_large(response: web.StreamResponse) -> bool:
+    """Whether an answer is to count until it has been read."""
+    return not response.prepared and size_of(response) >= LARGE_BYTES
 
 
 def bearer(authorization: str) -> str:

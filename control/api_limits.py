@@ -1,7 +1,9 @@
 """How much one user may ask of the control API: requests a second, at once, and watches. Nobody starves the others.
 
 Members of system:masters have no rate, as upstream, so that whoever repairs something is not held up; watches are
-counted for all, and a share of them is kept for system:masters. Who shows bad credentials is slowed down by address.
+counted for all, and a share of them is kept for system:masters. A large answer counts until it has been read. Who
+shows bad credentials is slowed down by address; a certificate is not, since it cannot be guessed and others may share
+the address.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ class Limits(Struct, frozen=True):
     burst: float = 1000.0
     in_flight: int = 100
     watches: int = 200
+    unread_bytes: int = 64 << 20
+    """Of large answers that have not been read yet."""
 
 
 class Buckets:
@@ -64,6 +68,8 @@ class ApiLimits:
         self._failures = Buckets(FAILURES_PER_SECOND, FAILURES_BURST)
         self._running: dict[tuple[str, bool], int] = {}
         """By (user, is a watch)."""
+        self._unread: dict[str, int] = {}
+        """Octets by user."""
         self.watching = 0
         self.refused = 0
 
@@ -94,6 +100,21 @@ class ApiLimits:
         else:
             self._running.pop(key, None)
         self.watching -= is_watch
+
+    def hold(self, user: str, is_master: bool, size: int) -> None:
+        """Count a large answer in that waits to be read, until `release`; the only one may be of any size. Raises
+        StatusError 429."""
+        unread = self._unread.get(user, 0)
+        if unread and not is_master and unread + size > self._limits.unread_bytes:
+            raise self._refusal(f"user {user} has {unread} bytes of answers to read", 5)
+        self._unread[user] = unread + size
+
+    def release(self, user: str, size: int) -> None:
+        left = self._unread.get(user, 0) - size
+        if left > 0:
+            self._unread[user] = left
+        else:
+            self._unread.pop(user, None)
 
     def check_address(self, address: str, now: float) -> None:
         """Raises StatusError 429 for an address that has shown bad credentials too often."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 import yaml
@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from . import catalog as discovery
 from .api_body import YamlLoad, read_body, read_patch
 from .api_context import current
-from .api_request import JSON, Form, Query, Target, negotiate, parse_path, parse_query
+from .api_request import JSON, Form, Query, Target, is_dry_run, negotiate, parse_path, parse_query
 from .catalog import Catalog
 from .deletion import policy_of
 from .events import stored_selector
@@ -29,6 +29,9 @@ from .table import partial, table
 from .watch_hub import WatchHub
 
 BODY_TIMEOUT_S = 30.0
+YAML_ASIDE_BYTES = 16 << 10
+P = ParamSpec("P")
+Found = TypeVar("Found")
 encode = msgspec.json.encode
 
 
@@ -43,6 +46,15 @@ async def body_of(request: web.Request) -> bytes:
         raise StatusError(408, f"the body did not arrive within {BODY_TIMEOUT_S:.0f} s") from None
     except ConnectionError:
         raise StatusError(400, "the connection was cut before the whole body had come") from None
+
+
+async def parsed(
+    data: bytes, content_type: str, read: Callable[P, Found], *arguments: P.args, **named: P.kwargs
+) -> Found:
+    """What `read` makes of a body; of much YAML in a thread, as a megabyte of it takes seconds."""
+    if len(data) > YAML_ASIDE_BYTES and "yaml" in content_type.lower():
+        return await asyncio.to_thread(read, *arguments, **named)
+    return read(*arguments, **named)
 
 
 def respond(
@@ -193,9 +205,11 @@ class ObjectApi:
         newest = int(query.resource_version) if query.resource_version.isdigit() else 0
         if newest > self._store.memory.revision and self._store.shared:
             await self._store.sync()  # another control plane has told this client of it
+            await self._permit_again(request)
         if method in ("GET", "HEAD"):
             form = negotiate(request.headers.get("Accept", ""))
-            await self._hub.until(int(query.resource_version or "0"))
+            if await self._hub.until(int(query.resource_version or "0")):
+                await self._permit_again(request)
             if query.watch:
                 return await self._hub.serve(request, target, query, form)
             return self._get(request, target, form) if target.name else self._list(request, target, query, form)
@@ -208,6 +222,11 @@ class ObjectApi:
         if method == "DELETE" and not target.subresource:
             return await self._delete(request, target, query)
         raise StatusError(405, "the server does not allow this method on the requested resource")
+
+    async def _permit_again(self, request: web.Request) -> None:
+        """After a wait, in which permissions may have changed. Raises StatusError 401, 403."""
+        if self._hub.again is not None:
+            await self._hub.again(request)
 
     def _get(self, request: web.Request, target: Target, form: Form) -> web.Response:
         stored = self._operations.get(target)
@@ -254,7 +273,9 @@ class ObjectApi:
 
     async def _body(self, request: web.Request, query: Query) -> tuple[Any, list[str]]:
         data, content_type = await body_of(request), request.headers.get("Content-Type", "")
-        return read_body(data, content_type, self._load_yaml, query.field_validation != "Ignore")
+        return await parsed(
+            data, content_type, read_body, data, content_type, self._load_yaml, query.field_validation != "Ignore"
+        )
 
     async def _create(self, request: web.Request, target: Target, query: Query) -> web.Response:
         negotiate(request.headers.get("Accept", ""))
@@ -272,7 +293,8 @@ class ObjectApi:
     async def _patch(self, request: web.Request, target: Target, query: Query) -> web.Response:
         negotiate(request.headers.get("Accept", ""))
         data = await body_of(request)
-        kind, patch, duplicates = read_patch(data, request.headers.get("Content-Type", ""), self._load_yaml)
+        content_type = request.headers.get("Content-Type", "")
+        kind, patch, duplicates = await parsed(data, content_type, read_patch, data, content_type, self._load_yaml)
         if kind == "apply":
             result = await self._operations.apply(target, patch, query, duplicates)
         else:
@@ -284,15 +306,20 @@ class ObjectApi:
         data = await body_of(request)
         options: Any = {}
         if data.strip():
-            options, _ = read_body(data, request.headers.get("Content-Type", ""), self._load_yaml, False)
+            content_type = request.headers.get("Content-Type", "")
+            options, _ = await parsed(data, content_type, read_body, data, content_type, self._load_yaml, False)
             if not isinstance(options, dict) or options.get("kind") not in (None, "", "DeleteOptions"):
                 raise bad_request("the body of a deletion is DeleteOptions")
-        dry_run = query.dry_run or options.get("dryRun") == ["All"]
+        dry_run = query.dry_run or is_dry_run(options.get("dryRun"))
+        if dry_run:
+            current().audit["dryRun"] = True
         if target.name:
             asked = request.query.get("propagationPolicy", "")
             return respond(request, await self._operations.delete(target, options, dry_run, asked))
         if target.resource.namespaced and not target.namespace:
             raise StatusError(405, "a collection is deleted within one namespace")
+        if options.get("preconditions"):
+            raise bad_request("preconditions: they are for one object, and this is a collection")
         found, _ = page(self._store.memory, target, query)
         policy = policy_of(options, request.query.get("propagationPolicy", ""))
         await self._operations.delete_all(found, dry_run, policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import unquote
 
 from msgspec import Struct
@@ -83,11 +84,19 @@ class Query(Struct, frozen=True):
     uid: str = ""
 
 
+def is_dry_run(values: Any, field: str = "dryRun") -> bool:
+    """Whether a list of dryRun directives says so. Raises StatusError 400 for all else that it may say: who asks for a
+    dry run in other words must not get a real one."""
+    if values is None or values == []:
+        return False
+    if not isinstance(values, list) or any(value != "All" for value in values):
+        raise bad_request(f"{field}: expected All, got {values!r}")
+    return True
+
+
 def parse_query(query: Mapping[str, str]) -> Query:
     """Raises StatusError 400 naming the parameter. Unknown parameters are left alone, as upstream."""
-    dry_run = query.get("dryRun", "")
-    if dry_run not in ("", "All"):
-        raise bad_request(f"dryRun: expected All, got {dry_run!r}")
+    dry_run = is_dry_run([value for name, value in query.items() if name == "dryRun"])
     validation = query.get("fieldValidation", "") or "Strict"
     if validation not in ("Strict", "Warn", "Ignore"):
         raise bad_request(f"fieldValidation: expected Strict, Warn or Ignore, got {validation!r}")
@@ -117,7 +126,7 @@ def parse_query(query: Mapping[str, str]) -> Query:
         label_selector=query.get("labelSelector", ""),
         field_selector=query.get("fieldSelector", ""),
         include_object=include,
-        dry_run=bool(dry_run),
+        dry_run=dry_run,
         field_manager=manager,
         field_validation=validation,
         force=bool(_flag(query, "force")),

@@ -22,7 +22,8 @@ TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 
 
 def failed(message: str) -> int:
-    print(f"fairlead: {message}", file=sys.stderr)
+    lines = [line.translate(CONTROLS) for line in message.split("\n")]  # names in it may be of others
+    print("fairlead: " + "\n".join(lines), file=sys.stderr)
     return 1
 
 

@@ -7,6 +7,8 @@ user, whatever else is in it; below the mesh's a workload. So no authority can s
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -36,6 +38,13 @@ class ClientAuthorities:
     def vouch(self, chain: list[bytes]) -> bool:
         """Whether this verified chain (DER, leaf first) ends at one of these authorities."""
         return any(one in self._known for one in chain[1:])
+
+
+@lru_cache(4096)
+def ends_at(der: bytes) -> float:
+    """When a certificate ends, Unix seconds: a connection may outlive it, and TLS looks at it only once, also where
+    a session is resumed. Raises ValueError."""
+    return x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp()
 
 
 def user_of_certificate(der: bytes) -> tuple[str, tuple[str, ...]]:

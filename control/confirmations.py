@@ -150,11 +150,10 @@ class Confirmations:
                     422, f"{resource} cannot be applied with confirmation: sidecars take back rules only (routing, "
                     "policies, MeshConfig, and RBAC in control); apply it by itself",
                 )  # fmt: skip
-        if not new:
-            return []
         if len(record.before) + len(new) > ENTRIES_MAX:
             raise StatusError(422, f"more than {ENTRIES_MAX} objects under one confirmation")
         bodies = {key: stored.object() if stored is not None else None for key, stored in new.items()}
+        # Written also where nothing is new in it: nothing is changed under what has just been confirmed or taken back.
         changed = msgspec.structs.replace(record, before={**record.before, **bodies})
         return [Write(Key(RESOURCE, "", under), _body(changed), expect=self._records[under][0].version)]
 
@@ -175,11 +174,13 @@ class Confirmations:
         for text, body in record.before.items():
             key = key_of(text)
             now = self._memory.get(key)
+            if now is None and key.namespace and self._memory.get(Key("namespaces", "", key.namespace)) is None:
+                continue  # had it stayed, it would have gone with its namespace
             if body is not None and now is not None:  # it is another change, and not the one before once more
                 generation = int(now.object()["metadata"].get("generation") or 1) + 1
                 body = {**body, "metadata": {**body["metadata"], "generation": generation}}
             if body is not None or now is not None:
-                writes.append(Write(key, body))
+                writes.append(Write(key, body, expect=now.version if now is not None else 0))
         return [*writes, Write(stored.key, None, expect=stored.version)]
 
     def due(self, now: float) -> list[Record]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from .patch_strategic import DEFAULTED, ListRule, Path, rules_of
@@ -217,16 +218,28 @@ def server_side_apply(
     ]
     if not force and any(path not in upgrading for _, path in conflicts):
         raise ApplyConflict([(other[0], dotted(path)) for other, path in conflicts])
+    taken: dict[Owner, set[Path]] = {}
     for other, path in conflicts:
-        owners[other] = owners[other] - {path}
+        taken.setdefault(other, set()).add(path)
+    for other, paths in taken.items():
+        owners[other] = owners[other] - paths
     result: dict[str, Any] = _merge(dict(live or {}), config, (), rules)
     others: set[Path] = set()
     for other, fields in owners.items():
         if other != owner:
             others |= fields
     dropped = owners.get(owner, frozenset()) - mine - others
-    for path in sorted(dropped, key=len):  # an item before its fields, by which it is found
-        if not any(other[: len(path)] == path for other in others | mine):
+    kept = {path[:n] for path in others | mine for n in range(1, len(path) + 1)} if dropped else set()
+    gone = sorted((path for path in dropped if path not in kept), key=len)
+    lists: dict[Path, list[str]] = {}
+    for path in gone:
+        if not path[-1].startswith("f:"):
+            lists.setdefault(path[:-1], []).append(path[-1])
+    for above, steps in lists.items():  # items before their fields, by which they are found; those of a list at once
+        _remove(result, above, steps)
+    items = {(*above, step) for above, steps in lists.items() for step in steps}
+    for path in gone:
+        if path not in items and not any(path[:n] in items for n in range(1, len(path))):
             _remove(result, path)
     same = owners.get(owner) == mine
     owners[owner] = mine
@@ -265,11 +278,12 @@ def _merge(live: Any, config: Any, at: Path, rules: Mapping[Path, ListRule]) -> 
                 items[steps[step]] = _merge(live[steps[step]], item, at, rules)
             else:
                 items.append(copied(item))
-        wanted = [item_step(item, rule) for item in config]
-        named = sorted(
-            (i for i in items if item_step(i, rule) in wanted), key=lambda i: wanted.index(item_step(i, rule))
-        )
-        return named + [item for item in items if item_step(item, rule) not in wanted]
+        wanted: dict[str, int] = {}
+        for place, item in enumerate(config):
+            wanted.setdefault(item_step(item, rule), place)
+        told = [(wanted.get(item_step(item, rule)), item) for item in items]
+        named = sorted(((place, item) for place, item in told if place is not None), key=lambda one: one[0])
+        return [item for _, item in named] + [item for place, item in told if place is None]
     return copied(config)
 
 
@@ -282,37 +296,77 @@ def copied(value: Any) -> Any:
     return value
 
 
-def _remove(node: Any, path: Path) -> bool:
-    """Take the field at a path out, and objects that it leaves empty; whether `node` is now empty."""
+def _remove(node: Any, path: Path, items: Sequence[str] = ()) -> bool:
+    """Take the field at a path out, or `items` of the list there, and objects that it leaves empty; whether `node` is
+    now empty."""
+    if not path:
+        if isinstance(node, list):
+            node[:] = _without_items(node, items)
+        return isinstance(node, list) and not node
     step = path[0]
+    last = len(path) == 1 and not items
     if step.startswith("f:"):
         key = step[2:]
         if not isinstance(node, dict) or key not in node:
             return False
-        if len(path) == 1:
+        if last:
             if not (isinstance(node[key], dict) and node[key]):  # was owned as an empty object, and is not empty now
                 del node[key]
         else:
             node[key] = copy.copy(node[key])
-            if _remove(node[key], path[1:]):
+            if _remove(node[key], path[1:], items):
                 del node[key]
         return not node
     if not isinstance(node, list):
         return False
     for n, item in enumerate(node):
         if _is_item(item, step):
-            if len(path) == 1:
+            if last:
                 del node[n]
             else:
                 node[n] = copy.copy(item)
-                _remove(node[n], path[1:])
+                _remove(node[n], path[1:], items)
             return not node
     return False
 
 
+def _without_items(listed: list[Any], steps: Sequence[str]) -> list[Any]:
+    """Without those for which the steps stand, in time by the length of both."""
+    values: set[str] = set()
+    keyed: dict[tuple[str, ...], set[str]] = {}
+    for step in steps:
+        try:
+            wanted = json.loads(step[2:])
+        except ValueError:
+            continue  # managedFields come from clients, and may be nonsense
+        if step.startswith("v:"):
+            values.add(_told(wanted))
+        elif isinstance(wanted, dict):
+            names = tuple(sorted(wanted))
+            keyed.setdefault(names, set()).add(_told([wanted[name] for name in names]))
+
+    def is_gone(item: Any) -> bool:
+        if values and _told(item) in values:
+            return True
+        return isinstance(item, dict) and any(
+            _told([item.get(name, DEFAULTED.get(name)) for name in names]) in found for names, found in keyed.items()
+        )
+
+    return [item for item in listed if not is_gone(item)]
+
+
+def _told(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+@lru_cache(1024)
+def _read(text: str) -> Any:
+    return json.loads(text)
+
+
 def _is_item(item: Any, step: str) -> bool:
     try:
-        wanted = json.loads(step[2:])
+        wanted = _read(step[2:])
     except ValueError:
         return False  # managedFields come from clients, and may be nonsense
     if step.startswith("v:"):

@@ -35,6 +35,8 @@ from .rbac_defaults import missing
 from .status import Cause, StatusError, bad_request, invalid
 from .store import Change, ConflictError, Key, Store, Stored, StoreError, Write, encode
 
+GENERATED_ATTEMPTS = 8
+"""Names that are drawn for `generateName` where one is taken, as upstream."""
 ATTEMPTS = 200
 """How often a change is computed again when others are faster."""
 OBJECT_BYTES_MAX = 3 << 20
@@ -184,7 +186,10 @@ class ObjectOperations:
             raise bad_request("resourceVersion should not be set on objects to be created")
         self._place(target, metadata)
         if not metadata.get("name") and metadata.get("generateName"):
-            metadata["name"] = metadata["generateName"][:248] + self._suffix()
+            for _ in range(GENERATED_ATTEMPTS):
+                metadata["name"] = metadata["generateName"][:248] + self._suffix()
+                if self._store.memory.get(key_of(target, metadata["name"])) is None:
+                    break
         body, warnings = self.admission.admit(target.resource, target.version, body, query.field_validation, duplicates)
         owner = (manager, "Update", "")
         self._born(target, body)
@@ -234,10 +239,10 @@ class ObjectOperations:
         resource, name = target.resource, body["metadata"]["name"]
         key = key_of(target, name)
         self._check_size(target, body)
-        self.check_write(target, None, body)
-        self.ask_guards({key: (None, external_of(target, body))})
         wanted = body
         for _ in range(ATTEMPTS):
+            self.check_write(target, None, body)  # each time: who was faster may have changed permissions, too
+            self.ask_guards({key: (None, external_of(target, body))})
             if isinstance(wanted.get("spec"), dict):  # addresses are written into it, and may be somebody else's by now
                 body = {**wanted, "spec": dict(wanted["spec"])}
             if self._store.memory.get(key) is not None:

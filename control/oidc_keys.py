@@ -53,8 +53,13 @@ class OidcVerifier:
         try:
             return oidc.verify(self.settings, self.keys, text, now)
         except oidc.UnknownKeyError as error:
-            if time.monotonic() - self._looked > AGAIN_S:
-                await self._look(self._looked)
+            under_way = self._looking.locked()
+            if under_way or time.monotonic() - self._looked > AGAIN_S:
+                if under_way:  # somebody else is asking for keys, and this one may be among them
+                    async with self._looking:
+                        pass
+                else:
+                    await self._look(self._looked)
                 with contextlib.suppress(oidc.UnknownKeyError):
                     return oidc.verify(self.settings, self.keys, text, now)
             if self.error:

@@ -11,8 +11,9 @@ from typing import Any
 
 OPERATIONS_MAX = 10_000
 """As the Kubernetes API server limits JSON patches."""
-COPIES_MAX = 16 << 20
-"""Characters that `copy` operations may add in all; a patch of doublings would grow without bound."""
+COPIES_MAX = 3 << 20
+"""Characters that `copy` operations may add in all, as the Kubernetes API server limits them; a patch of doublings
+would grow without bound."""
 
 
 class PatchError(ValueError):

@@ -114,8 +114,8 @@ def strategic_patch(target: Any, patch: Any, rules: Mapping[Path, ListRule], pat
     for key, value in patch.items():
         if key.startswith("$deleteFromPrimitiveList/"):
             name = key.partition("/")[2]
-            gone = _list(value, key)
-            result[name] = [item for item in _list(result.get(name, []), name) if item not in gone]
+            gone = {_told(item) for item in _list(value, key)}
+            result[name] = [item for item in _list(result.get(name, []), name) if _told(item) not in gone]
     for key, value in rest.items():
         if value is None:
             result.pop(key, None)
@@ -133,6 +133,11 @@ def strategic_patch(target: Any, patch: Any, rules: Mapping[Path, ListRule], pat
     return result
 
 
+def _told(value: Any) -> str:
+    """A value as a key of dictionaries: lists are long where somebody wants to keep us busy."""
+    return repr(value)
+
+
 def _list(value: Any, name: str) -> list[Any]:
     if not isinstance(value, list):
         raise PatchError(f"{name}: expected a list")
@@ -142,32 +147,43 @@ def _list(value: Any, name: str) -> list[Any]:
 def _merge_list(target: Any, patch: list[Any], rule: ListRule, rules: Mapping[Path, ListRule], path: Path) -> list[Any]:
     current = list(target) if isinstance(target, list) else []
     if not rule.key:
-        return current + [copy.deepcopy(item) for item in patch if item not in current]
+        there = {_told(item) for item in current}
+        return current + [copy.deepcopy(item) for item in patch if _told(item) not in there]
     if not all(isinstance(item, dict) for item in [*patch, *current]):
         raise PatchError(f"{'.'.join(path)}: expected a list of objects")
     if any(item.get("$patch") == "replace" for item in patch):
         return [copy.deepcopy(item) for item in patch if "$patch" not in item]
-    for item in patch:
+    made: dict[int, Any] = dict(enumerate(current))
+    places: dict[str, list[int]] = {}
+    """Where the items with this key stand in `made`."""
+    for at, own in made.items():
+        places.setdefault(_told(own.get(rule.key)), []).append(at)
+    for at, item in enumerate(patch, len(current)):
         if rule.key not in item:
             raise PatchError(f"{'.'.join(path)}: an item of the patch lacks its merge key {rule.key!r}")
-        at = next((n for n, own in enumerate(current) if own.get(rule.key) == item[rule.key]), None)
+        key = _told(item[rule.key])
         if item.get("$patch") == "delete":
-            current = [own for own in current if own.get(rule.key) != item[rule.key]]
-        elif at is None:
-            current.append(strategic_patch({}, item, rules, path))
+            for gone in places.pop(key, ()):
+                del made[gone]
+        elif key in places:
+            first = places[key][0]
+            made[first] = strategic_patch(made[first], item, rules, path)
         else:
-            current[at] = strategic_patch(current[at], item, rules, path)
-    return current
+            made[at] = strategic_patch({}, item, rules, path)
+            places[key] = [at]
+    return list(made.values())
 
 
 def _in_order(items: list[Any], order: list[Any], rule: ListRule) -> list[Any]:
     """Items in the order that the patch gives; those that it does not name follow in the order they had."""
 
-    def identity(item: Any) -> Any:
-        return item.get(rule.key) if rule.key and isinstance(item, dict) else item
+    def identity(item: Any) -> str:
+        return _told(item.get(rule.key) if rule.key and isinstance(item, dict) else item)
 
-    wanted = [identity(item) for item in order]
+    wanted: dict[str, int] = {}
+    for place, item in enumerate(order):
+        wanted.setdefault(identity(item), place)
     named = [item for item in items if identity(item) in wanted]
-    return sorted(named, key=lambda item: wanted.index(identity(item))) + [
+    return sorted(named, key=lambda item: wanted[identity(item)]) + [
         item for item in items if identity(item) not in wanted
     ]

@@ -1,7 +1,8 @@
 """Kubernetes RBAC: who may do what, as Role, ClusterRole, RoleBinding and ClusterRoleBinding objects say.
 
 Permissions only add up; what no rule grants is refused. Members of `system:masters` may do everything, whatever the
-objects say, so that nobody can lock everybody out. Rules are read once for each version of the four resources.
+objects say, so that nobody can lock everybody out. Bindings are kept by subject and
+namespace as they change; the rules of a role are read once after roles have changed.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from typing import Any
 from msgspec import Struct
 
 from .selectors import Predicate, selector_predicate
-from .store import Change, Key, Objects
+from .store import Change, Key, Objects, Stored
 
 GROUP = "rbac.authorization.k8s.io"
 ROLES, CLUSTER_ROLES = f"roles.{GROUP}", f"clusterroles.{GROUP}"
 ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS = f"rolebindings.{GROUP}", f"clusterrolebindings.{GROUP}"
 RESOURCES = frozenset((ROLES, CLUSTER_ROLES, ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS))
 MASTERS, AUTHENTICATED, UNAUTHENTICATED = "system:masters", "system:authenticated", "system:unauthenticated"
+PIECES_MAX = 20_000
+"""Permissions for one verb, group and resource that are compared before somebody may grant them."""
 AGGREGATE_DEPTH_MAX = 8
 """So deep ClusterRoles may gather ClusterRoles that gather; a circle ends there."""
 
@@ -116,19 +119,18 @@ class Decision(Struct, frozen=True):
 
 
 class Binding(Struct, frozen=True):
-    """A RoleBinding, or (without namespace) a ClusterRoleBinding, with the rules that it grants."""
+    """A RoleBinding, or (without namespace) a ClusterRoleBinding."""
 
     namespace: str
     name: str
+    kind: str
+    """ClusterRole or Role."""
     role: str
-    """ClusterRole/edit or Role/mine."""
-    rules: tuple[Rule, ...]
 
     def reason(self, subject: str) -> str:
-        kind, _, role = self.role.partition("/")
         if not self.namespace:
-            return f'RBAC: allowed by ClusterRoleBinding "{self.name}" of {kind} "{role}" to {subject}'
-        return f'RBAC: allowed by RoleBinding "{self.name}/{self.namespace}" of {kind} "{role}" to {subject}'
+            return f'RBAC: allowed by ClusterRoleBinding "{self.name}" of {self.kind} "{self.role}" to {subject}'
+        return f'RBAC: allowed by RoleBinding "{self.name}/{self.namespace}" of {self.kind} "{self.role}" to {subject}'
 
 
 class Rbac:
@@ -136,14 +138,26 @@ class Rbac:
 
     def __init__(self, memory: Objects) -> None:
         self._memory = memory
-        self._fresh = False
-        self._by_subject: dict[tuple[str, str], list[Binding]] = {}
-        """By (User or Group, name)."""
+        self._by_subject: dict[tuple[str, str, str], dict[Key, Binding]] = {}
+        """By (User or Group, name, namespace of the binding): whoever has a namespace may bind in it as often as they
+        like, and whom they like, and must not make a question about another one any slower."""
+        self._rules: dict[tuple[str, str, str], tuple[Rule, ...]] = {}
+        """By (kind, name, namespace) of a role, as far as they were asked for since roles changed."""
+        for resource in (CLUSTER_ROLE_BINDINGS, ROLE_BINDINGS):
+            for stored in memory.all(resource):
+                self._bind(stored, True)
         self.close = memory.subscribe(self._changed)
 
     def _changed(self, changes: Iterable[Change]) -> None:
-        if any(change.key.resource in RESOURCES for change in changes):
-            self._fresh = False
+        for change in changes:
+            resource = change.key.resource
+            if resource in (ROLES, CLUSTER_ROLES):
+                self._rules = {}
+            elif resource in RESOURCES:
+                if change.before is not None:
+                    self._bind(change.before, False)
+                if change.after is not None:
+                    self._bind(change.after, True)
 
     # --- reading the objects ----------------------------------------------------------------------------------------
 
@@ -171,45 +185,52 @@ class Rbac:
                 rules.update(dict.fromkeys(self.gathered(other, depth + 1)))
         return tuple(rules)
 
-    def _read(self) -> None:
-        if self._fresh:
+    def _bind(self, stored: Stored, there: bool) -> None:
+        key, body = stored.key, stored.object()
+        reference = body.get("roleRef") or {}
+        kind, name = str(reference.get("kind", "")), str(reference.get("name", ""))
+        if kind not in ("Role", "ClusterRole") or (kind == "Role" and not key.namespace):
             return
-        found: dict[tuple[str, str], list[Binding]] = {}
-        for resource in (CLUSTER_ROLE_BINDINGS, ROLE_BINDINGS):
-            for stored in self._memory.all(resource):
-                body = stored.object()
-                reference = body.get("roleRef") or {}
-                kind, name = str(reference.get("kind", "")), str(reference.get("name", ""))
-                if kind not in ("Role", "ClusterRole") or (kind == "Role" and not stored.key.namespace):
-                    continue
-                rules = self.rules_of_role(kind, name, stored.key.namespace)
-                if rules is None:
-                    continue  # nothing is granted by a role that is not there
-                made = Binding(stored.key.namespace, stored.key.name, f"{kind}/{name}", rules)
-                for subject in body.get("subjects") or ():
-                    if (who := read_subject(subject, stored.key.namespace)) is not None:
-                        found.setdefault(who, []).append(made)
-        self._by_subject, self._fresh = found, True
+        made = Binding(key.namespace, key.name, kind, name)
+        for subject in body.get("subjects") or ():
+            if (who := read_subject(subject, key.namespace)) is None:
+                continue
+            place = (*who, key.namespace)
+            if there:
+                self._by_subject.setdefault(place, {})[key] = made
+            elif place in self._by_subject:
+                self._by_subject[place].pop(key, None)
+                if not self._by_subject[place]:
+                    del self._by_subject[place]
+
+    def _rules_of(self, binding: Binding) -> tuple[Rule, ...]:
+        """Nothing is granted by a role that is not there."""
+        place = (binding.kind, binding.role, binding.namespace if binding.kind == "Role" else "")
+        found = self._rules.get(place)
+        if found is None:
+            found = self._rules[place] = self.rules_of_role(*place) or ()
+        return found
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
-    def _bindings(self, user: User) -> Iterator[tuple[Binding, str]]:
-        """With the subject as Kubernetes writes it."""
-        self._read()
+    def _bindings(self, user: User, namespace: str) -> Iterator[tuple[Binding, str]]:
+        """What counts in a namespace (empty: outside of all), with the subject as Kubernetes writes it."""
         for kind, names in (("User", (user.name,)), ("Group", user.groups)):
             for name in names:
-                for binding in self._by_subject.get((kind, name), ()):
-                    yield binding, f'{kind} "{name}"'
+                for place in ("", namespace) if namespace else ("",):
+                    for binding in self._by_subject.get((kind, name, place), {}).values():
+                        yield binding, f'{kind} "{name}"'
 
     def decide(self, user: User, wanted: Attributes) -> Decision:
         """Whether this user may."""
         if MASTERS in user.groups:
             return Decision(True, f"member of {MASTERS}")
-        for binding, subject in self._bindings(user):
-            if binding.namespace and (wanted.path or binding.namespace != wanted.namespace):
-                continue
-            if any(rule.allows(wanted) for rule in binding.rules):
+        tried = set()
+        for binding, subject in self._bindings(user, "" if wanted.path else wanted.namespace):
+            rules = self._rules_of(binding)
+            if id(rules) not in tried and any(rule.allows(wanted) for rule in rules):
                 return Decision(True, binding.reason(subject))
+            tried.add(id(rules))  # a role that is bound a thousand times is asked once
         return Decision(False)
 
     def rules_for(self, user: User, namespace: str) -> list[Rule]:
@@ -218,17 +239,51 @@ class Rbac:
             every = frozenset("*")
             return [Rule(every, every, every), Rule(every, paths=("*",))]
         rules: dict[Rule, None] = {}
-        for binding, _ in self._bindings(user):
+        tried = set()
+        for binding, _ in self._bindings(user, namespace):
+            found = self._rules_of(binding)
+            if (id(found), not binding.namespace) in tried:
+                continue
+            tried.add((id(found), not binding.namespace))
             if not binding.namespace:
-                rules.update(dict.fromkeys(binding.rules))
-            elif binding.namespace == namespace:  # URLs beyond resources are in no namespace
-                rules.update(dict.fromkeys(rule for rule in binding.rules if rule.resources))
+                rules.update(dict.fromkeys(found))
+            else:  # URLs beyond resources are in no namespace
+                rules.update(dict.fromkeys(rule for rule in found if rule.resources))
         return list(rules)
 
-    def missing(self, user: User, namespace: str, wanted: Iterable[Rule]) -> list[Rule]:
-        """What of these rules this user does not have: who may not grant what they do not have themselves."""
+    def missing(self, user: User, namespace: str, wanted: Iterable[Rule], most: int = 50) -> list[Rule]:
+        """What of these rules this user does not have (so much is told): who may not grant what they do not have
+        themselves. Raises ValueError where they say more than can be compared."""
         held = self.rules_for(user, namespace)
-        return [one for rule in wanted for one in pieces(rule) if not any(_covers(own, one) for own in held)]
+        lacking: list[Rule] = []
+        left = PIECES_MAX
+        for rule in wanted:
+            for one in pieces(Rule(rule.verbs, rule.groups, rule.resources, frozenset(), rule.paths)):
+                left -= 1
+                # What is held for every name is held for each: so a long list of names costs nothing.
+                if not any(_covers(own, one) for own in held):
+                    for named in _by_name(one, rule.names):
+                        left -= 1
+                        if not any(_covers(own, named) for own in held):
+                            lacking.append(named)
+                        if len(lacking) >= most:
+                            return lacking
+                        if left < 0:
+                            break
+                if left < 0:
+                    raise ValueError(
+                        f"they are more than {PIECES_MAX} single permissions: say them with *, or in parts"
+                    )
+        return lacking
+
+
+def _by_name(piece: Rule, names: frozenset[str]) -> Iterator[Rule]:
+    """A piece of a rule for each of the names that the rule has; a rule without, and for URLs, is for all."""
+    if piece.paths or not any(names):
+        yield piece
+        return
+    for name in sorted(names):
+        yield Rule(piece.verbs, piece.groups, piece.resources, frozenset((name,)) if name else frozenset())
 
 
 def pieces(rule: Rule) -> Iterator[Rule]:

@@ -16,10 +16,11 @@ Predicate = Callable[[Mapping[str, Any]], bool]
 
 _KEY = r"(?:[A-Za-z0-9](?:[-A-Za-z0-9.]*[A-Za-z0-9])?/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
 _VALUE = r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?)?"
-_EQUALITY = re.compile(rf"\s*({_KEY})\s*(==|=|!=)\s*({_VALUE})\s*$")
-_SET = re.compile(rf"\s*({_KEY})\s+(in|notin)\s*\(([^()]*)\)\s*$")
-_EXISTS = re.compile(rf"\s*(!?)\s*({_KEY})\s*$")
-_COMPARE = re.compile(rf"\s*({_KEY})\s*([<>])\s*(-?\d+)\s*$")
+# Blanks are taken possessively (*+): given back one by one, their time would grow with the square of their number.
+_EQUALITY = re.compile(rf"\s*+({_KEY})\s*+(==|=|!=)\s*+({_VALUE})\s*+$")
+_SET = re.compile(rf"\s*+({_KEY})\s++(in|notin)\s*+\(([^()]*)\)\s*+$")
+_EXISTS = re.compile(rf"\s*+(!?)\s*+({_KEY})\s*+$")
+_COMPARE = re.compile(rf"\s*+({_KEY})\s*+([<>])\s*+(-?\d{{1,18}})\s*+$")
 LENGTH_MAX = 64_000
 
 

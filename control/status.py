@@ -31,6 +31,10 @@ REASONS = {
 }
 
 
+TOLD_MAX = 100
+"""So many mistakes are told of one object: an answer must not be many times its request."""
+
+
 class Cause(Struct, frozen=True):
     """One thing that is wrong. `field` is a path such as `spec.http[0].route[0].weight`."""
 
@@ -64,7 +68,7 @@ class StatusError(Exception):
         self._metadata = metadata or {}
         self._details: dict[str, Any] = {"name": name, "group": group, "kind": kind}
         self._details["causes"] = [
-            {"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes
+            {"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes[:TOLD_MAX]
         ]
         self._details["retryAfterSeconds"] = retry_after_s
 
@@ -83,6 +87,12 @@ class StatusError(Exception):
             **({"details": details} if details else {}),
             "code": self.code,
         }
+
+
+def listing(texts: Sequence[str], of: int = 0) -> str:
+    """These, or the first of them and how many more there are (`of` in all)."""
+    more = max(of, len(texts)) - TOLD_MAX
+    return ", ".join(texts[:TOLD_MAX]) + (f", and {more} more" if more > 0 else "")
 
 
 def qualified(name: str, group: str) -> str:
@@ -126,8 +136,8 @@ def conflict(resource: str, group: str, name: str, why: str = "") -> StatusError
 
 
 def invalid(kind: str, group: str, name: str, causes: Sequence[Cause]) -> StatusError:
-    listed = [f"{cause.field}: {cause.message}" if cause.field else cause.message for cause in causes]
-    text = listed[0] if len(listed) == 1 else f"[{', '.join(listed)}]"
+    listed = [f"{cause.field}: {cause.message}" if cause.field else cause.message for cause in causes[: TOLD_MAX + 1]]
+    text = listed[0] if len(listed) == 1 else f"[{listing(listed, len(causes))}]"
     message = f'{qualified(kind, group)} "{name}" is invalid: {text}'
     return StatusError(422, message, name=name, group=group, kind=kind, causes=causes)
 

@@ -1,14 +1,15 @@
 """Shell: watches: wakes the streams whose resources have changed, and writes the events of one stream.
 
 Who may watch is asked again when permissions change, before anything more is sent: a stream ends with an ERROR event
-that holds the Status (403, 401) which its client would get now. (Kubernetes lets it run to its timeout.)
+that holds the Status (403, 401) which its client would get now. (Kubernetes lets it run to its timeout.) Events are
+written as their reader takes them, from objects that all streams share; who takes nothing is let go.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -31,7 +32,11 @@ TIMEOUT_S = 1800.0
 WATCHES_MAX = 5000
 LOOK_S = 30.0
 """How often it is looked whether the credentials of who watches are still good."""
-EVENTS_PER_WRITE = 64
+BYTES_PER_WRITE = 64 << 10
+STALLED_S = 60.0
+"""Who takes nothing for so long has gone, or holds what we have."""
+WAKE_S = 0.25
+"""Between two times that all streams are woken by permissions; one that has something to send asks before that."""
 logger = logging.getLogger("fairlead.api")
 encode = msgspec.json.encode
 
@@ -50,6 +55,8 @@ class WatchHub:
         """Raises StatusError where who watches may not any more; asked when permissions change, and now and then."""
         self._permissions = 0
         """Grows when they may be others."""
+        self._waking: asyncio.TimerHandle | None = None
+        self._woken_at = float("-inf")
         self.count = 0
         self.closing = False
 
@@ -59,15 +66,28 @@ class WatchHub:
             self._life, concerned = self._memory.life, set(self._wake)
         if not concerned.isdisjoint(PERMISSIONS):
             self._permissions += 1
-            concerned = set(self._wake)
+            self._wake_all_soon()
         for resource in concerned:
             for event in self._wake.get(resource, ()):
                 event.set()
 
-    async def until(self, version: int) -> None:
-        """Wait until the store has reached this version, `FRESH_S` at most."""
+    def _wake_all_soon(self) -> None:
+        """At once, where that was not just done: who changes permissions as often as they can must not keep all streams
+        asking."""
+        if self._waking is None and self.count:
+            loop = asyncio.get_running_loop()
+            self._waking = loop.call_at(max(loop.time(), self._woken_at + WAKE_S), self._wake_all)
+
+    def _wake_all(self) -> None:
+        self._waking, self._woken_at = None, asyncio.get_running_loop().time()
+        for events in self._wake.values():
+            for event in events:
+                event.set()
+
+    async def until(self, version: int) -> bool:
+        """Wait until the store has reached this version, `FRESH_S` at most; whether there was anything to wait for."""
         if version <= self._memory.revision:
-            return
+            return False
         reached = asyncio.Event()
 
         def look(_changes: Sequence[Change]) -> None:
@@ -82,18 +102,21 @@ class WatchHub:
             pass
         finally:
             unsubscribe()
+        return True
 
     def close(self) -> None:
         """End every watch; clients come back, or go to another control plane."""
         self.closing = True
         self._unsubscribe()
+        if self._waking is not None:
+            self._waking.cancel()
         for events in self._wake.values():
             for event in events:
                 event.set()
 
     async def serve(self, request: web.Request, target: Target, query: Query, form: Form) -> web.StreamResponse:
         """Answer a watch until it times out, the client goes, or the server closes."""
-        stream = Stream(self._memory, target, query, form, self._clock)
+        stream, permissions = Stream(self._memory, target, query, form, self._clock), self._permissions
         response = web.StreamResponse(
             headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
         )
@@ -106,10 +129,13 @@ class WatchHub:
         ends_at = loop.time() + (query.timeout_s or TIMEOUT_S * (1 + self._draw()))
         try:
             await response.prepare(request)
-            await self._follow(request, stream, response, wake, ends_at, query.allow_watch_bookmarks)
+            await self._follow(request, stream, response, wake, ends_at, query.allow_watch_bookmarks, permissions)
             await response.write_eof()
         except ConnectionError:
             pass  # the client went
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
         finally:
             waiting.discard(wake)
             self.count -= 1
@@ -117,31 +143,32 @@ class WatchHub:
 
     async def _follow(
         self, request: web.Request, stream: Stream, response: web.StreamResponse, wake: asyncio.Event, ends_at: float,
-        bookmarks: bool,
+        bookmarks: bool, permissions: int,
     ) -> None:  # fmt: skip
+        """`permissions`: as they were when this was permitted. Raises ConnectionError, TimeoutError."""
         loop = asyncio.get_running_loop()
         pending = stream.initial()
         next_bookmark, next_look = loop.time() + BOOKMARK_S, loop.time() + LOOK_S
-        permissions = self._permissions
-        while not self.closing:
-            wake.clear()
+
+        async def ask() -> None:
+            nonlocal permissions, next_look
             if self.again is not None and (permissions != self._permissions or loop.time() >= next_look):
                 permissions, next_look = self._permissions, loop.time() + LOOK_S
-                try:
-                    await self.again(request)
-                except StatusError as error:
-                    await response.write(encode({"type": "ERROR", "object": error.body()}) + b"\n")
-                    return
-            if not pending:
-                try:
-                    pending = stream.news()
-                except CompactedError as error:
-                    gone = expired(f"too old resource version: {error.asked} ({error.floor})")
-                    await response.write(encode({"type": "ERROR", "object": gone.body()}) + b"\n")
-                    return
-            for start in range(0, len(pending), EVENTS_PER_WRITE):
-                await response.write(b"".join(pending[start : start + EVENTS_PER_WRITE]))
-            had_news, pending = bool(pending), []
+                await self.again(request)
+
+        while not self.closing:
+            wake.clear()
+            try:
+                await ask()
+                had_news = await written(response, pending if pending is not None else stream.news(), ask)
+            except CompactedError as error:
+                gone = expired(f"too old resource version: {error.asked} ({error.floor})")
+                await response.write(encode({"type": "ERROR", "object": gone.body()}) + b"\n")
+                return
+            except StatusError as error:
+                await response.write(encode({"type": "ERROR", "object": error.body()}) + b"\n")
+                return
+            pending = None
             now = loop.time()
             if now >= ends_at:
                 break
@@ -158,6 +185,32 @@ class WatchHub:
                 handle.cancel()
         if bookmarks:
             await response.write(stream.bookmark())
+
+
+async def written(response: web.StreamResponse, lines: Iterator[bytes], ask: Callable[[], Awaitable[None]]) -> bool:
+    """Write lines as fast as they are taken, and `ask` before each lot of them; whether there were any.
+
+    Raises ConnectionError, TimeoutError, and what `ask` raises.
+    """
+    gathered: list[bytes] = []
+    size, any_line = 0, False
+
+    async def write() -> None:
+        async with asyncio.timeout(STALLED_S):
+            await response.write(b"".join(gathered))
+
+    for line in lines:
+        any_line = True
+        gathered.append(line)
+        size += len(line)
+        if size >= BYTES_PER_WRITE:
+            await write()
+            gathered.clear()
+            size = 0
+            await ask()
+    if gathered:
+        await write()
+    return any_line
 
 
 class Stream:
@@ -181,41 +234,46 @@ class Stream:
         self._defined = False
         """Whether a Table's columns have been sent; they come with the first event only."""
 
-    def initial(self) -> list[bytes]:
-        """What is there now, as events; and the mark that this was all, where it was asked for."""
+    def initial(self) -> Iterator[bytes] | None:
+        """What is there now, as events; and the mark that this was all, where it was asked for. None: not asked for."""
         if not self._initial_wanted:
-            return []
-        namespace = self._target.namespace or None
-        found = self._memory.all(self._target.resource.name, namespace)
-        lines = [self._line("ADDED", one) for one in found if self._matches(one)]
-        if self._marks_end:
-            lines.append(self.bookmark({"k8s.io/initial-events-end": "true"}))
-        return lines
+            return None
+        found = self._memory.all(self._target.resource.name, self._target.namespace or None)
+        return self._initial_lines(found, self.bookmark({"k8s.io/initial-events-end": "true"}))
 
-    def news(self) -> list[bytes]:
+    def _initial_lines(self, found: list[Stored], mark: bytes) -> Iterator[bytes]:
+        for one in found:
+            if self._matches(one):
+                yield self._line("ADDED", one)
+        if self._marks_end:
+            yield mark
+
+    def news(self) -> Iterator[bytes]:
         """What has happened since the last call. Raises CompactedError."""
         if self._seen > self._memory.revision or self._life != self._memory.life:
             # from another life of the store: only a fresh list can help
             raise CompactedError(self._seen, self._memory.revision)
         changes = self._memory.log.after(self._seen)
         self._seen = self._memory.revision
-        lines = []
+        return self._news_lines([change for change in changes if self._concerns(change)])
+
+    def _concerns(self, change: Change) -> bool:
+        key, target = change.key, self._target
+        return (
+            key.resource == target.resource.name
+            and target.namespace in ("", key.namespace)
+            and target.name in ("", key.name)
+        )
+
+    def _news_lines(self, changes: list[Change]) -> Iterator[bytes]:
         for change in changes:
-            key = change.key
-            if key.resource != self._target.resource.name:
-                continue
-            if self._target.namespace and key.namespace != self._target.namespace:
-                continue
-            if self._target.name and key.name != self._target.name:
-                continue
             before = change.before is not None and self._matches(change.before)
             after = change.after is not None and self._matches(change.after)
             if after:
                 assert change.after is not None
-                lines.append(self._line("MODIFIED" if before else "ADDED", change.after))
+                yield self._line("MODIFIED" if before else "ADDED", change.after)
             elif before:
-                lines.append(self._line("DELETED", change.last))
-        return lines
+                yield self._line("DELETED", change.last)
 
     def _matches(self, one: Stored) -> bool:
         if self._target.name and one.key.name != self._target.name:

@@ -16,6 +16,8 @@ from msgspec import Struct
 
 _GO_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|ms|s|m|h)")
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+GUESSES_MAX = 100
+"""For so many unknown fields it is guessed what was meant; for as many as a body can hold it would take seconds."""
 _SNAKE = re.compile(r"_([a-z0-9])")
 
 
@@ -178,7 +180,9 @@ def _object(node: Node, value: Any, path: str, found: Findings) -> Any:
                 others.append(key)
                 made[key] = inner
             else:
-                found.unknown.append((_below(path, key), _unknown(key, node.fields)))
+                guess = len(found.unknown) < GUESSES_MAX
+                told = _unknown(key, fields) if guess else f'unknown field "{key}"'
+                found.unknown.append((_below(path, key), told))
             continue
         if (
             type(inner) is str

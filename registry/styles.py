@@ -9,8 +9,11 @@ from collections.abc import Mapping
 WIDTH_MIN = 40
 _CODES = {"good": "32", "bad": "31;1", "warn": "33", "dim": "2", "strong": "1", "name": "36"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-CONTROLS = {code: ascii(chr(code))[1:-1] for code in (*range(9), *range(10, 32), *range(127, 160), 0x2028, 0x2029)}
-"""For str.translate: what could move a cursor or forge a line, as it is written in a program."""
+_MOVES = (*range(9), *range(10, 32), *range(127, 160), 0x2028, 0x2029)
+_TURNS = (0x200E, 0x200F, 0x061C, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+CONTROLS = {code: ascii(chr(code))[1:-1] for code in (*_MOVES, *_TURNS)}
+"""For str.translate: what could move a cursor, forge a line, or show text in another order, as it is written in a
+program."""
 
 
 def wants_colour(choice: str, environment: Mapping[str, str], terminal: bool) -> bool:

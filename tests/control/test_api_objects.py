@@ -488,3 +488,15 @@ async def test_documents_are_found_with_and_without_a_slash_at_the_end(tmp_path:
     async with api_in(tmp_path) as (_, client):
         for path in ("/api", "/api/v1", "/apis", "/apis/networking.istio.io", "/apis/networking.istio.io/v1"):
             assert await client.get(path) == await client.get(f"{path}/"), path
+
+
+async def test_a_name_that_was_drawn_and_is_taken_is_drawn_again(tmp_path: Path) -> None:
+    async with api_in(tmp_path) as (api, client):
+        drawn = [bytes([n // 3] * 5) for n in range(30)]
+        draw = api.operations._draw
+        api.operations._draw = lambda count: drawn.pop(0) if count == 5 else draw(count)
+        body = {**service("x"), "metadata": {"generateName": "web-"}}
+        names = [(await client.post(SERVICES, body))["metadata"]["name"] for _ in range(4)]
+        assert names == ["web-bbbbb", "web-ccccc", "web-ddddd", "web-fffff"]
+        api.operations._draw = lambda count: bytes(5) if count == 5 else draw(count)
+        await client.post(SERVICES, body, 409)

@@ -6,20 +6,22 @@ import asyncio
 import contextlib
 import json
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fairlead.control import api as api_module
-from fairlead.control import api_objects, watch_hub
+from fairlead.control import api_door, api_objects, kinds, listing, watch_hub
 from fairlead.control.api import ControlApi
 from fairlead.control.api_limits import ApiLimits, Buckets, Limits
 from fairlead.control.auth import AdminTokens
 from fairlead.control.status import StatusError
-from tests.control.serving import Client, api_in, service
+from tests.control.serving import Client, api_in, api_on, service, store_in
 from tests.control.test_rbac import ME, RBAC, binding, grant, options, role, rule
 
 pytestmark = pytest.mark.asyncio
@@ -290,3 +292,168 @@ async def test_no_secret_is_in_a_log_a_dump_or_an_answer(tmp_path: Path, caplog:
         assert mark not in said, mark
     stored = (tmp_path / "store.db").read_bytes() + b"".join(p.read_bytes() for p in tmp_path.glob("store.db-*"))
     assert made["token"].rpartition("_")[2].encode() not in stored
+
+
+async def test_a_deletion_that_means_to_be_dry_is_never_a_real_one(tmp_path: Path) -> None:
+    async with two_namespaces(tmp_path) as (api, client):
+        await client.post(MINE, service("web"), **OWNER)
+        before = api.store.memory.revision
+        for wrong in ("All", ["all"], ["All", ""], [""], {"All": True}, True):
+            await client.delete(f"{MINE}/web", {"dryRun": wrong}, 400, **OWNER)
+            await client.delete(MINE, {"dryRun": wrong}, 400, **OWNER)
+        for query in ("dryRun=", "dryRun", "dryRun=&dryRun=All", "dryRun=All&dryRun=no", "dryRun=all"):
+            await client.delete(f"{MINE}/web?{query}", code=400, **OWNER)
+            await client.delete(f"{MINE}?{query}", code=400, **OWNER)
+            await client.post(f"{MINE}?{query}", service("new"), 400, **OWNER)
+            await client.put(f"{MINE}/web?{query}", service("web"), 400, **OWNER)
+            await client.ask(
+                "PATCH", f"{MINE}/web?{query}", {"metadata": {"labels": {"a": "b"}}}, 400, **OWNER, **MERGE
+            )
+        # What knows of no dry runs does nothing rather than all of it.
+        await client.post("/fairlead/v1/confirmations?dryRun=All", {"timeoutSeconds": 5}, 400, **OWNER)
+        await client.post("/fairlead/v1/tokens?dryRun=All", {}, 400, **ROOT)
+        uid = (await client.get(f"{MINE}/web", **OWNER))["metadata"]["uid"]
+        await client.delete(MINE, {"preconditions": {"uid": uid}}, 400, **OWNER)
+        await client.delete(f"{MINE}/web?dryRun=All&dryRun=All", **OWNER)
+        await client.delete(f"{MINE}/web", {"dryRun": ["All"]}, **OWNER)
+        assert api.store.memory.revision == before
+        lines = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
+        assert all(line.get("dryRun") for line in lines[-2:])
+
+
+async def test_who_loses_the_right_while_they_wait_for_a_version_is_refused(tmp_path: Path) -> None:
+    async with two_namespaces(tmp_path) as (api, client):
+        await client.post(MINE, service("web"), **OWNER)
+        bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/mine/rolebindings"
+        for path in (f"{MINE}/web?", f"{MINE}?", f"{MINE}?watch=true&"):
+            coming = api.store.memory.revision + 1
+            asked = asyncio.create_task(client.ask("GET", f"{path}resourceVersion={coming}", **OWNER))
+            while not any(api.limits._running.get(("owner", watch)) for watch in (True, False)):
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await client.delete(f"{bindings}/admin", **ROOT)
+            code, told = await asyncio.wait_for(asked, 10)
+            assert code == 403 and "cannot" in told["message"], (path, told)
+            await grant(client, "mine", binding("admin", "ClusterRole", "admin", SELF))
+
+
+async def test_who_changes_permissions_all_the_time_keeps_no_idle_stream_asking(tmp_path: Path) -> None:
+    async with two_namespaces(tmp_path) as (api, client):
+        asked, again = 0, api.hub.again
+        assert again is not None
+
+        async def counted(request: Any) -> None:
+            nonlocal asked
+            asked += 1
+            await again(request)
+
+        api.hub.again = counted
+        async with client.session.get(f"{client.url}{MINE}?watch=true", headers=OWNER) as answer:
+            begun = time.monotonic()
+            for n in range(100):
+                await grant(client, "mine", binding(f"b{n}", "ClusterRole", "view", ("User", "x")))
+            most = 2 + (time.monotonic() - begun) / watch_hub.WAKE_S
+            assert asked <= most
+            await client.delete("/apis/rbac.authorization.k8s.io/v1/namespaces/mine/rolebindings/admin", **ROOT)
+            (event,) = map(json.loads, (await asyncio.wait_for(answer.content.read(), 10)).splitlines())
+            assert event["object"]["code"] == 403
+
+
+async def held_open(port: int, path: str, count: int) -> list[asyncio.StreamWriter]:
+    """Connections that ask as the owner, and read nothing."""
+    made = []
+    for _ in range(count):
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {ME['owner']}\r\n\r\n".encode())
+        made.append(writer)
+    return made
+
+
+async def test_who_does_not_read_their_answers_gets_no_more_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with two_namespaces(tmp_path, limits=Limits(unread_bytes=9 << 20)) as (api, client):
+        for n in range(20):
+            await client.post(MINE, service(f"s{n}", annotations={"a": "x" * 200_000}), **OWNER)
+        readers = await held_open(api.port, MINE, 5)
+        while api.counts.get(("GET", 429), 0) < 3:  # each takes 4 MB
+            await asyncio.sleep(0.001)
+        assert api.limits._running == {("owner", False): 2}
+        assert len((await client.get(MINE, **ROOT))["items"]) == 20
+        for writer in readers:
+            writer.transport.abort()
+        while api.limits._unread:
+            await asyncio.sleep(0.001)
+        monkeypatch.setattr(api_door, "READ_S", 0.05)
+        monkeypatch.setattr(api_door, "READ_BYTES_A_SECOND", 1 << 40)
+        (writer,) = await held_open(api.port, MINE, 1)
+        while not api.limits._unread:
+            await asyncio.sleep(0.001)
+        while api.limits._unread:
+            await asyncio.sleep(0.001)  # it had its time
+        writer.transport.abort()
+        assert len((await client.get(MINE, **OWNER))["items"]) == 20
+
+
+async def test_a_watch_holds_no_copies_for_who_does_not_read_and_lets_them_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = 0
+    spliced = listing.spliced
+
+    def counted(*given: Any) -> bytes:
+        nonlocal made
+        made += 1
+        return spliced(*given)
+
+    monkeypatch.setattr(watch_hub, "spliced", counted)
+    async with two_namespaces(tmp_path) as (api, client):
+        for n in range(60):
+            await client.post(MINE, service(f"s{n}", annotations={"a": "x" * 200_000}), **OWNER)
+        readers = await held_open(api.port, f"{MINE}?watch=true", 1)
+        while not api.limits.watching or not made:
+            await asyncio.sleep(0.001)
+        for _ in range(100):
+            await client.get("/readyz")
+        assert made < 40, "what is not taken must not be made"  # what the kernel's buffers take is
+        monkeypatch.setattr(watch_hub, "STALLED_S", 0.05)
+        readers += await held_open(api.port, f"{MINE}?watch=true", 1)
+        while api.limits.watching < 2:
+            await asyncio.sleep(0.001)
+        while api.limits.watching > 1:
+            await asyncio.sleep(0.001)  # who takes nothing is let go
+        for writer in readers:
+            writer.transport.abort()
+
+
+async def test_guesses_from_an_address_hold_up_guesses_only(tmp_path: Path) -> None:
+    async with two_namespaces(tmp_path) as (_, client):
+        for n in range(60):
+            await client.ask("GET", MINE, Authorization=f"Bearer guess-{n}")
+        assert (await client.ask("GET", MINE, **OWNER))[0] == 429
+        assert (await client.ask("GET", MINE))[0] == 401  # who shows no token is not taken for who guesses
+        await client.get("/readyz")
+
+
+async def test_much_yaml_is_read_beside_the_loop(tmp_path: Path) -> None:
+    threads: list[int] = []
+    ports = "".join(f"  - {{port: {n + 1}, name: p{n}}}\n" for n in range(1000))
+    text = f"metadata: {{name: big}}\nspec:\n  ports:\n{ports}"
+    async with store_in(tmp_path) as store:
+        known = kinds.parts(store)
+
+        def load(body: bytes) -> Any:
+            threads.append(threading.get_ident())
+            return kinds.load_yaml(body)
+
+        async with api_on(store, parts=msgspec.structs.replace(known, load_yaml=load)) as (_, client):
+            path = "/api/v1/namespaces/default/services"
+            await client.post(path, text, Content_Type="application/yaml")
+            applied = "apiVersion: v1\nkind: Service\n" + text
+            await client.ask("PATCH", f"{path}/big?fieldManager=a&force=1", applied, 200,
+                             Content_Type="application/apply-patch+yaml")  # fmt: skip
+            await client.post(
+                path, "metadata: {name: small}\nspec: {ports: [{port: 1}]}", Content_Type="application/yaml"
+            )
+    here = threading.get_ident()
+    assert [one == here for one in threads] == [False, False, True]

@@ -11,6 +11,7 @@ import pytest
 
 from fairlead.control.api import Options
 from fairlead.control.cli import main
+from fairlead.control.cli_client import failed
 from fairlead.control.status import StatusError
 from tests.control.serving import VIRTUAL_SERVICES, Client, api_in, virtual_service
 
@@ -154,3 +155,8 @@ async def test_what_a_guard_refuses_is_done_by_force(tmp_path: Path, capsys: pyt
             assert "it would cut you off" in capsys.readouterr().err
             assert await run(client, *verb, "--force") == 0, verb
             capsys.readouterr()
+
+
+async def test_names_of_others_in_a_refusal_move_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    failed("taken by \x1b[2J\u202emallory\nand more")
+    assert capsys.readouterr().err == "fairlead: taken by \\x1b[2J\\u202emallory\nand more\n"

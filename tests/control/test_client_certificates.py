@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import json
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from fairlead.control import watch_hub
 from fairlead.control.authority_files import open_authority
 from fairlead.control.client_certificates import ClientAuthorities, user_of_certificate
 from tests.control.serving import SERVICES, Client, api_on, store_in
@@ -104,3 +107,26 @@ def test_certificates_without_one_name_are_refused() -> None:
             user_of_certificate(leaf.public_bytes(serialization.Encoding.DER))
     with pytest.raises(ValueError, match="cannot be read"):
         user_of_certificate(b"nonsense")
+
+
+@pytest.mark.asyncio
+async def test_a_connection_does_not_outlive_the_certificate_that_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_hub, "LOOK_S", 0.01)
+    issuer = open_authority(tmp_path, "cluster.local", 3600.0)
+    root = made([(NameOID.COMMON_NAME, "people")], ca=True)
+    master = made([(NameOID.COMMON_NAME, "root"), (NameOID.ORGANIZATION_NAME, "system:masters")], root)
+    ahead = 0.0
+    async with store_in(tmp_path) as store, api_on(store, clock=lambda: time.time() + ahead) as (api, _):
+        api.door.authorities = ClientAuthorities(pem(root[0]), issuer.roots().encode())
+        port = await api.start("127.0.0.1", 0, ssl=issuer.server_context(["127.0.0.1"]))
+        connector = aiohttp.TCPConnector(ssl=context(tmp_path, issuer.roots(), master), limit=1)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            client = Client(session, f"https://127.0.0.1:{port}")
+            await client.get(SERVICES)
+            async with session.get(f"{client.url}{SERVICES}?watch=1") as answer:
+                ahead = 90_000.0
+                (line,) = (await answer.content.read()).splitlines()
+            assert json.loads(line)["object"]["code"] == 401
+            assert "it has expired" in (await client.get(SERVICES, 401))["message"]

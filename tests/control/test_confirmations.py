@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +14,7 @@ from fairlead.control import rbac
 from fairlead.control.api import ControlApi, Options
 from fairlead.control.confirmations import RESOURCE
 from fairlead.control.role_control import RULE_RESOURCES
+from fairlead.control.store import ConflictError
 from tests.control.serving import SERVICES, VIRTUAL_SERVICES, Client, api_on, service, store_in, virtual_service
 
 pytestmark = pytest.mark.asyncio
@@ -194,3 +195,67 @@ async def test_others_neither_see_nor_confirm_nor_revert_it(tmp_path: Path) -> N
         await client.delete(at, code=404, **bob)
         await client.post(VIRTUAL_SERVICES, virtual_service("a"), 403, Fairlead_Confirm=made["id"], **alice)
         await client.post(f"{at}/confirm", {}, 200, **root)
+
+
+async def test_a_change_on_its_way_does_not_outlive_its_confirmation(tmp_path: Path) -> None:
+    """Made, taken away and made again under it: while it is written, control takes everything back."""
+    clock = Clock()
+    async with confirming(tmp_path, clock) as (api, client):
+        name = (await client.post(AT, {"timeoutSeconds": 60}))["id"]
+        under: dict[str, Any] = {"Fairlead_Confirm": name}
+        await client.post(VIRTUAL_SERVICES, virtual_service("a"), **under)
+        await client.delete(f"{VIRTUAL_SERVICES}/a", **under)
+        taken = api.confirmations.revert(name)  # by another control plane, at a time when there is none
+        await client.post(VIRTUAL_SERVICES, virtual_service("a"), **under)
+        with pytest.raises(ConflictError):
+            await api.store.write(taken)
+        await api.store.write(api.confirmations.revert(name))
+        assert await hosts(client) == {} and not api.store.memory.all(RESOURCE)
+
+
+async def test_a_change_under_what_was_confirmed_meanwhile_is_refused(tmp_path: Path) -> None:
+    clock = Clock()
+    async with confirming(tmp_path, clock) as (api, client):
+        name = (await client.post(AT, {"timeoutSeconds": 60}))["id"]
+        await client.post(VIRTUAL_SERVICES, virtual_service("a"), Fairlead_Confirm=name)
+        write, recorded = api.store.write, cast(Any, api._recorded)
+
+        async def slowly(writes: Any, cause: Any) -> Any:
+            if not any(one.body is None for one in writes):
+                recorded._store = api.store
+                await client.post(f"{AT}/{name}/confirm", {}, 200)
+            return await write(writes, cause)
+
+        recorded._store = SlowStore(api.store, slowly)
+        changed = virtual_service("a", "other")
+        await client.ask("PATCH", f"{VIRTUAL_SERVICES}/a", {"spec": changed["spec"]}, 404, Fairlead_Confirm=name,
+                         Content_Type="application/merge-patch+json")  # fmt: skip
+        assert await hosts(client) == {"a": ["web"]}
+
+
+class SlowStore:
+    """Another one, with a write of its own."""
+
+    def __init__(self, store: Any, write: Any) -> None:
+        self._store, self.write = store, write
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+async def test_what_was_deleted_does_not_come_back_into_a_namespace_that_is_gone(tmp_path: Path) -> None:
+    clock = Clock()
+    async with confirming(tmp_path, clock) as (api, client):
+        place = VIRTUAL_SERVICES.replace("default", "other")
+        await client.post(place, virtual_service("a"))
+        await client.post(VIRTUAL_SERVICES, virtual_service("b"))
+        name = (await client.post(AT, {"timeoutSeconds": 60}))["id"]
+        await client.delete(f"{place}/a", Fairlead_Confirm=name)
+        await client.delete(f"{VIRTUAL_SERVICES}/b", Fairlead_Confirm=name)
+        await client.delete("/api/v1/namespaces/other")
+        clock.now += 61
+        await taken_back(api)
+        assert await hosts(client) == {"b": ["web"]}
+        everywhere = await client.get("/apis/networking.istio.io/v1/virtualservices")
+        assert [one["metadata"]["name"] for one in everywhere["items"]] == ["b"]
+        assert "other" not in [one["metadata"]["name"] for one in (await client.get("/api/v1/namespaces"))["items"]]

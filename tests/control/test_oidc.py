@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -231,9 +232,13 @@ class FakeIssuer:
     keys: list[dict[str, Any]]
     asked = 0
     broken = False
+    may_answer: asyncio.Event | None = None
+    """It takes so long."""
 
     async def discovery(self, _request: web.Request) -> web.Response:
         self.asked += 1
+        if self.may_answer is not None:
+            await self.may_answer.wait()
         return web.json_response(
             {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}, status=500 if self.broken else 200
         )
@@ -312,3 +317,43 @@ async def test_users_of_an_issuer_get_in_and_its_keys_may_change(
 async def test_flags_that_cannot_be_used_are_named(flags: Any, says: str) -> None:
     with pytest.raises(SettingError, match=says):
         oidc_issuer(flags)
+
+
+@pytest.mark.asyncio
+async def test_a_slow_issuer_holds_up_nobody_whose_key_is_known_and_refuses_nobody_meanwhile(
+    tmp_path: Path, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = oidc_issuer(Flags(issuer.url, str(tmp_path / "ca.pem")))
+    assert made is not None
+    issuer.may_answer = asyncio.Event()
+    claims = {**CLAIMS, "iss": issuer.url, "exp": time.time() + 60, "iat": time.time()}
+    known: dict[str, Any] = {"Authorization": f"Bearer {token(claims)}"}
+    rotated: dict[str, Any] = {"Authorization": f"Bearer {token(claims, 'ES256', 'e', EC_KEY)}"}
+
+    async def asked(count: int) -> None:
+        while issuer.asked < count:
+            await asyncio.sleep(0.001)
+
+    async with api_in(tmp_path) as (api, client):
+        api.door.oidc = made[0]
+        async with asyncio.timeout(20):
+            first = [asyncio.create_task(client.get(SERVICES, 403, **known)) for _ in range(5)]
+            await asked(1)
+            while made[0]._looking._waiters is None or len(made[0]._looking._waiters) < 4:
+                await asyncio.sleep(0.001)
+            issuer.may_answer.set()
+            await asyncio.gather(*first)  # nobody is refused because another one asks for the keys at the moment
+            assert issuer.asked == 1
+            issuer.may_answer.clear()
+            issuer.keys.append(jwk(EC_KEY, "e"))
+            monkeypatch.setattr(oidc_keys, "AGAIN_S", 0.0)
+            new = asyncio.create_task(client.get(SERVICES, 403, **rotated))
+            await asked(2)
+            also = asyncio.create_task(client.get(SERVICES, 403, **rotated))
+            for _ in range(3):
+                await client.get(SERVICES, 403, **known)
+            assert not new.done() and not also.done()
+            issuer.may_answer.set()
+            await asyncio.gather(new, also)
+            assert issuer.asked == 2
+    await made[1].close()

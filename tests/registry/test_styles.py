@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairlead.registry.styles import WIDTH_MIN, Style, wants_colour
+from fairlead.registry.styles import CONTROLS, WIDTH_MIN, Style, wants_colour
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -58,3 +58,7 @@ def test_colour_adds_no_column_and_wrapping_loses_no_word(text: str, where: str,
     assert words == ["+", *text.split(), *([where] if where else [])]
     longest = max((len(word) for word in words), default=0)
     assert all(len(line) <= max(width, WIDTH_MIN, longest + indent + 2, 22 + indent) for line in plain)
+
+
+def test_text_that_would_be_shown_in_another_order_is_written_out() -> None:
+    assert "a\u202eb\u2066c\u200f\td".translate(CONTROLS) == "a\\u202eb\\u2066c\\u200f\td"
