@@ -5,7 +5,7 @@
 certificate or user id (Unix socket) alone, never from what the CSR or the body asks for. `GET /fairlead/v1/roots`
 answers {"roots": PEM} to anybody.
 `POST /fairlead/v1/tokens` makes a token, `GET` lists them without their secrets, `DELETE .../ID` revokes one, with
-`?withdraw` also what it gave to workloads beside their identity.
+`?withdraw` also what it gave to workloads beside their identity, with `?certificates` what was issued by it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from .api_door import is_operator
 from .api_objects import body_of, respond
 from .auth import WORKLOAD, Principal, check_own, forbidden, unauthorized
 from .issued import IssuedLeaf
+from .revocations import Revocations
 from .status import StatusError, bad_request, not_found
 from .store import ConflictError, Key, Store, StoreError, Write
 
@@ -75,6 +76,11 @@ class CertificatesApi:
         self._recent: dict[tuple[str, str], list[float]] = {}
         self.record: Callable[[IssuedLeaf], None] | None = None
         """Told of each certificate before it is handed out."""
+        self.revocations: Revocations | None = None
+        self.lineage: Callable[[str, str, str], Awaitable[str]] | None = None
+        """(serial, workload, identity) of a certificate that is renewed: the id of the token with which it began."""
+        self.take_back: Callable[[tokens.Token, list[Key]], Awaitable[list[str]]] | None = None
+        """Revokes what was issued by a token, which gave these grants; tells the serials."""
         self.issued = 0
         self.refused = 0
 
@@ -121,6 +127,8 @@ class CertificatesApi:
             )
         now = self._clock()
         self._limit((namespace, account), now)
+        if self.revocations and (why := self.revocations.why(namespace, account, principal.serial, workload)):
+            raise forbidden(principal, "have a certificate", why)
         try:
             made = self._issuer.issue(csr, namespace, account, now)
             issued: dict[str, Any] = await made if inspect.isawaitable(made) else made
@@ -129,11 +137,12 @@ class CertificatesApi:
         except UnavailableError as error:
             raise StatusError(503, f"no certificate can be issued now: {error}", retry_after_s=5) from None
         await self._note_use(request, principal, text(body, "workload", ""), now)
-        by = "token" if principal.token_id else "certificate" if principal.identity else "socket"
-        self._note(issued, f"{namespace}/{workload or account}", by, now)
+        await self._note(issued, f"{namespace}/{workload or account}", principal, now)
         return {**issued, "time": now}
 
-    def _note(self, issued: dict[str, Any], workload: str, by: str, now: float) -> None:
+    async def _note(self, issued: dict[str, Any], workload: str, principal: Principal, now: float) -> None:
+        """Put it on record; raises StatusError 403 where something was revoked while it was being signed."""
+        by = "token" if principal.token_id else "certificate" if principal.identity else "socket"
         current().audit |= {
             "identity": issued.get("identity", ""),
             "serial": issued.get("serial", ""),
@@ -144,7 +153,15 @@ class CertificatesApi:
         if self.record is not None and self._issuer is not None:
             signer = str(issued.get("issuer") or self._issuer.issuer())
             ends = _unix(issued["notAfter"])
-            self.record(IssuedLeaf(issued["serial"], issued["identity"], workload, signer, now, ends, by))
+            token = principal.token_id
+            if principal.serial and self.lineage is not None:
+                token = await self.lineage(principal.serial, workload, issued["identity"])
+            leaf = IssuedLeaf(
+                issued["serial"], issued["identity"], workload, signer, now, ends, by, principal.serial, token
+            )
+            self.record(leaf)
+            if self.revocations and (why := self.revocations.why_leaf(leaf)):
+                raise forbidden(principal, "have a certificate", why)
 
     async def _note_use(self, request: web.Request, principal: Principal, workload: str, now: float) -> None:
         """A one-time token is spent before its certificate is handed out: of two at once, one gets nothing. What a
@@ -225,13 +242,18 @@ class CertificatesApi:
         stored = self._store.memory.get(Key(tokens.RESOURCE, "", name))
         if stored is None:
             raise not_found("tokens", "", name)
-        withdrawn = list(grants.from_token(self._store.memory, name)) if "withdraw" in request.query else []
+        token = tokens.known(self._store.memory, name)
+        given = list(grants.from_token(self._store.memory, name))
+        withdrawn = given if "withdraw" in request.query else []
         try:
             await self._store.write([Write(one.key, None) for one in (stored, *withdrawn)])
         except ConflictError:
             pass  # somebody else has just revoked it
         current().audit |= {"token": name}
-        return web.Response(status=204)
+        if "certificates" not in request.query or token is None or self.take_back is None:
+            return web.Response(status=204)
+        serials = await self.take_back(token, [one.key for one in given])
+        return respond(request, {"token": name, "certificates": serials})
 
 
 @lru_cache(16)
