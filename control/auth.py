@@ -118,7 +118,8 @@ class Authenticator:
         """
         if principal.role != WORKLOAD:
             return
-        if why := self.revocations.why(principal.namespace, principal.service_account, principal.serial):
+        own = (principal.namespace, principal.service_account, principal.serial, principal.workload)
+        if why := self.revocations.why(*own):
             raise StatusError(403, f"{principal.name} may not come in: {why}")
 
     def _principal(self, authorization: str, certificate: bytes | None, loopback: bool, now: float) -> Principal:
@@ -146,22 +147,29 @@ class Authenticator:
         if tokens.is_token(text):
             try:
                 token, _ = tokens.verify(self._objects, text, now)
+            except tokens.SpentError as error:
+                self.check(principal_of(error.token))  # what is to be told is that it was revoked
+                raise unauthorized(str(error)) from None
             except tokens.TokenError as error:
                 raise unauthorized(str(error)) from None
-            return Principal(
-                WORKLOAD,
-                f"token:{token.namespace}/{token.service_account}:{token.id}",
-                token.namespace,
-                token.service_account,
-                token.workload,
-                token_id=token.id,
-                one_time=token.one_time,
-                groups=("fairlead:workloads",),
-            )
+            return principal_of(token)
         found = self.admins.find(text)
         if found is None:
             raise unauthorized("this bearer token is not known here")
         return found
+
+
+def principal_of(token: tokens.Token) -> Principal:
+    return Principal(
+        WORKLOAD,
+        f"token:{token.namespace}/{token.service_account}:{token.id}",
+        token.namespace,
+        token.service_account,
+        token.workload,
+        token_id=token.id,
+        one_time=token.one_time,
+        groups=("fairlead:workloads",),
+    )
 
 
 def serial_in(certificate: bytes) -> str:

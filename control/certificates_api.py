@@ -10,6 +10,7 @@ answers {"roots": PEM} to anybody.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import logging
@@ -129,16 +130,46 @@ class CertificatesApi:
         self._limit((namespace, account), now)
         if self.revocations and (why := self.revocations.why(namespace, account, principal.serial, workload)):
             raise forbidden(principal, "have a certificate", why)
+        if principal.one_time:
+            await self._spend(request, now)
         try:
-            made = self._issuer.issue(csr, namespace, account, now)
+            issued = await self._sign(self._issuer, csr, namespace, account, now)
+            await self._note_use(principal, workload, now)
+            await self._note(issued, f"{namespace}/{workload or account}", principal, now)
+        except BaseException:
+            if principal.one_time:
+                await asyncio.shield(self._give_back(principal.token_id, now))
+            raise
+        return {**issued, "time": now}
+
+    async def _sign(self, issuer: Issuer, csr: str, namespace: str, account: str, now: float) -> dict[str, Any]:
+        """Raises StatusError 400, 503."""
+        try:
+            made = issuer.issue(csr, namespace, account, now)
             issued: dict[str, Any] = await made if inspect.isawaitable(made) else made
         except ValueError as error:
             raise bad_request(f"csr: {error}") from None
         except UnavailableError as error:
             raise StatusError(503, f"no certificate can be issued now: {error}", retry_after_s=5) from None
-        await self._note_use(request, principal, text(body, "workload", ""), now)
-        await self._note(issued, f"{namespace}/{workload or account}", principal, now)
-        return {**issued, "time": now}
+        return issued
+
+    async def _spend(self, request: web.Request, now: float) -> None:
+        """A one-time token is spent before anything is signed for it, which may take a while (Vault): of two at once,
+        by one control plane or two, one gets nothing. Raises StatusError 401, StoreError."""
+        secret = request.headers["Authorization"].partition(" ")[2].strip()
+        try:
+            _, stored = tokens.verify(self._store.memory, secret, now)
+            await self._store.write([tokens.used(stored, now)])
+        except (tokens.TokenError, ConflictError) as error:
+            raise unauthorized(str(error) or "the token has been used") from None
+
+    async def _give_back(self, name: str, now: float) -> None:
+        """Nothing was handed out for it."""
+        try:
+            if (write := tokens.unused(self._store.memory, name, now)) is not None:
+                await self._store.write([write])
+        except (ConflictError, StoreError) as error:
+            logger.error("one-time token %s is spent, and nothing was issued for it: %s", name, error)
 
     async def _note(self, issued: dict[str, Any], workload: str, principal: Principal, now: float) -> None:
         """Put it on record; raises StatusError 403 where something was revoked while it was being signed."""
@@ -163,31 +194,24 @@ class CertificatesApi:
             if self.revocations and (why := self.revocations.why_leaf(leaf)):
                 raise forbidden(principal, "have a certificate", why)
 
-    async def _note_use(self, request: web.Request, principal: Principal, workload: str, now: float) -> None:
-        """A one-time token is spent before its certificate is handed out: of two at once, one gets nothing. What a
-        token gives beside the identity is kept for who comes with the certificate alone."""
+    async def _note_use(self, principal: Principal, workload: str, now: float) -> None:
+        """What a token gives beside the identity is kept for who comes with the certificate alone."""
         memory = self._store.memory
         token = tokens.known(memory, principal.token_id) if principal.token_id else None
         key = grants.key_of(principal.namespace, principal.service_account, workload)
         kept = grants.issued(memory, token, key, now) if workload else []
-        if not principal.one_time:
-            try:
-                await self._store.write(kept) if kept else None
-            except ConflictError:
-                pass  # it has just been written, of the same token or a later one
-            except StoreError:
-                if token is not None:
-                    raise  # a renewal need not wait for the store
-            if (noted := tokens.used_again(memory, principal.token_id, now) if token is not None else None) is not None:
-                with contextlib.suppress(ConflictError, StoreError):  # of two at once one is noted; nobody waits for it
-                    await self._store.write([noted])
-            return
-        secret = request.headers["Authorization"].partition(" ")[2].strip()
         try:
-            _, stored = tokens.verify(self._store.memory, secret, now)
-            await self._store.write([tokens.used(stored, now), *kept])
-        except (tokens.TokenError, ConflictError) as error:
-            raise unauthorized(str(error) or "the token has been used") from None
+            await self._store.write(kept) if kept else None
+        except ConflictError:
+            pass  # it has just been written, of the same token or a later one
+        except StoreError:
+            if token is not None:
+                raise  # a renewal need not wait for the store
+        if token is None or principal.one_time:
+            return
+        if (noted := tokens.used_again(memory, principal.token_id, now)) is not None:
+            with contextlib.suppress(ConflictError, StoreError):  # of two at once one is noted; nobody waits for it
+                await self._store.write([noted])
 
     def _limit(self, identity: tuple[str, str], now: float) -> None:
         recent = [at for at in self._recent.get(identity, ()) if at > now - 60]

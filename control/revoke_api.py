@@ -137,7 +137,7 @@ class RevokeApi:
             entry = self._revocations.of(kind, namespace, name) or entry
         took = [entry, *(one for one in self._revocations.listed() if one.because == entry.title)]
         certificates = [one for one in took if one.kind == SERIAL]
-        current().audit |= {"revoked": entry.title, "serials": [one.name for one in certificates]}
+        current().audit |= {"revoked": entry.title, "serials": [one.name for one in certificates], "changeCause": reason}
         logger.warning("%s revoked by %s%s", entry.title, principal.name, f": {reason}" if reason else "")
         pending = await self._feed.known(WAIT_S)
         shown = {
@@ -209,7 +209,7 @@ class RevokeApi:
         except ConflictError:
             raise StatusError(409, "it has just been changed by somebody else: look again") from None
         left = [one.name for one in self._revocations.listed() if one.because == entry.title]
-        current().audit |= {"restored": entry.title}
+        current().audit |= {"restored": entry.title, "changeCause": reason_given()}
         logger.warning("%s restored by %s", entry.title, principal.name)
         shown = {"what": entry.title, "stillRevoked": left, "pending": await self._feed.known(WAIT_S)}
         return respond(request, shown)
@@ -237,7 +237,7 @@ class RevokeApi:
             ) from None
         await self._commit(entry, issued, now)
         serials = [one.name for one in self._revocations.listed() if one.because == entry.title]
-        current().audit |= {"serials": serials}
+        current().audit |= {"serials": serials, "changeCause": reason}
         await self._feed.known(WAIT_S)
         return serials
 

@@ -137,7 +137,6 @@ class Feed:
         self.on_trust: Callable[[bytes], None] | None = None
         """Given each line that tells of roots."""
         self.on_revoked: Callable[[Revoked], None] | None = None
-        """Given what is revoked of certificates, whenever it changes, also where rules of the version are refused."""
         self._revoked_number = 0
         self.on_connect: list[Callable[[], None]] = []
         self.on_lost: list[Callable[[], None]] = []

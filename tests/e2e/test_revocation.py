@@ -88,7 +88,7 @@ async def test_a_revoked_workload_is_refused_by_peers_and_control_and_stays_so_u
         await until_said(stranger, "workload default/stranger-1 was revoked by fairlead:local: laptop stolen")
         await until_said(stranger, "no certificate from control")
         (line,) = mesh.audit("revoked")
-        assert (line["revoked"], line["reason"]) == ("workload default/stranger-1", "laptop stolen")
+        assert (line["revoked"], line["changeCause"]) == ("workload default/stranger-1", "laptop stolen")
         metrics = await (await mesh.session.get(web.url("metrics", "/metrics"))).text()
         assert "fairlead_peers_refused_total{" in metrics
 
