@@ -137,7 +137,11 @@ class RevokeApi:
             entry = self._revocations.of(kind, namespace, name) or entry
         took = [entry, *(one for one in self._revocations.listed() if one.because == entry.title)]
         certificates = [one for one in took if one.kind == SERIAL]
-        current().audit |= {"revoked": entry.title, "serials": [one.name for one in certificates], "changeCause": reason}
+        current().audit |= {
+            "revoked": entry.title,
+            "serials": [one.name for one in certificates],
+            "changeCause": reason,
+        }
         logger.warning("%s revoked by %s%s", entry.title, principal.name, f": {reason}" if reason else "")
         pending = await self._feed.known(WAIT_S)
         shown = {

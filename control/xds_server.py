@@ -149,7 +149,7 @@ class XdsServer:
             if self._feed.stranger(client.member):
                 self._cut(client, STRANGER)
                 return
-            self._keys.update(world.resources.request_authentications)
+            self._want_keys(world)
             build, node = client.served.build, client.node
             secrets = parsed(map(self._object, self._feed.secrets_of(declared(node)))) if node.gateway else {}
             client.resources = await asyncio.to_thread(
@@ -173,6 +173,10 @@ class XdsServer:
                     logger.warning("%s is cut off: %s", client.node.key, error)
                     session.cut = str(error)
                     wake.set()
+
+    def _want_keys(self, world: World) -> None:
+        resources = world.resources
+        self._keys.update(resources.request_authentications, resources.mesh.spec.jwks_blocked_networks)
 
     def _cut(self, client: Client, why: str) -> None:
         for session, wake in client.streams.items():
@@ -246,7 +250,7 @@ class XdsServer:
         account = self._authorize(certificate, certificate is None, node.namespace, node.workload)
         proved = account if certificate is not None else ""
         if node.kind != GRPC:
-            self._keys.update(self._world().resources.request_authentications)
+            self._want_keys(self._world())
             await self._keys.first()  # what it has of an earlier control plane serves until then
         if len(self._clients) >= STREAMS_MAX:
             raise NodeError(f"this control plane has {STREAMS_MAX} clients of xDS already")

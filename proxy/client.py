@@ -10,7 +10,7 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -90,7 +90,12 @@ class HttpFetch:
     `http+unix://%2Frun%2Fx.sock/path` is a request over a Unix socket, whose path stands, quoted, for the host.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None, server_hostname: str | None = None) -> None:
+    def __init__(
+        self, tls: ssl.SSLContext | None = None, server_hostname: str | None = None,
+        refuses: Callable[[str], str] | None = None,
+    ) -> None:  # fmt: skip
+        """`refuses(address)`: why an address that a name stands for is not connected to; empty: it may be."""
+        self._refuses = refuses
         self.tls = tls
         """May be replaced at any time; connections of another are not used again, since the peer knows us by it."""
         self._server_hostname = server_hostname
@@ -185,9 +190,8 @@ class HttpFetch:
                 if scheme == "http+unix":
                     reader, writer = await asyncio.open_unix_connection(host)
                 else:
-                    reader, writer = await asyncio.open_connection(
-                        host, port, ssl=tls, server_hostname=(self._server_hostname or host) if tls else None
-                    )
+                    name = (self._server_hostname or host) if tls else None
+                    reader, writer = await self._connect(host, port, tls, name)
         except TimeoutError:
             raise FetchError(f"not connected to {host}:{port} within {timeout_s:g} s") from None
         except (OSError, ssl.SSLError) as error:
@@ -195,6 +199,26 @@ class HttpFetch:
         made = _Connection(reader, writer, tls)
         self._open.add(made)
         return made
+
+    async def _connect(
+        self, host: str, port: int, tls: ssl.SSLContext | None, name: str | None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Raises OSError, ssl.SSLError, FetchError."""
+        if self._refuses is None:
+            return await asyncio.open_connection(host, port, ssl=tls, server_hostname=name)
+        # The addresses that are judged are those connected to: a name may stand for others the next time it is asked.
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = dict.fromkeys(str(one[4][0]) for one in found)
+        reasons = {address: self._refuses(address) for address in addresses}
+        allowed = [address for address, why in reasons.items() if not why]
+        if not allowed:
+            raise FetchError(f"{host}: {'; '.join(reasons.values()) or 'it has no address'}")
+        for address in allowed[:-1]:
+            try:
+                return await asyncio.open_connection(address, port, ssl=tls, server_hostname=name)
+            except OSError:
+                continue
+        return await asyncio.open_connection(allowed[-1], port, ssl=tls, server_hostname=name)
 
     def _give_back(self, where: tuple[str, str, int], connection: _Connection, head: ResponseHead | None) -> None:
         parser = connection.parser

@@ -17,11 +17,11 @@ from fairlead.proxy.token_check import SET_MOST, TokenCheck
 pytestmark = pytest.mark.asyncio
 
 
-async def problem(rule: JWTRule) -> str:
+async def problem(rule: JWTRule, blocked: tuple[str, ...] = ()) -> str:
     check, done = TokenCheck(), asyncio.Event()
     check.on_fetched = done.set
     try:
-        check.update(TokenRules([TokenRule(rule, "shop/a")], ()))
+        check.update(TokenRules([TokenRule(rule, "shop/a")], ()), blocked)
         await asyncio.wait_for(done.wait(), 10.0)
         return check.problem()
     finally:
@@ -64,3 +64,22 @@ async def test_an_answer_that_does_not_end_is_left_where_it_is_too_large() -> No
         told = await problem(JWTRule(issuer="i", jwks_uri=str(server.make_url("/keys"))))
     assert f"larger than {SET_MOST} octets" in told
     assert sent < 32 * SET_MOST, "the rest was read, too"
+
+
+async def test_keys_are_not_fetched_from_addresses_of_the_link_nor_from_those_that_the_operator_names() -> None:
+    asked = []
+
+    async def keys(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response(text="{}")
+
+    app = web.Application()
+    app.router.add_get("/keys", keys)
+    async with TestServer(app) as server:
+        url = str(server.make_url("/keys"))
+        assert "is never asked for keys" in await problem(JWTRule(issuer="i", jwks_uri="http://169.254.169.254/latest"))
+        assert "is never asked for keys" in await problem(JWTRule(issuer="i", jwks_uri="http://[fe80::1]/keys"))
+        assert "jwksBlockedNetworks" in await problem(JWTRule(issuer="i", jwks_uri=url), ("127.0.0.0/8", "::1/128"))
+        assert asked == []
+        await problem(JWTRule(issuer="i", jwks_uri=url))
+    assert asked == ["/keys"]
