@@ -117,7 +117,12 @@ class RevokeApi:
 
     async def _list(self, request: web.Request) -> web.Response:
         only_admin("see what is revoked")
-        return respond(request, {"revoked": self.listed()})
+        return respond(request, {"revoked": self.listed(), "using": self.using(), "unable": self.unable()})
+
+    def using(self) -> list[dict[str, str]]:
+        """Who is connected and uses a certificate that is revoked."""
+        found = ((one, self._revocations.of(SERIAL, "", one.serial)) for one in self._holders() if one.serial)
+        return [{"workload": one.workload, "serial": one.serial} for one, entry in found if entry is not None]
 
     def listed(self) -> list[dict[str, Any]]:
         """As shown, the latest first."""
