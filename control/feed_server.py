@@ -290,6 +290,10 @@ class FeedServer:
                 stream.cut = True
                 stream.wake.set()
 
+    def lacking(self, table: str) -> list[str]:
+        """Sidecars whose version knows nothing of items of this kind."""
+        return sorted(one.key for one in self._streams.values() if one.role != "dns" and table not in one.tables)
+
     def look_again(self) -> None:
         """End the streams of who may not read any more."""
         for stream in self._streams.values():

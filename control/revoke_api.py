@@ -26,7 +26,7 @@ from .certificates_api import fields, only_admin, text
 from .feed_server import FeedServer
 from .issued import Issued, IssuedLeaf
 from .revocations import ACCOUNT, SERIAL, TOKEN, WORKLOAD, Entry, Revocations, account_of, matching, of_leaf, write_of
-from .rotation import Holder
+from .rotation import Holder, told
 from .status import StatusError, bad_request
 from .store import ConflictError, Key, Store, StoreError, Write
 
@@ -195,12 +195,15 @@ class RevokeApi:
 
     def unable(self) -> list[str]:
         """Who does not look at the list in handshakes."""
-        unable = sorted(f"{key} ({one.proxy})" for key, one in self._feed.members.items() if one.proxy)
-        if not unable:
-            return []
-        more = f" and {len(unable) - 5} more" if len(unable) > 5 else ""
-        return [f"Envoy and gRPC do not refuse revoked certificates in handshakes: {', '.join(unable[:5])}{more}; "
-                "deny the identity with an AuthorizationPolicy where they serve"]  # fmt: skip
+        xds = sorted(key for key, one in self._feed.members.items() if one.proxy)
+        return [
+            f"{who} not refuse revoked certificates in handshakes: {told(names)}; {remedy}"
+            for who, names, remedy in (
+                ("Envoy and gRPC do", xds, "deny the identity with an AuthorizationPolicy where they serve"),
+                ("sidecars of older versions do", self._feed.lacking("revoked"), "upgrade them"),
+            )
+            if names
+        ]
 
     async def _restore(self, request: web.Request) -> web.Response:
         principal = only_admin("restore what is revoked")
