@@ -177,6 +177,8 @@ class FeedServer:
         """The line that tells of the roots and the signer of the moment; empty: there is none to tell."""
         self.elsewhere: Callable[[str, bool, float], Awaitable[tuple[int, list[str]]]] | None = None
         """(workload, it leaves, seconds): waits for the sidecars of other control planes."""
+        self.run_elsewhere: Callable[[float], Awaitable[list[str]]] | None = None
+        """(seconds): waits until the sidecars of other control planes run what is in the store; who does not then."""
         self._watching: set[asyncio.Event] = set()
         """Of those who serve members in another way."""
         self._heard: set[asyncio.Event] = set()
@@ -536,6 +538,14 @@ class FeedServer:
             count, far = await self.elsewhere(key.partition("/")[2], leaves, max(left_s, 0.0))
             others, pending = others + count, pending + far
         return farewell(version, time.monotonic() - begun, pending, refusing, others)
+
+    async def known_everywhere(self, timeout_s: float) -> list[str]:
+        """As `known`, with the sidecars of other control planes."""
+        end = time.monotonic() + timeout_s
+        found = await self.known(timeout_s)
+        if self.run_elsewhere is not None:
+            found += await self.run_elsewhere(max(end - time.monotonic(), 0.0))
+        return found
 
     async def known(self, timeout_s: float, key: str = "") -> list[str]:
         """Wait until all, but for `key`, run the version of now, or `timeout_s`; who does not by then."""

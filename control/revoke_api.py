@@ -148,7 +148,7 @@ class RevokeApi:
             "changeCause": reason,
         }
         logger.warning("%s revoked by %s%s", entry.title, principal.name, f": {reason}" if reason else "")
-        pending = await self._feed.known(WAIT_S)
+        pending = await self._feed.known_everywhere(WAIT_S)
         shown = {
             "what": entry.title,
             "new": new,
@@ -223,7 +223,7 @@ class RevokeApi:
         left = [one.name for one in self._revocations.listed() if one.because == entry.title]
         current().audit |= {"restored": entry.title, "changeCause": reason_given()}
         logger.warning("%s restored by %s", entry.title, principal.name)
-        shown = {"what": entry.title, "stillRevoked": left, "pending": await self._feed.known(WAIT_S)}
+        shown = {"what": entry.title, "stillRevoked": left, "pending": await self._feed.known_everywhere(WAIT_S)}
         return respond(request, shown)
 
     async def of_token(self, token: tokens.Token, given: Sequence[Key]) -> list[str]:
@@ -250,7 +250,7 @@ class RevokeApi:
         await self._commit(entry, issued, now)
         serials = [one.name for one in self._revocations.listed() if one.because == entry.title]
         current().audit |= {"serials": serials, "changeCause": reason}
-        await self._feed.known(WAIT_S)
+        await self._feed.known_everywhere(WAIT_S)
         return serials
 
 

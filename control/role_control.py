@@ -231,6 +231,7 @@ class Control:
         if isinstance(self.store, SharedStore):
             self._shared = SharedSidecars(self.store, self.book, self.feed, self._members_changed)
             self.feed.elsewhere, name = self._shared.until_known, lasting_name(self.data)
+            self.feed.run_elsewhere = self._shared.until_run
             self.authority.share(self.store, self._shared, self.data)
             mtls.shared = SharedPlaintext(self.store, name, mtls.ledger, mtls.changed, time.time)
             self._shared.on_beat.append(mtls.shared.beat)

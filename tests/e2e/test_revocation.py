@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.roles import Role, apps, client, roles_in, until
+from tests.e2e.roles import Role, apps, client, free_port, roles_in, until
 from tests.e2e.test_certs import TlsShop
 from tests.e2e.test_mesh import SERVICE, pod
+from tests.servers import etcd
 
 pytestmark = pytest.mark.asyncio
 
@@ -142,3 +144,41 @@ async def test_with_a_token_goes_what_was_issued_by_it(tmp_path: Path) -> None:
         assert (await mesh.ask("stranger"))[0] == 503
         assert (await mesh.ask("friend"))[0] == 200
         await until_said(mesh.sidecars["stranger"], "no certificate from control")
+
+
+async def test_what_one_control_plane_revokes_is_refused_by_the_sidecars_of_another(tmp_path: Path) -> None:
+    """The workload's certificate was issued by a control plane that is not the one that is asked."""
+    async with etcd(tmp_path) as store:
+        where = f"etcd://{store.url.partition('://')[2]}/revoking"
+        async with roles_in(tmp_path) as roles, apps("web") as (app,), client() as session:
+            mesh = Revoking(roles, app, session)
+            mesh.flags += ("--store", where)
+            control = await mesh.start_control()
+            (tmp_path / "first-ca.pem").write_bytes((tmp_path / "control" / "ca.pem").read_bytes())
+            (tmp_path / "other").mkdir()
+            for name in ("ca.pem", "ca-key.pem"):
+                shutil.copy(tmp_path / "control" / name, tmp_path / "other" / name)
+            other = f"127.0.0.1:{free_port()}"
+            await roles.start(
+                "control", "--listen", other, "--store", where, "--data-dir", str(tmp_path / "other"),
+                "--certificate-ttl", str(TTL_S),
+            )  # fmt: skip
+            pods = [pod("web-1", "web", mesh.mesh_ports["web"], app.port), *(
+                pod(f"{name}-1", name, mesh.mesh_ports[name]) for name in ("friend", "stranger")
+            )]  # fmt: skip
+            await mesh.apply("---".join([SERVICE, *pods]))
+            for name in ("web", "friend", "stranger"):
+                await mesh.start_sidecar(name)
+            for name in ("friend", "stranger"):
+                await mesh.until_served(name)
+            code, out, err = await roles.command(
+                "certs", "revoke", "--workload", "default/stranger-1", "--control", f"http://{other}"
+            )
+            assert code == 0, out + err
+            await mesh.until_refused("stranger")
+            assert (await mesh.ask("friend"))[0] == 200
+            assert "sidecar/default/stranger-1 is cut off: workload default/stranger-1 was revoked" in control.log
+            shown, _ = await mesh.certs()
+            assert "workload default/stranger-1" in [one["what"] for one in shown["revoked"]]
+            for role in roles.running:
+                role.said_no_traceback()
