@@ -125,6 +125,10 @@ class CertsApi:
              "by": "file" if one.static else "another control plane", "identity": ""}
             for one in holders if one.told and one.serial and one.workload not in seen
         ]  # fmt: skip
+        revoked = self.revoked()
+        serials = {one["name"] for one in revoked if one["kind"] == "serial"}
+        for leaf in leaves:
+            leaf["revoked"] = leaf["serial"] in serials
         return {
             "authority": self._issuer.kind,
             "trustDomain": self._issuer.trust_domain,
@@ -132,7 +136,7 @@ class CertsApi:
             "authorities": authorities,
             "connected": len(holders),
             "trustOldRoots": strangers,
-            "revoked": self.revoked(),
+            "revoked": revoked,
             "leaves": sorted(leaves, key=lambda leaf: str(leaf["workload"])),
             "warnings": self.warnings(now),
         }

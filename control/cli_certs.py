@@ -73,7 +73,8 @@ def show(answer: dict[str, Any], everything: bool) -> None:
         rows = [["WORKLOAD", "IDENTITY", "SERIAL", "ISSUER", "DAYS LEFT", "CONNECTED", "BY"]]
         rows += [
             [leaf["workload"], leaf["identity"] or "-", leaf["serial"][:16], leaf["issuer"][:8] or "-",
-             f"{leaf['secondsLeft'] / 86400:.2f}", "yes" if leaf["connected"] else "no", leaf["by"]]
+             f"{leaf['secondsLeft'] / 86400:.2f}", "yes" if leaf["connected"] else "no",
+             leaf["by"] + (" (revoked)" if leaf.get("revoked") else "")]
             for leaf in leaves
         ]  # fmt: skip
         print_columns(rows)

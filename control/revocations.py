@@ -142,6 +142,8 @@ class Revocations:
     def following(self, leaves: Iterable[IssuedLeaf], now: float) -> list[Entry]:
         """Entries for certificates that follow from what is revoked, and have none yet."""
         found: dict[str, Entry] = {}
+        if not self.entries:
+            return []
         for leaf in sorted(leaves, key=lambda leaf: leaf.issued_at):  # each after the one that was shown for it
             if leaf.not_after <= now or self.of(SERIAL, "", leaf.serial) is not None:
                 continue
