@@ -177,7 +177,7 @@ class Door:
     # --- who asks ---------------------------------------------------------------------------------------------------
 
     async def _who(self, request: web.Request) -> Principal:
-        """Raises StatusError 401."""
+        """Raises StatusError 401, 403."""
         self.read_tokens()
         transport = request.transport
         wire = transport.get_extra_info("ssl_object") if transport else None
@@ -186,7 +186,9 @@ class Door:
         authorization = request.headers.get("Authorization", "")
         if isinstance(local, str) and not authorization:
             assert transport is not None
-            return self.socket_users.principal(peer_uid(transport), request.headers.get(SERVICE_ACCOUNT, ""))
+            found = self.socket_users.principal(peer_uid(transport), request.headers.get(SERVICE_ACCOUNT, ""))
+            self.authenticator.check(found)
+            return found
         if self.oidc is not None and (text := bearer(authorization)) and oidc.looks_like_token(text):
             return await self._by_id_token(self.oidc, text)
         certificate = wire.getpeercert(binary_form=True) if wire is not None else None
@@ -200,8 +202,8 @@ class Door:
             return user_principal(name, groups)
         try:
             return self.authenticator.principal(authorization, certificate, is_open, self._clock())
-        except StatusError:
-            if self.sync is None or not is_token(bearer(authorization)):
+        except StatusError as error:
+            if error.code != 401 or self.sync is None or not is_token(bearer(authorization)):
                 raise
         await self.sync()
         return self.authenticator.principal(authorization, certificate, is_open, self._clock())

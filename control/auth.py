@@ -15,8 +15,10 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from ..mesh import trust
 from . import tokens
 from .rbac import AUTHENTICATED, MASTERS
+from .revocations import Revocations
 from .status import StatusError
 from .store import Objects
 
@@ -35,6 +37,8 @@ class Principal(Struct, frozen=True):
     """Of a token that is bound to one workload."""
     identity: str = ""
     """Verified SPIFFE id, where a certificate was shown."""
+    serial: str = ""
+    """Of that certificate, hexadecimal."""
     token_id: str = ""
     one_time: bool = False
     groups: tuple[str, ...] = ()
@@ -98,9 +102,27 @@ class Authenticator:
         self.admins = AdminTokens()
         self._objects = objects
         self._identity_of = identity_of
+        self.revocations = Revocations(objects)
 
     def principal(self, authorization: str, certificate: bytes | None, loopback: bool, now: float) -> Principal:
-        """Who shows these credentials. Raises StatusError 401 for credentials that are not good."""
+        """Who shows these credentials. Raises StatusError 401 for credentials that are not good, 403 for what was
+        revoked."""
+        found = self._principal(authorization, certificate, loopback, now)
+        self.check(found)
+        return found
+
+    def check(self, principal: Principal) -> None:
+        """Raises StatusError 403 where this workload's certificate or service account was revoked.
+
+        No 401: who shows what was good once guesses nothing, and others of its address are not to be held up.
+        """
+        if principal.role != WORKLOAD:
+            return
+        own = (principal.namespace, principal.service_account, principal.serial, principal.workload)
+        if why := self.revocations.why(*own):
+            raise StatusError(403, f"{principal.name} may not come in: {why}")
+
+    def _principal(self, authorization: str, certificate: bytes | None, loopback: bool, now: float) -> Principal:
         if authorization:
             return self._bearer(authorization, now)
         if certificate is not None and self._identity_of is not None:
@@ -110,8 +132,9 @@ class Authenticator:
                 raise unauthorized(f"client certificate: {error}") from None
             namespace, service_account = split_identity(identity)
             return Principal(
-                WORKLOAD, identity, namespace, service_account, identity=identity, groups=("fairlead:workloads",)
-            )
+                WORKLOAD, identity, namespace, service_account, identity=identity, serial=serial_in(certificate),
+                groups=("fairlead:workloads",),
+            )  # fmt: skip
         if loopback and not len(self.admins):
             return Principal(ADMIN, "fairlead:local", groups=("system:masters", "system:authenticated"))
         return Principal(NOBODY, "system:anonymous", groups=("system:unauthenticated",))
@@ -124,22 +147,37 @@ class Authenticator:
         if tokens.is_token(text):
             try:
                 token, _ = tokens.verify(self._objects, text, now)
+            except tokens.SpentError as error:
+                self.check(principal_of(error.token))  # what is to be told is that it was revoked
+                raise unauthorized(str(error)) from None
             except tokens.TokenError as error:
                 raise unauthorized(str(error)) from None
-            return Principal(
-                WORKLOAD,
-                f"token:{token.namespace}/{token.service_account}:{token.id}",
-                token.namespace,
-                token.service_account,
-                token.workload,
-                token_id=token.id,
-                one_time=token.one_time,
-                groups=("fairlead:workloads",),
-            )
+            return principal_of(token)
         found = self.admins.find(text)
         if found is None:
             raise unauthorized("this bearer token is not known here")
         return found
+
+
+def principal_of(token: tokens.Token) -> Principal:
+    return Principal(
+        WORKLOAD,
+        f"token:{token.namespace}/{token.service_account}:{token.id}",
+        token.namespace,
+        token.service_account,
+        token.workload,
+        token_id=token.id,
+        one_time=token.one_time,
+        groups=("fairlead:workloads",),
+    )
+
+
+def serial_in(certificate: bytes) -> str:
+    """Of a certificate whose identity is known, hexadecimal; empty where it cannot be read."""
+    try:
+        return f"{trust.read_leaf(certificate).serial:x}"
+    except ValueError:
+        return ""
 
 
 def split_identity(identity: str) -> tuple[str, str]:

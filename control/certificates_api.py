@@ -5,11 +5,12 @@
 certificate or user id (Unix socket) alone, never from what the CSR or the body asks for. `GET /fairlead/v1/roots`
 answers {"roots": PEM} to anybody.
 `POST /fairlead/v1/tokens` makes a token, `GET` lists them without their secrets, `DELETE .../ID` revokes one, with
-`?withdraw` also what it gave to workloads beside their identity.
+`?withdraw` also what it gave to workloads beside their identity, with `?certificates` what was issued by it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import logging
@@ -31,7 +32,8 @@ from .api_door import is_operator
 from .api_objects import body_of, respond
 from .auth import WORKLOAD, Principal, check_own, forbidden, unauthorized
 from .issued import IssuedLeaf
-from .issuing import Together
+from .issuing import Ask, Together
+from .revocations import Revocations
 from .status import StatusError, bad_request, not_found
 from .store import ConflictError, Key, Store, StoreError, Write
 
@@ -81,6 +83,11 @@ class CertificatesApi:
         issue_all = getattr(issuer, "issue_all", None)
         self._together = Together(issue_all, clock, self._put_on_record) if issue_all is not None else None
         """Of an issuer that signs by itself."""
+        self.revocations: Revocations | None = None
+        self.lineage: Callable[[str, str, str], Awaitable[str]] | None = None
+        """(serial, workload, identity) of a certificate that is renewed: the id of the token with which it began."""
+        self.take_back: Callable[[tokens.Token, list[Key]], Awaitable[list[str]]] | None = None
+        """Revokes what was issued by a token, which gave these grants; tells the serials."""
         self.issued = 0
         self.refused = 0
 
@@ -127,27 +134,35 @@ class CertificatesApi:
             )
         now = self._clock()
         self._limit((namespace, account), now)
-        by = "token" if principal.token_id else "certificate" if principal.identity else "socket"
-        named = f"{namespace}/{workload or account}"
+        if self.revocations and (why := self.revocations.why(namespace, account, principal.serial, workload)):
+            raise forbidden(principal, "have a certificate", why)
+        if principal.one_time:
+            await self._spend(request, now)
+        try:
+            return await self._made(self._issuer, principal, (csr, namespace, account), workload, now)
+        except BaseException:
+            if principal.one_time:
+                await asyncio.shield(self._give_back(principal.token_id, now))
+            raise
+
+    async def _made(self, issuer: Issuer, principal: Principal, ask: Ask, workload: str, now: float) -> dict[str, Any]:
+        """Signed and on record. Raises StatusError."""
+        named, token = f"{ask[1]}/{workload or ask[2]}", principal.token_id
+        by = "token" if token else "certificate" if principal.identity else "socket"
+        if principal.serial and self.lineage is not None:
+            token = await self.lineage(principal.serial, named, principal.identity)
+        recorded: list[IssuedLeaf] = []
 
         def leaf(made: dict[str, Any], at: float) -> IssuedLeaf:
-            signer = str(made.get("issuer") or issuer.issuer())
-            return IssuedLeaf(made["serial"], made["identity"], named, signer, at, _unix(made["notAfter"]), by)
+            signer, ends = str(made.get("issuer") or issuer.issuer()), _unix(made["notAfter"])
+            one = IssuedLeaf(made["serial"], made["identity"], named, signer, at, ends, by, principal.serial, token)
+            recorded.append(one)
+            return one
 
-        issuer, token = self._issuer, self._token(principal)
-        kept = self._kept(principal, token, workload, now)
-        at_once = self._together is not None and not kept and not principal.one_time  # nothing can refuse it any more
-        try:
-            if self._together is not None:
-                issued = await self._together.ask((csr, namespace, account), leaf if at_once and self.record else None)
-            else:
-                made = issuer.issue(csr, namespace, account, now)
-                issued = {**(await made if inspect.isawaitable(made) else made), "time": now}
-        except ValueError as error:
-            raise bad_request(f"csr: {error}") from None
-        except UnavailableError as error:
-            raise StatusError(503, f"no certificate can be issued now: {error}", retry_after_s=5) from None
-        await self._note_use(request, principal, kept, now)
+        kept = self._kept(principal, workload, now)
+        at_once = self._together is not None and not kept  # nothing of ours can refuse it any more
+        issued = await self._sign(issuer, ask, leaf if at_once and self.record is not None else None, now)
+        await self._note_use(principal, kept, now)
         current().audit |= {
             "identity": issued.get("identity", ""),
             "serial": issued.get("serial", ""),
@@ -157,43 +172,70 @@ class CertificatesApi:
         }
         if not at_once and self.record is not None:
             self.record([leaf(issued, now)])
+        if self.revocations and recorded and (why := self.revocations.why_leaf(recorded[0])):
+            raise forbidden(principal, "have a certificate", why)  # revoked while it was being signed
         return issued
+
+    async def _sign(
+        self, issuer: Issuer, ask: Ask, leaf: Callable[[dict[str, Any], float], IssuedLeaf] | None, now: float
+    ) -> dict[str, Any]:
+        """Raises StatusError 400, 503."""
+        try:
+            if self._together is not None:
+                return await self._together.ask(ask, leaf)
+            made = issuer.issue(*ask, now)
+            return {**(await made if inspect.isawaitable(made) else made), "time": now}
+        except ValueError as error:
+            raise bad_request(f"csr: {error}") from None
+        except UnavailableError as error:
+            raise StatusError(503, f"no certificate can be issued now: {error}", retry_after_s=5) from None
 
     def _put_on_record(self, leaves: Sequence[IssuedLeaf]) -> None:
         if self.record is not None:
             self.record(leaves)
 
+    async def _spend(self, request: web.Request, now: float) -> None:
+        """A one-time token is spent before anything is signed for it, which may take a while (Vault): of two at once,
+        by one control plane or two, one gets nothing. Raises StatusError 401, StoreError."""
+        secret = request.headers["Authorization"].partition(" ")[2].strip()
+        try:
+            _, stored = tokens.verify(self._store.memory, secret, now)
+            await self._store.write([tokens.used(stored, now)])
+        except (tokens.TokenError, ConflictError) as error:
+            raise unauthorized(str(error) or "the token has been used") from None
+
+    async def _give_back(self, name: str, now: float) -> None:
+        """Nothing was handed out for it."""
+        try:
+            if (write := tokens.unused(self._store.memory, name, now)) is not None:
+                await self._store.write([write])
+        except (ConflictError, StoreError) as error:
+            logger.error("one-time token %s is spent, and nothing was issued for it: %s", name, error)
+
     def _token(self, principal: Principal) -> tokens.Token | None:
         return tokens.known(self._store.memory, principal.token_id) if principal.token_id else None
 
-    def _kept(self, principal: Principal, token: tokens.Token | None, workload: str, now: float) -> list[Write]:
+    def _kept(self, principal: Principal, workload: str, now: float) -> list[Write]:
         """What a token gives beside the identity, to be kept for who comes with the certificate alone."""
         if not workload:
             return []
         key = grants.key_of(principal.namespace, principal.service_account, workload)
-        return grants.issued(self._store.memory, token, key, now)
+        return grants.issued(self._store.memory, self._token(principal), key, now)
 
-    async def _note_use(self, request: web.Request, principal: Principal, kept: list[Write], now: float) -> None:
-        """A one-time token is spent before its certificate is handed out: of two at once, one gets nothing."""
-        memory, token = self._store.memory, self._token(principal)
-        if not principal.one_time:
-            try:
-                await self._store.write(kept) if kept else None
-            except ConflictError:
-                pass  # it has just been written, of the same token or a later one
-            except StoreError:
-                if token is not None:
-                    raise  # a renewal need not wait for the store
-            if (noted := tokens.used_again(memory, principal.token_id, now) if token is not None else None) is not None:
-                with contextlib.suppress(ConflictError, StoreError):  # of two at once one is noted; nobody waits for it
-                    await self._store.write([noted])
-            return
-        secret = request.headers["Authorization"].partition(" ")[2].strip()
+    async def _note_use(self, principal: Principal, kept: list[Write], now: float) -> None:
+        token = self._token(principal)
         try:
-            _, stored = tokens.verify(self._store.memory, secret, now)
-            await self._store.write([tokens.used(stored, now), *kept])
-        except (tokens.TokenError, ConflictError) as error:
-            raise unauthorized(str(error) or "the token has been used") from None
+            await self._store.write(kept) if kept else None
+        except ConflictError:
+            pass  # it has just been written, of the same token or a later one
+        except StoreError:
+            if token is not None:
+                raise  # a renewal need not wait for the store
+        if token is None or principal.one_time:
+            return
+        if (noted := tokens.used_again(self._store.memory, principal.token_id, now)) is not None:
+            with contextlib.suppress(ConflictError, StoreError):  # of two at once one is noted; nobody waits for it
+                await self._store.write([noted])
 
     def _limit(self, identity: tuple[str, str], now: float) -> None:
         recent = self._recent.get(identity)
@@ -250,13 +292,18 @@ class CertificatesApi:
         stored = self._store.memory.get(Key(tokens.RESOURCE, "", name))
         if stored is None:
             raise not_found("tokens", "", name)
-        withdrawn = list(grants.from_token(self._store.memory, name)) if "withdraw" in request.query else []
+        token = tokens.known(self._store.memory, name)
+        given = list(grants.from_token(self._store.memory, name))
+        withdrawn = given if "withdraw" in request.query else []
         try:
             await self._store.write([Write(one.key, None) for one in (stored, *withdrawn)])
         except ConflictError:
             pass  # somebody else has just revoked it
         current().audit |= {"token": name}
-        return web.Response(status=204)
+        if "certificates" not in request.query or token is None or self.take_back is None:
+            return web.Response(status=204)
+        serials = await self.take_back(token, [one.key for one in given])
+        return respond(request, {"token": name, "certificates": serials})
 
 
 @lru_cache(16)

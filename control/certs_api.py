@@ -51,6 +51,8 @@ class CertsApi:
         self._agents = Agents(feed, self._trust, clock)
         self.planes: SharedRotation | None = None
         """Other control planes of the same store."""
+        self.revoked: Callable[[], list[dict[str, Any]]] = list
+        """What is revoked, as shown."""
         feed.trust = lambda: self._line
         issuer.changed.append(self.tell)
         self.tell()
@@ -81,18 +83,18 @@ class CertsApi:
 
     async def _get(self, request: web.Request) -> web.Response:
         only_admin("see certificates")
-        issued, whole = await self._all_issued()
+        issued, whole = await self.all_issued()
         waits = [] if whole else [UNKNOWN]
         if self.planes and self._issuer.phase:
             waits += await self._of_planes(self._issuer.phase)
         return web.Response(body=msgspec.json.encode(self.shown(issued, waits)), content_type="application/json")
 
-    async def _all_issued(self) -> tuple[Issued, bool]:
-        """(what all control planes have issued, whether it is all)."""
+    async def all_issued(self, older: bool = False) -> tuple[Issued, bool]:
+        """(what all control planes have issued, whether it is all: of each workload the last, or `older` ones, too)."""
         if self.planes is None:
             return self._issued, True
         try:
-            return await self.planes.issued()
+            return await self.planes.issued(older)
         except StoreError as error:
             logger.warning("what other control planes have issued is not known: %s", error)
             return self._issued, False
@@ -123,6 +125,10 @@ class CertsApi:
              "by": "file" if one.static else "another control plane", "identity": ""}
             for one in holders if one.told and one.serial and one.workload not in seen
         ]  # fmt: skip
+        revoked = self.revoked()
+        serials = {one["name"] for one in revoked if one["kind"] == "serial"}
+        for leaf in leaves:
+            leaf["revoked"] = leaf["serial"] in serials
         return {
             "authority": self._issuer.kind,
             "trustDomain": self._issuer.trust_domain,
@@ -130,6 +136,7 @@ class CertsApi:
             "authorities": authorities,
             "connected": len(holders),
             "trustOldRoots": strangers,
+            "revoked": revoked,
             "leaves": sorted(leaves, key=lambda leaf: str(leaf["workload"])),
             "warnings": self.warnings(now),
         }
@@ -160,7 +167,7 @@ class CertsApi:
         now, issuer = self._clock(), self._issuer
         phase = {"issue": "distributing", "finish": "issuing"}.get(step)
         try:
-            issued, whole = await self._all_issued()
+            issued, whole = await self.all_issued()
             if phase is not None and issuer.phase == phase and not force:
                 waits = [] if whole else [UNKNOWN]
                 waits += [*await self._of_planes(phase), *self._waits(self.holders(), issued, now)]

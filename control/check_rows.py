@@ -179,6 +179,23 @@ def of_certificate(name: str, begins: float, ends: float, now: float, renewed: b
     return Row("certificates", name, OK, f"ends in {shown(left)}")
 
 
+def of_revocations(answer: Mapping[str, Any]) -> list[Row]:
+    """What was taken back by name, who still uses it, and who cannot refuse it."""
+    rows = []
+    for one in answer["revoked"]:
+        if not one.get("because"):
+            why = f": {one['reason']}" if one.get("reason") else ""
+            rows.append(Row("certificates", one["what"], OK, f"revoked by {one.get('by') or 'nobody known'}{why}"))
+    for one in answer["using"]:
+        rows.append(
+            Row("certificates", one["workload"], WARNING, f"uses certificate {one['serial']}, which is revoked",
+                "it needs a token that is good, or is not the one it says it is")
+        )  # fmt: skip
+    if answer["revoked"]:
+        rows += [Row("certificates", "xDS", WARNING, told) for told in answer["unable"]]
+    return rows
+
+
 def shown(seconds: float) -> str:
     """A duration for people."""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):

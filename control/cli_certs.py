@@ -10,6 +10,7 @@ from typing import Any
 
 from .api_client import ApiClient, ApiError, UnreachableError
 from .cli_client import failed, print_columns
+from .cli_tokens import moment
 from .settings import counted
 
 STEPS = {None: "start", "distributing": "issue", "issuing": "finish"}
@@ -57,6 +58,12 @@ def show(answer: dict[str, Any], everything: bool) -> None:
         print(
             f"\n{name} still trusts {len(roots)} roots that are none of ours: {', '.join(root[:16] for root in roots)}"
         )
+    if revoked := answer.get("revoked"):
+        shown = revoked if everything else [one for one in revoked if not one.get("because")]
+        print(
+            f"\n{counted(len(revoked), 'revocation')}" + ("; with what follows: --leaves" if shown != revoked else "")
+        )
+        print_columns([["REVOKED", "WORKLOAD", "BY", "AT", "UNTIL", "REASON"], *map(revoked_row, shown)])
     leaves = answer["leaves"] if everything else [leaf for leaf in answer["leaves"] if ends_soon(leaf)]
     print(
         f"\n{counted(len(answer['leaves']), 'certificate')} of workloads"
@@ -66,10 +73,19 @@ def show(answer: dict[str, Any], everything: bool) -> None:
         rows = [["WORKLOAD", "IDENTITY", "SERIAL", "ISSUER", "DAYS LEFT", "CONNECTED", "BY"]]
         rows += [
             [leaf["workload"], leaf["identity"] or "-", leaf["serial"][:16], leaf["issuer"][:8] or "-",
-             f"{leaf['secondsLeft'] / 86400:.2f}", "yes" if leaf["connected"] else "no", leaf["by"]]
+             f"{leaf['secondsLeft'] / 86400:.2f}", "yes" if leaf["connected"] else "no",
+             leaf["by"] + (" (revoked)" if leaf.get("revoked") else "")]
             for leaf in leaves
         ]  # fmt: skip
         print_columns(rows)
+
+
+def revoked_row(one: dict[str, Any]) -> list[str]:
+    reason = one.get("reason", "")
+    because = f"{one['because']} was revoked" if one.get("because") else ""
+    until = moment(one["ends"]) if one.get("ends") else "restored"
+    why = "; ".join(filter(None, (because, reason))) or "-"
+    return [one["what"], one.get("workload") or "-", one.get("by") or "-", moment(one.get("at", 0.0)), until, why]
 
 
 def ends_soon(leaf: dict[str, Any]) -> bool:

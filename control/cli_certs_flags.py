@@ -42,6 +42,29 @@ def certs_flags(verb: Any, client: Callable[[Any], None], output: Callable[..., 
     output(made, ("table", "json"))
     made.add_argument("--leaves", action="store_true", help="every certificate, not only those that end soon")
     which = made.add_subparsers(dest="certs_verb", metavar="VERB")
+    for name, text in (
+        (
+            "revoke",
+            "Take certificates back: refused from now on by control and in handshakes, with all renewed from them.",
+        ),
+        ("restore", "Let in again what was revoked. Certificates of before stay revoked until they end."),
+    ):
+        made = verb(name, "cli_revoke", name, text, which)
+        client(made)
+        output(made)
+        what = made.add_mutually_exclusive_group(required=True)
+        what.add_argument("--serial", metavar="HEX", help="one certificate, as `fairlead certs --leaves` shows it")
+        what.add_argument("--workload", metavar="NAMESPACE/NAME", help="all of a workload, which gets no other")
+        what.add_argument("--service-account", metavar="NAMESPACE/NAME", help="all of it, which gets no other")
+        made.add_argument(
+            "--reason", default="", metavar="TEXT", help="why; kept, audited, and told to proxies for their log"
+        )
+        if name == "revoke":
+            made.add_argument("--force", action="store_true", help="also a serial that is not on record")
+        else:
+            made.add_argument(
+                "--certificates", action="store_true", help="believe its certificates of before again, too"
+            )
     made = verb(
         "rotate", "cli_certs", "rotate",
         "Replace the root: each step waits until it cannot break a handshake.", which,

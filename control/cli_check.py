@@ -116,6 +116,7 @@ def of_controls(options: Any, urls: Sequence[str]) -> list[Row]:
             members[check_rows.key_of(member)] = member
         sources += [one for one in told["sources"] if one not in sources]
         rows += of_roots(client)
+        rows += of_revocations(client)
         try:
             world = live_world(options)[0]
         except (ApiError, UnreachableError) as error:
@@ -169,6 +170,14 @@ def of_roots(client: ApiClient) -> list[Row]:
         rows.append(check_rows.of_certificate(f"root {number}", leaf.not_before, leaf.not_after, time.time(), False,
                                               "a new root is needed before that: see README.md"))  # fmt: skip
     return rows
+
+
+def of_revocations(client: ApiClient) -> list[Row]:
+    """Nothing where who asks may not see it, or control is older."""
+    try:
+        return check_rows.of_revocations(client.call("GET", "/fairlead/v1/certs/revocations"))
+    except (ApiError, UnreachableError, KeyError, TypeError):
+        return []
 
 
 # --- roles by their own ports

@@ -14,11 +14,15 @@ def token_verbs(verb: Callable[..., Any], which: Any, add_client: Callable[[Any]
     add_output(made, ("table", "json"))
     text = (
         "Take tokens back: nobody gets in with them any more. Certificates that were got with them stay, and over TLS "
-        "renew themselves."
+        "renew themselves, unless --certificates is given."
     )
     made = verb("revoke", "cli_tokens", "revoke", text, which)
     add_client(made)
     made.add_argument(
         "--withdraw", action="store_true", help="and the labels and addresses that they gave to workloads"
     )
+    made.add_argument(
+        "--certificates", action="store_true", help="and revoke what was issued by them, and renewed from that"
+    )
+    made.add_argument("--reason", default="", metavar="TEXT", help="why; kept, and told to proxies for their log")
     made.add_argument("ids", nargs="+", metavar="ID", help="as `fairlead token list` shows it, or the token itself")

@@ -44,12 +44,17 @@ def moment(seconds: float) -> str:
 
 
 def revoke(options: Any) -> int:
-    client, code, query = ApiClient.of(options), 0, "?withdraw" if options.withdraw else ""
+    client, code = ApiClient.of(options), 0
+    client.give_reason(options.reason)
+    flags = [name for name in ("withdraw", "certificates") if getattr(options, name)]
+    query = f"?{'&'.join(flags)}" if flags else ""
     for given in options.ids:
         name = given.split("_")[1] if given.startswith("flt_") and given.count("_") >= 2 else given
         try:
-            client.call("DELETE", f"{PATH}/{name}{query}")
+            answer = client.call("DELETE", f"{PATH}/{name}{query}")
             print(f"token {name} revoked")
+            for serial in (answer or {}).get("certificates", ()):
+                print(f"certificate {serial} revoked")
         except ApiError as error:
             code = failed(f"{error}{'; see `fairlead token list`' if error.code == 404 else ''}")
         except UnreachableError as error:

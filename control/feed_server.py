@@ -177,6 +177,8 @@ class FeedServer:
         """The line that tells of the roots and the signer of the moment; empty: there is none to tell."""
         self.elsewhere: Callable[[str, bool, float], Awaitable[tuple[int, list[str]]]] | None = None
         """(workload, it leaves, seconds): waits for the sidecars of other control planes."""
+        self.run_elsewhere: Callable[[float], Awaitable[list[str]]] | None = None
+        """(seconds): waits until the sidecars of other control planes run what is in the store; who does not then."""
         self._watching: set[asyncio.Event] = set()
         """Of those who serve members in another way."""
         self._heard: set[asyncio.Event] = set()
@@ -184,6 +186,10 @@ class FeedServer:
         self._moves = Gather(changed, lambda: PUBLISH_S / 2 * len(self._streams))
         """Many may connect at one time; each look at all of them makes a version for all."""
         self._closing = False
+        self.serial_of: Callable[[web.Request], str] = lambda _request: ""
+        """Of the certificate that a request shows, hexadecimal; empty: none."""
+        self.why_not: Callable[[Stream], str] = lambda _stream: ""
+        """Why a stream is to end that was let in before; empty: it may go on."""
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -287,6 +293,18 @@ class FeedServer:
                 stream.cut = True
                 stream.wake.set()
 
+    def lacking(self, table: str) -> list[str]:
+        """Sidecars whose version knows nothing of items of this kind."""
+        return sorted(one.key for one in self._streams.values() if one.role != "dns" and table not in one.tables)
+
+    def look_again(self) -> None:
+        """End the streams of who may not read any more."""
+        for stream in self._streams.values():
+            if not stream.cut and (why := self.why_not(stream)):
+                logger.warning("%s is cut off: %s", stream.key, why)
+                stream.cut = True
+                stream.wake.set()
+
     def close(self) -> None:
         """End every stream, so that sidecars go to another control plane at once."""
         self._closing = True
@@ -306,10 +324,12 @@ class FeedServer:
             key += f"/{member.instance}"
         self._enlist(key, member)
         stream = Stream(key, member, request.query)
+        stream.serial = self.serial_of(request)
         loop = asyncio.get_running_loop()
         stream.beat_s = HEARTBEAT_S * random.uniform(0.7, 1.0)
         stream.beat_at = loop.time() + stream.beat_s
         self._streams[id(member)] = stream
+        stream.cut = bool(self.why_not(stream))  # of the moment between the door and here
         logger.info("%s connected (mesh port %s)", key, member.mesh_port or "none")
         if member.role != "dns":
             self._moves.ask()
@@ -513,7 +533,25 @@ class FeedServer:
     async def _until_known(self, key: str, begun: float, timeout_s: float) -> web.Response:
         """The answer, when all others run the version of now, or after `timeout_s`."""
         version, others = self._book.version, len(self.members) - (key in self.members)
-        event = asyncio.Event()
+        await self.known(timeout_s, key)
+        pending, refusing = self._behind(version, key)
+        if self.elsewhere:
+            leaves, left_s = key not in self.members or self.members[key].leaving, begun + timeout_s - time.monotonic()
+            count, far = await self.elsewhere(key.partition("/")[2], leaves, max(left_s, 0.0))
+            others, pending = others + count, pending + far
+        return farewell(version, time.monotonic() - begun, pending, refusing, others)
+
+    async def known_everywhere(self, timeout_s: float) -> list[str]:
+        """As `known`, with the sidecars of other control planes."""
+        end = time.monotonic() + timeout_s
+        found = await self.known(timeout_s)
+        if self.run_elsewhere is not None:
+            found += await self.run_elsewhere(max(end - time.monotonic(), 0.0))
+        return found
+
+    async def known(self, timeout_s: float, key: str = "") -> list[str]:
+        """Wait until all, but for `key`, run the version of now, or `timeout_s`; who does not by then."""
+        version, event = self._book.version, asyncio.Event()
         self._heard.add(event)
         try:
             async with asyncio.timeout(timeout_s):
@@ -524,12 +562,7 @@ class FeedServer:
             pass
         finally:
             self._heard.discard(event)
-        pending, refusing = self._behind(version, key)
-        if self.elsewhere:
-            leaves, left_s = key not in self.members or self.members[key].leaving, begun + timeout_s - time.monotonic()
-            count, far = await self.elsewhere(key.partition("/")[2], leaves, max(left_s, 0.0))
-            others, pending = others + count, pending + far
-        return farewell(version, time.monotonic() - begun, pending, refusing, others)
+        return self._behind(version, key)[0]
 
     async def _enter(self, request: web.Request) -> web.Response:
         """What was told to be leaving is there (again): it listens. Answered as a farewell is."""

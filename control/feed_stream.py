@@ -88,6 +88,8 @@ class Stream:
         self.scoped = False
         self.cut = False
         """It is to end: who reads may not any more."""
+        self.serial = ""
+        """Of the certificate that was shown when it began, hexadecimal."""
         self.uses: frozenset[str] = NONE
         self.digests: set[bytes] | None = None
         """Of what it holds, until it is sent what it lacks."""

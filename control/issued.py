@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-LEAVES_PER_WORKLOAD = 8
-"""Of one that asks again and again the latest are kept."""
+LEAVES_PER_WORKLOAD = 1024
+"""Of one that asks again and again the latest are kept: so many, since what is not on record cannot be revoked."""
 
 
 class IssuedLeaf(msgspec.Struct, frozen=True, rename="camel"):
@@ -29,6 +29,10 @@ class IssuedLeaf(msgspec.Struct, frozen=True, rename="camel"):
     """Unix seconds, both."""
     by: str = ""
     """What the workload showed: token, certificate, socket."""
+    parent: str = ""
+    """Serial of the certificate that it showed."""
+    token: str = ""
+    """Id of the token with which this began: the one that was shown, or that of the certificate that was."""
 
 
 class Issued:
@@ -41,7 +45,7 @@ class Issued:
     def add(self, leaf: IssuedLeaf) -> None:
         held = self._leaves.setdefault((leaf.workload, leaf.identity), [])
         held.append(leaf)
-        if len(held) > 1:
+        if len(held) > LEAVES_PER_WORKLOAD or held[0].not_after <= leaf.issued_at:
             held[:] = [one for one in held if one.not_after > leaf.issued_at][-LEAVES_PER_WORKLOAD:]
 
     def forget(self, now: float) -> None:
@@ -61,6 +65,14 @@ class Issued:
     def all(self, now: float) -> Iterator[IssuedLeaf]:
         for leaves in self._leaves.values():
             yield from (one for one in leaves if one.not_after > now)
+
+    def find(self, serial: str, workload: str, identity: str) -> IssuedLeaf | None:
+        """A certificate by its serial; who renews usually does it under the same name."""
+        for leaves in (self._leaves.get((workload, identity), []), *self._leaves.values()):
+            for leaf in leaves:
+                if leaf.serial == serial:
+                    return leaf
+        return None
 
     def __len__(self) -> int:
         return sum(len(leaves) for leaves in self._leaves.values())

@@ -16,8 +16,9 @@ from .api import ControlApi
 from .authority_files import CaFiles, Issuer, open_authority
 from .certs_api import CertsApi
 from .feed_server import FeedServer
-from .issued import IssuedLeaf
+from .issued import Issued, IssuedLeaf
 from .issued_file import IssuedFile
+from .revoke_api import RevokeApi
 from .role_common import Tasks
 from .server_tls import ServerContext
 from .settings import SettingError
@@ -27,6 +28,8 @@ from .shared_sidecars import SharedSidecars
 from .store_shared import SharedStore
 
 LOOK_S = 60.0
+ELSEWHERE_S = 10.0
+"""So long what other control planes have issued is taken to be as it was read."""
 NAME = "plane.id"
 logger = logging.getLogger("fairlead.certificates")
 
@@ -67,6 +70,17 @@ class AuthorityRole:
         """Of the API's listeners."""
         issuer.changed.append(self._renew_contexts)
         api.add_routes(self.certs.routes())
+        revocations = api.door.authenticator.revocations
+        self.revoke = RevokeApi(
+            api.store, revocations, feed, self.record, issuer.ttl_s, lambda: self.certs.all_issued(True),
+            self.certs.holders,
+        )  # fmt: skip
+        api.add_routes(self.revoke.routes())
+        self.certs.revoked = self.revoke.listed
+        api.certificates.revocations = revocations
+        api.certificates.lineage, api.certificates.take_back = self._lineage, self.revoke.of_token
+        self._elsewhere: tuple[float, Issued] = (float("-inf"), Issued())
+        """(when it was read, what all control planes have issued)."""
 
     def share(self, store: SharedStore, sidecars: SharedSidecars, data: Path) -> None:
         """Rotate together with the other control planes of the store. Raises OSError."""
@@ -80,6 +94,17 @@ class AuthorityRole:
         if self._shared is not None:
             for leaf in leaves:
                 self._shared.note(leaf)
+
+    async def _lineage(self, serial: str, workload: str, identity: str) -> str:
+        """Id of the token with which a certificate began that is renewed now; empty: not known."""
+        leaf = self.record.find(serial, workload, identity)
+        if leaf is None and self._shared is not None:  # it is of another control plane, which is away
+            at, issued = self._elsewhere
+            if time.monotonic() - at > ELSEWHERE_S:
+                issued, _ = await self.certs.all_issued(True)
+                self._elsewhere = time.monotonic(), issued
+            leaf = issued.find(serial, workload, identity)
+        return leaf.token if leaf is not None else ""
 
     def _renew_contexts(self) -> None:
         for context in self.contexts:
@@ -96,6 +121,7 @@ class AuthorityRole:
 
     def start(self, tasks: Tasks) -> None:
         tasks.start("authority", self._watch())
+        tasks.start("revocations", self.revoke.run())
         if hasattr(self.issuer, "run"):
             tasks.start("vault", self.issuer.run())
 

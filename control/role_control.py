@@ -35,6 +35,7 @@ from .auth import WORKLOAD
 from .claims import GROUPS, Judged
 from .conditions import REPORTED, some
 from .feed_server import FeedServer, Member
+from .feed_stream import Stream
 from .gather import Gather
 from .history import beyond
 from .history_api import revision_of
@@ -44,6 +45,7 @@ from .mtls_api import MtlsApi
 from .overlay import Overlay
 from .past import objects_at, world_at
 from .push import Book
+from .revocations import NOT_REFUSED, Entry, items_of
 from .role_authority import AuthorityRole, lasting_name, open_issuer
 from .role_common import Signals, Tasks, ready, run, unless_stopped
 from .role_sources import PRECEDENCE, Sources
@@ -53,7 +55,8 @@ from .settings import SettingError, why
 from .shared_plaintext import SharedPlaintext
 from .shared_sidecars import SharedSidecars, agree_on_authority
 from .sidecars import Sidecars
-from .store import Change, CompactedError, Store, StoreError
+from .status import StatusError
+from .store import Change, CompactedError, Key, Store, StoreError
 from .store_open import open_store
 from .store_shared import SharedStore
 from .stored_facts import kept_facts
@@ -151,6 +154,7 @@ class Control:
             lambda workload: self._vouching.holder(workload),
         )  # fmt: skip
         self._rules = RulesInForce()
+        self._xds_server: XdsServer | None = None
         self._unsaved = asyncio.Event()
         """What is known of sidecars is not on disk yet."""
 
@@ -222,13 +226,15 @@ class Control:
         self.api.add_routes([web.get("/fairlead/v1/world", self._world), web.get("/metrics", self._metrics)])
         self.authority = AuthorityRole(issuer, self.data, self.api, self.feed)
         tasks = Tasks(signals.stop)
-        xds = self._xds() if options.xds_listen or options.xds_tls_listen else None
+        self._xds_server = xds = self._xds() if options.xds_listen or options.xds_tls_listen else None
+        self._refuse_revoked()
         sources = Sources(options, self.registry, tasks, self.data, self._manifests_changed)
         tasks.start("sidecars", self._save_sidecars())
         tasks.start("absent sidecars", self._forget_absent())
         if isinstance(self.store, SharedStore):
             self._shared = SharedSidecars(self.store, self.book, self.feed, self._members_changed)
             self.feed.elsewhere, name = self._shared.until_known, lasting_name(self.data)
+            self.feed.run_elsewhere = self._shared.until_run
             self.authority.share(self.store, self._shared, self.data)
             mtls.shared = SharedPlaintext(self.store, name, mtls.ledger, mtls.changed, time.time)
             self._shared.on_beat.append(mtls.shared.beat)
@@ -357,6 +363,7 @@ class Control:
         principal = self.api.authorize_peer(certificate, loopback, namespace, workload, account)
         if principal.role != WORKLOAD:
             return account or ""
+        self._why_revoked(namespace, workload)
         self._vouching.prove(f"{namespace}/{workload}", principal.service_account)
         return principal.service_account
 
@@ -391,6 +398,32 @@ class Control:
         if revoked := tokens.revoked(changes, time.time()):
             self._vouching.changed()
             self.feed.cut(self._vouching.by_token(revoked), "its token was revoked")
+
+    def _refuse_revoked(self) -> None:
+        """Have who is revoked cut off and kept out, and everybody told."""
+        revocations = self.api.door.authenticator.revocations
+        self.feed.serial_of = lambda _request: current().principal.serial
+
+        def why_not(stream: Stream) -> str:
+            member = stream.member
+            return revocations.why(member.namespace, member.proved, stream.serial, member.workload)
+
+        def changed(news: Mapping[Key, Entry | None]) -> None:
+            self._publish(self.book.objects(items_of(news)), urgent=True)
+            self.feed.look_again()
+            if self._xds_server is not None:
+                self._xds_server.look_again()
+
+        self.feed.why_not = why_not
+        if self._xds_server is not None:
+            self._xds_server.not_told = lambda: [NOT_REFUSED] if revocations.in_handshakes() else []
+        revocations.changed.append(changed)
+        self.book.objects(items_of(revocations.entries))
+
+    def _why_revoked(self, namespace: str, workload: str) -> None:
+        """Raises StatusError 403."""
+        if why := self.api.door.authenticator.revocations.why(namespace, "", workload=workload):
+            raise StatusError(403, f"{namespace}/{workload} may not come in: {why}")
 
     def _take_rules(self, changed: dict[str, dict[str, Any] | None]) -> None:
         """Put rules that changed into the book, with what of them is under confirmation."""
@@ -508,6 +541,7 @@ class Control:
         principal = self.api.authorize(request, namespace, workload, None if over else self._vouching.holder(key))
         if principal.role != WORKLOAD:
             return ""
+        self._why_revoked(namespace, workload)
         self._vouching.prove(key, principal.service_account, principal.token_id)
         if over:
             self.feed.cut({key}, "somebody has come to whom its name was given")

@@ -431,6 +431,7 @@ class Role:
         if sidecar.options.checks:
             link.feed.health(sidecar.app_up, "" if sidecar.app_up else "the app is not started yet")
         link.feed.plaintext(sidecar.take_plaintext, sidecar.give_back_plaintext)
+        link.feed.on_revoked = sidecar.contexts.revoke
         link.feed.start_from_disk()
         tasks.start("feed", link.feed.run())
         sidecar.notes["control"] = lambda: "" if link.feed.connected else f"not connected ({link.feed.error}); going on"
@@ -453,6 +454,7 @@ class Role:
                 data / "certificate.json" if data is not None else None,
             )
             sidecar.notes["certificate"] = lambda: certificates.alarm() or certificates.error
+            sidecar.contexts.on_revoked.append(certificates.revoked)
             sidecar.notes["certificate-kept"] = lambda: certificates.unsaved
             sidecar.metrics.more.append(partial(renewal_metrics, certificates))
         bundle = Bundle(
@@ -460,6 +462,7 @@ class Role:
         )
         if certificates is not None:
             certificates.start_from_disk()
+            certificates.revoked(sidecar.contexts.revoked)
             tasks.start("certificates", certificates.run())
         tasks.start("bundle", bundle.run())
         return link

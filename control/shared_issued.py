@@ -21,6 +21,11 @@ FOLDER = "issued/"
 
 class Part(msgspec.Struct, frozen=True, omit_defaults=True):
     leaves: list[IssuedLeaf] = []
+    """The last of each workload."""
+    older: list[IssuedLeaf] = []
+    """Its others that have not ended: a revocation has to know of them."""
+    older_cut: bool = False
+    """They are more than fits."""
     cut: bool = False
     """There are more than the store takes in one value."""
 
@@ -45,9 +50,16 @@ class SharedIssued:
         for leaf in self._record.last(now):
             if (part := part_of(leaf.workload)) in dirty:
                 by_part.setdefault(part, []).append(leaf)
+        latest = {leaf.serial for leaves in by_part.values() for leaf in leaves}
+        older = dict[int, list[IssuedLeaf]]()
+        for leaf in self._record.all(now):
+            if (part := part_of(leaf.workload)) in dirty and leaf.serial not in latest:
+                older.setdefault(part, []).append(leaf)
         for part in sorted(dirty):
             self._dirty.discard(part)  # before it is written: what is issued meanwhile makes it dirty again
-            value = pack(msgspec.json.encode(Part(by_part.get(part, []))))
+            value = pack(msgspec.json.encode(Part(by_part.get(part, []), older.get(part, []))))
+            if len(value) > self._backend.value_most:
+                value = pack(msgspec.json.encode(Part(by_part.get(part, []), older_cut=True)))
             if len(value) > self._backend.value_most:
                 value = pack(msgspec.json.encode(Part(cut=True)))
             try:
@@ -56,9 +68,12 @@ class SharedIssued:
                 self._dirty.add(part)
                 raise
 
-    async def all(self, now: float) -> tuple[Issued, bool]:
-        """(what all control planes have issued, whether that is known of all). Raises StoreError."""
-        found, whole, ended = list(self._record.last(now)), True, []
+    async def all(self, now: float, older: bool = False) -> tuple[Issued, bool]:
+        """(what all control planes have issued, whether that is known of all). Raises StoreError.
+
+        `older`: of a workload not only the last one has to be known.
+        """
+        found, whole, ended = list(self._record.all(now)), True, []
         for path, value in await self._backend.listed(FOLDER):
             if path.startswith(f"{self._own}/"):
                 continue
@@ -67,8 +82,8 @@ class SharedIssued:
             except (msgspec.MsgspecError, ValueError):
                 whole = False
                 continue
-            whole = whole and not part.cut
-            alive = [leaf for leaf in part.leaves if leaf.not_after > now]
+            whole = whole and not part.cut and not (older and part.older_cut)
+            alive = [leaf for leaf in (*part.leaves, *part.older) if leaf.not_after > now]
             found += alive
             if not alive and not part.cut:
                 ended.append((FOLDER + path, value))

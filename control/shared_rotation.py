@@ -141,9 +141,9 @@ class SharedRotation:
         """Sidecars of other control planes."""
         return self._sidecars.holders()
 
-    async def issued(self) -> tuple[Issued, bool]:
+    async def issued(self, older: bool = False) -> tuple[Issued, bool]:
         """Raises StoreError."""
-        return await self._issued.all(self._clock())
+        return await self._issued.all(self._clock(), older)
 
     async def waits(self, phase: str) -> list[str]:
         """What the step after this phase has to wait for at other control planes. Raises StoreError."""

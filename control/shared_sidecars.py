@@ -378,6 +378,26 @@ class SharedSidecars:
         """Of the other living control planes, by name."""
         return {name: sign.trust for name, sign in self._others.items()}
 
+    async def until_run(self, timeout_s: float) -> list[str]:
+        """Wait until the sidecars of all other control planes run what the store has now; who does not after
+        `timeout_s`."""
+        loop = asyncio.get_running_loop()
+        end, revision = loop.time() + timeout_s, self._store.memory.revision
+        while True:
+            try:
+                await self._look(0.0)
+            except StoreError as error:
+                return [f"other control planes ({error})"]
+            behind = {
+                name
+                for sign in self._others.values()
+                for name, runs, refuses, _ in sign.seats
+                if name not in self._members and max(runs, refuses) < revision
+            }
+            if not behind or loop.time() >= end:
+                return sorted(behind)
+            await asyncio.sleep(WAIT_S)
+
     async def until_known(self, key: str, left: bool, timeout_s: float) -> tuple[int, list[str]]:
         """Wait until the sidecars of all other control planes run a version in which this workload has left, or not.
         (how many they are, those that do not run it after `timeout_s`)."""

@@ -34,6 +34,14 @@ class TokenError(Exception):
     """The token is not good; the message says why without repeating it."""
 
 
+class SpentError(TokenError):
+    """It was good, and is not any more."""
+
+    def __init__(self, token: Token, why: str) -> None:
+        super().__init__(why)
+        self.token = token
+
+
 class Token(Struct, frozen=True, omit_defaults=True, rename="camel"):
     """What is kept of a token."""
 
@@ -109,11 +117,12 @@ def verify(objects: Objects, text: str, now: float) -> tuple[Token, Stored]:
         raise TokenError("the token is not known here: it was revoked, or made by another control plane")
     token = kept.token
     if now >= token.expires_at:
-        raise TokenError("the token has expired; make a new one with `fairlead token create`")
+        raise SpentError(token, "the token has expired; make a new one with `fairlead token create`")
     if token.one_time and token.used_at:
-        raise TokenError(
+        raise SpentError(
+            token,
             "the one-time token has been used; make a new one with `fairlead token create`, and have control on https, "
-            "where a sidecar goes on with its certificate"
+            "where a sidecar goes on with its certificate",
         )
     return token, stored
 
@@ -122,6 +131,16 @@ def used(stored: Stored, now: float) -> Write:
     """The write that notes the use; of two at once only one succeeds, as it expects the version that was verified."""
     body = stored.object()
     body["token"]["usedAt"] = now
+    return Write(stored.key, body, expect=stored.version)
+
+
+def unused(objects: Objects, name: str, now: float) -> Write | None:
+    """The write that takes back what was noted at `now`; None where that is not what is noted."""
+    stored = objects.get(Key(RESOURCE, "", name))
+    body = stored.object() if stored is not None else {}
+    if stored is None or body["token"].get("usedAt") != now:
+        return None
+    del body["token"]["usedAt"]
     return Write(stored.key, body, expect=stored.version)
 
 

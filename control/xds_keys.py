@@ -27,19 +27,20 @@ class FetchedKeys:
         self._tried = asyncio.Event()
         self._told: dict[tuple[str, str], str] = {}
         self._policies: Sequence[RequestAuthentication] = ()
+        self._blocked: tuple[str, ...] = ()
 
     def __call__(self, source: tuple[str, str]) -> str:
         return self._told.get(source, "")
 
-    def update(self, policies: Sequence[RequestAuthentication]) -> None:
-        """Want the keys of these."""
-        if policies is self._policies:
+    def update(self, policies: Sequence[RequestAuthentication], blocked: Sequence[str] = ()) -> None:
+        """Want the keys of these; `blocked`: networks where they are not fetched."""
+        if policies is self._policies and tuple(blocked) == self._blocked:
             return
-        self._policies = policies
+        self._policies, self._blocked = policies, tuple(blocked)
         rules = [TokenRule(rule, policy.meta.key) for policy in policies for rule in policy.spec.jwt_rules]
         elsewhere = [rule for rule in rules if rule.keys_from[0] != "inline"]
         if elsewhere or self._told:
-            self._check.update(TokenRules(elsewhere, policies))
+            self._check.update(TokenRules(elsewhere, policies), blocked)
             self._told = {rule.keys_from: self._check.text(rule.keys_from) for rule in elsewhere}
         self._look()
 

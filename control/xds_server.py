@@ -38,6 +38,7 @@ SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 REQUEST_MAX = 4 << 20
 STREAMS_MAX = 20_000
 CLOSE_S = 0.5
+STRANGER = "this workload is not of the service account that this client has a certificate of"
 logger = logging.getLogger("fairlead.xds")
 Authorize = Callable[[bytes | None, bool, str, str], str]
 """(client certificate in DER, came to the plain listener, namespace, workload) to the proved service account, empty
@@ -83,6 +84,8 @@ class XdsServer:
         self._version = version
         self._authorize = authorize
         self._object = item
+        self.not_told: Callable[[], list[str]] = list
+        """What no client of xDS can be told."""
         self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", REQUEST_MAX)])
         handlers = {
             "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(self._whole),
@@ -144,24 +147,40 @@ class XdsServer:
         async with client.building:
             world, version = self._world(), self._version()
             if self._feed.stranger(client.member):
-                self._cut(client)
+                self._cut(client, STRANGER)
                 return
-            self._keys.update(world.resources.request_authentications)
+            self._want_keys(world)
             build, node = client.served.build, client.node
             secrets = parsed(map(self._object, self._feed.secrets_of(declared(node)))) if node.gateway else {}
             client.resources = await asyncio.to_thread(
                 build, world.resources, world.snapshot, version, client.servers, self._keys, secrets
             )
         client.member.offered = version
-        client.member.not_carried_out = client.served.notes
+        client.member.not_carried_out = [*client.served.notes, *self.not_told()]
         for session, wake in list(client.streams.items()):
             session.update(version, client.resources)
             wake.set()
         self._tell(client)
 
-    def _cut(self, client: Client) -> None:
+    def look_again(self) -> None:
+        """End the streams of who would not be let in any more."""
+        for client in self._clients.values():
+            for session, wake in client.streams.items():
+                try:
+                    shown = session.certificate
+                    self._authorize(shown, shown is None, client.node.namespace, client.node.workload)
+                except StatusError as error:
+                    logger.warning("%s is cut off: %s", client.node.key, error)
+                    session.cut = str(error)
+                    wake.set()
+
+    def _want_keys(self, world: World) -> None:
+        resources = world.resources
+        self._keys.update(resources.request_authentications, resources.mesh.spec.jwks_blocked_networks)
+
+    def _cut(self, client: Client, why: str) -> None:
         for session, wake in client.streams.items():
-            session.cut = True
+            session.cut = why
             wake.set()
 
     def _tell(self, client: Client) -> None:
@@ -192,8 +211,7 @@ class XdsServer:
                 for response in session.take():
                     await context.write(encode(f"service.discovery.v3.{kind}Response", response))
             if session.cut:
-                why = "this workload is not of the service account that this client has a certificate of"
-                await context.abort(grpc.StatusCode.PERMISSION_DENIED, why)
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, session.cut)
             error = reading.exception() if not reading.cancelled() else None
             if isinstance(error, (NodeError, WireError, TooManyError)):
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -228,18 +246,18 @@ class XdsServer:
         """The client of a stream's first request. Raises NodeError, StatusError."""
         node = read_node(message.get("node") or {})
         shown = context.auth_context().get("x509_pem_cert")
-        certificate = ssl.PEM_cert_to_DER_cert(shown[0].decode()) if shown else None
+        session.certificate = certificate = ssl.PEM_cert_to_DER_cert(shown[0].decode()) if shown else None
         account = self._authorize(certificate, certificate is None, node.namespace, node.workload)
         proved = account if certificate is not None else ""
         if node.kind != GRPC:
-            self._keys.update(self._world().resources.request_authentications)
+            self._want_keys(self._world())
             await self._keys.first()  # what it has of an earlier control plane serves until then
         if len(self._clients) >= STREAMS_MAX:
             raise NodeError(f"this control plane has {STREAMS_MAX} clients of xDS already")
         key = repr(node)
         client = self._clients.get(key)
         if client is not None and client.member.proved != proved:
-            self._cut(client)
+            self._cut(client, STRANGER)
             client = None
         if client is None:
             member = Member(
@@ -255,6 +273,7 @@ class XdsServer:
             logger.info("%s connected as %s (mesh port %s)", name, node.kind, node.mesh_port or "none")
             self._feed.moved()
         client.streams[session] = wake
+        self._authorize(certificate, certificate is None, node.namespace, node.workload)  # it may be revoked meanwhile
         await self._refresh(client)
         return client
 

@@ -61,8 +61,10 @@ class Session:
 
     def __init__(self, delta: bool = False) -> None:
         self.delta = delta
-        self.cut = False
-        """It is to end: who reads is not this workload any more."""
+        self.cut = ""
+        """Why it is to end: who reads may not any more."""
+        self.certificate: bytes | None = None
+        """What the client showed, DER."""
         self.version = ""
         """Of what is served now."""
         self.taken = ""

@@ -21,6 +21,7 @@ from ..proxy.exposition import family
 from ..registry.needs import Fetch, FetchError
 from .contexts import Material
 from .identity import IdentityError
+from .revocations import Revoked
 from .rotation import is_alarming, reissue_in, renew_at, retry_in, skewed
 
 CHILD_TIMEOUT_S = 30.0
@@ -99,7 +100,10 @@ class Certificates:
         """Told of what is in force from now on."""
         self.on_failure: list[Callable[[], None]] = []
         self._reissue = asyncio.Event()
-        """The authority is another: a new certificate is wanted soon."""
+        """The authority is another, or our certificate is revoked: a new one is wanted soon."""
+        self._at_once = False
+        self._given_up = -1
+        """Serial number of the certificate of ours that was found revoked."""
 
     def hand_over(self) -> None:
         """A successor keeps its own on disk."""
@@ -136,7 +140,8 @@ class Certificates:
             except TimeoutError:
                 continue
             self._reissue.clear()
-            self.next_at = min(self.next_at, self._clock() + reissue_in(held.ends - held.issued, random.random()))
+            pause_s = 0.0 if self._at_once else reissue_in(held.ends - held.issued, random.random())
+            self.next_at, self._at_once = min(self.next_at, self._clock() + pause_s), False
 
     def trust(self, roots: str, issuer: str) -> None:
         """Control tells which roots are in force now (PEM), and the key id of who issues. Raises IdentityError,
@@ -151,6 +156,18 @@ class Certificates:
             logger.info("trusting other roots from now on, as control says")
         if issuer and held.issuer and issuer != held.issuer:
             self._reissue.set()
+
+    def revoked(self, revoked: Revoked) -> None:
+        """Control tells what it has taken back. Ours is replaced at once, if we may have another."""
+        held = self.current
+        if held is None or held.serial not in revoked.serials or held.serial == self._given_up:
+            return
+        self._given_up = held.serial
+        logger.error(
+            "our certificate %x is revoked (%s): asking for another", held.serial, revoked.serials[held.serial]
+        )
+        self._at_once = True
+        self._reissue.set()
 
     def late(self) -> bool:
         """The certificate should have been renewed: less than a third of its life is left, and a try has failed."""

@@ -1,9 +1,11 @@
-"""Shell: connections that stand on a root which is not trusted any more.
+"""Shell: connections whose peers are not believed any more: their root is gone, or their certificate is revoked.
 
 A root that is dropped takes with it what was authenticated under it, also where that goes on: connections outlive the
 certificates with which they began. Requests are not broken off for it: connections to endpoints carry no new ones and
 are closed when idle, at once. What runs on them ends within GRACE_S; then they are cut, as is what was opened by others
 and what is no HTTP (TCP, WebSockets). Those under roots that stay are left alone.
+
+A certificate that is revoked may be in a stranger's hands: its connections are cut at once, whatever runs on them.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from ..proxy.poller import poller_of
 from ..proxy.tls import Tls
 from . import trust
 from .identity import IdentityError
+from .revocations import Revoked
 
 GRACE_S = 30.0
 KEY_ID = b"\x06\x03\x55\x1d\x0e\x04"
@@ -51,15 +54,29 @@ def verified_chain(wire: Any) -> list[bytes]:
     return [one.public_bytes(2) for one in chain or ()]  # 2: ENCODING_DER
 
 
-def standing(watchers: Iterable[Any], contexts: Collection[Any], gone: Collection[bytes]) -> list[Tls]:
-    """Of all that a poller watches the connections of the mesh that stand on these roots."""
+def of_mesh(watchers: Iterable[Any], contexts: Collection[Any]) -> list[Tls]:
+    """Of all that a poller watches the connections of the mesh."""
     found = []
     for watcher in watchers:
         tls = getattr(watcher, "protocol", None)
         if isinstance(tls, Tls) and tls.shaken and not tls.closing and tls.wire is not None:
-            if tls.wire.context in contexts and stands_on(tls.wire, gone):
+            if tls.wire.context in contexts:
                 found.append(tls)
     return found
+
+
+def standing(watchers: Iterable[Any], contexts: Collection[Any], gone: Collection[bytes]) -> list[Tls]:
+    """Those of them that stand on these roots."""
+    return [tls for tls in of_mesh(watchers, contexts) if stands_on(tls.wire, gone)]
+
+
+def taken_back(wire: Any, revoked: Revoked) -> str:
+    """Why the peer of an SSLObject is not believed any more; empty: it is."""
+    try:
+        identity, serial = trust.read(wire.getpeercert(binary_form=True))
+    except IdentityError:
+        return ""
+    return revoked.why(serial, identity)
 
 
 def retire(connections: Iterable[Tls]) -> None:
@@ -86,6 +103,7 @@ class Distrust:
         self._contexts = contexts
         self.cut = 0
         contexts.distrusted = self.begin
+        contexts.on_revoked.append(self.end)
 
     def begin(self, gone: frozenset[bytes]) -> None:
         try:
@@ -94,6 +112,21 @@ class Distrust:
             return  # nothing runs yet
         retire(self._standing(loop, gone))
         loop.call_later(GRACE_S, self._end, loop, gone)
+
+    def end(self, revoked: Revoked) -> None:
+        """Cut what stands on certificates that are revoked."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        ended: dict[str, int] = {}
+        for tls in of_mesh(list(poller_of(loop).watchers), self._contexts.made) if revoked else ():
+            if why := taken_back(tls.wire, revoked):
+                tls.abort()
+                ended[why] = ended.get(why, 0) + 1
+        for why, count in ended.items():
+            self.cut += count
+            logger.warning("%d connection%s cut: %s", count, "" if count == 1 else "s", why)
 
     def _standing(self, loop: asyncio.AbstractEventLoop, gone: frozenset[bytes]) -> list[Tls]:
         return standing(list(poller_of(loop).watchers), self._contexts.made, gone)

@@ -30,6 +30,7 @@ from ..policy.world import World
 from ..registry.needs import Fetch, FetchError
 from .certificates import said_of
 from .provisional import GRACE_S
+from .revocations import Revoked
 from .update import Holdings, RefusedError, UnreadableError
 
 SILENCE_S = 30.0
@@ -135,6 +136,8 @@ class Feed:
         self._health_news = asyncio.Event()
         self.on_trust: Callable[[bytes], None] | None = None
         """Given each line that tells of roots."""
+        self.on_revoked: Callable[[Revoked], None] | None = None
+        self._revoked_number = 0
         self.on_connect: list[Callable[[], None]] = []
         self.on_lost: list[Callable[[], None]] = []
         """Called when the connection has ended, for whatever reason."""
@@ -162,6 +165,7 @@ class Feed:
         try:
             self._holdings.apply(self._keep.read_bytes())
             ended = self._holdings.take_back(time.time())
+            self._revoke()
             self._put_in_force()
         except (OSError, RefusedError) as error:
             logger.warning("the version kept in %s is not used: %s", self._keep, error)
@@ -263,6 +267,7 @@ class Feed:
                 if self._holdings.version == before:
                     return
             else:
+                self._revoke()
                 if self._holdings.arrived(time.time()):
                     self._provisional_news.set()
                 self._put_in_force()
@@ -276,6 +281,11 @@ class Feed:
             self.in_force.set()
             self._to_save = self._holdings.version, self._holdings.kept()
         self._told.put_nowait((url, self._holdings.offered, self.refused))
+
+    def _revoke(self) -> None:
+        if self.on_revoked is not None and self._holdings.revoked_number != self._revoked_number:
+            self._revoked_number = self._holdings.revoked_number
+            self.on_revoked(self._holdings.revoked())
 
     async def _take_back_in_time(self) -> None:
         """Provisional objects that nobody confirms go at their deadline, also while control is away."""

@@ -7,6 +7,8 @@ names, leaves that are authorities, and leaves signed by such leaves (measured);
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from . import identity
 from .identity import IdentityError, SpiffeId
 
@@ -167,8 +169,8 @@ def read_time(tag: int, content: bytes) -> float:
     return float(days * 86400 + hour * 3600 + minute * 60 + second)
 
 
-_known: dict[bytes, tuple[float, SpiffeId]] = {}
-"""End and identity of certificates that were found good: the same peers connect again and again."""
+_known: dict[bytes, tuple[float, SpiffeId, int]] = {}
+"""End, identity and serial number of certificates that were found good: the same peers connect again and again."""
 _KNOWN_MOST = 512
 
 
@@ -178,18 +180,23 @@ def identity_of(der: bytes | None, now: float = 0.0) -> SpiffeId:
     `now`: Unix seconds. A resumed TLS session shows the certificate of its first handshake, and OpenSSL does not look
     at it again (RFC 8446, 4.6.1: the ticket may live for days), so whether it has ended is asked here.
     """
+    return read(der, now)[0]
+
+
+def read(der: bytes | None, now: float = 0.0) -> tuple[SpiffeId, int]:
+    """The same with the certificate's serial number."""
     if not der:
         raise IdentityError("the peer showed no certificate")
     known = _known.get(der)
     if known is None:
         leaf = read_leaf(der)
-        known = leaf.not_after, _identity_in(leaf)
+        known = leaf.not_after, _identity_in(leaf), leaf.serial
         if len(_known) >= _KNOWN_MOST:
             _known.clear()
         _known[der] = known
     if known[0] < now:
         raise IdentityError("the certificate has ended")
-    return known[1]
+    return known[1], known[2]
 
 
 def _identity_in(leaf: Leaf) -> SpiffeId:
@@ -206,12 +213,17 @@ def _identity_in(leaf: Leaf) -> SpiffeId:
     return identity.parse(leaf.uris[0])
 
 
-def expect(der: bytes | None, allowed: tuple[str, ...], trust_domains: tuple[str, ...], now: float = 0.0) -> str:
+def expect(
+    der: bytes | None, allowed: tuple[str, ...], trust_domains: tuple[str, ...], now: float = 0.0,
+    revoked: Callable[[int, SpiffeId], str] | None = None,
+) -> str:  # fmt: skip
     """Why a server's certificate is not one of those that the service may have; empty: it is."""
     try:
-        found = identity_of(der, now)
+        found, serial = read(der, now)
     except IdentityError as error:
         return str(error)
+    if revoked is not None and (why := revoked(serial, found)):
+        return why
     if found.trust_domain not in trust_domains:
         return f"the peer is {found}, of a trust domain that is not ours ({', '.join(trust_domains)})"
     if str(found) not in allowed:

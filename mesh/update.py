@@ -19,8 +19,9 @@ from ..registry.documents import Document
 from ..registry.model import Changed, Endpoint, Service, Workload
 from ..registry.shards import amended
 from ..registry.snapshot import Snapshot
-from . import provisional
+from . import provisional, revocations
 from .provisional import Provisional
+from .revocations import Revoked
 
 
 class FeedMessage(msgspec.Struct):
@@ -75,7 +76,7 @@ _decode_any = msgspec.json.Decoder().decode
 
 TABLES = {
     "service": "_services", "endpoints": "_endpoints", "workload": "_workloads", "checks": "_checks",
-    "namespace": "_namespaces", "object": "_objects", "provisional": "_provisional",
+    "namespace": "_namespaces", "object": "_objects", "provisional": "_provisional", "revoked": "_revoked",
 }  # fmt: skip
 FACTS = ("service", "endpoints", "workload", "namespace")
 NOTED = {"service": 0, "endpoints": 0, "workload": 1, "checks": 1, "namespace": 2}
@@ -117,6 +118,9 @@ class Holdings:
         self._provisional: dict[str, Provisional] = {}
         self._arrived: list[str] = []
         """Those of them that came with the latest line."""
+        self._revoked: dict[str, revocations.Why] = {}
+        self.revoked_number = 0
+        """Grows when what is revoked changes."""
         self._diverged = False
         """We have gone back by ourselves: differences count from what we do not hold any more."""
 
@@ -219,6 +223,10 @@ class Holdings:
             self._number += 1
         return ended
 
+    def revoked(self) -> Revoked:
+        """What control has taken back of certificates."""
+        return Revoked({name: told.why for name, told in self._revoked.items()})
+
     def world(self) -> World:
         """The world of what is held; raises RefusedError with every reason."""
         with_checks: dict[str, Workload | None] = {}
@@ -269,6 +277,7 @@ class Holdings:
         self._drafts.clear()
 
     def _note(self, table: str, name: str) -> None:
+        self.revoked_number += table == "revoked"
         if self._touched is not None and (at := NOTED.get(table)) is not None:
             self._touched[at].add(name)
 
@@ -291,6 +300,8 @@ class Holdings:
             return body
         if table == "provisional":
             return provisional.decode(value)
+        if table == "revoked":
+            return revocations.read(key.partition("/")[2], value)
         raise ValueError("a kind of item that this version of fairlead does not know: upgrade the sidecar")
 
     def _clear(self, keep: set[str]) -> None:

@@ -27,6 +27,7 @@ from .contexts import Material
 from .handover import Channel
 from .identity import IdentityError
 from .memory import settle
+from .revocations import Revoked
 from .shared_counts import SharedCounts, size
 from .sidecar import DRAIN_IDLE_S, Sidecar
 from .update import FeedMessage, Holdings, RefusedError, build_world
@@ -144,6 +145,8 @@ class Worker:
         assert sidecar is not None
         if isinstance(message, say.Certificate):
             self._take(message)
+        elif isinstance(message, say.Revocations):
+            sidecar.contexts.revoke(Revoked(message.items))
         elif isinstance(message, say.Items):
             self._update(message)
         elif isinstance(message, say.Ask) and message.what == "sockets":

@@ -35,6 +35,12 @@ class Certificate(msgspec.Struct, tag=True):
     ends: float
 
 
+class Revocations(msgspec.Struct, tag=True):
+    """What is revoked of certificates, and why, by the names of revocations.py."""
+
+    items: dict[str, str]
+
+
 class Items(msgspec.Struct, tag=True):
     """What is new in the world: a line of the feed (update.FeedMessage), and what the supervisor has handed out."""
 
@@ -148,7 +154,7 @@ class Leave(msgspec.Struct, tag=True):
     """Responses say from now on that their connections end."""
 
 
-Down = Begin | Certificate | Items | Leave | Drain | End | Ask | ReopenLog | Ejection | AppUnready
+Down = Begin | Certificate | Revocations | Items | Leave | Drain | End | Ask | ReopenLog | Ejection | AppUnready
 Up = Listening | Refused | Trusting | NotListened | Uses | Condition | Told | Drained | Ejection
 _encode = msgspec.msgpack.Encoder().encode
 

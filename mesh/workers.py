@@ -34,6 +34,7 @@ from . import merged, shared_counts
 from . import worker_link as say
 from .contexts import Material
 from .handover import Channel, HandoverError
+from .revocations import Revoked
 from .sidecar import DRAIN_IDLE_S, PROMETHEUS, Sidecar, encode
 from .sidecar_options import Address, NamedPort, SidecarOptions
 from .worker import difference
@@ -114,6 +115,7 @@ class Supervisor(Sidecar):
         self._used: set[str] = set()
         """Hosts that workers were asked for."""
         self.contexts.taken = self._certificate
+        self.contexts.on_revoked.append(self._revocations)
 
     def in_use(self) -> set[str]:
         return self._used
@@ -148,6 +150,11 @@ class Supervisor(Sidecar):
     def _certificate(self, material: Material) -> None:
         for worker in self._workers:
             self._send_certificate(worker, material)
+
+    def _revocations(self, revoked: Revoked) -> None:
+        for worker in self._workers:
+            if worker.link is not None:
+                worker.link.send(say.Revocations(revoked.items()))
 
     def trusting(self, roots: str) -> bool:
         return all(worker.link is None or worker.trusts == roots for worker in self._workers)
@@ -370,6 +377,7 @@ class Supervisor(Sidecar):
         worker.link = link
         link.send(say.Begin(pickle.dumps(self._wanted), worker.number, len(self._workers), self._drain_s))
         self._send_certificate(worker, self.contexts.material)
+        worker.link.send(say.Revocations(self.contexts.revoked.items()))
         if self.app_unready:
             link.send(say.AppUnready(self.app_unready, self.told))
         self._send_items(worker)

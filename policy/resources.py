@@ -792,6 +792,8 @@ class MeshConfigSpec(Spec, frozen=True):
     ingress_selector: str = "ingressgateway"
     locality_lb_setting: LocalityLbSetting | None = None
     """For services whose DestinationRule has none."""
+    jwks_blocked_networks: list[str] = []
+    """Where keys of tokens are not fetched, besides what never is (proxy/blocked.py)."""
 
 
 class MeshConfig(Struct, frozen=True):

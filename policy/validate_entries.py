@@ -368,3 +368,6 @@ def check_mesh_config(found: Findings, spec: Object) -> None:
         invalid(found, "spec.rootNamespace", spec["rootNamespace"], "must be the name of a namespace")
     if spec.get("localityLbSetting") is not None:
         check_locality(found, "spec.localityLbSetting", spec["localityLbSetting"], {})
+    for index, network in enumerate(spec.get("jwksBlockedNetworks") or ()):
+        if fault := cidr_fault(network):
+            invalid(found, f"spec.jwksBlockedNetworks[{index}]", network, fault)

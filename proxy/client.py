@@ -88,19 +88,17 @@ class HttpFetch:
     """`tls`: the context for https; it must be given where https is used. Close with `close()`.
 
     `http+unix://%2Frun%2Fx.sock/path` is a request over a Unix socket, whose path stands, quoted, for the host.
-    `refuses(address)`: whether no connection may go to this IP address, whatever name stands for it.
     """
 
     def __init__(
-        self,
-        tls: ssl.SSLContext | None = None,
-        server_hostname: str | None = None,
-        refuses: Callable[[str], bool] | None = None,
-    ) -> None:
+        self, tls: ssl.SSLContext | None = None, server_hostname: str | None = None,
+        refuses: Callable[[str], str] | None = None,
+    ) -> None:  # fmt: skip
+        """`refuses(address)`: why an address that a name stands for is not connected to; empty: it may be."""
+        self._refuses = refuses
         self.tls = tls
         """May be replaced at any time; connections of another are not used again, since the peer knows us by it."""
         self._server_hostname = server_hostname
-        self._refuses = refuses
         self._idle: dict[tuple[str, str, int], list[_Connection]] = {}
         self._open: set[_Connection] = set()
         self._closed = False
@@ -193,7 +191,7 @@ class HttpFetch:
                     reader, writer = await asyncio.open_unix_connection(host)
                 else:
                     name = (self._server_hostname or host) if tls else None
-                    reader, writer = await self._dial(host, port, tls, name)
+                    reader, writer = await self._connect(host, port, tls, name)
         except TimeoutError:
             raise FetchError(f"not connected to {host}:{port} within {timeout_s:g} s") from None
         except (OSError, ssl.SSLError) as error:
@@ -202,24 +200,25 @@ class HttpFetch:
         self._open.add(made)
         return made
 
-    async def _dial(
+    async def _connect(
         self, host: str, port: int, tls: ssl.SSLContext | None, name: str | None
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Raises OSError, ssl.SSLError, FetchError."""
         if self._refuses is None:
             return await asyncio.open_connection(host, port, ssl=tls, server_hostname=name)
-        # Looked up once, so that none but the addresses that were judged is dialled.
+        # The addresses that are judged are those connected to: a name may stand for others the next time it is asked.
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = [str(one[4][0]) for one in found]
-        allowed = [one for one in addresses if not self._refuses(one)]
+        addresses = dict.fromkeys(str(one[4][0]) for one in found)
+        reasons = {address: self._refuses(address) for address in addresses}
+        allowed = [address for address, why in reasons.items() if not why]
         if not allowed:
-            raise FetchError(f"{host} is {', '.join(addresses)}: nothing is fetched from there")
-        for number, at in enumerate(allowed):
+            raise FetchError(f"{host}: {'; '.join(reasons.values()) or 'it has no address'}")
+        for address in allowed[:-1]:
             try:
-                return await asyncio.open_connection(at, port, ssl=tls, server_hostname=name)
+                return await asyncio.open_connection(address, port, ssl=tls, server_hostname=name)
             except OSError:
-                if number == len(allowed) - 1:
-                    raise
-        raise AssertionError("unreachable")
+                continue
+        return await asyncio.open_connection(allowed[-1], port, ssl=tls, server_hostname=name)
 
     def _give_back(self, where: tuple[str, str, int], connection: _Connection, head: ResponseHead | None) -> None:
         parser = connection.parser

@@ -500,7 +500,7 @@ class Engine(Core):
             from .token_check import TokenCheck  # ten megabytes with cryptography, for those who need it
 
             self.tokens = TokenCheck()
-        self.tokens.update(rules)
+        self.tokens.update(rules, tables.mesh.spec.jwks_blocked_networks)
 
     def share_limits(self, cell_of: Callable[[Limit], Cell | None]) -> None:
         """From now on limits for the proxy as a whole count where `cell_of` says, together with other workers."""

@@ -10,14 +10,14 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
-from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from ..policy.json_web_token import Token, TokenError, read_keys
 from ..policy.request_authentication import MISSED_ISSUER, Candidate, Refusal, TokenRule, TokenRules, is_preflight
 from ..registry.needs import FetchError
+from .blocked import Blocked
 from .client import HttpFetch
 from .message import RequestHead
 from .signatures import KeySet
@@ -35,7 +35,6 @@ KEPT_MOST = 4096
 WAITING_MOST = 1000
 """Requests that wait for keys."""
 SET_MOST = 1 << 20
-METADATA = ip_address("fd00:ec2::254")
 NO_KEYS = "Jwks remote fetch is failed"
 logger = logging.getLogger("fairlead.tokens")
 Done = Callable[["Result"], None]
@@ -80,6 +79,8 @@ class TokenCheck:
         self._keys: dict[tuple[str, str], Keys] = {}
         self._proved: dict[bytes, tuple[Token, Mapping[str, Any]]] = {}
         self._fetch: HttpFetch | None = None
+        self._blocked = Blocked()
+        self._closing: set[asyncio.Task[None]] = set()
         self.rules = TokenRules(())
         self.checked = 0
         """Signatures looked at."""
@@ -87,8 +88,12 @@ class TokenCheck:
         self.on_fetched: Callable[[], None] | None = None
         """Called when a fetch has ended, well or not."""
 
-    def update(self, rules: TokenRules) -> None:
-        """Take other rules; keys that are known stay, tokens that were proved are looked at anew."""
+    def update(self, rules: TokenRules, blocked: Sequence[str] = ()) -> None:
+        """Take other rules; keys that are known stay, tokens that were proved are looked at anew. `blocked`: networks
+        where keys are not fetched, besides those of blocked.py."""
+        if tuple(blocked) != self._blocked.networks:
+            self._blocked = Blocked(blocked)
+            self._let_go()
         same, self.rules = rules.policies == self.rules.policies, rules
         if same and self._keys:
             return
@@ -260,7 +265,7 @@ class TokenCheck:
 
     async def _get(self, url: str) -> bytes:
         if self._fetch is None:
-            self._fetch = HttpFetch(ssl.create_default_context(), refuses=is_of_the_host)
+            self._fetch = HttpFetch(ssl.create_default_context(), refuses=self._blocked.why)
         if not url.lower().startswith(("http://", "https://")):  # an issuer's document names what it likes
             raise FetchError(f"{url}: keys are fetched from http and https only")
         data = b""
@@ -273,6 +278,14 @@ class TokenCheck:
                 if len(data) > SET_MOST:
                     raise FetchError(f"{url}: larger than {SET_MOST} octets")
         return data
+
+    def _let_go(self) -> None:
+        """Connections that stand may lead to what is blocked now."""
+        if self._fetch is not None:
+            task = asyncio.get_running_loop().create_task(self._fetch.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+            self._fetch = None
 
     def _drop(self, keys: Keys) -> None:
         if keys.next is not None:
@@ -287,15 +300,6 @@ class TokenCheck:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._fetch is not None:
             await self._fetch.close()
-
-
-def is_of_the_host(address: str) -> bool:
-    """Whether this is where clouds give a machine its own credentials, which whoever may write a policy must not have
-    fetched: link-local addresses (RFC 3927, RFC 4291), and the one of AWS for IPv6."""
-    at = ip_address(address.partition("%")[0])
-    if isinstance(at, IPv6Address) and at.ipv4_mapped is not None:
-        at = at.ipv4_mapped
-    return at.is_link_local or at == METADATA
 
 
 def _digest(candidate: Candidate) -> bytes:

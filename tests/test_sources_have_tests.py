@@ -88,6 +88,7 @@ ROLES = {
     "control/cli_mtls": "tests/e2e/test_mtls_ledger.py",
     "control/cli_offline": "tests/e2e/test_cli.py",
     "control/cli_registry": "tests/e2e/test_registry_verbs.py",
+    "control/cli_revoke": "tests/e2e/test_revocation.py",
     "control/cli_store": "tests/control/test_store_tools.py",
     "control/cli_store_flags": "tests/control/test_store_tools.py",
     "control/cli_token_flags": "tests/control/test_cli_tokens.py",

@@ -105,6 +105,50 @@ async def test_the_list_tells_when_a_reusable_token_was_last_traded(tmp_path: Pa
         assert (await client.get(TOKENS))["tokens"][0]["usedAt"] > 0
 
 
+class SlowIssuer(Issuer):
+    """Another process signs, as with Vault."""
+
+    def __init__(self) -> None:
+        self.signed = 0
+        self.problem: Exception | None = None
+        self.goes_on = asyncio.Event()
+
+    async def issue(self, *asked: Any) -> dict[str, Any]:  # type: ignore[override]
+        self.signed += 1
+        await self.goes_on.wait()
+        if self.problem is not None:
+            raise self.problem
+        return super().issue(*asked)
+
+
+async def test_of_many_who_show_a_one_time_token_while_another_process_signs_one_is_signed_for(tmp_path: Path) -> None:
+    issuer = SlowIssuer()
+    async with store_in(tmp_path) as store, api_on(store, Options(), issuer=issuer) as (_, client):
+        token = await make_token(client, oneTime=True)
+
+        async def ask() -> int:
+            return (await client.ask("POST", CERTIFICATES, {"csr": "PEM"}, Authorization=token))[0]
+
+        asking = [asyncio.create_task(ask()) for _ in range(4)]
+        done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        issuer.goes_on.set()
+        assert sorted(await asyncio.gather(*asking)) == [200, 401, 401, 401]
+        assert issuer.signed == 1
+        assert {task.result() for task in done} == {401}, "who comes second is told at once"
+
+
+async def test_a_one_time_token_for_which_nothing_could_be_signed_is_good_again(tmp_path: Path) -> None:
+    issuer = SlowIssuer()
+    issuer.problem = certificates_api.UnavailableError("Vault is sealed")
+    issuer.goes_on.set()
+    async with store_in(tmp_path) as store, api_on(store, Options(), issuer=issuer) as (_, client):
+        token = await make_token(client, oneTime=True)
+        await client.post(CERTIFICATES, {"csr": "PEM"}, 503, Authorization=token)
+        issuer.problem = None
+        await client.post(CERTIFICATES, {"csr": "PEM"}, 200, Authorization=token)
+        await client.post(CERTIFICATES, {"csr": "PEM"}, 401, Authorization=token)
+
+
 async def test_a_broken_csr_does_not_use_up_a_one_time_token(tmp_path: Path) -> None:
     async with control(tmp_path) as (_, client):
         token = await make_token(client, oneTime=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fairlead.control.check_rows import Row, behind, of_certificate, of_sidecars, of_sources, shown
+from fairlead.control.check_rows import Row, behind, of_certificate, of_revocations, of_sidecars, of_sources, shown
 from fairlead.policy.world import World
 from fairlead.registry.documents import load
 
@@ -118,3 +118,20 @@ def test_certificates_are_told_before_they_end(begins: float, ends: float, renew
 
 def test_durations_are_for_people() -> None:
     assert [shown(s) for s in (-1, 5.4, 119, 180, 7200, 3 * DAY)] == ["0s", "5s", "119s", "3m", "2h", "3d"]
+
+
+def test_what_is_revoked_who_still_uses_it_and_who_cannot_refuse_it() -> None:
+    answer = {
+        "revoked": [
+            {"what": "workload shop/web-1", "by": "alice", "reason": "stolen"},
+            {"what": "certificate ab", "by": "alice", "because": "workload shop/web-1"},
+        ],
+        "using": [{"workload": "shop/web-1", "serial": "ab"}],
+        "unable": ["Envoy does not"],
+    }
+    rows = of_revocations(answer)
+    assert [(row.name, row.status) for row in rows] == [
+        ("workload shop/web-1", "ok"), ("shop/web-1", "warning"), ("xDS", "warning")
+    ]  # fmt: skip
+    assert rows[0].message == "revoked by alice: stolen"
+    assert of_revocations({"revoked": [], "using": [], "unable": ["Envoy does not"]}) == []

@@ -24,9 +24,9 @@ def test_of_each_workload_the_last_that_has_not_ended_counts() -> None:
 
 def test_one_that_asks_without_end_takes_no_memory_without_end() -> None:
     record = Issued()
-    for number in range(1000):
+    for number in range(2000):
         record.add(leaf(str(number)))
-    assert [one.serial for one in record.all(0)] == [str(number) for number in range(1000 - LEAVES_PER_WORKLOAD, 1000)]
+    assert [one.serial for one in record.all(0)] == [str(number) for number in range(2000 - LEAVES_PER_WORKLOAD, 2000)]
 
 
 def test_a_line_cut_off_by_a_crash_costs_itself_alone() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.control import issued_file
+from fairlead.control import issued, issued_file
 from fairlead.control.issued_file import IssuedFile
 from tests.control.test_issued import leaf
 
@@ -27,6 +27,7 @@ def test_a_restart_knows_what_was_issued_and_the_file_is_private(tmp_path: Path)
 
 def test_the_file_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(issued_file, "COMPACT_LINES", 50)
+    monkeypatch.setattr(issued, "LEAVES_PER_WORKLOAD", 8)
     made = IssuedFile(tmp_path / "issued.jsonl", 0.0)
     for number in range(500):
         made.add([leaf(str(number))])

@@ -105,3 +105,19 @@ async def test_more_than_the_store_takes_is_said_to_be_missing() -> None:
     backend.value_most = 200
     await one.write(0.0)
     assert (await two.all(0.0))[1] is False
+
+
+async def test_a_revocation_finds_the_older_certificates_of_a_workload_too_or_is_told_that_it_does_not() -> None:
+    backend = Backend()
+    one, record = shared(backend, "one", *(leaf("shop/a", float(at)) for at in range(1, 4)))
+    two, _ = shared(backend, "two")
+    await one.write(0.0)
+    together, whole = await two.all(6.0, older=True)
+    assert whole and [one.serial for one in together.all(6.0)] == ["1", "2", "3"]
+    for at in range(1000):
+        record.add(leaf("shop/a", 10.0 + at * 7919 % 10007, ends=20_000.0))
+    one.note(leaf("shop/a", 5000.0))
+    await one.write(0.0)
+    together, whole = await two.all(6.0)
+    assert whole and len(list(together.last(6.0))) == 1, "a rotation needs only the last"
+    assert not (await two.all(6.0, older=True))[1]

@@ -67,7 +67,7 @@ class Plane(Speaker):
     async def step(self, step: str) -> None:
         """As the API does it. Raises RotationError."""
         phase = {"issue": "distributing", "finish": "issuing"}.get(step)
-        issued, whole = await self.certs._all_issued()
+        issued, whole = await self.certs.all_issued()
         if phase is not None:
             waits = [*await self.certs._of_planes(phase), *self.certs._waits(self.certs.holders(), issued, time.time())]
             if waits or not whole:
@@ -161,7 +161,7 @@ async def test_each_step_waits_for_the_sidecars_of_all_control_planes(
 
 
 async def _issued(plane: Plane) -> bool:
-    return any(one.workload == "shop/away-1" for one in (await plane.certs._all_issued())[0].last(time.time()))
+    return any(one.workload == "shop/away-1" for one in (await plane.certs.all_issued())[0].last(time.time()))
 
 
 def _folder(path: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fairlead.control.revocations import Entry, write_of
 from fairlead.control.store import Cause, Key, Store, StoreError, Write
 from fairlead.control.store_tools import fill, read_file, read_store, write_file
 from tests.control.storages import storages
@@ -36,6 +37,7 @@ async def fill_with_a_life(store: Store) -> None:
         await store.write([Write(key, body(key.name, n))], Cause("ann", f"because {n}", 1e9 + n))
     await store.write([Write(Key("services", "default", "a3"), None)], Cause("bob", "", 1e9 + 70))
     await store.write([Write(Key("workloadtokens.internal.fairlead.dev", "", "t"), body("t", "digest"))])
+    await store.write([write_of(Entry("account", "web", "shop", "ann", "stolen"))])
 
 
 def all_of(store: Store) -> Any:

@@ -45,6 +45,7 @@ class Serving:
     def __init__(self) -> None:
         self.book = Book("e")
         self.moves = 0
+        self.revoked: set[str] = set()
         self.feed = FeedServer(self.book, lambda *_: None, self._moved)
         self.world: World = world(SERVICES)
         self.asked: list[tuple[Any, bool, str, str]] = []
@@ -58,6 +59,8 @@ class Serving:
         self.asked.append((certificate, plain, namespace, workload))
         if workload.startswith("thief"):
             raise StatusError(403, "that is another's")
+        if workload in self.revoked:
+            raise StatusError(403, "certificate ab was revoked by alice")
         return "web"
 
     def change(self, text: str) -> None:
@@ -112,7 +115,7 @@ async def test_a_stream_is_a_member_of_the_mesh_while_it_lasts() -> None:
         assert sorted(one["name"] for one in first["resources"]) == NAMES
         member = made.feed.members["sidecar/default/web-1"]
         assert (member.proxy, member.mesh_port, member.service_account, member.taken) == ("envoy", 15006, "web", "")
-        assert made.asked == [(None, True, "default", "web-1")]
+        assert set(made.asked) == {(None, True, "default", "web-1")}
         await stream.ask(type_url=CDS, response_nonce=first["nonce"], version_info=first["version_info"])
         while member.taken != "e.0":
             await asyncio.sleep(0)
@@ -200,3 +203,23 @@ async def test_of_two_nodes_of_one_workload_the_one_that_stays_is_the_member() -
 async def test_control_does_not_import_grpc_unless_it_is_asked_for_xds() -> None:
     code = "import sys, fairlead.control.role_control; sys.exit('grpc' in sys.modules)"
     assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0
+
+
+async def test_a_stream_of_who_is_revoked_ends_and_says_why() -> None:
+    async with serving() as (made, channel):
+        good, bad = Stream(channel), Stream(channel)
+        await good.ask(node=NODE, type_url=CDS)
+        await bad.ask(node={**NODE, "id": "default/db-1"}, type_url=CDS)
+        for stream in (good, bad):
+            assert await stream.read()
+        revoked = made.revoked = {"db-1"}
+        made.server.look_again()
+        assert await bad.refused() == (grpc.StatusCode.PERMISSION_DENIED, "certificate ab was revoked by alice")
+        made.server.not_told = lambda: ["revoked certificates are not refused"] if revoked else []
+        made.change(SERVICES)
+        async with asyncio.timeout(10):
+            while not made.feed.members["sidecar/default/web-1"].not_carried_out:
+                await asyncio.sleep(0.01)
+        again = Stream(channel)
+        await again.ask(node={**NODE, "id": "default/db-1"}, type_url=CDS)
+        assert (await again.refused())[1] == "certificate ab was revoked by alice"

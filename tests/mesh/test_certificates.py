@@ -20,6 +20,7 @@ from fairlead.mesh.certificates import CertificateError, Certificates, make_requ
 from fairlead.mesh.contexts import Contexts, Material
 from fairlead.mesh.csr import make as make_csr
 from fairlead.mesh.identity import make
+from fairlead.mesh.revocations import Revoked
 from fairlead.registry.needs import FetchError, Reply
 from tests.mesh.certificates_made import authority
 
@@ -299,3 +300,19 @@ async def test_that_it_should_have_been_renewed_long_ago_is_an_alarm_that_says_w
     assert "fairlead_certificate_alarm 1" in lines
     now[0] += 150
     assert "the certificate has ended 5" in subject.alarm()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_certificate_of_ours_that_is_revoked_is_replaced_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates_module, "reissue_in", lambda *_: 1000.0)
+    taken: list[Material] = []
+    subject = certificates(Control(), taken.append)
+    async with running(subject):
+        await subject.have.wait()
+        subject.revoked(Revoked({"serial:1": ""}))
+        subject.revoked(Revoked({f"serial:{taken[0].serial:x}": "by alice"}))
+        while len(taken) < 2:
+            await asyncio.sleep(0)
+        subject.revoked(Revoked({f"serial:{taken[0].serial:x}": "by alice"}))  # told again: it is not ours any more
+        await asyncio.sleep(0.05)
+    assert len(taken) == 2

@@ -11,6 +11,8 @@ import pytest
 from fairlead.mesh import distrust
 from fairlead.mesh.contexts import Contexts, Material, certificates, client_context, server_context
 from fairlead.mesh.distrust import Distrust, retire, standing, stands_on
+from fairlead.mesh.revocations import Revoked
+from fairlead.policy.tables import UpstreamTLS
 from fairlead.proxy.poller import poller_of
 from fairlead.proxy.tls import Tls
 from tests.mesh.certificates_made import authority, material
@@ -133,3 +135,58 @@ async def test_when_a_root_is_dropped_only_what_stands_on_it_is_cut_after_a_whil
         assert [one.aborted for one in ends] == [True, False, False]
     finally:
         del poller.watchers[at:]
+
+
+@pytest.mark.asyncio
+async def test_what_stands_on_a_revoked_certificate_is_cut_at_once_and_the_log_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    contexts = taken(material(OLD))
+    looks = Distrust(contexts)
+    server = contexts.server()
+    assert server is not None
+    stolen, other = material(OLD), material(OLD)
+    pairs = [Pair(server, client_context(stolen)), Pair(server, client_context(other))]
+    resumed = Pair(server, pairs[0].client.context, pairs[0].client.session)
+    ends = [watched(one.server) for one in (*pairs, resumed)]
+    poller = poller_of(asyncio.get_running_loop())
+    at = len(poller.watchers)
+    poller.watchers.extend(ends)  # type: ignore[arg-type]
+    try:
+        contexts.revoke(Revoked({"serial:1": ""}))
+        assert not any(one.aborted for one in ends)
+        contexts.revoke(Revoked({f"serial:{stolen.serial:x}": "by alice: stolen"}))
+        assert [one.aborted for one in ends] == [True, False, True]
+        assert looks.cut == 2
+    finally:
+        del poller.watchers[at:]
+    assert f"2 connections cut: certificate {stolen.serial:x} of" in caplog.text
+    assert "by alice: stolen" in caplog.text
+
+
+class Shown:
+    """A transport whose peer has shown something."""
+
+    def __init__(self, wire: ssl.SSLObject) -> None:
+        self.wire = wire
+
+    def get_extra_info(self, _name: str) -> ssl.SSLObject:
+        return self.wire
+
+
+def test_a_revoked_certificate_is_refused_after_its_handshake_by_both_sides() -> None:
+    contexts = taken(material(OLD))
+    server, client = contexts.server(), contexts.client(UpstreamTLS("mesh"))
+    assert server is not None and client is not None
+    peer = material(OLD)
+    inbound = Shown(Pair(server, client_context(peer)).server)
+    outbound = Shown(Pair(server_context(peer), client).client)
+    identity = contexts.identity_of(inbound)
+    tls = UpstreamTLS("mesh", identities=(identity,))
+    assert identity and contexts.verify(outbound, tls) is None
+    contexts.revoke(Revoked({f"serial:{peer.serial:x}": "by alice"}))
+    assert contexts.identity_of(inbound) == ""
+    assert list(contexts.refused) == [f"certificate {peer.serial:x} of {identity} is revoked (by alice)"]
+    assert contexts.verify(outbound, tls) == f"certificate {peer.serial:x} of {identity} is revoked (by alice)"
+    contexts.revoke(Revoked())
+    assert contexts.identity_of(inbound) == identity

@@ -680,3 +680,27 @@ async def test_a_service_is_asked_for_once_and_again_where_that_was_not_heard(pa
         await it.acked()
         assert not it.feed.use("web")
         assert it.control.said.empty()
+
+
+async def test_what_is_revoked_counts_also_where_the_rules_of_the_version_are_refused_and_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    told: list[dict[str, str]] = []
+    following = Following(keep=tmp_path / "feed.json")
+    following.feed.on_revoked = lambda revoked: told.append(revoked.items())
+    async with running(following):
+        connection = await following.connected()
+        connection.say(b'{"version":"e.1","full":true,"set":{"revoked/serial:ab":{"why":"stolen"}}}\n')
+        await until(lambda: told)
+        assert (await following.acked())[:2] == ("e.1", True)
+        connection.say(b'{"version":"e.2","set":{"revoked/account:shop/db":{"why":""},"namespace/refuse":{}}}\n')
+        assert (await following.acked())[:2] == ("e.2", False)
+        assert len(told) == 2
+        connection.say(line("e.3", "web", remove=("refuse",)))
+        await until(lambda: (tmp_path / "feed.json").exists() and b"e.3" in (tmp_path / "feed.json").read_bytes())
+        assert len(told) == 2, "only what is new of it"
+    assert told == [{"serial:ab": "stolen"}, {"serial:ab": "stolen", "account:shop/db": ""}]
+    again = Following(keep=tmp_path / "feed.json")
+    again.feed.on_revoked = lambda revoked: told.append(revoked.items())
+    assert again.feed.start_from_disk()
+    assert told[2] == told[1]

@@ -179,6 +179,8 @@ def test_mesh_config() -> None:
     bad = errors(document("MeshConfig", "trustDomain: a b\nconnectTimeout: 0s", "fairlead.dev/v1"))
     assert "spec.connectTimeout" in bad
     assert "spec.trustDomain" in errors(document("MeshConfig", "trustDomain: a b", "fairlead.dev/v1"))
+    networks = "jwksBlockedNetworks: [127.0.0.0/8, 'fd00::/8', localhost]"
+    assert list(errors(document("MeshConfig", networks, "fairlead.dev/v1"))) == ["spec.jwksBlockedNetworks[2]"]
 
 
 def test_probes_that_kubernetes_refuses_and_ports_that_the_container_has_not() -> None:

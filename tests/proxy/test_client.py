@@ -176,3 +176,43 @@ async def test_a_request_goes_over_a_unix_socket(tmp_path: Path) -> None:
     finally:
         await fetch.close()
         await runner.cleanup()
+
+
+async def test_the_address_that_was_judged_is_the_one_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that stands for another address each time it is asked (DNS rebinding)."""
+    judged: list[str] = []
+
+    def refuses(address: str) -> str:
+        judged.append(address)
+        return "" if address == "127.0.0.1" else f"{address} is blocked"
+
+    async def hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    loop = asyncio.get_running_loop()
+    answers = [["127.0.0.1"], ["169.254.169.254"], ["127.0.0.1", "169.254.169.254"]]
+    seen: list[str] = []
+
+    async def resolve(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        seen.append(host)
+        if host[0].isdigit():
+            return [(2, 1, 6, "", (host, port))]
+        return [(2, 1, 6, "", (address, port)) for address in answers.pop(0)]
+
+    async with raw_server(hello) as url:
+        port = url.rpartition(":")[2]
+        fetches = [HttpFetch(refuses=refuses) for _ in range(3)]
+        monkeypatch.setattr(type(loop), "getaddrinfo", lambda _self, *a, **k: resolve(*a, **k), raising=False)
+        try:
+            assert (await fetches[0].request("GET", f"http://keys.example:{port}/")).body == b"ok"
+            assert [one for one in seen if one == "keys.example"] == ["keys.example"], (
+                "asked once, judged, connected to"
+            )
+            with pytest.raises(FetchError, match=r"169.254.169.254 is blocked"):
+                await fetches[1].request("GET", f"http://keys.example:{port}/")
+            assert (await fetches[2].request("GET", f"http://keys.example:{port}/")).body == b"ok"
+        finally:
+            monkeypatch.undo()
+            for fetch in fetches:
+                await fetch.close()

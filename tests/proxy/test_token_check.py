@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import web
@@ -13,16 +12,16 @@ from aiohttp.test_utils import TestServer
 
 from fairlead.policy.request_authentication import TokenRule, TokenRules
 from fairlead.policy.resources import JWTRule
-from fairlead.proxy.token_check import SET_MOST, TokenCheck, is_of_the_host
+from fairlead.proxy.token_check import SET_MOST, TokenCheck
 
 pytestmark = pytest.mark.asyncio
 
 
-async def problem(rule: JWTRule) -> str:
+async def problem(rule: JWTRule, blocked: tuple[str, ...] = ()) -> str:
     check, done = TokenCheck(), asyncio.Event()
     check.on_fetched = done.set
     try:
-        check.update(TokenRules([TokenRule(rule, "shop/a")], ()))
+        check.update(TokenRules([TokenRule(rule, "shop/a")], ()), blocked)
         await asyncio.wait_for(done.wait(), 10.0)
         return check.problem()
     finally:
@@ -67,30 +66,20 @@ async def test_an_answer_that_does_not_end_is_left_where_it_is_too_large() -> No
     assert sent < 32 * SET_MOST, "the rest was read, too"
 
 
-@pytest.mark.parametrize(
-    "host", ["169.254.169.254", "[fe80::1]", "[fd00:ec2::254]", "[::ffff:169.254.169.254]", "2852039166", "0xa9fea9fe"]
-)
-async def test_no_policy_has_a_machines_own_credentials_fetched(host: str) -> None:
-    told = await problem(JWTRule(issuer="i", jwks_uri=f"http://{host}/latest/meta-data"))
-    assert "nothing is fetched from there" in told
+async def test_keys_are_not_fetched_from_addresses_of_the_link_nor_from_those_that_the_operator_names() -> None:
+    asked = []
 
+    async def keys(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response(text="{}")
 
-async def test_a_name_for_such_an_address_is_none_to_fetch_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop, asked = asyncio.get_running_loop(), []
-
-    async def lookup(host: str, port: int, **_: Any) -> Any:
-        asked.append(host)
-        return [(2, 1, 6, "", ("169.254.169.254" if len(asked) == 1 else "127.0.0.1", port))]
-
-    class Loop:
-        def __getattr__(self, name: str) -> Any:
-            return lookup if name == "getaddrinfo" else getattr(loop, name)
-
-    monkeypatch.setattr("fairlead.proxy.client.asyncio.get_running_loop", Loop)
-    told = await problem(JWTRule(issuer="i", jwks_uri="http://keys.example/"))
-    assert "keys.example is 169.254.169.254" in told
-    assert asked == ["keys.example"], "what was looked at is what is dialled"
-
-
-async def test_addresses_of_this_host_and_its_networks_may_be_fetched_from() -> None:
-    assert [is_of_the_host(one) for one in ("127.0.0.1", "::1", "10.0.0.1", "fe80::1%eth0")] == [False] * 3 + [True]
+    app = web.Application()
+    app.router.add_get("/keys", keys)
+    async with TestServer(app) as server:
+        url = str(server.make_url("/keys"))
+        assert "is never asked for keys" in await problem(JWTRule(issuer="i", jwks_uri="http://169.254.169.254/latest"))
+        assert "is never asked for keys" in await problem(JWTRule(issuer="i", jwks_uri="http://[fe80::1]/keys"))
+        assert "jwksBlockedNetworks" in await problem(JWTRule(issuer="i", jwks_uri=url), ("127.0.0.0/8", "::1/128"))
+        assert asked == []
+        await problem(JWTRule(issuer="i", jwks_uri=url))
+    assert asked == ["/keys"]
