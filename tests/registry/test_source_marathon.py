@@ -41,7 +41,7 @@ def app(**more: Any) -> dict[str, Any]:
 
 
 def documents(server: Recorded) -> None:
-    server.documents = {"/v2/apps": {"apps": [BRIDGED]}}
+    server.documents = {"/v2/apps": {"apps": [app()]}}  # changed by who asks for it
     server.stream_paths = ("/v2/events",)
 
 
