@@ -14,12 +14,16 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import uvloop
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 if str(ROOT / "build" / "view") not in sys.path:
     sys.path.append(str(ROOT / "build" / "view"))  # where `tests.*` helpers are found under any runner
 
+# How long an example takes says more of what else the machine does than of us.
+settings.register_profile("fairlead", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fairlead")
 
 if os.environ.get("FAIRLEAD_PURE") == "1":  # here, and in every process that tests start
     PURE = ROOT / "tests" / "pure"
