@@ -15,6 +15,7 @@ moved; and a look at all checks, soon after some changed, tells whose instances 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import Callable, Iterable
@@ -59,6 +60,10 @@ class Catalog(Protocol):
     async def health(self, name: str, index: int = 0, *, fresh: bool = False) -> tuple[int, list[dict[str, Any]]]: ...
 
     async def read_all_checks(self, seen: ChecksSeen) -> None: ...
+
+    async def prove_token(self) -> None:
+        """Raises ConsulError, FetchError where it may be rights that are missing when nothing is seen."""
+        ...
 
     def held(self, name: str, entries: list[dict[str, Any]]) -> str: ...
 
@@ -218,6 +223,7 @@ class Unwatched:
                 if new <= known:  # less: from a server that is behind
                     return
             new, entries = await catalog.health(name, fresh=fresh or doubted)
+            gone = not entries and self._had(name) and await self._may_see()
         except (ConsulError, FetchError) as error:
             if name in self._names:
                 self._doubted.add(name)
@@ -231,12 +237,24 @@ class Unwatched:
         if doubted and self._is_held(name, entries):
             return
         self._doubted.discard(name)
-        had = not entries and bool(self.by_node) and self.seen.had(name)
-        if had and not self._settled:
+        had = not entries and self._had(name)
+        if had and not (gone and self._settled):
+            catalog.healed(name)
             return  # the catalog says whether it is so
         self._index[name] = new
         catalog.healed(name)
         catalog.take(name, entries, gone=had)
+
+    def _had(self, name: str) -> bool:
+        return bool(self.by_node) and self.seen.had(name)
+
+    async def _may_see(self) -> bool:
+        """The token is known to be good: to one that lost its rights every service looks as if no node had it."""
+        try:
+            await self._catalog.prove_token()
+        except (ConsulError, FetchError):
+            return False
+        return True
 
     def _is_held(self, name: str, entries: list[dict[str, Any]]) -> bool:
         """Most of it is missing after a gap, and the time for the second look has not come."""
@@ -268,10 +286,9 @@ class Unwatched:
             self._end_round()
             await self._done.wait()
             await asyncio.sleep(ROUND_PAUSE_S * random.uniform(0.8, 1.2))
-            try:
-                await asyncio.wait_for(self._news.wait(), ROUND_BY_NODE_S if self.by_node else ROUND_S)
-            except TimeoutError:
-                pass
+            with contextlib.suppress(TimeoutError):  # wait_for loses a cancellation that meets the news
+                async with asyncio.timeout(ROUND_BY_NODE_S if self.by_node else ROUND_S):
+                    await self._news.wait()
 
     # --- nodes ------------------------------------------------------------------------------------------------------
 
@@ -304,12 +321,22 @@ class Unwatched:
         if by_node != self.by_node:
             self.by_node = by_node
             if not by_node:
-                for watch in self._watches.values():
-                    watch.cancel()
-                self._watches.clear()
-                self.seen = NodesSeen()
+                self._forget_nodes()
             await self._catalog.share_out()
             self._news.set()
+
+    def _forget_nodes(self) -> None:
+        """Nodes are not looked at any more."""
+        for watch in self._watches.values():
+            watch.cancel()
+        self._watches.clear()
+        self.seen = NodesSeen()
+        for node in self._lost_nodes:
+            self._catalog.healed(NODE + node)
+        self._lost_nodes.clear()
+        self._changed_at.clear()
+        self._to_begin.clear()  # a round that waits for their first answers need not
+        self._begun.set()
 
     def _take_nodes(self, nodes: tuple[str, ...], tasks: asyncio.TaskGroup) -> None:
         """These are the nodes now."""
@@ -341,8 +368,9 @@ class Unwatched:
                 try:
                     _, told = await self._catalog.get(self._path(node), decode=NodesSeen.decode, fresh=True)
                 except (ConsulError, FetchError) as error:
-                    self._lost(node, str(error))
-                    loop.call_later(RETRY_S, self._node_news.set)
+                    if node in self.nodes and self.by_node:  # else nobody would heal it
+                        self._lost(node, str(error))
+                        loop.call_later(RETRY_S, self._node_news.set)
                     return
             if node in self._watches or node not in self.nodes or not self.by_node:
                 return
@@ -441,7 +469,7 @@ class Unwatched:
                 seen.add(told)
                 seen.end()
                 changed, nodes = seen.take()
-                if nodes and index:
+                if nodes:
                     changed |= await self._services_on(nodes)
             except (ConsulError, FetchError, ValueError):  # the catalog's watch tells
                 seen.drop()
@@ -456,8 +484,7 @@ class Unwatched:
                     loop.call_later(COMPARE_S, self._check_news.set)
                 else:
                     self._check_news.set()
-            if index:  # else it is all new, and the round is under way
-                self._ask(changed)
+            self._ask(changed)  # after an error, too: a round may have read them before they changed
             index = new if new >= index and new > 0 else 0
 
     async def _services_on(self, nodes: set[str]) -> set[str]:
