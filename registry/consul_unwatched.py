@@ -105,6 +105,8 @@ class Unwatched:
         """By service, that of its last answer in full."""
         self._doubted: set[str] = set()
         """Services whose next answer is compared with what is kept, since something was missed."""
+        self._unseen: set[str] = set()
+        """Services of which nothing could be seen, which are about to be looked at again."""
         self._second_look: dict[str, float] = {}
         """When that is, for services of which most was missing."""
         self._settled = True
@@ -240,10 +242,26 @@ class Unwatched:
         had = not entries and self._had(name)
         if had and not (gone and self._settled):
             catalog.healed(name)
+            self._look_later(name)
             return  # the catalog says whether it is so
-        self._index[name] = new
+        if entries or had:
+            self._index[name] = new
+        else:
+            self._look_later(name)
         catalog.healed(name)
         catalog.take(name, entries, gone=had)
+
+    def _look_later(self, name: str) -> None:
+        """Nothing was seen of a service that is listed. That may be for want of rights, and no index tells when they
+        are given."""
+        self._index.pop(name, None)
+        if self.by_node and name not in self._unseen:  # else the rounds look
+            self._unseen.add(name)
+            asyncio.get_running_loop().call_later(self._hold_s, self._look_again, name)
+
+    def _look_again(self, name: str) -> None:
+        self._unseen.discard(name)
+        self._ask((name,))
 
     def _had(self, name: str) -> bool:
         return bool(self.by_node) and self.seen.had(name)
