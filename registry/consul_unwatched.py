@@ -10,6 +10,8 @@ Where there are too many nodes, those that changed last have watches, and the ot
 changes (its index moves). Where there are more nodes left than services, or none may be seen, a change in the catalog
 begins a round, in which each service is asked for its index alone, by a tag that nobody has, and read if that has
 moved; and a look at all checks, soon after some changed, tells whose instances came or went.
+
+Longer than other files, since rounds, nodes and checks share one account of what is about to be read.
 """
 
 from __future__ import annotations
@@ -93,6 +95,8 @@ class Unwatched:
         self.by_node: bool | None = None
         """What changes is heard of by the nodes; None: not known yet."""
         self.nodes: tuple[str, ...] = ()
+        self._node_names: frozenset[str] = frozenset()
+        """The same, for look-up."""
         self.seen = NodesSeen()
         self._catalog = catalog
         self.nodes_max = nodes_max
@@ -224,7 +228,8 @@ class Unwatched:
                 new, _ = await catalog.get(path, more=f"&tag={NOBODYS_TAG}")
                 if new <= known:  # less: from a server that is behind
                     return
-            new, entries = await catalog.health(name, fresh=fresh or doubted)
+            # From the leader where nodes tell of changes: what a server that is behind leaves out is not told again.
+            new, entries = await catalog.health(name, fresh=fresh or doubted or bool(self.by_node))
             gone = not entries and self._had(name) and await self._may_see()
         except (ConsulError, FetchError) as error:
             if name in self._names:
@@ -244,6 +249,8 @@ class Unwatched:
             catalog.healed(name)
             self._look_later(name)
             return  # the catalog says whether it is so
+        if self.by_node and not self._reading.get(name):  # else it is read once more
+            self.seen.read(name, entries, self._node_names)
         if entries or had:
             self._index[name] = new
         else:
@@ -332,7 +339,7 @@ class Unwatched:
                 by_node = 0 < len(nodes) <= self.nodes_max + self._services
             if by_node:
                 self._take_nodes(nodes, tasks)
-            self.nodes = nodes
+            self.nodes, self._node_names = nodes, frozenset(nodes)
             await self._follow_by(by_node)
 
     async def _follow_by(self, by_node: bool) -> None:
@@ -386,11 +393,11 @@ class Unwatched:
                 try:
                     _, told = await self._catalog.get(self._path(node), decode=NodesSeen.decode, fresh=True)
                 except (ConsulError, FetchError) as error:
-                    if node in self.nodes and self.by_node:  # else nobody would heal it
+                    if node in self._node_names and self.by_node:  # else nobody would heal it
                         self._lost(node, str(error))
                         loop.call_later(RETRY_S, self._node_news.set)
                     return
-            if node in self._watches or node not in self.nodes or not self.by_node:
+            if node in self._watches or node not in self._node_names or not self.by_node:
                 return
             self._catalog.healed(NODE + node)
             self._take_node(node, told, doubted=node in self._lost_nodes)

@@ -118,8 +118,8 @@ class Tables:
     def _health(self, name: str) -> list[dict[str, Any]]:
         return [
             {
-                "Node": {"Node": on, "Address": node.address},
-                "Service": {"ID": own, "Service": name, "Port": one.port},
+                "Node": {"Node": on, "Address": node.address, "ModifyIndex": node.index},
+                "Service": {"ID": own, "Service": name, "Port": one.port, "ModifyIndex": one.index},
                 "Checks": [{"CheckID": "c", "Status": "critical" if node.critical or one.critical else "passing"}],
             }
             for on, node in self.nodes.items()
@@ -210,7 +210,8 @@ class Model:
             setattr(tables, name, max(1, getattr(tables, name) - back))
         tables.service_index = {name: max(1, index - back) for name, index in tables.service_index.items()}
         for node in tables.nodes.values():
-            for one in (node, *node.instances.values()):
+            found: list[Node | Instance] = [node, *node.instances.values()]
+            for one in found:
                 one.index, one.check_index = max(1, one.index - back), max(1, one.check_index - back)
         self._index -= back
 

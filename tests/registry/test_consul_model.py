@@ -18,7 +18,8 @@ CALM_S = 25.0
 """Within this a change is seen where nothing fails: a wait, for what its own watch does not hear of."""
 HEALED_S = 75.0
 """The same since the last fault: a look that hangs, the pause after it, a wait, and the second look (10 s)."""
-SEEDS = 160
+SEEDS = 30
+"""For each kind of story and number of watches."""
 STEPS = 30
 
 
@@ -158,9 +159,9 @@ def test_the_facts_become_what_the_catalog_has(
 ) -> None:
     monkeypatch.setattr(source_consul, "WATCHES_MOST", watches)
     failed: dict[int, str] = {}
-    for seed in range(SEEDS // 8):
+    for seed in range(SEEDS):
         try:
             play(seed, story)
-        except BaseException as error:
+        except Exception as error:
             failed[seed] = f"{type(error).__name__}: {error}"[:600]
     assert not failed, "\n".join(f"{seed}: {why}" for seed, why in failed.items())
