@@ -6,6 +6,7 @@ Of a node and service one number is kept, so that a hundred thousand instances c
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 import msgspec
 
@@ -33,6 +34,11 @@ class _Named(msgspec.Struct):
     Node: str
 
 
+def _mark(own: str, index: int, node_index: int) -> int:
+    """A node's own change is its services'."""
+    return hash((own, index, node_index))
+
+
 class NodesSeen:
     """Which services each node has, and in which state."""
 
@@ -57,7 +63,7 @@ class NodesSeen:
             for one in (told.Services or {}).values():
                 if one.Service == OWN:
                     continue
-                mark = hash((one.ID, one.ModifyIndex, told.Node.ModifyIndex))  # a node's own change is its services'
+                mark = _mark(one.ID, one.ModifyIndex, told.Node.ModifyIndex)
                 now[one.Service] = now.get(one.Service, 0) ^ mark
         before = self._by_node.get(node, {})
         for name in now.keys() - before.keys():
@@ -69,6 +75,24 @@ class NodesSeen:
         else:
             self._by_node.pop(node, None)
         return {name for name in now.keys() | before.keys() if now.get(name) != before.get(name)}
+
+    def read(self, service: str, entries: list[dict[str, Any]], nodes: Collection[str]) -> None:
+        """What a look at the service shows of these nodes. Their next answers are compared with it, since what came
+        and went between two of them, and was read meanwhile, would stay."""
+        now: dict[str, int] = {}
+        try:
+            for entry in entries:
+                node, one = entry["Node"], entry["Service"]
+                if node["Node"] in nodes:
+                    mark = _mark(one["ID"], one["ModifyIndex"], node["ModifyIndex"])
+                    now[node["Node"]] = now.get(node["Node"], 0) ^ mark
+        except (KeyError, TypeError):  # malformed, as its facts tell
+            return
+        for name, mark in now.items():
+            there = self._by_node.setdefault(name, {})
+            if service not in there:
+                self._nodes_with[service] = self._nodes_with.get(service, 0) + 1
+            there[service] = mark
 
     def services_of(self, nodes: Iterable[str]) -> set[str]:
         return {name for node in nodes for name in self._by_node.get(node, ())}

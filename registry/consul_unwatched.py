@@ -10,11 +10,14 @@ Where there are too many nodes, those that changed last have watches, and the ot
 changes (its index moves). Where there are more nodes left than services, or none may be seen, a change in the catalog
 begins a round, in which each service is asked for its index alone, by a tag that nobody has, and read if that has
 moved; and a look at all checks, soon after some changed, tells whose instances came or went.
+
+Longer than other files, since rounds, nodes and checks share one account of what is about to be read.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import Callable, Iterable
@@ -63,6 +66,10 @@ class Catalog(Protocol):
 
     async def read_all_checks(self, seen: ChecksSeen) -> None: ...
 
+    async def prove_token(self) -> None:
+        """Raises ConsulError, FetchError where it may be rights that are missing when nothing is seen."""
+        ...
+
     def held(self, name: str, entries: list[dict[str, Any]]) -> str: ...
 
     def take(self, name: str, entries: list[dict[str, Any]], gone: bool = False) -> None: ...
@@ -91,6 +98,8 @@ class Unwatched:
         self.by_node: bool | None = None
         """What changes is heard of by the nodes; None: not known yet."""
         self.nodes: tuple[str, ...] = ()
+        self._node_names: frozenset[str] = frozenset()
+        """The same, for look-up."""
         self.seen = NodesSeen()
         self._catalog = catalog
         self.nodes_max = nodes_max
@@ -103,6 +112,8 @@ class Unwatched:
         """By service, that of its last answer in full."""
         self._doubted: set[str] = set()
         """Services whose next answer is compared with what is kept, since something was missed."""
+        self._unseen: set[str] = set()
+        """Services of which nothing could be seen, which are about to be looked at again."""
         self._second_look: dict[str, float] = {}
         """When that is, for services of which most was missing."""
         self._settled = True
@@ -220,7 +231,9 @@ class Unwatched:
                 new, _ = await catalog.get(path, more=f"&tag={NOBODYS_TAG}")
                 if new <= known:  # less: from a server that is behind
                     return
-            new, entries = await catalog.health(name, fresh=fresh or doubted)
+            # From the leader where nodes tell of changes: what a server that is behind leaves out is not told again.
+            new, entries = await catalog.health(name, fresh=fresh or doubted or bool(self.by_node))
+            gone = not entries and self._had(name) and await self._may_see()
         except (ConsulError, FetchError) as error:
             if name in self._names:
                 self._doubted.add(name)
@@ -234,12 +247,42 @@ class Unwatched:
         if doubted and self._is_held(name, entries):
             return
         self._doubted.discard(name)
-        had = not entries and bool(self.by_node) and self.seen.had(name)
-        if had and not self._settled:
+        had = not entries and self._had(name)
+        if had and not (gone and self._settled):
+            catalog.healed(name)
+            self._look_later(name)
             return  # the catalog says whether it is so
-        self._index[name] = new
+        if self.by_node and not self._reading.get(name):  # else it is read once more
+            self.seen.read(name, entries, self._node_names)
+        if entries or had:
+            self._index[name] = new
+        else:
+            self._look_later(name)
         catalog.healed(name)
         catalog.take(name, entries, gone=had)
+
+    def _look_later(self, name: str) -> None:
+        """Nothing was seen of a service that is listed. That may be for want of rights, and no index tells when they
+        are given."""
+        self._index.pop(name, None)
+        if self.by_node and name not in self._unseen:  # else the rounds look
+            self._unseen.add(name)
+            asyncio.get_running_loop().call_later(self._hold_s, self._look_again, name)
+
+    def _look_again(self, name: str) -> None:
+        self._unseen.discard(name)
+        self._ask((name,))
+
+    def _had(self, name: str) -> bool:
+        return bool(self.by_node) and self.seen.had(name)
+
+    async def _may_see(self) -> bool:
+        """The token is known to be good: to one that lost its rights every service looks as if no node had it."""
+        try:
+            await self._catalog.prove_token()
+        except (ConsulError, FetchError):
+            return False
+        return True
 
     def _is_held(self, name: str, entries: list[dict[str, Any]]) -> bool:
         """Most of it is missing after a gap, and the time for the second look has not come."""
@@ -271,10 +314,9 @@ class Unwatched:
             self._end_round()
             await self._done.wait()
             await asyncio.sleep(ROUND_PAUSE_S * random.uniform(0.8, 1.2))
-            try:
-                await asyncio.wait_for(self._news.wait(), ROUND_BY_NODE_S if self.by_node else ROUND_S)
-            except TimeoutError:
-                pass
+            with contextlib.suppress(TimeoutError):  # wait_for loses a cancellation that meets the news
+                async with asyncio.timeout(ROUND_BY_NODE_S if self.by_node else ROUND_S):
+                    await self._news.wait()
 
     # --- nodes ------------------------------------------------------------------------------------------------------
 
@@ -300,19 +342,29 @@ class Unwatched:
                 by_node = 0 < len(nodes) <= self.nodes_max + self._services
             if by_node:
                 self._take_nodes(nodes, tasks)
-            self.nodes = nodes
+            self.nodes, self._node_names = nodes, frozenset(nodes)
             await self._follow_by(by_node)
 
     async def _follow_by(self, by_node: bool) -> None:
         if by_node != self.by_node:
             self.by_node = by_node
             if not by_node:
-                for watch in self._watches.values():
-                    watch.cancel()
-                self._watches.clear()
-                self.seen = NodesSeen()
+                self._forget_nodes()
             await self._catalog.share_out()
             self._news.set()
+
+    def _forget_nodes(self) -> None:
+        """Nodes are not looked at any more."""
+        for watch in self._watches.values():
+            watch.cancel()
+        self._watches.clear()
+        self.seen = NodesSeen()
+        for node in self._lost_nodes:
+            self._catalog.healed(NODE + node)
+        self._lost_nodes.clear()
+        self._changed_at.clear()
+        self._to_begin.clear()  # a round that waits for their first answers need not
+        self._begun.set()
 
     def _take_nodes(self, nodes: tuple[str, ...], tasks: asyncio.TaskGroup) -> None:
         """These are the nodes now."""
@@ -344,10 +396,11 @@ class Unwatched:
                 try:
                     _, told = await self._catalog.get(self._path(node), decode=NodesSeen.decode, fresh=True)
                 except (ConsulError, FetchError) as error:
-                    self._lost(node, str(error))
-                    loop.call_later(RETRY_S, self._node_news.set)
+                    if node in self._node_names and self.by_node:  # else nobody would heal it
+                        self._lost(node, str(error))
+                        loop.call_later(RETRY_S, self._node_news.set)
                     return
-            if node in self._watches or node not in self.nodes or not self.by_node:
+            if node in self._watches or node not in self._node_names or not self.by_node:
                 return
             self._catalog.healed(NODE + node)
             self._take_node(node, told, doubted=node in self._lost_nodes)
@@ -455,7 +508,7 @@ class Unwatched:
                 seen.add(told)
                 seen.end()
                 changed, nodes = seen.take()
-                if nodes and index:
+                if nodes:
                     changed |= await self._services_on(nodes)
             except (ConsulError, FetchError, ValueError):  # the catalog's watch tells
                 seen.drop()
@@ -470,8 +523,7 @@ class Unwatched:
                     loop.call_later(COMPARE_S, self._check_news.set)
                 else:
                     self._check_news.set()
-            if index:  # else it is all new, and the round is under way
-                self._ask(changed)
+            self._ask(changed)  # after an error, too: a round may have read them before they changed
             index = new if new >= index and new > 0 else 0
 
     async def _services_on(self, nodes: set[str]) -> set[str]:

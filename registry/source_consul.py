@@ -124,6 +124,7 @@ class ConsulSource:
         tasks = [*self._watches.values(), *((self._following,) if self._following is not None else ())]
         self._watches.clear()
         self._following = self._unwatched = None
+        self._drop_errors_of_nodes()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -186,7 +187,7 @@ class ConsulSource:
                     raise ConsulError("/v1/catalog/services: expected an object")
                 names = tuple(sorted(set(told) - {OWN}))
                 if not names and (not index or self._names):
-                    await self._prove_token()
+                    await self.prove_token()
             except (ConsulError, FetchError) as error:
                 self.failed("catalog", str(error))
                 if self._unwatched is not None:
@@ -213,7 +214,7 @@ class ConsulSource:
                     await asyncio.wait_for(self._doubt.wait(), pause_s)
             self._note()
 
-    async def _prove_token(self) -> None:
+    async def prove_token(self) -> None:
         """Raises ConsulError where the token may not even see the agent: then "no services" means nothing."""
         try:
             await self.get("/v1/agent/self")
@@ -271,7 +272,7 @@ class ConsulSource:
                 self._following.cancel()
                 await asyncio.gather(self._following, return_exceptions=True)
                 self._following = self._unwatched = None
-                self._errors = {what: why for what, why in self._errors.items() if not what.startswith(NODE)}
+                self._drop_errors_of_nodes()
             by_node = self._unwatched is not None and self._unwatched.by_node is not False
             watched = () if by_node else self._names if not many else self._names[: self._watches_most]
             kept = set(self._names if not by_node else ())
@@ -286,6 +287,9 @@ class ConsulSource:
             if self._unwatched is not None:
                 self._unwatched.follow((name for name in self._names if name not in self._watches), len(self._names))
             self._note()
+
+    def _drop_errors_of_nodes(self) -> None:
+        self._errors = {what: why for what, why in self._errors.items() if not what.startswith(NODE)}
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A defect of ours: nothing is followed by halves."""

@@ -79,3 +79,19 @@ def test_what_is_named_is_what_differs_whatever_was_before(turns: list[tuple[str
         before[node] = now
         for name in ("web", "api"):
             assert seen.has(name) == any(one[0] == name for held in before.values() for one in held.values())
+
+
+def test_what_a_look_at_a_service_showed_and_the_next_answer_of_the_node_has_not_is_a_change() -> None:
+    seen = NodesSeen()
+    seen.take("n", told(("b", "api", 2)))
+    entry = {"Node": {"Node": "n", "ModifyIndex": 1}, "Service": {"ID": "a", "Service": "web", "ModifyIndex": 5}}
+    seen.read("web", [entry], {"n"})
+    assert seen.has("web")
+    assert seen.take("n", told(("b", "api", 2))) == {"web"}, "it came and went between two answers"
+    seen.read("web", [entry], {"n"})
+    assert seen.take("n", told(("b", "api", 2), ("a", "web", 5))) == set()
+    seen.read("web", [entry], set())  # of a node that is gone
+    assert seen.take("n", None) == {"web", "api"}
+    seen.read("web", [entry], set())
+    seen.read("web", [{"Node": None}], {"n"})
+    assert seen.had("web")

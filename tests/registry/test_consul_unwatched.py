@@ -13,7 +13,7 @@ import pytest
 
 from fairlead.control.fetch import AiohttpFetch
 from fairlead.registry import consul_unwatched, source_consul
-from fairlead.registry.consul_catalog import ConsulSettings
+from fairlead.registry.consul_catalog import ConsulError, ConsulSettings
 from fairlead.registry.needs import Reply
 from fairlead.registry.source_consul import ConsulSource
 from tests.registry.following import Heard, following
@@ -286,8 +286,13 @@ class Slow:
         self.reads: list[asyncio.Event] = []
         self.asked = asyncio.Condition()
 
+    nodes: tuple[str, ...] = ()
+    good_token = True
+
     async def get(self, path: str, index: int = 0, decode: Any = None, **more: Any) -> tuple[int, Any]:
-        if index:
+        if path == "/v1/catalog/nodes" and not index:
+            return 1, self.nodes
+        if index or "/catalog/node/" in path:
             await asyncio.Event().wait()
         if "health/service" in path:
             return self.index, []
@@ -314,6 +319,10 @@ class Slow:
         return 1.0
 
     async def read_all_checks(self, seen: Any) -> None: ...
+    async def prove_token(self) -> None:
+        if not self.good_token:
+            raise ConsulError("status 403")
+
     async def share_out(self) -> None: ...
     def held(self, name: str, entries: Any) -> str:
         return ""
@@ -347,6 +356,43 @@ async def test_a_round_that_begins_while_a_service_is_read_reads_it_once_more_wh
             await asyncio.sleep(0)
         assert not task.done(), task
         assert catalog.most == 1
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_cancellation_that_meets_news_ends_it_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consul_unwatched, "ROUND_PAUSE_S", 0.0)
+    catalog = Slow()
+    subject = consul_unwatched.Unwatched(catalog, nodes_max=0)
+    subject.by_node = False
+    subject.follow(["web"], 1)
+    task = asyncio.create_task(subject._rounds())
+    while not subject._routine:
+        await asyncio.sleep(0)
+    subject._routine.clear()
+    subject._end_round()
+    for _ in range(5):  # until it waits for news
+        await asyncio.sleep(0)
+    subject.moved()
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait((task,), timeout=5)
+    assert task.cancelled()
+
+
+async def test_a_round_does_not_wait_for_nodes_that_are_not_watched_any_more() -> None:
+    catalog = Slow()
+    catalog.nodes = ("silent",)
+    subject = consul_unwatched.Unwatched(catalog, nodes_max=1)
+    task = asyncio.create_task(subject.run())
+    try:
+        subject.follow(["web"], 1)
+        async with asyncio.timeout(5):
+            while not subject._watches:
+                await asyncio.sleep(0)
+            await subject._follow_by(False)
+            (await catalog.read(0)).set()
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
