@@ -11,7 +11,7 @@ changes (its index moves). Where there are more nodes left than services, or non
 begins a round, in which each service is asked for its index alone, by a tag that nobody has, and read if that has
 moved; and a look at all checks, soon after some changed, tells whose instances came or went.
 
-Longer than other files, since rounds, nodes and checks share one account of what is about to be read.
+Long because rounds, nodes and checks share one account of what is about to be read.
 """
 
 from __future__ import annotations
