@@ -404,7 +404,8 @@ class FeedServer:
         if ask:
             await response.write(msgspec.json.encode({"version": "", "ask": ask}) + b"\n")
             try:
-                await asyncio.wait_for(stream.said.wait(), SAY_S)
+                async with asyncio.timeout(SAY_S):
+                    await stream.said.wait()
             except TimeoutError:
                 logger.warning("%s does not say what it holds: it is sent everything", stream.key)
         if not by_version:

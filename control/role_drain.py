@@ -100,7 +100,8 @@ class Departure:
             return ""
         begun = time.monotonic()
         try:
-            await asyncio.wait_for(self._registration.close(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._registration.close()
         except TimeoutError:
             return f"the registration could not be taken back within {timeout_s:g} s"
         took_s = time.monotonic() - begun

@@ -164,7 +164,8 @@ class App:
     async def _end(self, number: int, grace_s: float) -> None:
         self.signal(number)
         try:
-            await asyncio.wait_for(self._wait(), grace_s)
+            async with asyncio.timeout(grace_s):
+                await self._wait()
         except TimeoutError:
             logger.warning(
                 "the app (process %d) did not end in time: killed", self._process.pid if self._process else 0

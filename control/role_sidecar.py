@@ -259,7 +259,8 @@ class Role:
             registration = await self._register(tasks)
             if registration is not None and handover.succeeds:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(registration.registered.wait(), REGISTERED_S)
+                    async with asyncio.timeout(REGISTERED_S):
+                        await registration.registered.wait()
             if not signals.stop.is_set():
                 if not self.command and not handover.succeeds:
                     await self._be_known(link)

@@ -49,7 +49,8 @@ async def make_request() -> tuple[str, str]:
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        out, err = await asyncio.wait_for(child.communicate(), CHILD_TIMEOUT_S)
+        async with asyncio.timeout(CHILD_TIMEOUT_S):
+            out, err = await child.communicate()
     except TimeoutError:
         child.kill()
         await child.wait()

@@ -330,7 +330,8 @@ class Supervisor(Sidecar):
         for worker in self._workers:
             if worker.process is not None:
                 try:
-                    await asyncio.wait_for(worker.process.wait(), END_S)
+                    async with asyncio.timeout(END_S):
+                        await worker.process.wait()
                 except TimeoutError:
                     logger.warning("worker %d does not end: killed", worker.number)
                     worker.process.kill()

@@ -207,7 +207,8 @@ class _Connection(asyncio.Protocol):
         if self._writable.is_set():
             return
         try:
-            await asyncio.wait_for(self._writable.wait(), IDLE_TIMEOUT_S)
+            async with asyncio.timeout(IDLE_TIMEOUT_S):
+                await self._writable.wait()
         except TimeoutError:
             if self._transport is not None:
                 self._transport.abort()

@@ -93,7 +93,8 @@ class ConsulRegistration:
             self.error = ""
             self.registered.set()
             try:
-                await asyncio.wait_for(self._wake.wait(), self._ttl_s / 3)
+                async with asyncio.timeout(self._ttl_s / 3):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
 

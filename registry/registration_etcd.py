@@ -90,7 +90,8 @@ class EtcdRegistration:
             self.error = ""
             self.registered.set()
             try:
-                await asyncio.wait_for(self._wake.wait(), self._ttl_s / 3)
+                async with asyncio.timeout(self._ttl_s / 3):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
 

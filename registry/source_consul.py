@@ -211,7 +211,8 @@ class ConsulSource:
             if self._unwatched is not None and self._unwatched.by_node:
                 pause_s = CATALOG_PAUSE_S * len(names) / (60000 if self._unwatched.unheard else 1000)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._doubt.wait(), pause_s)
+                    async with asyncio.timeout(pause_s):
+                        await self._doubt.wait()
             self._note()
 
     async def prove_token(self) -> None:

@@ -114,7 +114,8 @@ class ListedSource:
             self._tell("live", self._unheard)
             await asyncio.sleep(PAUSE_S)
             try:
-                await asyncio.wait_for(self._news.wait(), UNHEARD_S if self._unheard else self._reader.every_s)
+                async with asyncio.timeout(UNHEARD_S if self._unheard else self._reader.every_s):
+                    await self._news.wait()
             except TimeoutError:
                 pass
 

@@ -138,7 +138,8 @@ class Manifests:
         self._wake = self._wake or asyncio.Event()
         while True:
             try:
-                await asyncio.wait_for(self._wake.wait(), POLL_S)
+                async with asyncio.timeout(POLL_S):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
             self._wake.clear()

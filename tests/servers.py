@@ -31,11 +31,16 @@ def program(name: str) -> str:
     return str(path)
 
 
+SHARES = 16
+_share = int("".join(filter(str.isdigit, os.environ.get("PYTEST_XDIST_WORKER", ""))) or 0) % SHARES
+"""Of the ports, this process' part: test processes at the same time hand out none that another has handed out."""
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on, below those that outgoing connections get, which could take them."""
     found: list[int] = []
     while len(found) < count:
-        port = random.randrange(15000, 30000)
+        port = random.randrange(16000 + _share, 32000, SHARES)
         with socket.socket() as probe:
             try:
                 probe.bind(("", port))

@@ -64,6 +64,14 @@ def test_only_shells_touch_the_world() -> None:
         assert not touched, f"{source.relative_to(ROOT)} is a core and imports {sorted(touched)}"
 
 
+def test_nothing_waits_in_a_way_that_loses_a_cancellation() -> None:
+    """Python 3.11's `asyncio.wait_for` swallows one that meets the end of what it waits for."""
+    for source in modules():
+        for node in ast.walk(ast.parse(source.read_text())):
+            lost = isinstance(node, ast.Attribute) and node.attr == "wait_for" and ast.unparse(node.value) == "asyncio"
+            assert not lost, f"{source.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}: use asyncio.timeout"
+
+
 def test_every_package_is_listed() -> None:
     on_disk = {f"fairlead.{folder}" for folder in FOLDERS if list((ROOT / folder).rglob("__init__.py"))}
     nested = [path for folder in FOLDERS for path in (ROOT / folder).glob("*/__init__.py")]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from fairlead.registry.contributions import Contributions
 from fairlead.registry.merge import merge
@@ -61,8 +62,11 @@ steps = st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), facts, st.booleans(
 
 
 def seen(snapshot: Snapshot) -> Any:
-    """All of it, without the order of endpoints that different ways may give."""
-    ends = {host: sorted(map(repr, found)) for host, found in snapshot.endpoints.items()}
+    """All of it, without the orders of endpoints and of their labels that different ways may give."""
+    ends = {
+        host: sorted(repr(replace(one, labels=dict(sorted(one.labels.items())))) for one in found)
+        for host, found in snapshot.endpoints.items()
+    }
     return snapshot.services, ends, snapshot.workloads, snapshot.namespaces
 
 

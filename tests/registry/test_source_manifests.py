@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+
+import pytest
 
 from fairlead.registry.documents import Document, Problem
 from fairlead.registry.source_manifests import Manifests
@@ -76,3 +79,18 @@ def test_a_path_that_was_never_there_is_a_mistake_in_the_settings(tmp_path: Path
     heard = Heard(tmp_path / "there.yaml")
     heard.read()
     assert heard.manifests.unread() == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("turns", range(6))
+async def test_an_end_that_meets_a_wish_to_look_is_not_lost(tmp_path: Path, turns: int) -> None:
+    heard = Heard(tmp_path)
+    task = asyncio.ensure_future(heard.manifests.run())
+    await asyncio.sleep(0)
+    heard.manifests.look_now()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    ended, _ = await asyncio.wait([task], timeout=5)
+    task.cancel()
+    assert ended
