@@ -216,15 +216,19 @@ class ConsulSource:
             self._note()
 
     async def prove_token(self) -> None:
-        """Raises ConsulError where the token may not even see the agent: then "no services" means nothing."""
+        """Raises ConsulError where the token may not see the agent, or any node: then "no services" and "no instances"
+        mean nothing."""
         try:
             await self.get("/v1/agent/self")
+            _, nodes = await self.get("/v1/catalog/nodes")
         except ConsulError as error:
-            if "status 403" in str(error):
-                raise ConsulError(
-                    "the token may read nothing (ACL): give one with service:read, node:read (CONSUL_HTTP_TOKEN)"
-                ) from None
-            raise
+            if "status 403" not in str(error):
+                raise
+            nodes = None
+        if not nodes:  # a catalog has the nodes of its servers at least
+            raise ConsulError(
+                "the token may read nothing (ACL): give one with service:read, node:read (CONSUL_HTTP_TOKEN)"
+            )
 
     async def _take_names(self, names: tuple[str, ...], read_all: bool) -> None:
         if self._unwatched is not None and self._unwatched.by_node:  # which may know of new ones before the catalog

@@ -19,9 +19,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from fairlead.registry.needs import FetchError, Reply
 
-DEAF = ("500", "no leader", "no rights", "silence")
+DEAF = ("500", "no leader", "no rights", "no node rights", "silence")
 """Faults under which no answer says anything."""
 FAULTS = (*DEAF, "some 500", "too many", "behind")
+SERVER = "server"
+"""The node that a catalog always has."""
 LAG_S = 2.0
 """How far a server may be behind."""
 
@@ -91,7 +93,8 @@ class Tables:
         if path == "/v1/catalog/services":
             return self.services_index, {name: [] for name in sorted(self.names())}
         if path == "/v1/catalog/nodes":
-            return self.nodes_index, [{"Node": name, "Index": node.index} for name, node in sorted(self.nodes.items())]
+            nodes = [{"Node": name, "Index": node.index} for name, node in sorted(self.nodes.items())]
+            return self.nodes_index, [{"Node": SERVER, "Index": 1}, *nodes]
         if path == "/v1/agent/self":
             return 0, {"DebugConfig": {"HTTPMaxConnsPerClient": 200}}
         if path.startswith("/v1/catalog/node/"):
@@ -107,6 +110,8 @@ class Tables:
         raise AssertionError(path)
 
     def _node(self, name: str) -> Any:
+        if name == SERVER:
+            return {"Node": {"Node": SERVER, "ModifyIndex": 1}, "Services": {}}
         if name not in self.nodes:
             return None
         node = self.nodes[name]
@@ -291,6 +296,9 @@ class Model:
             if path == "/v1/agent/self":
                 return Reply(403, {}, b"Permission denied")
             told = None if path.startswith("/v1/catalog/node/") else {} if isinstance(told, dict) else []
+        # Rights to the agent and to services are left: services are listed, and no instance of them is seen.
+        if self.fault == "no node rights" and path not in ("/v1/agent/self", "/v1/catalog/services"):
+            told = None if path.startswith("/v1/catalog/node/") else []
         return Reply(200, headers, json.dumps(told, separators=(",", ":")).encode())
 
 
