@@ -117,9 +117,9 @@ class Role:
         return self.process.returncode or 0
 
     async def _end(self) -> None:
-        if self._pump is not None:
-            await self._pump
-            self._pump = None
+        """Read what it wrote to the end, also of one that nobody waited for: else its pipe outlives the loop."""
+        await (self._pump or self._read_on())
+        self._pump = None
 
     def said_no_traceback(self) -> None:
         assert "Traceback" not in self.log, self.log[-4000:]

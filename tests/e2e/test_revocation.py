@@ -18,7 +18,8 @@ from tests.servers import etcd
 
 pytestmark = pytest.mark.asyncio
 
-TTL_S = 10
+TTL_S = 20
+"""Twice as long as a control plane takes to start on a machine that does much else."""
 
 
 class Revoking(TlsShop):
