@@ -293,11 +293,12 @@ async def listening(host: str) -> bool:
 class Load:
     """Clients on kept connections; each request is sent once, and what is not answered with 200 has failed."""
 
-    def __init__(self, at: tuple[str, int], clients: int) -> None:
+    def __init__(self, at: tuple[str, int], clients: int, pause_s: float = 0.0) -> None:
         self.answered = 0
         self.failures: Counter[str] = Counter()
         self.connections = 0
         self._at = at
+        self._pause_s = pause_s
         self._stop = False
         self._tasks = [asyncio.create_task(self._client(PATHS[n % len(PATHS)])) for n in range(clients)]
 
@@ -313,7 +314,7 @@ class Load:
             self.connections += 1
             try:
                 while not self._stop and not reader.at_eof() and await self._one(path, request, reader, writer):
-                    pass
+                    await asyncio.sleep(self._pause_s)
             finally:
                 writer.close()
                 with contextlib.suppress(OSError):
@@ -341,11 +342,17 @@ class Load:
 
 
 async def run(
-    requests: int, folder: Path, prefix: str = "127.0.3", clients: int = 8, workloads: Iterable[str] = WORKLOADS
+    requests: int,
+    folder: Path,
+    prefix: str = "127.0.3",
+    clients: int = 8,
+    workloads: Iterable[str] = WORKLOADS,
+    pause_s: float = 0.0,
 ) -> Load:
-    """Restart everything while `requests` are answered, and at least once; `workloads`: or these and the gateway."""
+    """Restart everything while `requests` are answered, and at least once; `workloads`: or these and the gateway.
+    `pause_s`: of each client after an answer."""
     async with shop(folder, prefix) as made:
-        load = Load(made.front, clients)
+        load = Load(made.front, clients, pause_s)
         begun = time.monotonic()
         rounds = 0
         try:

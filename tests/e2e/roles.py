@@ -19,6 +19,8 @@ from tests.servers import free_ports
 
 FAIRLEAD = str(Path(sys.executable).with_name("fairlead"))
 DEADLINE_S = 30.0
+PACE_S = 0.02
+"""What each client of a load that runs for long pauses between requests: else it takes all that the machine has."""
 
 
 def static_service(name: str, port_name: str, port: int, at: int) -> str:

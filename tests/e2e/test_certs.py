@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.roles import Role, apps, client, free_port, roles_in, until
+from tests.e2e.roles import PACE_S, Role, apps, client, free_port, roles_in, until
 from tests.e2e.test_mesh import SERVICE, Shop, pod
 
 pytestmark = pytest.mark.asyncio
@@ -77,6 +77,7 @@ async def test_a_root_is_rotated_under_load_without_a_failed_handshake_and_each_
             while not ended.is_set():
                 status, _, told = await mesh.ask("friend")
                 answers.append(status if status == 200 else told)
+                await asyncio.sleep(PACE_S)
 
         streams = [asyncio.create_task(load()) for _ in range(STREAMS)]
         try:

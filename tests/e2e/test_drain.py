@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.roles import PACE_S
 from tests.e2e.test_mesh import shop
 
 pytestmark = pytest.mark.asyncio
@@ -26,6 +27,7 @@ async def test_who_calls_it_hears_that_nobody_is_there_and_never_a_refused_or_lo
             while not stop:
                 status, headers, _ = await mesh.ask("friend")
                 answers.append((status, headers.get("x-fairlead-reason", "")))
+                await asyncio.sleep(PACE_S)
 
         calls = [asyncio.create_task(call()) for _ in range(4)]
         role = mesh.sidecars["web"]

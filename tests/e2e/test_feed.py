@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.roles import Role, ask, free_port, static_service, until
+from tests.e2e.roles import PACE_S, Role, ask, free_port, static_service, until
 from tests.e2e.test_mesh import HOST, Shop, shop
 
 pytestmark = pytest.mark.asyncio
@@ -106,6 +106,7 @@ async def test_with_every_sidecar_restarted_in_an_outage_of_control_no_request_f
         async def requests() -> None:
             while not ended.is_set():
                 statuses.append((await ask(mesh.session, first, HOST, "/"))[0])
+                await asyncio.sleep(PACE_S)
 
         load = [asyncio.create_task(requests()) for _ in range(4)]
         serial = await certificate(mesh, "web")

@@ -17,7 +17,7 @@ import dns.message
 import dns.query
 import pytest
 
-from tests.e2e.roles import FAIRLEAD, App, Role, Roles, apps, free_port, roles_in, static_service, until
+from tests.e2e.roles import FAIRLEAD, PACE_S, App, Role, Roles, apps, free_port, roles_in, static_service, until
 
 pytestmark = pytest.mark.asyncio
 HOST = "web.default.svc.cluster.local"
@@ -39,7 +39,7 @@ SERVER = '    - {port: {number: %d, name: http-%d, protocol: HTTP}, hosts: ["*"]
 
 
 class Load:
-    """Requests without pause, some each on a connection of its own, some on kept ones; every failure is kept."""
+    """Requests, some each on a connection of its own, some on kept ones; every failure is kept."""
 
     def __init__(self, *urls: str) -> None:
         self.urls = urls
@@ -60,6 +60,7 @@ class Load:
                             self.failures.append(f"{answer.status} {answer.headers.get('x-fairlead-reason')}")
                 except aiohttp.ClientError as error:
                     self.failures.append(repr(error))
+                await asyncio.sleep(PACE_S)
 
     async def more(self, count: int) -> None:
         """Wait until each URL had so many more answers."""
@@ -168,6 +169,7 @@ async def test_health_never_says_no_and_dns_never_falls_silent_while_a_sidecar_i
                         statuses[answer.status] += 1
                     reply = await asyncio.to_thread(dns.query.udp, question, where, 5, int(number))
                     answers[str(reply.answer[0][0])] += 1
+                    await asyncio.sleep(PACE_S)
 
         polling = asyncio.create_task(poll())
 
