@@ -37,6 +37,13 @@ except ImportError as missing:
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 REQUEST_MAX = 4 << 20
 STREAMS_MAX = 20_000
+STREAMS_OF_CONNECTION = 100
+SERVERS_MAX = 1000
+"""Server listeners that one application of gRPC may ask for."""
+WAITING_MOST = 16
+"""So many responses may wait for those before them to be written; then no more requests are read."""
+PING_S = 10.0
+"""After so long without a word a client is pinged, and is gone when it does not answer for as long."""
 CLOSE_S = 0.5
 STRANGER = "this workload is not of the service account that this client has a certificate of"
 logger = logging.getLogger("fairlead.xds")
@@ -86,7 +93,18 @@ class XdsServer:
         self._object = item
         self.not_told: Callable[[], list[str]] = list
         """What no client of xDS can be told."""
-        self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", REQUEST_MAX)])
+        ping_ms = int(PING_S * 1000)
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", REQUEST_MAX),
+                ("grpc.max_concurrent_streams", STREAMS_OF_CONNECTION),
+                ("grpc.keepalive_time_ms", ping_ms),
+                ("grpc.keepalive_timeout_ms", ping_ms),
+                ("grpc.http2.max_pings_without_data", 0),  # 0: any number
+                ("grpc.http2.ping_timeout_ms", ping_ms),
+            ]
+        )
+        self._streams = 0
         handlers = {
             "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(self._whole),
             "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self._difference),
@@ -164,24 +182,28 @@ class XdsServer:
 
     def look_again(self) -> None:
         """End the streams of who would not be let in any more."""
-        for client in self._clients.values():
-            for session, wake in client.streams.items():
+        for client in list(self._clients.values()):
+            for session, wake in list(client.streams.items()):
                 try:
                     shown = session.certificate
                     self._authorize(shown, shown is None, client.node.namespace, client.node.workload)
                 except StatusError as error:
                     logger.warning("%s is cut off: %s", client.node.key, error)
-                    session.cut = str(error)
-                    wake.set()
+                    self._end(session, wake, str(error))
 
     def _want_keys(self, world: World) -> None:
         resources = world.resources
         self._keys.update(resources.request_authentications, resources.mesh.spec.jwks_blocked_networks)
 
     def _cut(self, client: Client, why: str) -> None:
-        for session, wake in client.streams.items():
-            session.cut = why
-            wake.set()
+        for session, wake in list(client.streams.items()):
+            self._end(session, wake, why)
+
+    def _end(self, session: Session, wake: asyncio.Event, why: str) -> None:
+        """It is nobody's from now on, also where it does not read what is being written to it."""
+        session.cut = why
+        wake.set()
+        self._gone(session)
 
     def _tell(self, client: Client) -> None:
         reasons = client.member.reasons
@@ -201,15 +223,30 @@ class XdsServer:
         await self._stream(requests, context, Session(True), "DeltaDiscovery")
 
     async def _stream(self, requests: AsyncIterator[bytes], context: Any, session: Session, kind: str) -> None:
-        wake = asyncio.Event()
-        reading = asyncio.ensure_future(self._read(requests, context, session, wake, kind))
+        if self._streams >= STREAMS_MAX:
+            why = f"this control plane has {STREAMS_MAX} streams of xDS already"
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
+        self._streams += 1
+        try:
+            await self._serve(requests, context, session, kind)
+        finally:
+            self._streams -= 1
+            self._gone(session)
+
+    async def _serve(self, requests: AsyncIterator[bytes], context: Any, session: Session, kind: str) -> None:
+        wake, room = asyncio.Event(), asyncio.Event()
+        reading = asyncio.ensure_future(self._read(requests, context, session, wake, room, kind))
         reading.add_done_callback(lambda _: wake.set())
         try:
             while not reading.done() and not session.cut:
                 await wake.wait()
                 wake.clear()
-                for response in session.take():
-                    await context.write(encode(f"service.discovery.v3.{kind}Response", response))
+                while responses := session.take():
+                    room.set()
+                    for response in responses:
+                        if session.cut:  # while the one before was being read
+                            break
+                        await context.write(encode(f"service.discovery.v3.{kind}Response", response))
             if session.cut:
                 await context.abort(grpc.StatusCode.PERMISSION_DENIED, session.cut)
             error = reading.exception() if not reading.cancelled() else None
@@ -223,11 +260,11 @@ class XdsServer:
                 await context.abort(grpc.StatusCode.INTERNAL, "see the log of control")
         finally:
             reading.cancel()
-            self._gone(session)
 
     async def _read(
-        self, requests: AsyncIterator[bytes], context: Any, session: Session, wake: asyncio.Event, kind: str
-    ) -> None:
+        self, requests: AsyncIterator[bytes], context: Any, session: Session, wake: asyncio.Event, room: asyncio.Event,
+        kind: str,
+    ) -> None:  # fmt: skip
         client: Client | None = None
         async for octets in requests:
             message = decode(f"service.discovery.v3.{kind}Request", octets)
@@ -236,11 +273,16 @@ class XdsServer:
             wanted = [*(message.get("resource_names") or ()), *(message.get("resource_names_subscribe") or ())]
             servers = {one for one in wanted if message.get("type_url") == LDS and one.startswith(SERVER)}
             if client.node.kind == GRPC and servers - client.servers:
+                if len(client.servers | servers) > SERVERS_MAX:
+                    raise TooManyError(f"{client.node.key} asks for more than {SERVERS_MAX} servers")
                 client.servers |= servers
                 await self._refresh(client)
             session.request(message)
             self._tell(client)
             wake.set()
+            while session.waiting >= WAITING_MOST:
+                room.clear()
+                await room.wait()
 
     async def _connected(self, message: dict[str, Any], context: Any, session: Session, wake: asyncio.Event) -> Client:
         """The client of a stream's first request. Raises NodeError, StatusError."""
@@ -252,8 +294,6 @@ class XdsServer:
         if node.kind != GRPC:
             self._want_keys(self._world())
             await self._keys.first()  # what it has of an earlier control plane serves until then
-        if len(self._clients) >= STREAMS_MAX:
-            raise NodeError(f"this control plane has {STREAMS_MAX} clients of xDS already")
         key = repr(node)
         client = self._clients.get(key)
         if client is not None and client.member.proved != proved:

@@ -3,8 +3,12 @@
 Of a stream's types clusters go first, then their endpoints, then listeners and their routes, so that nothing refers to
 what is not there yet (Envoy's xDS protocol, "make before break"). A cluster that changed gets its endpoints again, and
 a listener its routes, since Envoy warms them anew and waits for both. A request whose nonce is not the last of its type
-is out of date, and is not answered. An answer (ACK) or a refusal (NACK, with `error_detail`) is of one type; `taken`
+is out of date, and is not answered; but what it subscribes to counts if it is incremental, since the client says it
+once. An answer (ACK) or a refusal (NACK, with `error_detail`) is of one type; `taken`
 and `refused` say the same of the whole.
+
+While responses are being written nothing is queued for what changes: a client that reads slowly, or not at all, is told
+of all of it at once when it has read, so that it costs no memory meanwhile.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ class TooManyError(ValueError):
 class _Type:
     """What is known of one type on one stream."""
 
-    __slots__ = ("fresh", "names", "nonce", "pending", "refused", "sent", "wild")
+    __slots__ = ("fresh", "names", "nonce", "owed", "pending", "refused", "sent", "wild")
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -45,6 +49,8 @@ class _Type:
         """Of the response sent last."""
         self.pending = False
         """That one is not answered yet."""
+        self.owed = False
+        """A request is to be answered, be there anything or not."""
         self.refused = ""
         """Why the last answer was a refusal."""
         self.sent: dict[str, str] = {}
@@ -57,7 +63,8 @@ class _Type:
 
 
 class Session:
-    """`update` and `request` queue responses, which `take` hands out: dictionaries for `xds_wire`."""
+    """`update` and `request` queue responses, which `take` hands out: dictionaries for `xds_wire`. Who takes some
+    writes them, and then takes again."""
 
     def __init__(self, delta: bool = False) -> None:
         self.delta = delta
@@ -75,18 +82,37 @@ class Session:
         self._types: dict[str, _Type] = {}
         self._count = 0
         self._out: list[dict[str, Any]] = []
+        self._writing = False
+        self._behind = False
+        """There was something to send while others were being written."""
+
+    @property
+    def waiting(self) -> int:
+        """How many responses are queued behind those that are being written."""
+        return len(self._out)
 
     def take(self) -> list[dict[str, Any]]:
+        """What is to be written now; those taken before have been."""
+        if self._behind:
+            self._behind = False
+            self._send_all()
         out, self._out = self._out, []
+        self._writing = bool(out)
         return out
 
     def update(self, version: str, resources: Resources) -> None:
         """What is served from now on."""
         self.version, self._resources = version, resources
+        if self._writing or self._out:
+            self._behind = True
+        else:
+            self._send_all()
+        self._settle()
+
+    def _send_all(self) -> None:
         for url in ORDER:
             if url in self._types:
                 self._send(url)
-        self._settle()
 
     def request(self, message: Mapping[str, Any]) -> None:
         """A DiscoveryRequest, or a DeltaDiscoveryRequest. Raises TooManyError."""
@@ -96,7 +122,7 @@ class Session:
         first = url not in self._types
         known = self._types.setdefault(url, _Type())
         nonce = str(message.get("response_nonce", ""))
-        if not first and nonce != known.nonce and (not self.delta or nonce):
+        if not first and nonce != known.nonce and not self.delta:
             return
         if nonce and nonce == known.nonce:
             self._answered(url, known, message.get("error_detail"))
@@ -104,7 +130,9 @@ class Session:
         if sum(len(one.names) for one in self._types.values()) > NAMES_MAX:
             raise TooManyError(f"more than {NAMES_MAX} resources are asked for on one stream")
         if new or first:
-            self._send(url, first or new)
+            known.owed = True
+            if not self._behind:
+                self._send(url)
         self._settle()
 
     def _answered(self, url: str, known: _Type, error: Any) -> None:
@@ -152,9 +180,10 @@ class Session:
 
     # --- responses --------------------------------------------------------------------------------------------------
 
-    def _send(self, url: str, whatever: bool = False) -> None:
-        """Queue what of a type is new to the client. `whatever`: an answer is waited for, be there anything or not."""
+    def _send(self, url: str) -> None:
+        """Queue what of a type is new to the client."""
         known, served = self._types[url], self._resources.get(url, {})
+        whatever, known.owed = known.owed, False
         wanted = {name: one for name, one in served.items() if known.wants(name)}
         changed = [name for name, one in wanted.items() if known.sent.get(name) != one[0] or name in known.fresh]
         gone = [name for name in known.sent if name not in wanted]
@@ -199,5 +228,5 @@ class Session:
             self.reasons = reasons
         elif self.reasons:
             self.refused, self.reasons = "", []
-        if not reasons and self._types and not any(one.pending for one in self._types.values()):
+        if not reasons and self._types and not self._behind and not any(one.pending for one in self._types.values()):
             self.taken = self.version

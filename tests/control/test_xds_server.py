@@ -13,14 +13,16 @@ import grpc
 import grpc.aio
 import pytest
 
+from fairlead.control import xds_server
 from fairlead.control.feed_server import FeedServer
 from fairlead.control.push import Book
 from fairlead.control.status import StatusError
-from fairlead.control.xds_server import SERVICE, XdsServer
+from fairlead.control.xds_server import SERVER, SERVICE, XdsServer
 from fairlead.control.xds_session import CDS, EDS, LDS
 from fairlead.control.xds_wire import decode, encode
 from fairlead.policy.world import World
 from tests.control.xds_worlds import world
+from tests.relay import Line
 
 pytestmark = pytest.mark.asyncio
 
@@ -223,3 +225,84 @@ async def test_a_stream_of_who_is_revoked_ends_and_says_why() -> None:
         again = Stream(channel)
         await again.ask(node={**NODE, "id": "default/db-1"}, type_url=CDS)
         assert (await again.refused())[1] == "certificate ab was revoked by alice"
+
+
+async def test_a_client_whose_host_is_gone_without_a_word_is_no_member_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(xds_server, "PING_S", 0.2)
+    async with serving() as (made, _):
+        line = Line(f"http://127.0.0.1:{made.port}")
+        await line.open()
+        try:
+            async with grpc.aio.insecure_channel(line.url.removeprefix("http://")) as channel:
+                stream = Stream(channel)
+                await stream.ask(node=NODE, type_url=CDS)
+                await stream.read()
+                line.silence()
+                async with asyncio.timeout(10):
+                    while "sidecar/default/web-1" in made.feed.members:
+                        await asyncio.sleep(0.01)
+        finally:
+            await line.close()
+
+
+class Stuck:
+    """A call whose client reads nothing."""
+
+    def auth_context(self) -> dict[str, Any]:
+        return {}
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
+    async def write(self, _octets: bytes) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_who_asks_for_more_than_it_reads_is_heard_no_more_until_it_reads() -> None:
+    heard = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal heard
+        yield encode("service.discovery.v3.DiscoveryRequest", {"node": NODE, "type_url": CDS})
+        for number in range(1, 10_000):
+            heard = number
+            name, nonce = NAMES[1 + number % 2], str(number) if number > 1 else ""
+            message = {"type_url": EDS, "resource_names": [name], "response_nonce": nonce}
+            yield encode("service.discovery.v3.DiscoveryRequest", message)
+            await asyncio.sleep(0)
+
+    async with serving() as (made, _):
+        call = asyncio.ensure_future(made.server._whole(endless(), Stuck()))
+        async with asyncio.timeout(20):
+            while heard < xds_server.WAITING_MOST:
+                await asyncio.sleep(0.01)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert heard <= xds_server.WAITING_MOST + 2
+        made.server._cut(next(iter(made.server._clients.values())), "gone")
+        assert "sidecar/default/web-1" not in made.feed.members, "it need not read that it is cut off"
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+
+
+async def test_servers_and_streams_of_one_client_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xds_server, "SERVERS_MAX", 3)
+    monkeypatch.setattr(xds_server, "STREAMS_MAX", 2)
+    node = {"id": "default/web-1", "user_agent_name": "gRPC Python"}
+    async with serving() as (_, channel):
+        stream = Stream(channel)
+        names = [f"{SERVER}0.0.0.0:{port}" for port in range(5)]
+        await stream.ask(node=node, type_url=LDS, resource_names=names)
+        code, why = await stream.refused()
+        assert (code, "more than 3 servers" in why) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+        streams = []
+        for _ in range(2):
+            streams.append(Stream(channel))
+            await streams[-1].ask(node=NODE, type_url=CDS)
+            await streams[-1].read()
+        code, why = await Stream(channel).refused()
+        assert (code, "2 streams" in why) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+        for one in streams:
+            one.call.cancel()

@@ -205,3 +205,65 @@ def test_a_stream_names_no_more_than_it_may(monkeypatch: pytest.MonkeyPatch) -> 
     session = Session()
     with pytest.raises(TooManyError):
         session.request({"type_url": EDS, "resource_names": ["a", "b", "c"]})
+
+
+def test_what_comes_while_answers_are_being_written_is_told_once_and_as_it_is_then(session: Session) -> None:
+    client = Client(session)
+    client.connect()
+    client.heard()
+    session.update("v2", served(eds_a="2"))
+    out = session.take()  # is being written, and the client does not read
+    for number in range(3, 100):
+        session.update(f"v{number}", served(eds_a=str(number), cds_b=""))
+    assert session.waiting == 0
+    assert session.taken == "v1"
+    for response in out:
+        session.request(
+            {"type_url": response["type_url"], "response_nonce": response["nonce"], "resource_names": ["a", "b"]}
+        )
+    assert session.taken == "v1", "more is on its way than what was answered"
+    client.read()
+    heard = client.heard()
+    assert [kind for kind, _ in heard] == ["Cluster", "ClusterLoadAssignment"]
+    assert "eds_a=99" in heard[1][1]
+    assert session.taken == "v99"
+
+
+def _endpoints(digest: str, *names: str) -> Served:
+    return {EDS: {name: (digest, name.encode()) for name in names}}
+
+
+def test_what_an_incremental_answer_to_an_older_response_subscribes_to_is_not_lost() -> None:
+    session = Session(delta=True)
+    session.update("1", _endpoints("1", "a", "b"))
+    session.request({"type_url": EDS, "resource_names_subscribe": ["a"]})
+    (first,) = session.take()
+    session.update("2", _endpoints("2", "a", "b"))  # crosses the answer to the first
+    session.take()
+    session.request({"type_url": EDS, "response_nonce": first["nonce"], "resource_names_subscribe": ["b"]})
+    assert [one["name"] for response in session.take() for one in response["resources"]] == ["b"]
+    assert session.taken != "2"
+
+
+def test_what_an_incremental_answer_to_an_older_response_drops_is_not_sent_again() -> None:
+    session = Session(delta=True)
+    session.update("1", _endpoints("1", "a", "b"))
+    session.request({"type_url": EDS, "resource_names_subscribe": ["a", "b"]})
+    (first,) = session.take()
+    session.update("2", _endpoints("2", "a", "b"))
+    session.take()
+    session.request({"type_url": EDS, "response_nonce": first["nonce"], "resource_names_unsubscribe": ["b"]})
+    session.update("3", _endpoints("3", "a", "b"))
+    assert [one["name"] for response in session.take() for one in response["resources"]] == ["a"]
+
+
+def test_a_reader_that_stands_still_finds_the_newest_and_not_each_version_between() -> None:
+    session = Session(delta=True)
+    session.update("0", _endpoints("0", "a"))
+    session.request({"type_url": EDS, "resource_names_subscribe": ["a"]})
+    for number in range(1, 100):
+        session.update(str(number), _endpoints(str(number), "a"))
+    responses = session.take()
+    assert len(responses) <= 2
+    assert responses[-1]["resources"][0]["version"] == "99"
+    assert session.taken != "99"
