@@ -31,6 +31,7 @@ from . import confirmations, grants, rbac, tokens
 from .access_setup import client_authorities, oidc_issuer
 from .api import ControlApi, Options, is_loopback
 from .api_context import current
+from .api_limits import Limits
 from .auth import WORKLOAD
 from .claims import GROUPS, Judged
 from .conditions import REPORTED, some
@@ -198,6 +199,7 @@ class Control:
                     socket_users_file=options.workload_users or "",
                     confirmable=RULE_RESOURCES | rbac.RESOURCES,
                     allow_plain=options.allow_plain,
+                    limits=Limits(work=options.user_processor_time),
                 ),
                 parts=parts(self.store, lambda: self.registry.snapshot.value),
                 identity_of=issuer.identity_of,
