@@ -31,6 +31,7 @@ from .deletion import Deletions, check_finalizers, check_preconditions, policy_o
 from .events import shown
 from .events import stored as as_stored
 from .managed_fields import ApplyConflict, Owner, after_update, server_side_apply
+from .namespaces import NAMESPACES, check_open, is_ending, terminating
 from .patch import PatchError, PatchTestError, json_patch, merge_patch
 from .patch_strategic import rules_of, strategic_patch
 from .rbac_defaults import missing
@@ -274,7 +275,7 @@ class ObjectOperations:
                 body = {**wanted, "spec": dict(wanted["spec"])}
             if self._store.memory.get(key) is not None:
                 raise status.already_exists(resource.plural, resource.group, name)
-            writes, notes = self._namespace_writes(target)
+            writes, notes = self._namespace_writes(target, name)
             writes += self.together([(key, None)])
             with self.with_addresses(target, None, body):
                 if query.dry_run:
@@ -285,11 +286,22 @@ class ObjectOperations:
                     continue
             after = changes[-1].after
             assert after is not None
+            await self._leave_ended_namespace(target, after)
             return Result(external(after, target), True, (*warnings, *notes), after)
         raise status.conflict(resource.plural, resource.group, name)
 
-    def _namespace_writes(self, target: Target) -> tuple[list[Write], list[str]]:
-        """What makes the namespace, where it is missing, and a note that says so."""
+    async def _leave_ended_namespace(self, target: Target, made: Stored) -> None:
+        """Take an object back whose namespace has begun to end between the look at it and the write. Raises StatusError
+        403."""
+        memory, namespace = self._store.memory, target.namespace
+        if not namespace or (memory.get(Key(NAMESPACES, "", namespace)) and not is_ending(memory, namespace)):
+            return
+        await self.delete_all([made], False)
+        raise terminating(made.key, target.resource.group, target.resource.plural)
+
+    def _namespace_writes(self, target: Target, name: str) -> tuple[list[Write], list[str]]:
+        """What makes the namespace, where it is missing, and a note that says so. Raises StatusError 403."""
+        check_open(self._store.memory, key_of(target, name), target.resource.group, target.resource.plural)
         if not target.namespace or self._store.memory.get(Key("namespaces", "", target.namespace)):
             return [], []
         return [self.namespace_write(target.namespace)], [
@@ -471,7 +483,8 @@ class ObjectOperations:
         self.check_write(target, current, made)
         beside: list[Write] = []
         writes = self._deletions.update(stored, internal(made), self._now())
-        if made["metadata"].get("deletionTimestamp") and not made["metadata"].get("finalizers"):
+        is_going = bool(made["metadata"].get("deletionTimestamp")) and target.resource.name != NAMESPACES
+        if is_going and not made["metadata"].get("finalizers"):
             writes = self._deletions.removal(stored, self._now())  # the last finalizer is gone, and so is the object
             beside = self._removal(writes)
         elif not target.subresource:
@@ -533,11 +546,7 @@ class ObjectOperations:
                     403, f'namespaces "{target.name}" is forbidden: this namespace may not be deleted',
                     name=target.name, kind="namespaces",
                 )  # fmt: skip
-            if resource.name == "namespaces":
-                writes = self._deletions.plan(self._contents(target.name), "Background", self._now())
-                writes.append(Write(stored.key, None, expect=stored.version))
-            else:
-                writes = self._deletions.plan([stored], policy, self._now())
+            writes = self.plan_deletion([stored], policy)
             if not writes:
                 return external(stored, target)  # it is to go already, and waits for its finalizers
             beside = self._removal(writes)
@@ -557,6 +566,10 @@ class ObjectOperations:
             return answer if after is None else external(after, target)
         raise status.conflict(resource.plural, resource.group, target.name)
 
+    def plan_deletion(self, roots: Sequence[Stored], policy: str) -> list[Write]:
+        """The writes that delete these, as far as nothing holds them; see `deletion`."""
+        return self._deletions.plan(roots, policy, self._now())
+
     def _removal(self, writes: list[Write]) -> list[Write]:
         """What is to be written in one go with these. Raises StatusError."""
         before = [(write.key, self._store.memory.get(write.key)) for write in writes]
@@ -568,15 +581,6 @@ class ObjectOperations:
         resource = self._catalog.by_name[stored.key.resource]
         return {"apiVersion": resource.api_version(), "kind": resource.kind, **stored.object()}
 
-    def _contents(self, namespace: str) -> list[Stored]:
-        memory = self._store.memory
-        return [
-            stored
-            for resource in self._catalog.resources
-            if resource.namespaced
-            for stored in memory.all(resource.name, namespace)
-        ]
-
     async def delete_all(self, found: list[Stored], dry_run: bool, policy: str = "Background") -> None:
         """Delete these objects, all at once; who is gone already does not matter. Raises StatusError."""
         for _ in range(ATTEMPTS):
@@ -586,7 +590,7 @@ class ObjectOperations:
                 for one in there
                 if one is not None and not (one.key.resource == "namespaces" and one.key.name in PROTECTED_NAMESPACES)
             ]
-            writes = self._deletions.plan(roots, policy, self._now())
+            writes = self.plan_deletion(roots, policy)
             beside = self._removal(writes)
             if dry_run or not writes:
                 return

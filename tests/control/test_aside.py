@@ -21,7 +21,8 @@ from fairlead.control.role_control import GARBAGE
 from tests.control.serving import SERVICES, VIRTUAL_SERVICES, Client, api_in, service, virtual_service
 
 SOON_S = 0.25
-ROOT, ANN, BOB = [{"Authorization": f"Bearer {letter * 32}"} for letter in "rab"]
+ME: list[dict[str, Any]] = [{"Authorization": f"Bearer {letter * 32}"} for letter in "rab"]
+ROOT, ANN, BOB = ME
 
 
 @pytest.fixture
