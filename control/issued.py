@@ -57,7 +57,8 @@ class Issued:
         }
 
     def last(self, now: float, without: Container[str] = ()) -> Iterator[IssuedLeaf]:
-        """Of each workload and identity the certificate issued last that has not ended, but for the serials `without`."""
+        """Of each workload and identity the certificate issued last that has not ended, but for the serials
+        `without`."""
         for leaves in self._leaves.values():
             found = next((leaf for leaf in reversed(leaves) if leaf.serial not in without), None)
             if found is not None and found.not_after > now:
