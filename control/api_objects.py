@@ -224,7 +224,7 @@ class ObjectApi:
             await self._hub.again(request)
 
     def _get(self, request: web.Request, target: Target, form: Form) -> web.Response:
-        stored = self._operations.get(target)
+        stored = self._hub.read(self._operations.get(target))
         if form.as_:
             body = external(stored, target)
             if form.as_ == "Table":
@@ -237,7 +237,7 @@ class ObjectApi:
         return table(target.resource.name, bodies, metadata, self._clock(), include)
 
     def _list(self, request: web.Request, target: Target, query: Query, form: Form) -> web.Response:
-        found, metadata = page(self._store.memory, target, query)
+        found, metadata = page(self._store.memory, target, query, self._hub.readers.get(target.resource.name))
         if form.as_ == "Table":
             bodies = [external(one, target) for one in found]
             return respond(request, self._table(request, target, bodies, metadata))
@@ -250,8 +250,11 @@ class ObjectApi:
     def _answer(self, request: web.Request, result: Result, target: Target, code: int) -> web.Response:
         form = negotiate(request.headers.get("Accept", ""))
         body: Any = result.body
-        if not form.as_ and result.stored is not None:
-            body = spliced(result.stored, target)
+        stored = self._hub.read(result.stored) if result.stored is not None else None
+        if stored is not None and stored is not result.stored:
+            body = external(stored, target)
+        if not form.as_ and stored is not None:
+            body = spliced(stored, target)
         elif form.as_ == "Table":
             metadata = {"resourceVersion": body["metadata"].get("resourceVersion", "")}
             body = self._table(request, target, [body], metadata)

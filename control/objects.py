@@ -34,6 +34,7 @@ from .managed_fields import ApplyConflict, Owner, after_update, server_side_appl
 from .namespaces import NAMESPACES, check_open, is_ending, terminating
 from .patch import PatchError, PatchTestError, json_patch, merge_patch
 from .patch_strategic import rules_of, strategic_patch
+from .pod_status import is_derived
 from .rbac_defaults import missing
 from .status import Cause, StatusError, bad_request, invalid
 from .store import Change, ConflictError, Key, Store, Stored, StoreError, Write, encode
@@ -68,7 +69,7 @@ class Admitted(Struct, frozen=True):
     found: Findings
 
 
-SERVICES = "services"
+SERVICES, PODS = "services", "pods"
 
 
 def service_key(key: Key) -> str:
@@ -255,7 +256,7 @@ class ObjectOperations:
         metadata["uid"] = self._uid()
         metadata["creationTimestamp"] = self._now()
         metadata["generation"] = 1
-        if target.resource.name in REPORTED:
+        if target.resource.name in REPORTED or (target.resource.name == PODS and is_derived(body.get("status"))):
             body.pop("status", None)
         if target.resource.name == "namespaces":
             name = metadata.get("name")
@@ -505,6 +506,10 @@ class ObjectOperations:
     def _only_what_may_change(self, target: Target, current: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
         """What the server keeps is taken from the stored object, and a subresource changes its own part only."""
         old, new = current["metadata"], made["metadata"]
+        if target.resource.name == PODS and is_derived(made.get("status")):
+            del made["status"]  # as it was read, and nobody's declaration
+            if "status" in current:
+                made["status"] = current["status"]
         if target.subresource == "status":
             merged = {**current, **({"status": made["status"]} if "status" in made else {})}
             if "status" not in made:
