@@ -180,7 +180,7 @@ class ControlApi:
         self.app.add_routes(self.certificates.routes())
         self.app.add_routes(self.confirming.routes())
         self.app.add_routes(HistoryApi(self._recorded, self.catalog, self.operations, self.access).routes())
-        self.app.add_routes(AccessReviews(self.access, parts.load_yaml).routes())
+        self.app.add_routes(AccessReviews(self.access, parts.load_yaml, self._aside).routes())
         self.app.add_routes(objects.routes())
         self._runner: web.AppRunner | None = None
         self.port = 0

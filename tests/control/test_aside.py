@@ -17,6 +17,7 @@ import pytest
 from fairlead.control.api import Options
 from fairlead.control.api_limits import Limits
 from fairlead.control.aside import Thread, metered
+from fairlead.control.kinds import load_yaml
 from fairlead.control.role_control import GARBAGE
 from tests.control.serving import SERVICES, VIRTUAL_SERVICES, Client, api_in, service, virtual_service
 
@@ -220,3 +221,21 @@ async def test_work_that_fails_or_is_refused_gives_the_turn_back() -> None:
     found: Any = await thread.run("bob", {}.copy, nothing, lambda _: None)
     assert found == {}
     thread.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("path", ["/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", VIRTUAL_SERVICES])
+async def test_much_yaml_is_read_beside_the_loop_wherever_it_may_be_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    where: list[str] = []
+
+    def load(text: bytes) -> Any:
+        where.append(threading.current_thread().name)
+        return load_yaml(text)
+
+    monkeypatch.setattr("fairlead.control.kinds.load_yaml", load)
+    async with api_in(tmp_path) as (_, client):
+        for body in ("a: 1\n", "#" * 20_000 + "\na: 1\n"):
+            await client.ask("POST", path, body, Content_Type="application/yaml")
+    assert [name.startswith("fairlead-api") for name in where] == [False, True]
