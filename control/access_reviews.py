@@ -10,7 +10,8 @@ from aiohttp import web
 from .access import Access, user_of
 from .api_body import YamlLoad, read_body
 from .api_context import current
-from .api_objects import body_of, respond
+from .api_objects import body_of, respond, weight
+from .aside import Aside, at_once
 from .rbac import AUTHENTICATED, Attributes, User
 from .status import bad_request
 
@@ -20,8 +21,9 @@ AUTHORIZATION, AUTHENTICATION = "authorization.k8s.io", "authentication.k8s.io"
 class AccessReviews:
     """Handlers."""
 
-    def __init__(self, access: Access, load_yaml: YamlLoad) -> None:
+    def __init__(self, access: Access, load_yaml: YamlLoad, aside: Aside = at_once) -> None:
         self._access = access
+        self._aside = aside
         self._load_yaml = load_yaml
 
     def routes(self) -> list[web.RouteDef]:
@@ -36,7 +38,10 @@ class AccessReviews:
 
     async def _spec(self, request: web.Request, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """(the whole question, its spec)"""
-        body, _ = read_body(await body_of(request), request.headers.get("Content-Type", ""), self._load_yaml, False)
+        data, content_type = await body_of(request), request.headers.get("Content-Type", "")
+        body, _ = await self._aside(
+            weight(data, content_type), lambda: read_body(data, content_type, self._load_yaml, False)
+        )
         if not isinstance(body, dict) or body.get("kind") not in (None, kind):
             raise bad_request(f"expected a {kind}")
         spec = body.get("spec") or {}

@@ -37,23 +37,27 @@ Problem = tuple[str, str]
 
 
 BodyCheck = Callable[[Resource, str, dict[str, Any]], Findings]
-"""(resource, version, whole object) to what schema and meaning say of it."""
+"""(resource, version, whole object) to what schema and meaning say of it; nothing else is looked at."""
+LookUp = Callable[[Resource, Findings, int], list[Problem]]
+"""(resource, what the check of an object found, bytes of it) to warnings of what it refers to and is not there."""
+
+
+_NESTS = (dict, list)
 
 
 def depth_is_bounded(value: Any, limit: int = DEPTH_MAX) -> bool:
     """Whether a JSON value nests no deeper than `limit`; does not recurse itself."""
-    level: list[Any] = [value]
+    level: list[Any] = [value] if type(value) in _NESTS else []
     for _ in range(limit):
+        if not level:
+            return True
         level = [
             item
             for one in level
-            if isinstance(one, (dict, list))
-            for item in (one.values() if isinstance(one, dict) else one)
-            if isinstance(item, (dict, list))
+            for item in (one.values() if type(one) is dict else one)
+            if type(item) is dict or type(item) is list
         ]
-        if not level:
-            return True
-    return False
+    return not level
 
 
 def check_envelope(resource: Resource, version: str, body: Any) -> dict[str, Any]:
@@ -146,15 +150,30 @@ def check_account(account: str) -> None:
 
 
 class Admission:
-    """`check` says what schema and meaning have against a body."""
+    """`check` says what schema and meaning have against a body, `look_up` what it refers to."""
 
-    def __init__(self, check: BodyCheck) -> None:
+    def __init__(self, check: BodyCheck, look_up: LookUp | None = None) -> None:
         self._check = check
+        self._look_up = look_up
 
     def admit(
         self, resource: Resource, version: str, body: dict[str, Any], validation: str, duplicates: list[str]
     ) -> tuple[dict[str, Any], list[str]]:
-        """(the object to store, warnings) of one whose envelope is in order. `validation`: Strict, Warn or Ignore.
+        """`judge` and `references`, for where nobody waits."""
+        made, warnings, findings = self.judge(resource, version, body, validation, duplicates)
+        return made, warnings + self.references(resource, findings, 0)
+
+    def references(self, resource: Resource, findings: Findings, size: int) -> list[str]:
+        """Warnings about what an object of `size` bytes refers to, of which `judge` has found this."""
+        if self._look_up is None or findings.errors or findings.unknown:
+            return []
+        return [_told(*one) for one in self._look_up(resource, findings, size)]
+
+    def judge(
+        self, resource: Resource, version: str, body: dict[str, Any], validation: str, duplicates: list[str]
+    ) -> tuple[dict[str, Any], list[str], Findings]:
+        """(the object to store, warnings, what the check found) of one whose envelope is in order; looks at nothing
+        else. `validation`: Strict, Warn or Ignore.
 
         `duplicates`: fields that its JSON had twice. Raises StatusError 400 for unknown fields, 422 for all else.
         """
@@ -182,8 +201,7 @@ class Admission:
         if causes:
             raise invalid(resource.kind, resource.group, str(body["metadata"].get("name") or ""), causes)
         body = apply_defaults(resource.name, body)
-        warnings += [f"{path}: {message}" if path else message for path, message in findings.warnings]
-        return body, warnings
+        return body, warnings + [_told(*one) for one in findings.warnings], findings
 
     def check_update(self, resource: Resource, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         """What cannot be changed. Raises StatusError 422."""
@@ -192,6 +210,10 @@ class Admission:
         if findings.errors:
             causes = [Cause(path, message) for path, message in findings.errors]
             raise invalid(resource.kind, resource.group, str(before["metadata"].get("name")), causes)
+
+
+def _told(path: str, message: str) -> str:
+    return f"{path}: {message}" if path else message
 
 
 def with_path(path: str, message: str) -> str:

@@ -6,6 +6,8 @@ await api.start("127.0.0.1", 15010)          plain; open to all on loopback whil
 await api.start("0.0.0.0", 15012, ssl=...)   TLS; may be called several times
 stop = api.subscribe(changed)                {item key: object or None} with every change
 await api.close()
+
+Long because it is where all parts of the API meet, around each request and at its beginning and end.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from aiohttp import web
 
 from .access import Access
 from .access_reviews import AccessReviews
-from .admission import Admission, BodyCheck
+from .admission import Admission, BodyCheck, LookUp
 from .api_body import YamlLoad
 from .api_context import Context, begin, current
 from .api_door import Door, is_large, is_operator
@@ -35,6 +37,7 @@ from .api_limits import ApiLimits, Limits
 from .api_objects import ObjectApi, respond
 from .api_refusals import BODY_BYTES_MAX, http_logger, readable, refusal_of
 from .api_request import Form
+from .aside import ASIDE_BYTES, Made, Thread, metered
 from .audit import FEED, Audit
 from .auth import Authenticator, Principal, check_own, forbidden
 from .catalog import Catalog
@@ -106,6 +109,7 @@ class Parts(msgspec.Struct):
     check: BodyCheck
     schema_of: SchemaOf
     load_yaml: YamlLoad
+    look_up: LookUp | None = None
 
 
 Changed = Callable[[Mapping[str, dict[str, Any] | None]], None]
@@ -138,7 +142,7 @@ class ControlApi:
         self.catalog = Catalog(parts.kinds)
         self.hub = WatchHub(store.memory, random.random, clock)
         self.operations = ObjectOperations(
-            self._recorded, self.catalog, Admission(parts.check), clock, secrets.token_bytes,
+            self._recorded, self.catalog, Admission(parts.check, parts.look_up), clock, secrets.token_bytes,
             ClusterIPs(self.options.service_ranges),
         )  # fmt: skip
         self.checks: dict[str, Callable[[], str]] = {}
@@ -157,6 +161,8 @@ class ControlApi:
             current().principal, target, before, after
         )
         self.operations.together = self._together
+        self._thread = Thread()
+        self.operations.aside = self._aside
         self.operations.guards.append(self._check_lockout)
         self.lockout: LockoutGuard | None = None
         """Refuses policies that would cut control, DNS or their author off, where the registry is known."""
@@ -174,7 +180,7 @@ class ControlApi:
         self.app.add_routes(self.certificates.routes())
         self.app.add_routes(self.confirming.routes())
         self.app.add_routes(HistoryApi(self._recorded, self.catalog, self.operations, self.access).routes())
-        self.app.add_routes(AccessReviews(self.access, parts.load_yaml).routes())
+        self.app.add_routes(AccessReviews(self.access, parts.load_yaml, self._aside).routes())
         self.app.add_routes(objects.routes())
         self._runner: web.AppRunner | None = None
         self.port = 0
@@ -357,6 +363,7 @@ class ControlApi:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+        self._thread.close()
         if self._audit_descriptor >= 0:
             os.close(self._audit_descriptor)
             self._audit_descriptor = -1
@@ -377,7 +384,7 @@ class ControlApi:
             context.confirm = request.headers.get("Fairlead-Confirm", "")
             context.force = request.headers.get("Fairlead-Force", "").lower() == "true"
             await self.door.enter(request, context)
-            response = await handler(request)
+            response = await metered(handler(request), context.charge)
             if is_large(response):
                 name_ours(response, request_id)
                 await self.door.hand_over(request, context, response)
@@ -401,6 +408,14 @@ class ControlApi:
         if request.method not in ("GET", "HEAD", "OPTIONS") or (refusal and refusal.code in (401, 403)):
             self._record(request, context, request_id, response.status, refusal)
         return response
+
+    async def _aside(self, size: int, work: Callable[[], Made]) -> Made:
+        """Work of the request that this task handles (`aside.Aside`)."""
+        if size < ASIDE_BYTES:
+            return work()
+        context = current()
+        check, context.check_work = context.check_work, lambda: None  # what has been begun is done
+        return await self._thread.run(context.principal.name, work, check, context.charge)
 
     def _check_lockout(self, changing: Changing) -> None:
         if self.lockout is not None and not current().force:

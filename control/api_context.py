@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -16,6 +17,8 @@ class Context:
     __slots__ = (
         "address",
         "audit",
+        "charge",
+        "check_work",
         "confirm",
         "counted",
         "decision",
@@ -53,6 +56,10 @@ class Context:
         """The binding and role that allowed it."""
         self.counted: tuple[str, bool] | None = None
         """(user, is a watch) as counted by the limits."""
+        self.charge: Callable[[float], None] = lambda _seconds: None
+        """Told what processor time this request takes."""
+        self.check_work: Callable[[], None] = lambda: None
+        """Refuses (StatusError 429) more work of a user who has taken too much."""
 
 
 _context: ContextVar[Context] = ContextVar("fairlead_request")

@@ -61,6 +61,8 @@ class Door:
         """Takes in what other control planes have written: one of them may have made a token a moment ago."""
         self.open_ports: set[int] = set()
         self._clock = clock
+        self.now = time.monotonic
+        """The clock of the limits."""
         self._token_file = token_file
         self._token_mtime = 0.0
         self.token_looked = 0.0
@@ -76,13 +78,13 @@ class Door:
         public = request.path in PUBLIC
         try:
             if request.remote and "Authorization" in request.headers:  # a certificate cannot be guessed
-                self.limits.check_address(request.remote, time.monotonic())
+                self.limits.check_address(request.remote, self.now())
             context.principal = await self._who(request)
         except StatusError as error:
             if public:
                 return
             if error.code == 401 and request.remote:
-                self.limits.failed(request.remote, time.monotonic())
+                self.limits.failed(request.remote, self.now())
             raise
         if public:
             return
@@ -100,8 +102,10 @@ class Door:
         is_master = MASTERS in caller.groups
         if not (caller.role == WORKLOAD and request.path.startswith(WORKLOADS_OWN)):
             user, is_watch = access.user_of(caller).name, wanted.verb == "watch"
-            self.limits.begin(user, is_master, is_watch, time.monotonic())
+            self.limits.begin(user, is_master, is_watch, self.now())
             context.counted = (user, is_watch)
+            context.charge = lambda seconds: self.limits.worked(user, is_master, seconds, self.now())
+            context.check_work = lambda: self.limits.check_work(user, is_master, self.now())
         self._permit(request, context)
 
     def _let_impersonate(self, request: web.Request, context: Context) -> None:

@@ -1,6 +1,8 @@
-"""How much one user may ask of the control API: requests a second, at once, and watches. Nobody starves the others.
+"""How much one user may ask of the control API: requests and processor time a second, at once, and watches.
+Nobody starves the others.
 
-Members of system:masters have no rate, as upstream, so that whoever repairs something is not held up; watches are
+Processor time is charged as it is spent, so who is over their share waits until it is paid back. Members of
+system:masters have no rate, as upstream, so that whoever repairs something is not held up; watches are
 counted for all, and a share of them is kept for system:masters. A large answer counts until it has been read. Who
 shows bad credentials is slowed down by address; a certificate is not, since it cannot be guessed and others may share
 the address.
@@ -31,6 +33,11 @@ class Limits(Struct, frozen=True):
     watches: int = 200
     unread_bytes: int = 64 << 20
     """Of large answers that have not been read yet."""
+    work: float = 0.25
+    """Seconds of processor time a second; 0: no limit."""
+    work_burst_s: float = 10.0
+    """So much at once, before somebody has to wait. What a request takes is known when it is done, so one may go
+    beyond this."""
 
 
 class Buckets:
@@ -57,6 +64,17 @@ class Buckets:
         at = max(self._full_at.get(key, 0.0), now)
         return max(0.0, at + self._each_s - now - self._depth_s)
 
+    def spend(self, key: str, amount: float, now: float) -> None:
+        """Take so much, whether it is there or not."""
+        self._full_at[key] = max(self._full_at.get(key, 0.0), now) + amount * self._each_s
+        self._full_at.move_to_end(key)
+        while len(self._full_at) > USERS_MAX:
+            self._full_at.popitem(last=False)
+
+    def owes(self, key: str, now: float) -> float:
+        """Seconds until nothing is owed."""
+        return max(0.0, self._full_at.get(key, 0.0) - now - self._depth_s)
+
 
 class ApiLimits:
     """What is under way, by user. `now`: seconds of a clock that only grows."""
@@ -66,6 +84,7 @@ class ApiLimits:
         self._watches_max = watches_max
         self._requests = Buckets(limits.requests_per_second, limits.burst)
         self._failures = Buckets(FAILURES_PER_SECOND, FAILURES_BURST)
+        self._work = Buckets(limits.work, limits.work_burst_s) if limits.work > 0 else None
         self._running: dict[tuple[str, bool], int] = {}
         """By (user, is a watch)."""
         self._unread: dict[str, int] = {}
@@ -76,6 +95,7 @@ class ApiLimits:
     def begin(self, user: str, is_master: bool, is_watch: bool, now: float) -> None:
         """Count a request in, until `end`. Raises StatusError 429."""
         limits, key = self._limits, (user, is_watch)
+        self.check_work(user, is_master, now)
         running = self._running.get(key, 0)
         if is_watch:
             room = self._watches_max if is_master else int(self._watches_max * (1 - MASTERS_SHARE))
@@ -100,6 +120,20 @@ class ApiLimits:
         else:
             self._running.pop(key, None)
         self.watching -= is_watch
+
+    def worked(self, user: str, is_master: bool, seconds: float, now: float) -> None:
+        """Charge processor time that a request of this user has taken."""
+        if self._work is not None and not is_master:
+            self._work.spend(user, seconds, now)
+
+    def check_work(self, user: str, is_master: bool, now: float) -> None:
+        """Raises StatusError 429 for who has taken more processor time than their share."""
+        if self._work is None or is_master or not (wait := self._work.owes(user, now)):
+            return
+        raise self._refusal(
+            f"the requests of user {user} have taken more processor time than {self._limits.work:g} s a second "
+            f"({self._limits.work_burst_s:g} s at once)", int(wait) + 1
+        )  # fmt: skip
 
     def hold(self, user: str, is_master: bool, size: int) -> None:
         """Count a large answer in that waits to be read, until `release`; the only one may be of any size. Raises

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import msgspec
 import yaml
@@ -29,9 +29,8 @@ from .table import partial, table
 from .watch_hub import WatchHub
 
 BODY_TIMEOUT_S = 30.0
-YAML_ASIDE_BYTES = 16 << 10
-P = ParamSpec("P")
-Found = TypeVar("Found")
+YAML_WEIGHS = 8
+"""YAML takes so many times as long to read as JSON, and more."""
 encode = msgspec.json.encode
 
 
@@ -48,13 +47,9 @@ async def body_of(request: web.Request) -> bytes:
         raise StatusError(400, "the connection was cut before the whole body had come") from None
 
 
-async def parsed(
-    data: bytes, content_type: str, read: Callable[P, Found], *arguments: P.args, **named: P.kwargs
-) -> Found:
-    """What `read` makes of a body; of much YAML in a thread, as a megabyte of it takes seconds."""
-    if len(data) > YAML_ASIDE_BYTES and "yaml" in content_type.lower():
-        return await asyncio.to_thread(read, *arguments, **named)
-    return read(*arguments, **named)
+def weight(data: bytes, content_type: str) -> int:
+    """Bytes of JSON that take as long to read."""
+    return len(data) * (YAML_WEIGHS if "yaml" in content_type.lower() else 1)
 
 
 def respond(
@@ -229,7 +224,7 @@ class ObjectApi:
             await self._hub.again(request)
 
     def _get(self, request: web.Request, target: Target, form: Form) -> web.Response:
-        stored = self._operations.get(target)
+        stored = self._hub.read(self._operations.get(target))
         if form.as_:
             body = external(stored, target)
             if form.as_ == "Table":
@@ -242,7 +237,7 @@ class ObjectApi:
         return table(target.resource.name, bodies, metadata, self._clock(), include)
 
     def _list(self, request: web.Request, target: Target, query: Query, form: Form) -> web.Response:
-        found, metadata = page(self._store.memory, target, query)
+        found, metadata = page(self._store.memory, target, query, self._hub.readers.get(target.resource.name))
         if form.as_ == "Table":
             bodies = [external(one, target) for one in found]
             return respond(request, self._table(request, target, bodies, metadata))
@@ -255,8 +250,11 @@ class ObjectApi:
     def _answer(self, request: web.Request, result: Result, target: Target, code: int) -> web.Response:
         form = negotiate(request.headers.get("Accept", ""))
         body: Any = result.body
-        if not form.as_ and result.stored is not None:
-            body = spliced(result.stored, target)
+        stored = self._hub.read(result.stored) if result.stored is not None else None
+        if stored is not None and stored is not result.stored:
+            body = external(stored, target)
+        if not form.as_ and stored is not None:
+            body = spliced(stored, target)
         elif form.as_ == "Table":
             metadata = {"resourceVersion": body["metadata"].get("resourceVersion", "")}
             body = self._table(request, target, [body], metadata)
@@ -271,22 +269,25 @@ class ObjectApi:
         agent = request.headers.get("User-Agent", "").partition("/")[0].strip()
         return agent[:128] if agent and agent.isprintable() else "unknown"
 
-    async def _body(self, request: web.Request, query: Query) -> tuple[Any, list[str]]:
+    async def _body(self, request: web.Request, query: Query) -> tuple[Any, list[str], Query]:
+        """(value, fields that were there twice, the query with the body's size)."""
         data, content_type = await body_of(request), request.headers.get("Content-Type", "")
-        return await parsed(
-            data, content_type, read_body, data, content_type, self._load_yaml, query.field_validation != "Ignore"
+        want_duplicates = query.field_validation != "Ignore"
+        value, duplicates = await self._operations.aside(
+            weight(data, content_type), lambda: read_body(data, content_type, self._load_yaml, want_duplicates)
         )
+        return value, duplicates, replace(query, size=len(data))
 
     async def _create(self, request: web.Request, target: Target, query: Query) -> web.Response:
         negotiate(request.headers.get("Accept", ""))
-        body, duplicates = await self._body(request, query)
+        body, duplicates, query = await self._body(request, query)
         result = await self._operations.create(target, body, query, duplicates, self._manager(request, query))
         current().name = str(result.body["metadata"].get("name", ""))
         return self._answer(request, result, target, 201)
 
     async def _update(self, request: web.Request, target: Target, query: Query) -> web.Response:
         negotiate(request.headers.get("Accept", ""))
-        body, duplicates = await self._body(request, query)
+        body, duplicates, query = await self._body(request, query)
         result = await self._operations.update(target, body, query, duplicates, self._manager(request, query))
         return self._answer(request, result, target, 200)
 
@@ -294,7 +295,10 @@ class ObjectApi:
         negotiate(request.headers.get("Accept", ""))
         data = await body_of(request)
         content_type = request.headers.get("Content-Type", "")
-        kind, patch, duplicates = await parsed(data, content_type, read_patch, data, content_type, self._load_yaml)
+        kind, patch, duplicates = await self._operations.aside(
+            weight(data, content_type), lambda: read_patch(data, content_type, self._load_yaml)
+        )
+        query = replace(query, size=len(data))
         if kind == "apply":
             result = await self._operations.apply(target, patch, query, duplicates)
         else:
@@ -307,7 +311,9 @@ class ObjectApi:
         options: Any = {}
         if data.strip():
             content_type = request.headers.get("Content-Type", "")
-            options, _ = await parsed(data, content_type, read_body, data, content_type, self._load_yaml, False)
+            options, _ = await self._operations.aside(
+                weight(data, content_type), lambda: read_body(data, content_type, self._load_yaml, False)
+            )
             if not isinstance(options, dict) or options.get("kind") not in (None, "", "DeleteOptions"):
                 raise bad_request("the body of a deletion is DeleteOptions")
         dry_run = query.dry_run or is_dry_run(options.get("dryRun"))

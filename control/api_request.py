@@ -82,6 +82,8 @@ class Query(Struct, frozen=True):
     force: bool = False
     pretty: bool | None = None
     uid: str = ""
+    size: int = 0
+    """Bytes of the body."""
 
 
 def is_dry_run(values: Any, field: str = "dryRun") -> bool:

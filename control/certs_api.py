@@ -20,6 +20,7 @@ from .api_context import current
 from .certificates_api import fields, only_admin, text
 from .feed_server import FeedServer
 from .issued import Issued, IssuedLeaf
+from .revocations import SERIAL
 from .rotation import Holder, RotationError, holders_of, lacking, told, using
 from .status import StatusError, bad_request
 from .store import ConflictError, StoreError
@@ -126,7 +127,7 @@ class CertsApi:
             for one in holders if one.told and one.serial and one.workload not in seen
         ]  # fmt: skip
         revoked = self.revoked()
-        serials = {one["name"] for one in revoked if one["kind"] == "serial"}
+        serials = {one["name"] for one in revoked if one["kind"] == SERIAL}
         for leaf in leaves:
             leaf["revoked"] = leaf["serial"] in serials
         return {
@@ -156,7 +157,8 @@ class CertsApi:
         if issuer.phase == "distributing":
             return lacking(holders, fingerprint(issuer.successor.root), issued, issuer.since, now)
         old = issuer.current
-        return using(holders, issued, old.key_id.hex(), now)
+        revoked = {one["name"] for one in self.revoked() if one["kind"] == SERIAL}
+        return using(holders, issued, old.key_id.hex(), now, revoked)
 
     async def _step(self, request: web.Request) -> web.Response:
         only_admin("rotate the root")

@@ -130,7 +130,7 @@ def _offline_verbs(verb: Any) -> None:
     add_output(made)
     add_colour(made)
     made = verb("explain", "cli_offline", "explain", "Show what would happen to a request, and why.")
-    add_files(made)
+    add_sources(made)
     made.add_argument(
         "--control", metavar="URL", help="explain against the live mesh of this control API instead of -f"
     )
@@ -180,7 +180,7 @@ def _offline_verbs(verb: Any) -> None:
     pair.add_argument("destination", metavar="NS/WORKLOAD[:PORT]", help="whom; default: each port that it declares")
     pair.add_argument("--plaintext", action="store_true", help="the caller has no identity (no mutual TLS)")
     for made in (matrix, pair):
-        add_files(made)
+        add_sources(made)
         made.add_argument("--control", metavar="URL", help="the live mesh of this control API instead of -f")
         made.add_argument("--token", metavar="TOKEN", help="bearer token for --control")
         made.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
@@ -246,7 +246,8 @@ def _roles(verb: Any) -> None:
         verb(
             "query", "cli_dns", "query", "Show an answer and why: sources, and endpoints left out.",
             made.add_subparsers(dest="dns_verb", metavar="query"),
-        )
+        ),
+        add_sources,
     )  # fmt: skip
 
     made = verb("sidecar", "role_sidecar", "main", "Run the proxy beside one workload.")

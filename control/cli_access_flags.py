@@ -9,11 +9,24 @@ from .settings import seconds
 FORCE_HELP = "also what would cut the control API, DNS, your own path, or clients in plaintext off"
 
 
+def share(text: str) -> float:
+    """Seconds a second. Raises ValueError."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(text)
+    return value
+
+
 def access_flags(made: Any) -> None:
     """Of `fairlead control`: the names and meaning of kube-apiserver's flags."""
     made.add_argument("--client-ca-file", metavar="FILE", help="authorities (PEM) of certificates that name users: "
                       "CN is the user, each O a group")  # fmt: skip
     made.add_argument("--allow-plain", action="store_true", help="let --listen go beyond loopback without TLS")
+    made.add_argument(
+        "--user-processor-time", type=share, default=0.25, metavar="SECONDS",
+        help="of control's processor a second that the requests of one user may take, and 10 at once; then 429 "
+        "(default 0.25; 0: no limit; administrators and workloads' own requests have none)",
+    )  # fmt: skip
     made.add_argument("--oidc-issuer-url", metavar="URL", default="", help="take id tokens of this OIDC issuer")
     made.add_argument("--oidc-client-id", metavar="ID", default="", help="audience that its tokens must have")
     made.add_argument("--oidc-username-claim", metavar="CLAIM", default="sub", help="names the user (default sub)")

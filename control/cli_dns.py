@@ -13,15 +13,18 @@ from urllib.parse import quote
 from ..dns.engine import DnsOptions, Engine
 from ..dns.explain import explain
 from .cli_client import failed, print_columns
-from .settings import SettingError, cause, give_way, why
+from .settings import REGISTRIES, SettingError, cause, give_way, why
 
 
 def query(options: Any) -> int:
     """Exit 0 where there is an answer, 1 where there is none."""
-    give_way(options, "control", "filename", "server")
-    given = [bool(options.filename), bool(options.control), options.server is not None]
-    if sum(given) != 1:
-        raise SettingError("give one of -f PATH, --control URL and --server HOST:PORT (a DNS server's --admin)")
+    give_way(options, "control", "filename", "server", *REGISTRIES)
+    direct = any(getattr(options, name) for name in REGISTRIES)
+    if [bool(options.filename or direct), bool(options.control), options.server is not None].count(True) != 1:
+        raise SettingError(
+            "give one of -f PATH (and --consul, --etcd or another source), --control URL, and --server HOST:PORT "
+            "(a DNS server's --admin)"
+        )
     if options.type.upper() == "PTR":
         with contextlib.suppress(ValueError):  # a name
             options.name = ipaddress.ip_address(options.name).reverse_pointer

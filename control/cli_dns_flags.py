@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+from collections.abc import Callable
 from typing import Any
 
 from .settings import address, seconds
@@ -94,19 +95,17 @@ def dns_flags(made: Any) -> None:
     )
 
 
-def dns_query_flags(made: Any) -> None:
+def dns_query_flags(made: Any, add_sources: Callable[[Any], None]) -> None:
     """Of `fairlead dns query`."""
-    made.add_argument("-f", "--filename", action="append", metavar="PATH", default=[], help="from these manifests")
+    add_sources(made)
     made.add_argument("--control", metavar="URL", help="from the live mesh of this control API")
     made.add_argument("--token", metavar="TOKEN", help="bearer token for --control")
     made.add_argument("--token-file", metavar="FILE", help="file with the bearer token")
     made.add_argument("--ca", metavar="FILE", help="certificate authorities that vouch for the control API (PEM)")
     made.add_argument("--server", type=address, metavar="HOST:PORT", help="as this DNS server answers (its --admin)")
     made.add_argument("--source-ip", metavar="IP", help="address of the client")
-    made.add_argument(
-        "--consul-domain", metavar="DOMAIN", default="", help="with -f, --control: Consul's names below it"
-    )
-    made.add_argument("--autopath", choices=("off", "client", "question"), default="off", help="with -f, --control")
+    made.add_argument("--consul-domain", metavar="DOMAIN", default="", help="without --server: Consul's names below it")
+    made.add_argument("--autopath", choices=("off", "client", "question"), default="off", help="without --server")
     made.add_argument("name", metavar="NAME", help="with type PTR an address, too")
     made.add_argument("type", metavar="TYPE", nargs="?", default="A", help="default A")
     made.add_argument("-o", "--output", choices=("text", "json"), default="text", help="output format")

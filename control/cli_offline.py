@@ -23,7 +23,7 @@ from ..registry.documents import Document, Problem, load
 from ..registry.snapshot import Snapshot
 from ..registry.styles import Style, wants_colour
 from .cli_client import failed, print_columns, read_texts
-from .settings import SettingError, columns, give_way
+from .settings import REGISTRIES, SettingError, columns, give_way
 
 
 def read(paths: list[str]) -> tuple[list[Document], list[Problem]]:
@@ -98,18 +98,24 @@ def style_of(options: Any) -> Style:
 
 
 def load_world(options: Any) -> tuple[World, Places]:
-    """The world of -f, or of a running control, and where its objects stand; what is not valid is left out and told on
-    standard error."""
-    give_way(options, "control", "filename")
-    if bool(options.filename) == bool(getattr(options, "control", None)):
-        raise SettingError("give either -f PATH or --control URL")
-    if options.filename and getattr(options, "at", None):
+    """The world of -f, with the services of --consul, --etcd and so on beside it, or of a running control, and where
+    its objects stand; what is not valid is left out and told on standard error. Raises TimeoutError where a source does
+    not answer."""
+    give_way(options, "control", "filename", *REGISTRIES)
+    direct = any(getattr(options, name, None) for name in REGISTRIES)
+    if bool(options.filename or direct) == bool(getattr(options, "control", None)):
+        either = "-f PATH, --consul, --etcd or another source," if hasattr(options, "consul") else "-f PATH"
+        raise SettingError(f"give either {either} or --control URL")
+    if not getattr(options, "control", None) and getattr(options, "at", None):
         raise SettingError("--at: needs --control, which has the history")
-    if options.filename:
+    if options.filename or direct:
+        from .cli_registry import ask_sources
+
+        snapshot = ask_sources(options) if direct else None
         documents, problems = read(options.filename)
         for problem in problems:
             print(f"left out: {problem}", file=sys.stderr)
-        world, reports = World.load(documents)
+        world, reports = World.load(documents, snapshot)
         for report in reports:
             for told in report.errors:
                 where = f"{told.path}: " if told.path else ""
@@ -190,7 +196,7 @@ def explain(options: Any) -> int:
 
     try:
         world, places = load_world(options)
-    except (ApiError, UnreachableError) as error:
+    except (ApiError, UnreachableError, TimeoutError) as error:
         return failed(str(error))
     code = 0
     explainer, style = explainer_of(world, places), style_of(options)
@@ -219,7 +225,7 @@ def matrix(options: Any) -> int:
 
     try:
         rows = matrix_of(load_world(options)[0], options.namespace)
-    except (ApiError, UnreachableError) as error:
+    except (ApiError, UnreachableError, TimeoutError) as error:
         return failed(str(error))
     if options.output == "json":
         print(json.dumps(rows, indent=2))
@@ -249,7 +255,7 @@ def explain_policy(options: Any) -> int:
             raise SettingError(f"{options.destination}: expected NS/WORKLOAD or NS/WORKLOAD:PORT")
         world, places = load_world(options)
         answers = explain_pair(world, options.source, destination, int(port), options.plaintext)
-    except (ApiError, UnreachableError, PairError) as error:
+    except (ApiError, UnreachableError, PairError, TimeoutError) as error:
         return failed(str(error))
     for entry in (entry for answer in answers for entry in answer["trace"]):
         resource, path = place(entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import shlex
@@ -17,11 +18,10 @@ from ..registry.model import SourceStatus
 from ..registry.service_env import environment
 from ..registry.snapshot import Snapshot
 from .cli_client import failed, print_columns
-from .settings import SettingError, counted, give_way
+from .settings import REGISTRIES, SettingError, counted, give_way
 
 FIRST_ANSWER_S = 20.0
 """For Consul or etcd to say what they have."""
-REGISTRIES = ("consul", "etcd", "nomad", "docker", "marathon")
 Known = tuple[Snapshot, dict[str, SourceStatus]]
 
 
@@ -29,14 +29,14 @@ def known(options: Any) -> Known:
     """What there is, and how its sources do. Raises ApiError, UnreachableError, SettingError, TimeoutError."""
     give_way(options, "control", "filename", *REGISTRIES)
     direct = any(getattr(options, name) for name in REGISTRIES)
-    if [bool(options.filename), bool(options.control), direct].count(True) != 1:
-        raise SettingError("give one of -f PATH, --control URL, and --consul, --etcd or another source")
-    if direct:
-        return asyncio.run(_ask_sources(options))
+    if bool(options.filename or direct) == bool(options.control):
+        raise SettingError("give either -f PATH, --consul, --etcd or another source, or --control URL")
     from .cli_offline import live_world, load_world
 
-    if options.filename:
-        return load_world(options)[0].snapshot, {"manifests": SourceStatus("manifests", "live", time.time())}
+    if not options.control:
+        snapshot = load_world(options)[0].snapshot
+        manifests = {"manifests": SourceStatus("manifests", "live", time.time())} if options.filename else {}
+        return snapshot, {**manifests, **snapshot.sources}
     from .api_client import ApiClient
 
     snapshot = live_world(options)[0].snapshot
@@ -45,7 +45,12 @@ def known(options: Any) -> Known:
     return snapshot, {status.name: status for status in statuses}
 
 
-async def _ask_sources(options: Any) -> Known:
+def ask_sources(options: Any) -> Snapshot:
+    """What Consul, etcd and so on have. Raises SettingError, TimeoutError."""
+    return asyncio.run(_ask_sources(argparse.Namespace(**{**vars(options), "filename": []})))
+
+
+async def _ask_sources(options: Any) -> Snapshot:
     """Follow Consul, etcd and so on until each has said what it has."""
     from ..registry.hub import Registry
     from .role_common import Tasks
@@ -73,8 +78,7 @@ async def _ask_sources(options: Any) -> Known:
     finally:
         await tasks.close()
         await sources.close()
-    snapshot = registry.snapshot.value
-    return snapshot, dict(snapshot.sources)
+    return registry.snapshot.value
 
 
 def _told(options: Any, show: Callable[[Known], int]) -> int:

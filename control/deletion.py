@@ -13,6 +13,7 @@ from typing import Any
 
 from .api_request import Target
 from .catalog import Catalog
+from .namespaces import NAMESPACES, ending, holders, is_ending, same_but_version
 from .status import Cause, bad_request, conflict, invalid
 from .store import Change, Key, Objects, Stored, Write
 
@@ -131,8 +132,14 @@ class _Plan:
         self._versions: dict[Key, int] = {}
         self._above: set[Key] = set()
         """Owners whose dependents are being deleted: in a circle they do not wait for each other."""
+        self._ending: dict[str, Stored] = {}
+        """Namespaces that go as soon as they can."""
+        self._spaces: dict[str, bool] = {}
+        """Whether each was ending before."""
 
     def writes(self) -> list[Write]:
+        for stored in self._ending.values():
+            self._settle(stored)
         return [Write(key, body, self._versions[key]) for key, body in self._bodies.items()]
 
     def _body(self, stored: Stored) -> dict[str, Any] | None:
@@ -153,6 +160,11 @@ class _Plan:
     def delete(self, stored: Stored, policy: str) -> None:
         body = self._body(stored)
         if body is None:
+            return
+        if stored.key.resource == NAMESPACES:
+            self._ending[stored.key.name] = stored
+            for one in self._contents(stored.key.name):
+                self.delete(one, "Background")
             return
         metadata = body["metadata"]
         uid = str(metadata.get("uid"))
@@ -187,11 +199,47 @@ class _Plan:
         if body is None:
             return
         self._put(stored, None)
+        self._tell_namespace(stored.key.namespace)
         self._delete_dependents(stored.key, str(body["metadata"].get("uid")), "")
         self._tell_owners(stored.key, body)
 
+    def _contents(self, namespace: str) -> list[Stored]:
+        return [
+            stored
+            for resource in self._catalog.resources
+            if resource.namespaced
+            for stored in self._memory.all(resource.name, namespace)
+        ]
+
+    def _settle(self, stored: Stored) -> None:
+        """A namespace that is ending goes, or says what it waits for."""
+        body = self._body(stored)
+        if body is None:
+            return
+        left = [(one.key, told) for one in self._contents(stored.key.name) if (told := self._body(one)) is not None]
+        if not left and not holders(body):
+            self._put(stored, None)
+            self._delete_dependents(stored.key, str(body["metadata"].get("uid")), "")
+            return
+        made = ending(body, left, self._now)
+        if same_but_version(stored, made):
+            self._bodies.pop(stored.key, None)
+        else:
+            self._put(stored, made)
+
+    def _tell_namespace(self, name: str) -> None:
+        if not name or name in self._ending:
+            return
+        if name not in self._spaces:
+            self._spaces[name] = is_ending(self._memory, name)
+        stored = self._memory.get(Key(NAMESPACES, "", name)) if self._spaces[name] else None
+        if stored is not None:
+            self._ending[name] = stored
+
     def change(self, stored: Stored, body: dict[str, Any]) -> None:
         self._put(stored, body)
+        if stored.key.resource == NAMESPACES and body["metadata"].get("deletionTimestamp"):
+            self._ending[stored.key.name] = stored
         if b'"ownerReferences"' in stored.body:
             self._tell_owners(stored.key, stored.object())
 

@@ -6,7 +6,7 @@ unless its sidecar, connected, says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 import msgspec
 
@@ -56,11 +56,13 @@ class Issued:
             if (left := [one for one in leaves if one.not_after > now])
         }
 
-    def last(self, now: float) -> Iterator[IssuedLeaf]:
-        """Of each workload and identity the certificate issued last that has not ended."""
+    def last(self, now: float, without: Container[str] = ()) -> Iterator[IssuedLeaf]:
+        """Of each workload and identity the certificate issued last that has not ended, but for the serials
+        `without`."""
         for leaves in self._leaves.values():
-            if leaves and leaves[-1].not_after > now:
-                yield leaves[-1]
+            found = next((leaf for leaf in reversed(leaves) if leaf.serial not in without), None)
+            if found is not None and found.not_after > now:
+                yield found
 
     def all(self, now: float) -> Iterator[IssuedLeaf]:
         for leaves in self._leaves.values():

@@ -6,43 +6,55 @@ from collections.abc import Callable
 from typing import Any
 
 from ..policy.kinds import BY_NAME, KINDS
-from ..policy.parse import check_object
+from ..policy.parse import Parsed, check_object
 from ..registry.documents import load
 from ..registry.field_docs import described
 from ..registry.schema import Findings, Node, openapi
 from ..registry.snapshot import Snapshot
 from .api import Parts
 from .catalog import Resource
-from .references import References
+from .references import References, read
 from .store import Store
+
+LOOK_UP_BYTES_MAX = 128 << 10
+"""What larger objects refer to is not looked up while they are written, which would hold up the loop: their status
+tells."""
 
 
 def parts(store: Store, snapshot: Callable[[], Snapshot] | None = None) -> Parts:
     """What ControlApi is told about kinds. `snapshot`: the registry's, which references are looked up in."""
     references = References(store.memory, KINDS, snapshot)
 
-    def judge(resource: Resource, version: str, body: dict[str, Any]) -> Findings:
-        return check(resource, version, body, references)
+    def look_up(resource: Resource, found: Findings, size: int) -> list[tuple[str, str]]:
+        mine: Parsed | None = found.made
+        if mine is None:
+            return []
+        if size <= LOOK_UP_BYTES_MAX:
+            return references.missed(resource, mine)
+        references.keep(resource, mine)
+        return [("", "what this object refers to was not looked up, as it is large; its status will tell")]
 
     def schema_of(schema: Node) -> dict[str, Any]:
         return openapi(described(schema))
 
-    return Parts(kinds=KINDS, check=judge, schema_of=schema_of, load_yaml=load_yaml)
+    return Parts(kinds=KINDS, check=check, look_up=look_up, schema_of=schema_of, load_yaml=load_yaml)
 
 
-def check(resource: Resource, version: str, body: dict[str, Any], references: References | None = None) -> Findings:
-    """What schema and meaning say of one object, and what it refers to that is not there."""
-    found = Findings()
+def check(resource: Resource, version: str, body: dict[str, Any]) -> Findings:
+    """What schema and meaning say of one object."""
     kind = BY_NAME.get((resource.api_version(version), resource.kind))
     if kind is None:
-        return found  # kept without a schema (Event)
-    metadata = body.get("metadata")
-    namespace = str(metadata.get("namespace") or "default") if isinstance(metadata, dict) else "default"
-    made, told = check_object(kind, body, namespace, with_metadata=False)
-    found.errors, found.unknown, found.warnings = told.errors, told.unknown, told.warnings
-    if references is not None and not told.errors and not told.unknown:
-        found.warnings = [*told.warnings, *references.warnings(resource, body, namespace, (made, told))]
+        return Findings()  # kept without a schema (Event)
+    namespace = _namespace(body)
+    made, found = check_object(kind, body, namespace, with_metadata=False)
+    if not found.errors and not found.unknown:
+        found.made = read(resource, body, namespace, (made, found))
     return found
+
+
+def _namespace(body: dict[str, Any]) -> str:
+    metadata = body.get("metadata")
+    return str(metadata.get("namespace") or "default") if isinstance(metadata, dict) else "default"
 
 
 def load_yaml(text: bytes) -> Any:

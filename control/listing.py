@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -43,8 +44,10 @@ def read_place(text: str) -> Place:
         raise bad_request("continue: not a token that this API gave") from None
 
 
-def page(memory: Objects, target: Target, query: Query) -> tuple[list[Stored], dict[str, Any]]:
-    """(objects, metadata of the list). Raises StatusError 400 and 410."""
+def page(
+    memory: Objects, target: Target, query: Query, read: Callable[[Stored], Stored] | None = None
+) -> tuple[list[Stored], dict[str, Any]]:
+    """(objects, metadata of the list). `read`: an object as it is to be read. Raises StatusError 400 and 410."""
     predicate = both(label_predicate(query.label_selector), field_predicate(query.field_selector))
     namespace = target.namespace if target.resource.namespaced and target.namespace else None
     start = read_place(query.continue_) if query.continue_ else None
@@ -66,6 +69,8 @@ def page(memory: Objects, target: Target, query: Query) -> tuple[list[Stored], d
         after = (start.namespace, start.name)
         found = [one for one in found if (one.key.namespace, one.key.name) > after]
     if predicate is not None:
+        if read is not None:
+            found, read = [read(one) for one in found], None
         found = [one for one in found if predicate(one.object())]
     metadata: dict[str, Any] = {"resourceVersion": str(version)}
     limit = min(query.limit, LIMIT_MAX)
@@ -75,7 +80,7 @@ def page(memory: Objects, target: Target, query: Query) -> tuple[list[Stored], d
         if predicate is None:
             metadata["remainingItemCount"] = len(found) - limit
         found = found[:limit]
-    return found, metadata
+    return found if read is None else [read(one) for one in found], metadata
 
 
 def spliced(one: Stored, target: Target) -> bytes:

@@ -17,9 +17,11 @@ from typing import Any
 
 from msgspec import Struct
 
+from ..registry.schema import Findings
 from . import status
 from .admission import Admission, check_envelope, check_namespace
 from .api_request import Query, Target
+from .aside import Aside, at_once
 from .audit import seconds_timestamp
 from .catalog import Catalog
 from .cluster_ips import AddressError, ClusterIPs, needs_address
@@ -28,9 +30,11 @@ from .defaults import fill_items
 from .deletion import Deletions, check_finalizers, check_preconditions, policy_of
 from .events import shown
 from .events import stored as as_stored
-from .managed_fields import ApplyConflict, after_update, server_side_apply
+from .managed_fields import ApplyConflict, Owner, after_update, server_side_apply
+from .namespaces import NAMESPACES, check_open, is_ending, terminating
 from .patch import PatchError, PatchTestError, json_patch, merge_patch
 from .patch_strategic import rules_of, strategic_patch
+from .pod_status import is_derived
 from .rbac_defaults import missing
 from .status import Cause, StatusError, bad_request, invalid
 from .store import Change, ConflictError, Key, Store, Stored, StoreError, Write, encode
@@ -57,7 +61,15 @@ class Result(Struct, frozen=True):
     """The same as it has been stored, where it has."""
 
 
-SERVICES = "services"
+class Admitted(Struct, frozen=True):
+    """An object that may be stored as far as it alone can tell."""
+
+    body: dict[str, Any]
+    warnings: list[str]
+    found: Findings
+
+
+SERVICES, PODS = "services", "pods"
 
 
 def service_key(key: Key) -> str:
@@ -124,6 +136,8 @@ class ObjectOperations:
         """Asked before every write, also a dry one; raises StatusError."""
         self.together: Together = lambda _changing: []
         """Asked before every write but of status; raises StatusError."""
+        self.aside: Aside = at_once
+        """Does what takes long for a large object, and looks at nothing but that object."""
 
     def ask_guards(self, changing: Changing) -> None:
         for guard in self.guards:
@@ -180,21 +194,35 @@ class ObjectOperations:
 
     async def create(self, target: Target, body: Any, query: Query, duplicates: list[str], manager: str) -> Result:
         """POST. Raises StatusError."""
-        body = check_envelope(target.resource, target.version, body)
-        metadata = body["metadata"]
-        if metadata.get("resourceVersion"):
-            raise bad_request("resourceVersion should not be set on objects to be created")
-        self._place(target, metadata)
-        if not metadata.get("name") and metadata.get("generateName"):
-            for _ in range(GENERATED_ATTEMPTS):
-                metadata["name"] = metadata["generateName"][:248] + self._suffix()
-                if self._store.memory.get(key_of(target, metadata["name"])) is None:
-                    break
-        body, warnings = self.admission.admit(target.resource, target.version, body, query.field_validation, duplicates)
-        owner = (manager, "Update", "")
-        self._born(target, body)
-        after_update(None, body, target.resource.name, owner, target.api_version, self._now())
-        return await self._write_new(target, body, query, warnings)
+
+        def work() -> Admitted:
+            made = check_envelope(target.resource, target.version, body)
+            metadata = made["metadata"]
+            if metadata.get("resourceVersion"):
+                raise bad_request("resourceVersion should not be set on objects to be created")
+            self._place(target, metadata)
+            if not metadata.get("name") and metadata.get("generateName"):
+                for _ in range(GENERATED_ATTEMPTS):
+                    metadata["name"] = metadata["generateName"][:248] + self._suffix()
+                    if self._store.memory.get(key_of(target, metadata["name"])) is None:
+                        break
+            return self._judged_new(target, made, query, duplicates, (manager, "Update", ""))
+
+        return await self._write_new(target, await self.aside(query.size, work), query)
+
+    def _judged_new(
+        self, target: Target, given: dict[str, Any], query: Query, duplicates: list[str], owner: Owner | None
+    ) -> Admitted:
+        """An object that there has not been, admitted; its fields are `owner`'s, unless they say whose."""
+        resource, now = target.resource, self._now()
+        made, warnings, found = self.admission.judge(
+            resource, target.version, given, query.field_validation, duplicates
+        )  # fmt: skip
+        self._born(target, made)
+        if owner is not None:
+            after_update(None, made, resource.name, owner, target.api_version, now)
+        self._check_size(target, made)
+        return Admitted(made, warnings, found)
 
     def _now(self) -> str:
         return seconds_timestamp(self._clock())
@@ -228,17 +256,18 @@ class ObjectOperations:
         metadata["uid"] = self._uid()
         metadata["creationTimestamp"] = self._now()
         metadata["generation"] = 1
-        if target.resource.name in REPORTED:
+        if target.resource.name in REPORTED or (target.resource.name == PODS and is_derived(body.get("status"))):
             body.pop("status", None)
         if target.resource.name == "namespaces":
             name = metadata.get("name")
             metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": name}
             body.setdefault("status", {"phase": "Active"})
 
-    async def _write_new(self, target: Target, body: dict[str, Any], query: Query, warnings: list[str]) -> Result:
+    async def _write_new(self, target: Target, admitted: Admitted, query: Query) -> Result:
+        warnings = admitted.warnings + self.admission.references(target.resource, admitted.found, query.size)
+        body = admitted.body
         resource, name = target.resource, body["metadata"]["name"]
         key = key_of(target, name)
-        self._check_size(target, body)
         wanted = body
         for _ in range(ATTEMPTS):
             self.check_write(target, None, body)  # each time: who was faster may have changed permissions, too
@@ -247,7 +276,7 @@ class ObjectOperations:
                 body = {**wanted, "spec": dict(wanted["spec"])}
             if self._store.memory.get(key) is not None:
                 raise status.already_exists(resource.plural, resource.group, name)
-            writes, notes = self._namespace_writes(target)
+            writes, notes = self._namespace_writes(target, name)
             writes += self.together([(key, None)])
             with self.with_addresses(target, None, body):
                 if query.dry_run:
@@ -258,11 +287,22 @@ class ObjectOperations:
                     continue
             after = changes[-1].after
             assert after is not None
+            await self._leave_ended_namespace(target, after)
             return Result(external(after, target), True, (*warnings, *notes), after)
         raise status.conflict(resource.plural, resource.group, name)
 
-    def _namespace_writes(self, target: Target) -> tuple[list[Write], list[str]]:
-        """What makes the namespace, where it is missing, and a note that says so."""
+    async def _leave_ended_namespace(self, target: Target, made: Stored) -> None:
+        """Take an object back whose namespace has begun to end between the look at it and the write. Raises StatusError
+        403."""
+        memory, namespace = self._store.memory, target.namespace
+        if not namespace or (memory.get(Key(NAMESPACES, "", namespace)) and not is_ending(memory, namespace)):
+            return
+        await self.delete_all([made], False)
+        raise terminating(made.key, target.resource.group, target.resource.plural)
+
+    def _namespace_writes(self, target: Target, name: str) -> tuple[list[Write], list[str]]:
+        """What makes the namespace, where it is missing, and a note that says so. Raises StatusError 403."""
+        check_open(self._store.memory, key_of(target, name), target.resource.group, target.resource.plural)
         if not target.namespace or self._store.memory.get(Key("namespaces", "", target.namespace)):
             return [], []
         return [self.namespace_write(target.namespace)], [
@@ -296,7 +336,7 @@ class ObjectOperations:
 
     async def update(self, target: Target, body: Any, query: Query, duplicates: list[str], manager: str) -> Result:
         """PUT. Raises StatusError."""
-        given = check_envelope(target.resource, target.version, body)
+        given = await self.aside(query.size, lambda: check_envelope(target.resource, target.version, body))
         self._place(target, given["metadata"])
         if given["metadata"].get("name") not in (None, "", target.name):
             raise bad_request(
@@ -357,7 +397,7 @@ class ObjectOperations:
                 "PatchOptions.meta.k8s.io is invalid: fieldManager: Required value: is required for apply"
             )
         resource = target.resource
-        given = check_envelope(resource, target.version, config)
+        given = await self.aside(query.size, lambda: check_envelope(resource, target.version, config))
         metadata = given["metadata"]
         self._place(target, metadata)
         if metadata.get("name") not in (None, "", target.name):
@@ -379,10 +419,12 @@ class ObjectOperations:
         if self._store.memory.get(key_of(target)) is None and not target.subresource:
             if metadata.get("resourceVersion") or metadata.get("uid"):
                 raise status.conflict(resource.plural, resource.group, target.name, "the object does not exist")
-            body = check_envelope(resource, target.version, compute(None))
-            body, warnings = self.admission.admit(resource, target.version, body, query.field_validation, duplicates)
-            self._born(target, body)
-            return await self._write_new(target, body, query, warnings)
+
+            def work() -> Admitted:
+                made = check_envelope(resource, target.version, compute(None))
+                return self._judged_new(target, made, query, duplicates, None)
+
+            return await self._write_new(target, await self.aside(query.size, work), query)
         expect = str(metadata.get("resourceVersion") or "")
         leaves_it = resource.name != SERVICES  # into whose spec addresses are written
         return await self._change(target, compute, query, duplicates, "", expect, leaves_it)
@@ -398,41 +440,52 @@ class ObjectOperations:
             stored = self.get(target)
             if expect and expect != str(stored.version):
                 raise status.conflict(resource.plural, resource.group, target.name)
-            current = external(stored, target)
-            made = compute(current if leaves_it else external(stored, target))
-            uid = made["metadata"].get("uid")
-            if uid and uid != current["metadata"].get("uid"):
-                raise status.conflict(
-                    resource.plural, resource.group, target.name,
-                    f"Precondition failed: UID in precondition: {uid}, in the object: {current['metadata'].get('uid')}",
+            size = max(query.size, len(stored.body))
 
-                )  # fmt: skip
-            made = self._only_what_may_change(target, current, made)
-            made, warnings = self.admission.admit(resource, target.version, made, query.field_validation, duplicates)
-            self.admission.check_update(resource, current, made)
-            with self.with_addresses(target, current, made):
-                done = await self._write_changed(target, stored, current, made, query, manager)
+            def work(stored: Stored = stored) -> tuple[dict[str, Any], Admitted]:
+                current = external(stored, target)
+                made = compute(current if leaves_it else external(stored, target))
+                check_uid(target, current, made)
+                made = self._only_what_may_change(target, current, made)
+                body, warnings, found = self.admission.judge(
+                    resource, target.version, made, query.field_validation, duplicates
+                )
+                self.admission.check_update(resource, current, body)
+                return current, Admitted(body, warnings, found)
+
+            current, admitted = await self.aside(size, work)
+            warnings = admitted.warnings + self.admission.references(resource, admitted.found, size)
+            with self.with_addresses(target, current, admitted.body):
+                done = await self._write_changed(target, stored, current, admitted.body, query, manager)
             if done is not None:
                 return Result(done[0], False, tuple(warnings), done[1])
         raise status.conflict(resource.plural, resource.group, target.name)
 
-    async def _write_changed(
-        self, target: Target, stored: Stored, current: dict[str, Any], made: dict[str, Any], query: Query, manager: str
-    ) -> tuple[dict[str, Any], Stored | None] | None:
-        """Write what was made of the object as it was read; as it is then, and as stored, where it was. None: somebody
-        was faster."""
+    def _is_other(self, target: Target, current: dict[str, Any], made: dict[str, Any], manager: str) -> bool:
+        """Whether anything has changed; says in `made` whose it is, and that it is a new generation."""
         if desired(made) != desired(current):  # only now, when defaults are filled in on both sides
             made["metadata"]["generation"] = int(current["metadata"].get("generation") or 1) + 1
         if manager:
             owner = (manager, "Update", target.subresource)
             after_update(current, made, target.resource.name, owner, target.api_version, self._now())
         if same(current, made):
-            return current, None
+            return False
         self._check_size(target, made)
+        return True
+
+    async def _write_changed(
+        self, target: Target, stored: Stored, current: dict[str, Any], made: dict[str, Any], query: Query, manager: str
+    ) -> tuple[dict[str, Any], Stored | None] | None:
+        """Write what was made of the object as it was read; as it is then, and as stored, where it was. None: somebody
+        was faster."""
+        size = max(query.size, len(stored.body))
+        if not await self.aside(size, lambda: self._is_other(target, current, made, manager)):
+            return current, None
         self.check_write(target, current, made)
         beside: list[Write] = []
         writes = self._deletions.update(stored, internal(made), self._now())
-        if made["metadata"].get("deletionTimestamp") and not made["metadata"].get("finalizers"):
+        is_going = bool(made["metadata"].get("deletionTimestamp")) and target.resource.name != NAMESPACES
+        if is_going and not made["metadata"].get("finalizers"):
             writes = self._deletions.removal(stored, self._now())  # the last finalizer is gone, and so is the object
             beside = self._removal(writes)
         elif not target.subresource:
@@ -453,6 +506,10 @@ class ObjectOperations:
     def _only_what_may_change(self, target: Target, current: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
         """What the server keeps is taken from the stored object, and a subresource changes its own part only."""
         old, new = current["metadata"], made["metadata"]
+        if target.resource.name == PODS and is_derived(made.get("status")):
+            del made["status"]  # as it was read, and nobody's declaration
+            if "status" in current:
+                made["status"] = current["status"]
         if target.subresource == "status":
             merged = {**current, **({"status": made["status"]} if "status" in made else {})}
             if "status" not in made:
@@ -494,11 +551,7 @@ class ObjectOperations:
                     403, f'namespaces "{target.name}" is forbidden: this namespace may not be deleted',
                     name=target.name, kind="namespaces",
                 )  # fmt: skip
-            if resource.name == "namespaces":
-                writes = self._deletions.plan(self._contents(target.name), "Background", self._now())
-                writes.append(Write(stored.key, None, expect=stored.version))
-            else:
-                writes = self._deletions.plan([stored], policy, self._now())
+            writes = self.plan_deletion([stored], policy)
             if not writes:
                 return external(stored, target)  # it is to go already, and waits for its finalizers
             beside = self._removal(writes)
@@ -518,6 +571,10 @@ class ObjectOperations:
             return answer if after is None else external(after, target)
         raise status.conflict(resource.plural, resource.group, target.name)
 
+    def plan_deletion(self, roots: Sequence[Stored], policy: str) -> list[Write]:
+        """The writes that delete these, as far as nothing holds them; see `deletion`."""
+        return self._deletions.plan(roots, policy, self._now())
+
     def _removal(self, writes: list[Write]) -> list[Write]:
         """What is to be written in one go with these. Raises StatusError."""
         before = [(write.key, self._store.memory.get(write.key)) for write in writes]
@@ -529,15 +586,6 @@ class ObjectOperations:
         resource = self._catalog.by_name[stored.key.resource]
         return {"apiVersion": resource.api_version(), "kind": resource.kind, **stored.object()}
 
-    def _contents(self, namespace: str) -> list[Stored]:
-        memory = self._store.memory
-        return [
-            stored
-            for resource in self._catalog.resources
-            if resource.namespaced
-            for stored in memory.all(resource.name, namespace)
-        ]
-
     async def delete_all(self, found: list[Stored], dry_run: bool, policy: str = "Background") -> None:
         """Delete these objects, all at once; who is gone already does not matter. Raises StatusError."""
         for _ in range(ATTEMPTS):
@@ -547,7 +595,7 @@ class ObjectOperations:
                 for one in there
                 if one is not None and not (one.key.resource == "namespaces" and one.key.name in PROTECTED_NAMESPACES)
             ]
-            writes = self._deletions.plan(roots, policy, self._now())
+            writes = self.plan_deletion(roots, policy)
             beside = self._removal(writes)
             if dry_run or not writes:
                 return
@@ -557,6 +605,16 @@ class ObjectOperations:
                 continue
             return
         raise StatusError(409, "the collection keeps changing; try again")
+
+
+def check_uid(target: Target, current: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+    """Raises StatusError 409 where the change is meant for another object of this name."""
+    asked, there = made["metadata"].get("uid"), current["metadata"].get("uid")
+    if asked and asked != there:
+        raise status.conflict(
+            target.resource.plural, target.resource.group, target.name,
+            f"Precondition failed: UID in precondition: {asked}, in the object: {there}",
+        )  # fmt: skip
 
 
 def desired(body: dict[str, Any]) -> dict[str, Any]:

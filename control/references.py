@@ -67,19 +67,21 @@ class References:
     ) -> list[tuple[str, str]]:  # fmt: skip
         """(path, message) of everything that this object misses. It must have passed its own check, whose result may be
         given."""
-        if resource.kind not in ASKED:
-            return []
-        metadata = {"creationTimestamp": NEWEST, **(body.get("metadata") or {})}
-        mine = parse(Document.of({**body, "metadata": metadata}, "this object", namespace), checked)
-        if not mine.usable:
-            return []
-        told = len(mine.warnings)  # by its own check, and so told already
-        own_key = Key(resource.name, mine.namespace, str(metadata.get("name")))
+        mine = read(resource, body, namespace, checked)
+        return [] if mine is None else self.missed(resource, mine)
+
+    def keep(self, resource: Resource, mine: Parsed) -> None:
+        """An object that is about to be written need not be read again then."""
         if resource.name in self._kinds:
             if len(self._judged) >= JUDGED_MOST:
                 self._judged.clear()
-            self._judged[own_key] = mine.again()
-        others = self._concerned(mine, own_key)
+            self._judged[Key(resource.name, mine.namespace, mine.document.name)] = mine.again()
+
+    def missed(self, resource: Resource, mine: Parsed) -> list[tuple[str, str]]:
+        """The same of one that has been read."""
+        self.keep(resource, mine)
+        told = len(mine.warnings)  # by its own check, and so told already
+        others = self._concerned(mine, Key(resource.name, mine.namespace, mine.document.name))
         resources = resources_of([*others, mine])
         domain = resources.mesh.spec.cluster_domain
         snapshot = self._snapshot() if self._snapshot is not None else self._stored_facts(domain)
@@ -153,6 +155,19 @@ class References:
             facts = facts_of(documents, "control", domain)
             self._own = (self._memory.revision, merge([("control", facts)], {}, Snapshot()))
         return self._own[1]
+
+
+def read(
+    resource: Resource, body: Mapping[str, Any], namespace: str,
+    checked: tuple[dict[str, Any], Findings] | None = None,
+) -> Parsed | None:  # fmt: skip
+    """An object that is about to be written, as a rule; None: it refers to nothing, or is none. Looks at nothing
+    else."""
+    if resource.kind not in ASKED:
+        return None
+    metadata = {"creationTimestamp": NEWEST, **(body.get("metadata") or {})}
+    mine = parse(Document.of({**body, "metadata": metadata}, "this object", namespace), checked)
+    return mine if mine.usable else None
 
 
 def places_of(parsed: Parsed, domain: str) -> set[str]:

@@ -31,6 +31,7 @@ from . import confirmations, grants, rbac, tokens
 from .access_setup import client_authorities, oidc_issuer
 from .api import ControlApi, Options, is_loopback
 from .api_context import current
+from .api_limits import Limits
 from .auth import WORKLOAD
 from .claims import GROUPS, Judged
 from .conditions import REPORTED, some
@@ -44,6 +45,7 @@ from .lockout_guard import LockoutGuard
 from .mtls_api import MtlsApi
 from .overlay import Overlay
 from .past import objects_at, world_at
+from .pod_status import PodStatuses
 from .push import Book
 from .revocations import NOT_REFUSED, Entry, items_of
 from .role_authority import AuthorityRole, lasting_name, open_issuer
@@ -54,7 +56,7 @@ from .rules_in_force import RulesInForce
 from .settings import SettingError, why
 from .shared_plaintext import SharedPlaintext
 from .shared_sidecars import SharedSidecars, agree_on_authority
-from .sidecars import Sidecars
+from .sidecars import Known, Sidecars
 from .status import StatusError
 from .store import Change, CompactedError, Key, Store, StoreError
 from .store_open import open_store
@@ -198,12 +200,19 @@ class Control:
                     socket_users_file=options.workload_users or "",
                     confirmable=RULE_RESOURCES | rbac.RESOURCES,
                     allow_plain=options.allow_plain,
+                    limits=Limits(work=options.user_processor_time),
                 ),
                 parts=parts(self.store, lambda: self.registry.snapshot.value),
                 identity_of=issuer.identity_of,
             )
         except (OSError, ValueError) as error:
             raise SettingError(str(error)) from error  # the message names the file
+        self._pods = PodStatuses(
+            lambda key: self.registry.snapshot.value.workloads.get(key),
+            lambda key: self.sidecars.known.get(key),
+            time.time,
+        )
+        self.api.hub.readers["pods"] = self._pods.shown
         self.api.lockout = LockoutGuard(lambda: self._rules.seen, lambda: self.registry.snapshot.value)
         self.api.door.authorities = client_authorities(options, issuer.roots())
         issuer_of_users = oidc_issuer(options)
@@ -500,6 +509,12 @@ class Control:
         if told := self.sidecars.connected(members) | disowned:
             self._overlay.told(told)
             self._unsaved.set()
+        self._tell_pods({one.key: one for one in members})
+
+    def _tell_pods(self, connected: Mapping[str, Known]) -> None:
+        if changed := self._pods.heard(connected):
+            places = (key.partition("/") for key in changed)
+            self.api.hub.touch("pods", ((namespace, name) for namespace, _, name in places))
 
     async def _save_sidecars(self) -> None:
         """Beside everything else: the disk holds up nobody who waits for what changed."""
@@ -531,6 +546,8 @@ class Control:
         if self.sidecars.leave(workload):
             write_private(self.data / "sidecars.json", self.sidecars.dump())
             self._overlay.told((workload,))
+            namespace, _, name = workload.partition("/")
+            self.api.hub.touch("pods", ((namespace, name),))
 
     # --- requests ---------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Bringing objects back to what they were at an earlier revision, all in one go, through the same door as any change.
 
-Each is admitted, guarded and permitted as if somebody wrote it now. An object keeps its uid and its age; one that was
+Each is admitted, guarded and permitted as if somebody wrote it now; what is to go is deleted, and waits for its
+finalizers. An object keeps its uid and its age; one that was
 deleted since gets those that it had. Namespaces that were made since stay.
 """
 
@@ -15,8 +16,9 @@ from msgspec import Struct
 from .api_request import Target
 from .catalog import Catalog
 from .history import EVENTS, Scope, beyond, changed_since
+from .namespaces import check_open
 from .objects import ATTEMPTS, PROTECTED_NAMESPACES, ObjectOperations, desired, external, internal, same
-from .status import StatusError
+from .status import StatusError, conflict
 from .store import Change, CompactedError, ConflictError, Key, Store, Stored, Write, is_internal
 
 
@@ -44,6 +46,7 @@ class Rollback:
         for _ in range(ATTEMPTS):
             steps: list[Step] = []
             writes: list[Write] = []
+            leaving: list[Stored] = []
             changing: list[tuple[Key, Stored | None]] = []
             guarded: dict[Key, tuple[dict[str, Any] | None, dict[str, Any] | None]] = {}
             with contextlib.ExitStack() as held:
@@ -55,9 +58,16 @@ class Rollback:
                     now = self._store.memory.get(key)
                     verb = "created" if now is None else "deleted" if write.body is None else "changed"
                     steps.append(Step(verb, *key))
-                    writes.append(write)
-                    changing.append((key, now))
+                    if now is not None and write.body is None:
+                        leaving.append(now)
+                    else:
+                        writes.append(write)
+                        changing.append((key, now))
                     guarded[key] = states[0], states[1]
+                made = {write.key for write in writes}
+                gone = [one for one in self._operations.plan_deletion(leaving, "") if one.key not in made]
+                changing += [(one.key, self._store.memory.get(one.key)) for one in gone]
+                writes += gone
                 self._operations.ask_guards(guarded)
                 places = self._places(writes)
                 beside = self._operations.together(changing) if changing else []
@@ -85,8 +95,13 @@ class Rollback:
         ]
 
     def _places(self, writes: list[Write]) -> list[Write]:
-        """What makes the namespaces that these objects are in and that are gone."""
+        """What makes the namespaces that these objects are in and that are gone. Raises StatusError 403."""
         made = {write.key for write in writes}
+        memory = self._store.memory
+        for write in writes:
+            if write.body and not write.expect:
+                resource = self._catalog.by_name[write.key.resource]
+                check_open(memory, write.key, resource.group, resource.plural)
         wanted = {Key("namespaces", "", write.key.namespace) for write in writes if write.body and write.key.namespace}
         gone = sorted(key for key in wanted - made if self._store.memory.get(key) is None)
         return [self._operations.namespace_write(key.name) for key in gone]
@@ -101,14 +116,15 @@ class Rollback:
         target = Target(resource, version, key.namespace, key.name)
         current = external(now, target) if now is not None else None
         if then is None:
-            if now is None or current is None:
-                return None
+            if now is None or current is None or current["metadata"].get("deletionTimestamp"):
+                return None  # it is going already
             self._permit(target, "delete")
             return Write(key, None, expect=now.version), current, None
         made = external(then, target)
         metadata = dict(made["metadata"])
         made["metadata"] = metadata
-        metadata.pop("resourceVersion", None)
+        for name in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds"):
+            metadata.pop(name, None)
         made.pop("status", None)
         if current is not None:
             for name in ("uid", "creationTimestamp", "resourceVersion"):
@@ -120,6 +136,10 @@ class Rollback:
                 made["status"] = current["status"]
             if same(*(_without_bookkeeping(one) for one in (current, made))):
                 return None
+            if current["metadata"].get("deletionTimestamp"):
+                raise conflict(
+                    resource.plural, resource.group, key.name, "it is being deleted, and cannot be brought back"
+                )
         self._permit(target, "create" if current is None else "update")
         made, _ = operations.admission.admit(resource, version, made, "Warn", [])
         operations.check_write(target, current, made)

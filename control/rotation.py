@@ -10,7 +10,7 @@ certificates. The third when no certificate of the old root is in use any more. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -62,8 +62,11 @@ def lacking(holders: Iterable[Holder], fingerprint: str, issued: Issued, since: 
     return found
 
 
-def using(holders: Iterable[Holder], issued: Issued, issuer: str, now: float) -> list[str]:
-    """Why the old root may not be dropped yet: who still uses a certificate of the authority with this key id."""
+def using(
+    holders: Iterable[Holder], issued: Issued, issuer: str, now: float, revoked: Container[str] = ()
+) -> list[str]:
+    """Why the old root may not be dropped yet: who still uses a certificate of the authority with this key id. One of
+    the serials `revoked` is of no use already: nobody is cut off."""
     found, connected, mute = [], set(), set()
     for one in holders:
         if one.mute:
@@ -72,10 +75,10 @@ def using(holders: Iterable[Holder], issued: Issued, issuer: str, now: float) ->
         connected.add(one.workload)
         if not one.told:
             found.append(f"{one.name} has not said what it holds (it may be of an older version, or just starting)")
-        elif one.issuer == issuer:
+        elif one.issuer == issuer and one.serial not in revoked:
             how = "; it is its operator's file (--cert)" if one.static else ""
             found.append(f"{one.name} uses a certificate of the old root for another {one.not_after - now:.0f} s{how}")
-    for leaf in issued.last(now):
+    for leaf in issued.last(now, revoked):
         if leaf.issuer == issuer and leaf.workload not in connected:
             away = "" if leaf.workload in mute else " is not connected;"
             left = f"{leaf.not_after - now:.0f} s"

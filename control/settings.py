@@ -136,6 +136,10 @@ def why(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+REGISTRIES = ("consul", "etcd", "nomad", "docker", "marathon")
+"""Flags that name a source of services."""
+
+
 def give_way(options: Any, name: str, *others: str) -> None:
     """Of settings that exclude one another: what only the environment says (FAIRLEAD_CONTROL, there for every verb)
     gives way to another that the command line has."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from .listing import spliced
 from .rbac import RESOURCES as PERMISSIONS
 from .selectors import Predicate, both, field_predicate, label_predicate
 from .status import StatusError, expired
-from .store import Change, CompactedError, Objects, Stored
+from .store import Change, CompactedError, Key, Objects, Stored
 from .table import partial, table
 
 BOOKMARK_S = 60.0
@@ -35,6 +36,8 @@ LOOK_S = 30.0
 BYTES_PER_WRITE = 64 << 10
 STALLED_S = 60.0
 """Who takes nothing for so long has gone, or holds what we have."""
+TOUCHED_MAX = 200_000
+"""Objects of which it is known when they last read otherwise."""
 WAKE_S = 0.25
 """Between two times that all streams are woken by permissions; one that has something to send asks before that."""
 logger = logging.getLogger("fairlead.api")
@@ -59,6 +62,20 @@ class WatchHub:
         self._woken_at = float("-inf")
         self.count = 0
         self.closing = False
+        self.readers: dict[str, Callable[[Stored], Stored]] = {}
+        """By resource: an object as it is to be read, where that is more than is stored."""
+        self.touched: dict[str, Touched] = {}
+        """By resource."""
+
+    def read(self, one: Stored) -> Stored:
+        reader = self.readers.get(one.key.resource)
+        return one if reader is None else reader(one)
+
+    def touch(self, resource: str, places: Iterable[tuple[str, str]]) -> None:
+        """What is read of these (namespace, name) is another, though what is stored is not."""
+        self.touched.setdefault(resource, Touched()).add(places, self._memory.revision)
+        for event in self._wake.get(resource, ()):
+            event.set()
 
     def _publish(self, changes: Sequence[Change]) -> None:
         concerned = {change.key.resource for change in changes}
@@ -116,7 +133,7 @@ class WatchHub:
 
     async def serve(self, request: web.Request, target: Target, query: Query, form: Form) -> web.StreamResponse:
         """Answer a watch until it times out, the client goes, or the server closes."""
-        stream, permissions = Stream(self._memory, target, query, form, self._clock), self._permissions
+        stream, permissions = Stream(self._memory, target, query, form, self._clock, self), self._permissions
         response = web.StreamResponse(
             headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
         )
@@ -213,10 +230,48 @@ async def written(response: web.StreamResponse, lines: Iterator[bytes], ask: Cal
     return any_line
 
 
+class Touched:
+    """Objects that read otherwise than before, though nothing was written: the latest last."""
+
+    def __init__(self) -> None:
+        self._at: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
+        """(number of the touch, the store's revision then) by (namespace, name)."""
+        self.number = 0
+
+    def add(self, places: Iterable[tuple[str, str]], revision: int) -> None:
+        for place in places:
+            self.number += 1
+            self._at[place] = self.number, revision
+            self._at.move_to_end(place)
+        while len(self._at) > TOUCHED_MAX:
+            self._at.popitem(last=False)
+
+    def after(self, number: int) -> list[tuple[str, str]]:
+        """Those that have been touched since, in their order."""
+        found = []
+        for place, (at, _) in reversed(self._at.items()):
+            if at <= number:
+                break
+            found.append(place)
+        return found[::-1]
+
+    def before(self, revision: int) -> int:
+        """The number from which on everything has to be told to who knows the state at a revision."""
+        number = self.number
+        for at, when in reversed(self._at.values()):
+            if when < revision:
+                break
+            number = at - 1
+        return number
+
+
 class Stream:
     """The events of one watch, as lines."""
 
-    def __init__(self, memory: Objects, target: Target, query: Query, form: Form, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, memory: Objects, target: Target, query: Query, form: Form, clock: Callable[[], float],
+        hub: WatchHub | None = None,
+    ) -> None:  # fmt: skip
         self._memory = memory
         self._target = target
         self._form = form
@@ -231,6 +286,11 @@ class Stream:
         self._initial_wanted = bool(wants_initial)
         self._seen = memory.revision if wants_initial or from_now else int(query.resource_version)
         self._life = memory.life
+        self._hub = hub
+        self._touched = Touched() if hub is None else hub.touched.setdefault(target.resource.name, Touched())
+        self._told = self._touched.number if wants_initial or from_now else self._touched.before(self._seen)
+        self._bookmarks = query.allow_watch_bookmarks
+        self._by_status = "status." in query.field_selector
         self._defined = False
         """Whether a Table's columns have been sent; they come with the first event only."""
 
@@ -255,17 +315,41 @@ class Stream:
             raise CompactedError(self._seen, self._memory.revision)
         changes = self._memory.log.after(self._seen)
         self._seen = self._memory.revision
-        return self._news_lines([change for change in changes if self._concerns(change)])
+        places = self._touched.after(self._told)
+        self._told = self._touched.number
+        return self._news_lines([change for change in changes if self._concerns(change.key)], places)
 
-    def _concerns(self, change: Change) -> bool:
-        key, target = change.key, self._target
+    def _concerns(self, key: Key) -> bool:
+        target = self._target
         return (
             key.resource == target.resource.name
             and target.namespace in ("", key.namespace)
             and target.name in ("", key.name)
         )
 
-    def _news_lines(self, changes: list[Change]) -> Iterator[bytes]:
+    def _touched_lines(self, places: Iterable[tuple[str, str]]) -> Iterator[bytes]:
+        """Each with its resourceVersion as ever, and then the stream's own, from which a client would go on."""
+        told = False
+        for place in places:
+            key = Key(self._target.resource.name, *place)
+            one = self._memory.get(key) if self._concerns(key) else None
+            if one is None:
+                continue
+            if self._matches(one):
+                yield self._line("MODIFIED", one)
+            elif self._by_status:  # it may have been told of as one that matches
+                yield self._line("DELETED", one)
+            else:
+                continue
+            told = True
+        if told and self._bookmarks:
+            yield self.bookmark()
+
+    def _news_lines(self, changes: list[Change], places: Iterable[tuple[str, str]] = ()) -> Iterator[bytes]:
+        yield from self._changed_lines(changes)
+        yield from self._touched_lines(places)
+
+    def _changed_lines(self, changes: list[Change]) -> Iterator[bytes]:
         for change in changes:
             before = change.before is not None and self._matches(change.before)
             after = change.after is not None and self._matches(change.after)
@@ -278,9 +362,13 @@ class Stream:
     def _matches(self, one: Stored) -> bool:
         if self._target.name and one.key.name != self._target.name:
             return False
-        return self._predicate is None or self._predicate(one.object())
+        return self._predicate is None or self._predicate(self._read(one).object())
+
+    def _read(self, one: Stored) -> Stored:
+        return one if self._hub is None else self._hub.read(one)
 
     def _line(self, kind: str, one: Stored) -> bytes:
+        one = self._read(one)
         if self._form.as_:
             return encode({"type": kind, "object": self._shown(one)}) + b"\n"
         return b'{"type":"%s","object":%s}\n' % (kind.encode(), spliced(one, self._target))

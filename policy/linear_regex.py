@@ -48,7 +48,7 @@ class Regex:
         choices = _choices(tree, inside=False)
         self._quick: re.Pattern[str] | None = None
         if choices <= QUICK_CHOICES_MAX:
-            self._quick = _quietly(lambda: re.compile(_translate(pattern), re.ASCII))
+            self._quick = _quietly(pattern, re.compile)
 
     def matches(self, text: str) -> bool:
         if self._quick is not None and len(text) <= QUICK_CHARACTERS_MAX:
@@ -61,9 +61,15 @@ def parse(pattern: str) -> Any:
     if len(pattern) > PATTERN_CHARACTERS_MAX:
         raise RegexError(f"the pattern is longer than {PATTERN_CHARACTERS_MAX} characters")
     try:
-        return _quietly(lambda: _parser.parse(_translate(pattern), re.ASCII))
+        return _quietly(pattern, _parser.parse)
     except (re.error, RecursionError, OverflowError, ValueError) as error:
         raise RegexError(f"not a regular expression: {error}") from error
+
+
+def check(pattern: str) -> None:
+    """Raises RegexError where `Regex` would; makes nothing that only matching needs."""
+    tree = parse(pattern)
+    _Automaton(tree, bool(tree.state.flags & re.IGNORECASE), bool(tree.state.flags & re.DOTALL))
 
 
 def search_pattern(pattern: str) -> re.Pattern[str]:
@@ -71,14 +77,16 @@ def search_pattern(pattern: str) -> re.Pattern[str]:
     tree = parse(pattern)
     if _choices(tree, inside=False) > QUICK_CHOICES_MAX:
         raise RegexError("too many repetitions and alternatives for replacing; at most three, not nested")
-    compiled: re.Pattern[str] = _quietly(lambda: re.compile(_translate(pattern), re.ASCII))
+    compiled: re.Pattern[str] = _quietly(pattern, re.compile)
     return compiled
 
 
-def _quietly(make: Any) -> Any:
+def _quietly(pattern: str, make: Any) -> Any:
+    if "[" not in pattern:  # it is only about sets that Python warns, and to keep it from that costs as much as a parse
+        return make(_translate(pattern), re.ASCII)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return make()
+        return make(_translate(pattern), re.ASCII)
 
 
 def _translate(pattern: str) -> str:

@@ -22,6 +22,7 @@ LOOKED_AT_MAX = 50
 PATH_MAX = 1000
 """Characters of a path that are looked up."""
 _NO_CONDITION = ("uri", "name", "statPrefix", "ignoreUriCase")
+_NOTHING: dict[str, Any] = {}
 _TEXTS = ("scheme", "method", "authority")
 _TABLES = ("headers", "queryParams")
 _LITERAL = re.compile(r"[^\\.+*?()|\[\]{}^$]*")
@@ -56,6 +57,8 @@ class _Earlier:
     """Blocks by what they ask of the path, so that a block is compared with those that could cover it, not with all."""
 
     def __init__(self) -> None:
+        self._everything: list[Block] = []
+        """Those without any condition; the newest last."""
         self._anything: list[Block] = []
         """Those that ask nothing of the path, or in a way that texts cannot be looked up by."""
         self._by_path: dict[tuple[str, str], list[Block]] = {}
@@ -66,12 +69,13 @@ class _Earlier:
             kind = next((one for one in ("exact", "prefix", "regex") if uri.get(one) is not None), "")
             if not kind or block[1].get("ignoreUriCase") or _holds_always(uri):
                 asks = any(value for key, value in block[1].items() if key not in _NO_CONDITION)
-                self._anything.insert(len(self._anything) if asks else 0, block)  # what takes everything comes first
+                (self._anything if asks else self._everything).append(block)
             else:
                 self._by_path.setdefault((kind, uri[kind]), []).append(block)
 
     def candidates(self, block: Object) -> Iterator[Block]:
-        yield from self._anything[:LOOKED_AT_MAX]
+        yield from self._everything[: -LOOKED_AT_MAX - 1 : -1]  # what takes everything comes first
+        yield from self._anything[: max(0, LOOKED_AT_MAX - len(self._everything))]
         uri = mapping(block, "uri")
         for kind in ("exact", "regex"):
             if uri.get(kind) is not None:
@@ -139,7 +143,7 @@ def _covers_http(one: Object, other: Object) -> bool:
         return False
     if not _implied(mapping(one, "uri"), mapping(other, "uri"), lower, path=True):
         return False
-    if any(not _implied(mapping(one, key), mapping(other, key)) for key in _TEXTS):
+    if any(key in one and not _implied(mapping(one, key), mapping(other, key)) for key in _TEXTS):
         return False
     for key in _TABLES:
         own, theirs = _folded(one, key), _folded(other, key)
@@ -150,6 +154,8 @@ def _covers_http(one: Object, other: Object) -> bool:
 
 
 def _folded(block: Object, key: str) -> dict[str, Any]:
+    if key not in block:
+        return _NOTHING
     fold = key != "queryParams"
     return {name.lower() if fold else name: value for name, value in mapping(block, key).items()}
 

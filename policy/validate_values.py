@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..registry.schema import Findings
-from .linear_regex import Regex, RegexError
+from .linear_regex import RegexError
+from .linear_regex import check as check_pattern
 from .validate_names import label_value_faults, qualified_name_faults
 
 _LABEL = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
@@ -228,7 +229,7 @@ def check_percent(found: Findings, path: str, value: float | None) -> None:
 
 def check_regex(found: Findings, path: str, pattern: str) -> None:
     try:
-        Regex(pattern)
+        check_pattern(pattern)
     except RegexError as error:
         invalid(found, path, pattern, f"{error} (RE2 syntax, without look-around and back references)")
 

@@ -121,6 +121,8 @@ class Findings:
         self.unknown: list[tuple[str, str]] = []
         """Fields that nobody knows; errors to `validate`, and to the API as its fieldValidation says."""
         self.warnings: list[tuple[str, str]] = []
+        self.made: Any = None
+        """Of an object without faults: what has been made of it already, for whoever goes on with it."""
 
 
 DURATION_MAX_S = 315_576_000_000.0

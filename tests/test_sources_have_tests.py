@@ -59,6 +59,7 @@ PARTS = {
     "control/browsers": "tests/control/test_auth.py",
     "control/confirm_api": "tests/control/test_confirmations.py",
     "control/history_api": "tests/control/test_history.py",
+    "control/namespaces": "tests/control/test_deletion.py",
     "control/objects": "tests/control/test_api_objects.py",
     "control/oidc_keys": "tests/control/test_oidc.py",
     "control/openapi": "tests/control/test_catalog.py",

@@ -69,6 +69,36 @@ def test_a_refused_request_costs_its_user_nothing() -> None:
     assert not refused(limits, now=1.0)
 
 
+def test_processor_time_is_charged_when_it_is_spent_and_who_owes_waits() -> None:
+    limits = ApiLimits(Limits(work=0.25, work_burst_s=10), 10)
+    limits.worked("ann", False, 9.9, 0.0)
+    assert not refused(limits), "within what may be taken at once"
+    limits.worked("ann", False, 5.1, 0.0)
+    assert "user ann have taken more processor time than 0.25 s a second (10 s at once)" in refused(limits)
+    with pytest.raises(StatusError) as told:
+        limits.check_work("ann", False, 0.0)
+    assert (told.value.code, told.value.retry_after_s) == (429, 21), "5 s are owed"
+    assert refused(limits, now=19.9, watch=True)
+    assert not refused(limits, now=20.0)
+    assert not refused(limits, "bob")
+    limits.worked("root", True, 1000, 0.0)
+    assert not refused(limits, "root", master=True)
+
+
+def test_somebody_who_works_at_the_rate_for_ever_never_waits() -> None:
+    limits = ApiLimits(Limits(work=0.25, work_burst_s=1), 10)
+    for second in range(1000):
+        assert not refused(limits, now=second)
+        limits.end("ann", False)
+        limits.worked("ann", False, 0.25, second)
+
+
+def test_without_a_rate_processor_time_is_nobodys_concern() -> None:
+    limits = ApiLimits(Limits(work=0), 10)
+    limits.worked("ann", False, 1e9, 0.0)
+    assert not refused(limits)
+
+
 def test_watches_are_counted_for_all_with_a_share_kept_for_administrators() -> None:
     limits = ApiLimits(Limits(watches=6), 10)
     for _ in range(6):

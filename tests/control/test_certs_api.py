@@ -137,6 +137,21 @@ async def test_force_takes_a_step_that_would_wait_and_the_audit_log_says_so(tmp_
         stream.close()
 
 
+async def test_a_root_is_dropped_though_a_certificate_of_an_absent_workload_has_not_ended_that_is_revoked(
+    tmp_path: Path,
+) -> None:
+    async with control(tmp_path) as found:
+        old, now = found.issuer.issuer(), time.time()
+        found.record.add(IssuedLeaf("ab", WEB, "shop/away", old, now, now + 300))
+        await found.client.post(STEP, {"step": "start"}, 200)
+        await found.client.post(STEP, {"step": "issue"}, 200)
+        refused = await found.client.post(STEP, {"step": "finish"}, 409)
+        assert "shop/away is not connected; its certificate of the old root" in refused["message"]
+        found.certs.revoked = lambda: [{"kind": "serial", "name": "ab"}]
+        assert (await found.client.get(CERTS))["rotation"]["waitsFor"] == []
+        await found.client.post(STEP, {"step": "finish"}, 200)
+
+
 async def test_workloads_neither_see_certificates_nor_rotate_and_report_for_themselves_alone(tmp_path: Path) -> None:
     async with control(tmp_path) as found:
         token = await make_token(found.client)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ from fairlead.control.deletion import FOREGROUND, Deletions, policy_for, policy_
 from fairlead.control.status import StatusError
 from fairlead.control.store import Key, Objects, Stored, Write
 from fairlead.policy.kinds import KINDS
+from tests.control.kubectl import kubectl_in
+from tests.control.serving import SERVICES, api_in, service
 
 NOW = "2026-01-01T00:00:00Z"
 
@@ -198,3 +202,163 @@ def test_an_owner_without_a_namespace_has_dependents_in_each() -> None:
     assert stored is not None
     shop.commit(shop.deletions.plan([stored], "", NOW))
     assert shop.left() == []
+
+
+# --- through the API ------------------------------------------------------------------------------------------------
+
+SHOP = "/api/v1/namespaces/shop"
+HELD: dict[str, Any] = {"finalizers": ["example.com/keep"]}
+
+
+@pytest.mark.asyncio
+async def test_a_namespace_goes_when_all_in_it_has_gone_and_takes_nothing_new_meanwhile(tmp_path: Path) -> None:
+    async with api_in(tmp_path) as (_, client):
+        await client.post(f"{SHOP}/services", service("held", **HELD))
+        await client.post(f"{SHOP}/services", service("free"))
+        going = await client.delete(SHOP)
+        assert (going["kind"], going["status"]["phase"]) == ("Namespace", "Terminating")
+        assert going["metadata"]["deletionTimestamp"]
+        told = {one["type"]: one["message"] for one in going["status"]["conditions"] if one["status"] == "True"}
+        assert told == {
+            "NamespaceContentRemaining": "Some resources are remaining: services has 1 resource instances",
+            "NamespaceFinalizersRemaining":
+                "Some content in the namespace has finalizers remaining: example.com/keep in 1 resource instances",
+        }  # fmt: skip
+        assert [one["metadata"]["name"] for one in (await client.get(f"{SHOP}/services"))["items"]] == ["held"]
+        assert (await client.get(f"{SHOP}/services/held"))["metadata"]["deletionTimestamp"]
+        refused = await client.post(f"{SHOP}/services", service("new"), 403)
+        assert refused["message"] == (
+            'services "new" is forbidden: unable to create new content in namespace shop because it is being terminated'
+        )
+        assert refused["reason"] == "Forbidden"
+        assert refused["details"]["causes"][0]["reason"] == "NamespaceTerminating"
+        config = {"apiVersion": "v1", "kind": "ConfigMap", "data": {}}
+        await client.patch(f"{SHOP}/configmaps/x?fieldManager=a", config, "apply-patch+yaml", 403)
+        again = await client.delete(SHOP)
+        assert again["metadata"]["resourceVersion"] == going["metadata"]["resourceVersion"], "nothing has changed"
+        await client.patch(f"{SHOP}/services/held", {"metadata": {"finalizers": None}})
+        await client.get(f"{SHOP}/services/held", 404)
+        await client.get(SHOP, 404)
+        await client.post(f"{SHOP}/services", service("new"))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("where", ["metadata", "spec"])
+async def test_finalizers_of_a_namespace_hold_it_when_it_is_empty(tmp_path: Path, where: str) -> None:
+    async with api_in(tmp_path) as (_, client):
+        made: dict[str, Any] = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
+        made.setdefault(where, {}).update(HELD)
+        await client.post("/api/v1/namespaces", made)
+        await client.post(f"{SHOP}/services", service("web"))
+        going = await client.delete(SHOP)
+        assert going["status"]["phase"] == "Terminating"
+        assert not (await client.get(f"{SHOP}/services"))["items"]
+        await client.post(f"{SHOP}/services", service("new"), 403)
+        await client.patch(SHOP, {where: {"finalizers": None}})
+        await client.get(SHOP, 404)
+
+
+@pytest.mark.asyncio
+async def test_a_namespace_whose_own_finalizer_goes_first_waits_for_what_is_in_it(tmp_path: Path) -> None:
+    async with api_in(tmp_path) as (_, client):
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", **HELD}}
+        await client.post("/api/v1/namespaces", namespace)
+        for name in ("one", "two"):
+            await client.post(f"{SHOP}/services", service(name, **HELD))
+        await client.delete(SHOP)
+        await client.patch(SHOP, {"metadata": {"finalizers": None}})
+        assert (await client.get(SHOP))["status"]["phase"] == "Terminating"
+        gone = {"metadata": {"finalizers": None}}
+        await asyncio.gather(*(client.patch(f"{SHOP}/services/{name}", gone) for name in ("one", "two")))
+        await client.get(SHOP, 404)
+
+
+@pytest.mark.asyncio
+async def test_what_is_made_while_its_namespace_begins_to_end_does_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with api_in(tmp_path) as (api, client):
+        await client.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
+        store = api.operations._store
+        write = store.write
+
+        async def late(writes: Any) -> Any:
+            if any(one.key.resource == "services" and one.body for one in writes):
+                monkeypatch.undo()
+                await client.delete(SHOP)
+            return await write(writes)
+
+        monkeypatch.setattr(store, "write", late)
+        refused = await client.post(f"{SHOP}/services", service("late"), 403)
+        assert "because it is being terminated" in refused["message"]
+        await client.get(f"{SHOP}/services/late", 404)
+        await client.get(SHOP, 404)
+
+
+@pytest.mark.asyncio
+async def test_namespaces_that_are_deleted_as_a_collection_go_with_what_is_in_them(tmp_path: Path) -> None:
+    async with api_in(tmp_path) as (_, client):
+        await client.post(f"{SHOP}/services", service("held", **HELD))
+        await client.post("/api/v1/namespaces/other/services", service("web"))
+        await client.delete("/api/v1/namespaces")
+        assert [one["metadata"]["name"] for one in (await client.get("/api/v1/namespaces"))["items"]] == [
+            "default",
+            "shop",
+        ]
+        assert [one["metadata"]["name"] for one in (await client.get("/api/v1/services"))["items"]] == ["held"]
+
+
+@pytest.mark.asyncio
+async def test_a_rollback_to_before_an_object_was_there_is_a_deletion_that_finalizers_hold(tmp_path: Path) -> None:
+    async with api_in(tmp_path) as (api, client):
+        before = api.store.memory.revision
+        owner = await client.post(SERVICES, service("held", **HELD))
+        reference = {"apiVersion": "v1", "kind": "Service", "name": "held", "uid": owner["metadata"]["uid"]}
+        await client.post(SERVICES, service("dependent", ownerReferences=[reference]))
+        back = {"revision": before, "namespace": "default"}
+        done = await client.post("/fairlead/v1/history/rollback", back, 200)
+        assert {(one["name"], one["verb"]) for one in done["changes"]} == {
+            ("held", "deleted"),
+            ("dependent", "deleted"),
+        }
+        held = await client.get(f"{SERVICES}/held")
+        assert held["metadata"]["deletionTimestamp"]
+        await client.get(f"{SERVICES}/dependent", 404)
+        again = await client.post("/fairlead/v1/history/rollback", back, 200)
+        assert not again["changes"], "it is going already"
+        there = {"revision": int(held["metadata"]["resourceVersion"]) - 2, "namespace": "default", "name": "held",
+                 "resource": "services"}  # fmt: skip
+        refused = await client.post("/fairlead/v1/history/rollback", there, 409)
+        assert "is being deleted" in refused["message"]
+        await client.patch(f"{SERVICES}/held", {"metadata": {"finalizers": None}})
+        await client.get(f"{SERVICES}/held", 404)
+
+
+@pytest.mark.asyncio
+async def test_a_rollback_brings_nothing_into_a_namespace_that_is_going(tmp_path: Path) -> None:
+    async with api_in(tmp_path) as (api, client):
+        await client.post(f"{SHOP}/services", service("held", **HELD))
+        await client.post(f"{SHOP}/services", service("free"))
+        before = api.store.memory.revision
+        await client.delete(f"{SHOP}/services/free")
+        await client.delete(SHOP)
+        body = {"revision": before, "namespace": "shop", "name": "free", "resource": "services"}
+        refused = await client.post("/fairlead/v1/history/rollback", body, 403)
+        assert "because it is being terminated" in refused["message"]
+
+
+@pytest.mark.asyncio
+async def test_kubectl_waits_for_a_namespace_that_is_held(tmp_path: Path) -> None:
+    async with kubectl_in(tmp_path) as kubectl:
+        await kubectl.done("create", "namespace", "shop")
+        await kubectl.done("create", "configmap", "held", "-n", "shop")
+        await kubectl.done(
+            "patch", "configmap", "held", "-n", "shop", "-p", '{"metadata":{"finalizers":["example.com/x"]}}'
+        )
+        await kubectl.done("delete", "namespace", "shop", "--wait=false")
+        assert "Terminating" in await kubectl.done("get", "namespace", "shop")
+        waiting = asyncio.create_task(kubectl.done("wait", "--for=delete", "namespace/shop", "--timeout=20s"))
+        await kubectl.done(
+            "patch", "configmap", "held", "-n", "shop", "--type=merge", "-p", '{"metadata":{"finalizers":null}}'
+        )
+        await waiting

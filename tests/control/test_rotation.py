@@ -49,3 +49,19 @@ def test_an_envoy_is_waited_for_by_what_was_issued_to_it() -> None:
     issued.add(IssuedLeaf("2", "", "default/e", "bb", 15.0, 100.0))
     assert lacking([envoy], "new", issued, 10.0, 20.0) == []
     assert using([envoy], issued, "aa", 20.0) == []
+
+
+def test_a_revoked_certificate_holds_no_root_whether_its_holder_is_away_or_here() -> None:
+    issued = Issued()
+    for serial, workload, at in (
+        ("01", "default/away", 0.0),
+        ("02", "default/twice", 0.0),
+        ("03", "default/twice", 1.0),
+    ):
+        issued.add(IssuedLeaf(serial, "", workload, "aa", at, 100.0))
+    here = holder("here", serial="04")
+    assert len(using([here], issued, "aa", 40.0)) == 3
+    assert using([here], issued, "aa", 40.0, {"01", "03", "04"}) == [
+        "default/twice is not connected; its certificate of the old root is good for another 60 s"
+    ], "the one before it is good as ever"
+    assert using([here], issued, "aa", 40.0, {"01", "02", "03", "04"}) == []

@@ -62,7 +62,7 @@ async def test_from_manifests_as_table_wide_and_json(tmp_path: Path) -> None:
         assert "WEB_PORT_80_TCP_ADDR=10.96.0.7\n" in out
         code, _, err = await roles.command("registry", "services")
         assert code == 2
-        assert "give one of -f PATH, --control URL" in err
+        assert "give either -f PATH, --consul, --etcd or another source, or --control URL" in err
 
 
 async def test_directly_from_consul_and_from_control_that_follows_it_until_it_is_stale(tmp_path: Path) -> None:
@@ -96,6 +96,57 @@ async def test_directly_from_consul_and_from_control_that_follows_it_until_it_is
         (one,) = await rows(roles, "endpoints", "web", "--control", url)
         assert (one["address"], one["stale"]) == ("10.0.0.1", True)
         await server.start()
+
+
+NOBODY = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: nobody}
+spec: {podSelector: {}, policyTypes: [Ingress]}
+"""
+
+
+async def test_names_policies_and_explanations_of_services_in_consul_and_rules_in_files(tmp_path: Path) -> None:
+    async with roles_in(tmp_path) as roles, consul(tmp_path) as server:
+        for name, address in (("web", "10.0.0.1"), ("front", "10.0.0.2")):
+            body = {"ID": f"{name}-1", "Name": name, "Address": address, "Port": 8080}
+            await server.put("/v1/agent/service/register", body)
+        (tmp_path / "rules.yaml").write_text(NOBODY)
+        (tmp_path / "web.yaml").write_text(MANIFESTS)
+        code, out, err = await roles.command("dns", "query", "--consul", server.url, "web.default.svc.cluster.local")
+        assert code == 0, err
+        assert "10.0.0.1" in out and "from consul (live" in out
+        code, _, _ = await roles.command(
+            "dns", "query", "-f", "rules.yaml", "--consul", server.url, "no.default.svc.cluster.local"
+        )
+        assert code == 1
+
+        async def matrix(*flags: str) -> dict[str, bool]:
+            code, out, err = await roles.command("policy", "matrix", *flags, "--consul", server.url, "-o", "json")
+            assert code == 0, err
+            return {row["destination"]: row["allowed"] for row in json.loads(out)}
+
+        open_to_all = await matrix()
+        assert open_to_all and all(open_to_all.values())
+        closed = await matrix("-f", "rules.yaml")
+        assert closed.keys() == open_to_all.keys() and not any(closed.values())
+        code, out, err = await roles.command(
+            "explain", "-f", "rules.yaml", "--consul", server.url, "GET", "http://web.default:8080/"
+        )
+        assert "10.0.0.1" in out + err
+        both = await rows(roles, "endpoints", "-f", "web.yaml", "--consul", server.url)
+        assert {one["source"] for one in both} == {"manifests", "consul"}
+        sources = await rows(roles, "sources", "-f", "web.yaml", "--consul", server.url)
+        assert {one["source"] for one in sources} == {"manifests", "consul"}
+        for verb in (
+            ("policy", "matrix"),
+            ("dns", "query", "web"),
+            ("registry", "services"),
+            ("explain", "GET", "http://web/"),
+        ):
+            code, _, err = await roles.command(*verb, "--consul", server.url, "--control", "http://127.0.0.1:1")
+            assert code == 2, verb
+            assert "give" in err and "--control" in err
 
 
 async def test_directly_from_etcd_and_where_nobody_answers(tmp_path: Path) -> None:
