@@ -17,7 +17,8 @@ from fairlead.control import xds_server
 from fairlead.control.feed_server import FeedServer
 from fairlead.control.push import Book
 from fairlead.control.status import StatusError
-from fairlead.control.xds_server import SERVER, SERVICE, XdsServer
+from fairlead.control.xds_grpc import SERVER
+from fairlead.control.xds_server import SERVICE, XdsServer
 from fairlead.control.xds_session import CDS, EDS, LDS
 from fairlead.control.xds_wire import decode, encode
 from fairlead.policy.world import World
