@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from . import rbac
 from .auth import ADMIN, Principal
+from .namespaces import is_ending
 from .status import StatusError, bad_request, not_found
 from .store import Change, Key, Objects, Stored, Write
 
@@ -165,7 +166,8 @@ class Confirmations:
         return Write(Key(RESOURCE, "", name), None, expect=self._records[name][0].version)
 
     def revert(self, name: str) -> list[Write]:
-        """What takes its changes back; nothing where it is gone by now."""
+        """What takes its changes back; nothing where it is gone by now. A rule that was made goes at once, whatever
+        finalizers it has: while they held it, it would go on shutting people out."""
         found = self._records.get(name)
         if found is None:
             return []
@@ -174,7 +176,7 @@ class Confirmations:
         for text, body in record.before.items():
             key = key_of(text)
             now = self._memory.get(key)
-            if now is None and key.namespace and self._memory.get(Key("namespaces", "", key.namespace)) is None:
+            if now is None and key.namespace and not self._is_open(key.namespace):
                 continue  # had it stayed, it would have gone with its namespace
             if body is not None and now is not None:  # it is another change, and not the one before once more
                 generation = int(now.object()["metadata"].get("generation") or 1) + 1
@@ -182,6 +184,9 @@ class Confirmations:
             if body is not None or now is not None:
                 writes.append(Write(key, body, expect=now.version if now is not None else 0))
         return [*writes, Write(stored.key, None, expect=stored.version)]
+
+    def _is_open(self, namespace: str) -> bool:
+        return self._memory.get(Key("namespaces", "", namespace)) is not None and not is_ending(self._memory, namespace)
 
     def due(self, now: float) -> list[Record]:
         return [record for record in self.all() if record.deadline <= now]

@@ -259,3 +259,21 @@ async def test_what_was_deleted_does_not_come_back_into_a_namespace_that_is_gone
         everywhere = await client.get("/apis/networking.istio.io/v1/virtualservices")
         assert [one["metadata"]["name"] for one in everywhere["items"]] == ["b"]
         assert "other" not in [one["metadata"]["name"] for one in (await client.get("/api/v1/namespaces"))["items"]]
+
+
+async def test_what_was_deleted_does_not_come_back_into_a_namespace_that_is_ending(tmp_path: Path) -> None:
+    clock = Clock()
+    async with confirming(tmp_path, clock) as (api, client):
+        place = VIRTUAL_SERVICES.replace("default", "other")
+        held = virtual_service("held")
+        held["metadata"]["finalizers"] = ["example.com/keep"]
+        await client.post(place, virtual_service("a"))
+        await client.post(place, held)
+        name = (await client.post(AT, {"timeoutSeconds": 60}))["id"]
+        await client.delete(f"{place}/a", Fairlead_Confirm=name)
+        await client.delete("/api/v1/namespaces/other")
+        clock.now += 61
+        await taken_back(api)
+        assert [one["metadata"]["name"] for one in (await client.get(place))["items"]] == ["held"]
+        await client.patch(f"{place}/held", {"metadata": {"finalizers": None}})
+        assert "other" not in [one["metadata"]["name"] for one in (await client.get("/api/v1/namespaces"))["items"]]
