@@ -30,7 +30,10 @@ REASON_MOST = 200
 """Characters of a reason that proxies are told, for their log."""
 
 
-NOT_REFUSED = "revoked certificates are not refused in handshakes: deny their identities with an AuthorizationPolicy"
+NOT_REFUSED = (
+    "revoked certificates are not refused in handshakes: revoke their service account, from which nothing is let in, "
+    "or deny it with an AuthorizationPolicy"
+)
 """Of Envoy and gRPC."""
 
 
@@ -160,6 +163,10 @@ class Revocations:
             for key, entry in self.entries.items()
             if entry.ends and entry.ends <= now and (stored := self._memory.get(key)) is not None
         ]
+
+    def accounts(self) -> list[tuple[str, str]]:
+        """Service accounts, as (namespace, name)."""
+        return [(entry.namespace, entry.name) for entry in self.entries.values() if entry.kind == ACCOUNT]
 
     def in_handshakes(self) -> bool:
         """Whether proxies have anything to refuse."""

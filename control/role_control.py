@@ -425,6 +425,7 @@ class Control:
 
         self.feed.why_not = why_not
         if self._xds_server is not None:
+            self._xds_server.revoked = revocations.accounts
             self._xds_server.not_told = lambda: [NOT_REFUSED] if revocations.in_handshakes() else []
         revocations.changed.append(changed)
         self.book.objects(items_of(revocations.entries))

@@ -23,6 +23,7 @@ from .status import StatusError
 from .xds_gateway import parsed
 from .xds_keys import FetchedKeys
 from .xds_node import GRPC, Node, NodeError, peer_of, read_node
+from .xds_revoked import RevokedAccounts
 from .xds_served import SERVER, Served, declared
 from .xds_session import LDS, Session, TooManyError
 from .xds_wire import decode, encode
@@ -94,6 +95,9 @@ class XdsServer:
         self.not_told: Callable[[], list[str]] = list
         """What no client of xDS can be told."""
         ping_ms = int(PING_S * 1000)
+        self.revoked: Callable[[], list[tuple[str, str]]] = list
+        """Service accounts that are revoked, as (namespace, name)."""
+        self._revoked = RevokedAccounts()
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", REQUEST_MAX),
@@ -169,9 +173,10 @@ class XdsServer:
                 return
             self._want_keys(world)
             build, node = client.served.build, client.node
+            rules = self._revoked.added(world.resources, self.revoked())
             secrets = parsed(map(self._object, self._feed.secrets_of(declared(node)))) if node.gateway else {}
             client.resources = await asyncio.to_thread(
-                build, world.resources, world.snapshot, version, client.servers, self._keys, secrets
+                build, rules, world.snapshot, version, client.servers, self._keys, secrets
             )
         client.member.offered = version
         client.member.not_carried_out = [*client.served.notes, *self.not_told()]

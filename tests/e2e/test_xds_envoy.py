@@ -268,3 +268,24 @@ async def test_envoy_goes_on_without_control_and_hears_of_an_endpoint_that_goes_
             return "two" in (await mesh.ask(envoy.outbound, host("web")))[2]
 
         await until("Envoy to hear the new control", both)
+
+
+async def test_a_revoked_service_account_is_let_in_by_no_envoy_until_it_is_restored(tmp_path: Path) -> None:
+    async with mesh_in(tmp_path, "theirs") as (mesh, (theirs,)):
+        at = {name: free_port() for name in ("theirs", "friend", "stranger")}
+        await mesh.apply(
+            STRICT, service("theirs"), pod("theirs-1", "theirs", 0, theirs.port), pod("friend-1", "friend"),
+            pod("stranger-1", "stranger"),
+        )  # fmt: skip
+        friend, stranger = [await mesh.sidecar(f"default/{name}-1", name, at[name]) for name in ("friend", "stranger")]
+        await mesh.envoy("default/theirs-1", "theirs", at["theirs"])
+        for one in (friend, stranger):
+            await mesh.until_answers(one.url("outbound", ""), host("theirs"))
+        what = ("--service-account", "default/stranger", "--control", mesh.control_url)
+        code, out, err = await mesh.roles.command("certs", "revoke", *what)
+        assert code == 0, out + err
+        await mesh.until_answers(stranger.url("outbound", ""), host("theirs"), 403)
+        assert (await mesh.ask(friend.url("outbound", ""), host("theirs")))[0] == 200
+        code, out, err = await mesh.roles.command("certs", "restore", "--certificates", *what)
+        assert code == 0, out + err
+        await mesh.until_answers(stranger.url("outbound", ""), host("theirs"))
