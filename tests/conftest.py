@@ -25,6 +25,9 @@ if str(ROOT / "build" / "view") not in sys.path:
 settings.register_profile("fairlead", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fairlead")
 
+WAITING = ("tests/e2e/", "tests/registry/test_source_", "tests/registry/test_consul_un", "tests/control/test_store_")
+"""Tests that mostly wait for servers."""
+
 if os.environ.get("FAIRLEAD_PURE") == "1":  # here, and in every process that tests start
     PURE = ROOT / "tests" / "pure"
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(PURE), os.environ.get("PYTHONPATH"))))
@@ -32,14 +35,14 @@ if os.environ.get("FAIRLEAD_PURE") == "1":  # here, and in every process that te
 
 
 def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
-    """Where several files run at a time: end-to-end tests, which mostly wait, among those that compute, and through
-    before these are, since they take longest. The order of tests within a file stays."""
+    """Where several files run at a time: end-to-end tests and others that mostly wait, among those that compute, and
+    through before these are, since they take longest. The order of tests within a file stays."""
     if not hasattr(config, "workerinput"):
         return
     files: dict[str, list[Any]] = {}
     for item in items:
         files.setdefault(item.nodeid.partition("::")[0], []).append(item)
-    waiting = [name for name in files if name.startswith("tests/e2e/")]
+    waiting = [name for name in files if name.startswith(WAITING)]
     computing = [name for name in files if name not in set(waiting)]
     place = {name: 0.75 * number / len(waiting) for number, name in enumerate(waiting)}
     place |= {name: number / len(computing) for number, name in enumerate(computing)}

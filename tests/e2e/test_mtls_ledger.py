@@ -90,7 +90,11 @@ async def test_plaintext_stands_in_the_way_of_strict_until_it_is_forced(tmp_path
             return await plain(mesh) == 0
 
         await until("plaintext to be refused", refused)
-        entry = (await until("control to hear of it", told))[0]
+
+        async def told_of_refusals() -> list[dict[str, Any]]:
+            return [one for one in await ledger(mesh) if one["refused"]]  # what came before may be told first
+
+        entry = (await until("control to hear of it", told_of_refusals))[0]
         assert entry["refused"] >= 1 and entry["mode"] == "STRICT" and entry["blocks"] is False
         await mesh.apply(LOOSE)
         code, text = await fairlead(mesh, "mtls", "strict", "default", "--force")
