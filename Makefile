@@ -11,9 +11,9 @@ PURE   := tests/proxy tests/dns/test__datagrams.py tests/dns/test__fast.py tests
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # The folder dns/ at the root must never hide dnspython: keep the checkout off sys.path.
-# Sources compiled once, not by each of the thousands of processes that tests start.
-export PYTHONDONTWRITEBYTECODE :=
 export PYTHONSAFEPATH := 1
+# Sources are compiled once, not by each of the thousands of processes that tests start.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: install demo servers test fuzz lint types bench soak clean
 install: $(STAMP)

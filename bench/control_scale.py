@@ -74,6 +74,15 @@ async def write_store(folder: Path, options: argparse.Namespace) -> int:
 async def measure(options: argparse.Namespace, folder: Path) -> None:
     count = await write_store(folder, options)
     mesh = Mesh(folder, machine.free_ports(1))
+    try:
+        await ask(mesh, count)
+    finally:
+        if mesh.process is not None:
+            mesh.process.terminate()
+            await mesh.process.wait()
+
+
+async def ask(mesh: Mesh, count: int) -> None:
     begun = time.perf_counter()
     await mesh.start_control()
     print(f"{count} objects: control is ready after {time.perf_counter() - begun:.1f} s (goal 10), with "
@@ -100,8 +109,6 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
               f"then control has {machine.memory_mb([mesh.process.pid]):.0f} MB", flush=True)  # fmt: skip
         async with mesh.session.get(f"{mesh.url}/fairlead/v1/status") as answer:
             print(f"items of the feed: {json.loads(await answer.text())['items']}")
-    mesh.process.terminate()
-    await mesh.process.wait()
 
 
 def main() -> None:

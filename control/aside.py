@@ -39,6 +39,8 @@ class Thread:
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._turns: dict[str, asyncio.Lock] = {}
+        self._count: dict[str, int] = {}
+        """How many pieces of work of a user there are, waiting or under way."""
 
     async def run(self, user: str, work: Callable[[], Made], check: Callable[[], None], charge: Charge) -> Made:
         """What `work` makes or raises. `check` is asked when it is this user's turn, and may refuse by raising.
@@ -46,7 +48,12 @@ class Thread:
         Who goes away meanwhile has the work charged all the same, and no other turn before it is done.
         """
         turn = self._turns.setdefault(user, asyncio.Lock())
-        await turn.acquire()
+        self._count[user] = self._count.get(user, 0) + 1
+        try:
+            await turn.acquire()
+        except BaseException:
+            self._forget(user)
+            raise
         try:
             check()
             if self._pool is None:
@@ -68,10 +75,13 @@ class Thread:
             charge(done.result()[2])
 
     def _done(self, user: str, turn: asyncio.Lock) -> None:
-        waiting = getattr(turn, "_waiters", None)
         turn.release()
-        if not waiting:
-            self._turns.pop(user, None)
+        self._forget(user)
+
+    def _forget(self, user: str) -> None:
+        self._count[user] -= 1
+        if not self._count[user]:
+            del self._count[user], self._turns[user]
 
     def close(self) -> None:
         if self._pool is not None:

@@ -1,8 +1,8 @@
 """Bringing objects back to what they were at an earlier revision, all in one go, through the same door as any change.
 
 Each is admitted, guarded and permitted as if somebody wrote it now; what is to go is deleted, and waits for its
-finalizers. An object keeps its uid and its age; one that was
-deleted since gets those that it had. Namespaces that were made since stay.
+finalizers. An object keeps its uid and its age; one that was deleted since gets those that it had. Namespaces that were
+made since stay.
 """
 
 from __future__ import annotations

@@ -115,6 +115,7 @@ class XdsServer:
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         self._clients: dict[str, Client] = {}
+        self._owners: dict[Session, Client] = {}
         self._plain_port = 0
         self._wake = feed.watch()
         self._keys = FetchedKeys(self._wake.set)
@@ -246,12 +247,14 @@ class XdsServer:
             while not reading.done() and not session.cut:
                 await wake.wait()
                 wake.clear()
-                while responses := session.take():
+                while not session.cut and (responses := session.take()):
                     room.set()
                     for response in responses:
                         if session.cut:  # while the one before was being read
                             break
                         await context.write(encode(f"service.discovery.v3.{kind}Response", response))
+                if (client := self._owners.get(session)) is not None:
+                    self._tell(client)  # what came while it was reading may have been nothing new to it
             if session.cut:
                 await context.abort(grpc.StatusCode.PERMISSION_DENIED, session.cut)
             error = reading.exception() if not reading.cancelled() else None
@@ -318,20 +321,26 @@ class XdsServer:
             logger.info("%s connected as %s (mesh port %s)", name, node.kind, node.mesh_port or "none")
             self._feed.moved()
         client.streams[session] = wake
+        self._owners[session] = client
         self._authorize(certificate, certificate is None, node.namespace, node.workload)  # it may be revoked meanwhile
         await self._refresh(client)
         return client
 
     def _gone(self, session: Session) -> None:
-        for key, client in list(self._clients.items()):
-            if client.streams.pop(session, None) is not None and not client.streams:
-                del self._clients[key]
-                name = f"{client.member.role}/{client.node.key}"
-                if self._feed.members.get(name) is client.member:
-                    del self._feed.members[name]
-                    others = [one.member for one in self._clients.values() if one.node.key == client.node.key]
-                    if others:  # an application that speaks gRPC beside its Envoy, or its predecessor
-                        self._feed.members[name] = others[-1]
-                    logger.info("%s disconnected", name)
-                    self._feed.heard()
-                    self._feed.moved()
+        client = self._owners.pop(session, None)
+        if client is None:
+            return
+        del client.streams[session]
+        key = repr(client.node)
+        if client.streams or self._clients.get(key) is not client:
+            return
+        del self._clients[key]
+        name = f"{client.member.role}/{client.node.key}"
+        if self._feed.members.get(name) is client.member:
+            del self._feed.members[name]
+            others = [one.member for one in self._clients.values() if one.node.key == client.node.key]
+            if others:  # an application that speaks gRPC beside its Envoy, or its predecessor
+                self._feed.members[name] = others[-1]
+            logger.info("%s disconnected", name)
+            self._feed.heard()
+            self._feed.moved()

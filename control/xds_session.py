@@ -4,8 +4,8 @@ Of a stream's types clusters go first, then their endpoints, then listeners and 
 what is not there yet (Envoy's xDS protocol, "make before break"). A cluster that changed gets its endpoints again, and
 a listener its routes, since Envoy warms them anew and waits for both. A request whose nonce is not the last of its type
 is out of date, and is not answered; but what it subscribes to counts if it is incremental, since the client says it
-once. An answer (ACK) or a refusal (NACK, with `error_detail`) is of one type; `taken`
-and `refused` say the same of the whole.
+once. An answer (ACK) or a refusal (NACK, with `error_detail`) is of one type; `taken` and `refused` say the same of the
+whole.
 
 While responses are being written nothing is queued for what changes: a client that reads slowly, or not at all, is told
 of all of it at once when it has read, so that it costs no memory meanwhile.
@@ -96,6 +96,7 @@ class Session:
         if self._behind:
             self._behind = False
             self._send_all()
+            self._settle()
         out, self._out = self._out, []
         self._writing = bool(out)
         return out

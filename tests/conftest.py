@@ -25,7 +25,9 @@ if str(ROOT / "build" / "view") not in sys.path:
 settings.register_profile("fairlead", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fairlead")
 
-WAITING = ("tests/e2e/", "tests/registry/test_source_", "tests/registry/test_consul_un", "tests/control/test_store_")
+WAITING = (
+    "tests/e2e/", "tests/registry/test_source_", "tests/registry/test_consul_unwatched", "tests/control/test_store_",
+)  # fmt: skip
 """Tests that mostly wait for servers."""
 
 if os.environ.get("FAIRLEAD_PURE") == "1":  # here, and in every process that tests start

@@ -229,6 +229,24 @@ def test_what_comes_while_answers_are_being_written_is_told_once_and_as_it_is_th
     assert session.taken == "v99"
 
 
+def test_what_came_and_went_while_answers_were_being_written_is_in_force_when_these_are_answered(
+    session: Session,
+) -> None:
+    client = Client(session)
+    client.connect()
+    session.update("v2", served(eds_a="2"))
+    out = session.take()
+    session.update("v3", served(eds_a="3"))
+    session.update("v4", served(eds_a="2"))
+    for response in out:
+        names = ["a", "b"]
+        session.request(
+            {"type_url": response["type_url"], "response_nonce": response["nonce"], "resource_names": names}
+        )
+    assert session.take() == []
+    assert session.taken == "v4"
+
+
 def _endpoints(digest: str, *names: str) -> Served:
     return {EDS: {name: (digest, name.encode()) for name in names}}
 

@@ -9,7 +9,7 @@ import pytest
 
 from fairlead.control.fetch import AiohttpFetch
 from fairlead.registry import source_consul
-from fairlead.registry.consul_catalog import ConsulSettings
+from fairlead.registry.consul_catalog import ConsulError, ConsulSettings
 from fairlead.registry.namespace_map import NamespaceMap
 from fairlead.registry.needs import Reply
 from fairlead.registry.source_consul import ConsulSource
@@ -139,6 +139,41 @@ async def test_a_token_that_may_see_nothing_is_told_and_never_taken_for_an_empty
         good = ConsulSettings(url=server.url, token=root)
         async with following(lambda heard: ConsulSource(AiohttpFetch(), good, heard.update, heard.tell)) as heard:
             await heard.until(lambda: heard.ports(WEB) == {8001})
+
+
+async def test_a_token_that_loses_node_read_takes_no_instance_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sees the agent and the names of services still, and no node: to it no service has an instance."""
+    monkeypatch.setattr(source_consul, "WATCHES_MAX", 3)  # so that they are followed by node
+    root, weak = "8c5a4ff4-0000-4000-8000-7e61e7a3a9b1", "5ea1c0de-0000-4000-8000-1d2c3b4a5968"
+    names = 'service_prefix "" { policy = "read" }\nagent_prefix "" { policy = "read" }\n'
+    nodes = 'node_prefix "" { policy = "read" }'
+    async with consul(tmp_path, root) as server:
+        for number in range(6):
+            await server.register(f"s{number}", f"s{number}-1", 8000 + number)
+        await server.put("/v1/acl/policy", {"Name": "reads", "Rules": names + nodes})
+        await server.put("/v1/acl/token", {"SecretID": weak, "Policies": [{"Name": "reads"}]})
+        hosts = {f"s{number}.default.svc.cluster.local": {8000 + number} for number in range(6)}
+        settings = ConsulSettings(url=server.url, token=weak)
+        unheard, fetch = Heard(), AiohttpFetch()
+        proving = ConsulSource(fetch, settings, unheard.update, unheard.tell)
+        await proving.prove_token()
+        async with following(
+            lambda heard: ConsulSource(AiohttpFetch(), settings, heard.update, heard.tell, wait_s=1)
+        ) as heard:
+            await heard.until(lambda: all(heard.ports(host) == ports for host, ports in hosts.items()))
+            place = f"/v1/acl/policy/{(await server.get('/v1/acl/policy/name/reads'))['ID']}"
+            await server.put(place, {"Name": "reads", "Rules": names})
+            await heard.until(lambda: "node:read" in f"{heard.status.error} {heard.status.problems}")
+            with pytest.raises(ConsulError, match="node:read"):
+                await proving.prove_token()
+            await fetch.close()
+            assert all(heard.ports(host) == ports for host, ports in hosts.items())
+            await server.put(place, {"Name": "reads", "Rules": names + nodes})
+            await server.register("s0", "s0-2", 9000)
+            await heard.until(lambda: heard.ports("s0.default.svc.cluster.local") == {8000, 9000})
+            assert all(heard.ports(host) >= ports for host, ports in hosts.items())
 
 
 @pytest.mark.parametrize(
